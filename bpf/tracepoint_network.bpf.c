@@ -1,0 +1,280 @@
+// SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause
+/*
+ * Reports connect, accept, every call that sends or receives, and close, on sockets only: read, write and close of
+ * files and pipes are no network events. A call is remembered at its entry and reported at its end, with the bytes
+ * that the kernel says were moved.
+ *
+ * - What a descriptor is, is decided at the entry: after close it is nothing any more.
+ * - recvmsg and its kin return what they copied; with MSG_TRUNC a datagram's whole length; with MSG_PEEK bytes that a
+ *   later call returns again. Bytes are always what the call returned.
+ * - sendmmsg and recvmmsg return a number of messages; the bytes are what the kernel wrote into each msg_len.
+ * - A call that a signal ends is interrupted, neither done nor failed; if the kernel then starts it again it is
+ * reported again. Its result is the kernel's own number (ERESTARTSYS, -512), which user space sees as EINTR or not at
+ * all.
+ * - Not seen: 32-bit calls (the syscall tracepoints leave them out, arch_trace_is_compat_syscall()), io_uring, and
+ *   sockets that go without a close: at exec, exit, dup2 and close_range.
+ */
+#include "harness.bpf.h"
+#include <asm/unistd_64.h>
+#include "tracepoint_network.h"
+
+#define S_IFMT	    0170000
+#define S_IFSOCK    0140000
+#define AF_UNSPEC   0
+
+#define EINTR	    4
+#define EINPROGRESS 115
+/* linux/errno.h: what a call returns inside the kernel when a signal ended it, from ERESTARTSYS to
+ * ERESTART_RESTARTBLOCK */
+#define ERESTART_FIRST 512
+#define ERESTART_LAST  516
+
+/* sendmmsg and recvmmsg take no more messages than this (UIO_MAXIOV) */
+#define MAX_MESSAGES 1024
+
+/* struct mmsghdr of linux/socket.h, 64 bit */
+struct message {
+	__u8 header[56];
+	__u32 length;
+	__u32 padding;
+};
+
+/* A call between its entry and its end. */
+struct pending {
+	struct message *messages;
+	__s32 fd;
+	__u32 kind;
+	__u32 call;
+	__u32 family;
+};
+
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, 16384);
+	__type(key, __u64);
+	__type(value, struct pending);
+} calls SEC(".maps");
+
+EXPORT_LAYOUT(net_event);
+
+struct {
+	__uint(type, BPF_MAP_TYPE_RINGBUF);
+	__uint(max_entries, 256 * 1024);
+} events SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, struct net_totals);
+} totals SEC(".maps");
+
+static __always_inline struct net_totals *current_totals(void)
+{
+	__u32 key = 0;
+
+	return bpf_map_lookup_elem(&totals, &key);
+}
+
+/* The family of the socket that is open as fd, AF_UNSPEC when fd is no socket. */
+static __always_inline __u32 socket_family(__s32 fd)
+{
+	struct task_struct *task = (struct task_struct *)bpf_get_current_task();
+	struct fdtable *table = BPF_CORE_READ(task, files, fdt);
+	struct file **slot, *file = NULL;
+	struct socket *socket;
+
+	if (fd < 0 || (__u32)fd >= BPF_CORE_READ(table, max_fds))
+		return AF_UNSPEC;
+	slot = BPF_CORE_READ(table, fd) + fd;
+	if (bpf_probe_read_kernel(&file, sizeof(file), slot) || !file)
+		return AF_UNSPEC;
+	if ((BPF_CORE_READ(file, f_inode, i_mode) & S_IFMT) != S_IFSOCK)
+		return AF_UNSPEC;
+	socket = BPF_CORE_READ(file, private_data);
+	return BPF_CORE_READ(socket, sk, __sk_common.skc_family);
+}
+
+static __always_inline int enter(__s32 fd, enum net_kind kind, __u32 call, unsigned long messages)
+{
+	struct pending pending = {
+		.messages = (struct message *)messages,
+		.fd = fd,
+		.kind = kind,
+		.call = call,
+		.family = socket_family(fd),
+	};
+	__u64 thread = bpf_get_current_pid_tgid();
+	struct net_totals *total;
+
+	if (pending.family == AF_UNSPEC)
+		return 0;
+	if (bpf_map_update_elem(&calls, &thread, &pending, BPF_ANY)) {
+		total = current_totals();
+		if (total)
+			total->lost_calls++;
+	}
+	return 0;
+}
+
+/* The bytes of the first messages of a sendmmsg or recvmmsg. */
+static __always_inline __u64 message_bytes(const struct message *messages, long count, struct net_totals *total)
+{
+	__u64 bytes = 0;
+	__u32 length;
+	int i;
+
+	for (i = 0; i < MAX_MESSAGES; i++) {
+		if (i >= count)
+			break;
+		if (bpf_probe_read_user(&length, sizeof(length), &messages[i].length))
+			total->lost_lengths++;
+		else
+			bytes += length;
+	}
+	return bytes;
+}
+
+static __always_inline enum net_state state_of(enum net_kind kind, long result)
+{
+	if (result >= 0)
+		return NET_DONE;
+	if (kind == NET_CONNECT && result == -EINPROGRESS)
+		return NET_IN_PROGRESS;
+	if (result == -EINTR || (result <= -ERESTART_FIRST && result >= -ERESTART_LAST))
+		return NET_INTERRUPTED;
+	return NET_FAILED;
+}
+
+static __always_inline void count(struct net_totals *total, enum net_kind kind, enum net_state state, __u64 bytes)
+{
+	if (kind == NET_CONNECT && state == NET_DONE)
+		total->connects++;
+	else if (kind == NET_CONNECT && state == NET_IN_PROGRESS)
+		total->connects_in_progress++;
+	else if (kind == NET_CONNECT && state == NET_INTERRUPTED)
+		total->connects_interrupted++;
+	else if (kind == NET_CONNECT)
+		total->connects_failed++;
+	else if (kind == NET_ACCEPT && state == NET_DONE)
+		total->accepts++;
+	else if (kind == NET_SEND)
+		total->bytes_sent += bytes;
+	else if (kind == NET_RECEIVE)
+		total->bytes_received += bytes;
+	else if (kind == NET_CLOSE && state == NET_DONE)
+		total->closes++;
+}
+
+/*
+ * A call's end; a thread that is killed inside one comes here before it dies. A thread without a remembered call is not
+ * on a socket, or was inside it when this was attached.
+ */
+static __always_inline int leave(long result, int messages)
+{
+	__u64 thread = bpf_get_current_pid_tgid();
+	struct pending *found = bpf_map_lookup_elem(&calls, &thread);
+	struct net_totals *total = current_totals();
+	struct pending pending;
+	struct net_event *event;
+	enum net_state state;
+	__u64 bytes = 0;
+
+	if (!found || !total)
+		return 0;
+	pending = *found;
+	bpf_map_delete_elem(&calls, &thread);
+
+	state = state_of(pending.kind, result);
+	if (messages)
+		bytes = message_bytes(pending.messages, result, total);
+	else if ((pending.kind == NET_SEND || pending.kind == NET_RECEIVE) && result > 0)
+		bytes = result;
+	count(total, pending.kind, state, bytes);
+
+	event = bpf_ringbuf_reserve(&events, sizeof(*event), 0);
+	if (!event) {
+		total->lost_events++;
+		return 0;
+	}
+	event->timestamp = bpf_ktime_get_ns();
+	event->result = result;
+	event->bytes = bytes;
+	event->pid = (__u32)thread;
+	event->tgid = thread >> 32;
+	event->uid = (__u32)bpf_get_current_uid_gid();
+	event->fd = pending.fd;
+	event->kind = pending.kind;
+	event->state = state;
+	event->call = pending.call;
+	event->family = pending.family;
+	bpf_get_current_comm(event->comm, sizeof(event->comm));
+	bpf_ringbuf_submit(event, 0);
+	return 0;
+}
+
+/* Two programs for a system call: `descriptor` is the number of the argument that is the socket. */
+#define TRACE(name, kind, descriptor)                                                                                  \
+	SEC("tracepoint/syscalls/sys_enter_" #name)                                                                    \
+	int trace_##name##_enter(struct trace_event_raw_sys_enter *ctx)                                                \
+	{                                                                                                              \
+		return enter(ctx->args[descriptor], kind, __NR_##name, 0);                                             \
+	}                                                                                                              \
+                                                                                                                       \
+	SEC("tracepoint/syscalls/sys_exit_" #name)                                                                     \
+	int trace_##name##_exit(struct trace_event_raw_sys_exit *ctx)                                                  \
+	{                                                                                                              \
+		return leave(ctx->ret, 0);                                                                             \
+	}
+
+/* The same for a call that moves several messages. */
+#define TRACE_MESSAGES(name, kind)                                                                                     \
+	SEC("tracepoint/syscalls/sys_enter_" #name)                                                                    \
+	int trace_##name##_enter(struct trace_event_raw_sys_enter *ctx)                                                \
+	{                                                                                                              \
+		return enter(ctx->args[0], kind, __NR_##name, ctx->args[1]);                                           \
+	}                                                                                                              \
+                                                                                                                       \
+	SEC("tracepoint/syscalls/sys_exit_" #name)                                                                     \
+	int trace_##name##_exit(struct trace_event_raw_sys_exit *ctx)                                                  \
+	{                                                                                                              \
+		return leave(ctx->ret, 1);                                                                             \
+	}
+
+/* the tracepoint has the name of the kernel's function, which differs from the call's */
+#define __NR_sendfile64 __NR_sendfile
+
+TRACE(connect, NET_CONNECT, 0)
+TRACE(accept, NET_ACCEPT, 0)
+TRACE(accept4, NET_ACCEPT, 0)
+TRACE(sendto, NET_SEND, 0)
+TRACE(sendmsg, NET_SEND, 0)
+TRACE_MESSAGES(sendmmsg, NET_SEND)
+TRACE(write, NET_SEND, 0)
+TRACE(writev, NET_SEND, 0)
+TRACE(pwritev2, NET_SEND, 0)
+TRACE(sendfile64, NET_SEND, 0)
+TRACE(recvfrom, NET_RECEIVE, 0)
+TRACE(recvmsg, NET_RECEIVE, 0)
+TRACE_MESSAGES(recvmmsg, NET_RECEIVE)
+TRACE(read, NET_RECEIVE, 0)
+TRACE(readv, NET_RECEIVE, 0)
+TRACE(preadv2, NET_RECEIVE, 0)
+TRACE(close, NET_CLOSE, 0)
+
+/* splice moves from a socket into a pipe, or from a pipe into a socket */
+SEC("tracepoint/syscalls/sys_enter_splice")
+int trace_splice_enter(struct trace_event_raw_sys_enter *ctx)
+{
+	if (socket_family(ctx->args[0]) != AF_UNSPEC)
+		return enter(ctx->args[0], NET_RECEIVE, __NR_splice, 0);
+	return enter(ctx->args[2], NET_SEND, __NR_splice, 0);
+}
+
+SEC("tracepoint/syscalls/sys_exit_splice")
+int trace_splice_exit(struct trace_event_raw_sys_exit *ctx)
+{
+	return leave(ctx->ret, 0);
+}
+
+char LICENSE[] SEC("license") = "Dual BSD/GPL";

@@ -1,0 +1,1 @@
+"""A test harness and conformance suite for eBPF programs across real kernels."""

@@ -1,0 +1,120 @@
+"""``python -m harness``: the commands behind the nox sessions.
+
+Every failure the user can act on is one line on standard error and the exit status of its class
+(harness.errors); there is no traceback.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from pathlib import Path
+from typing import NoReturn
+
+from harness.errors import HarnessError, of_system
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+def _build(_: argparse.Namespace) -> int:
+    from harness import objects
+
+    for name, path in sorted(objects.build_all().items()):
+        print(f"{name}: {path.relative_to(ROOT)}")
+    return 0
+
+
+def _matrix(arguments: argparse.Namespace) -> int:
+    import pytest
+
+    # the relays are started as modules of the project
+    os.chdir(ROOT)
+    given = [_relative(argument) for argument in arguments.pytest]
+    # pytest takes every folder among the arguments, an option's value too, for a place of tests: it would look for
+    # its root there, and for the conftest.py that knows the options; relative, because guests get it too
+    own = ["-p", "harness.plugin", "--matrix", "-c", "pyproject.toml", "-o", "testpaths=suites"]
+    return int(pytest.main([*own, *given]))
+
+
+def _relative(argument: str) -> str:
+    """Make an absolute path below the project relative: it has another place in a guest."""
+    path = Path(argument.partition("::")[0])
+    if not path.is_absolute() or not path.is_relative_to(ROOT):
+        return argument
+    return str(path.relative_to(ROOT)) + argument[len(str(path)) :]
+
+
+def _kernels(arguments: argparse.Namespace) -> int:
+    from harness import images, manifest, snapshots
+
+    known = manifest.load(ROOT / "vmimages")
+    if arguments.what == "update":
+        for line in images.update_lock(known):
+            print(line)
+    elif arguments.what == "prune":
+        folder = images.cache_dir() / "snapshots"
+        deleted = snapshots.prune(folder)
+        print(f"{len(deleted)} saved guests deleted; {snapshots.describe(folder)}")
+    else:
+        for kernel in known.kernels:
+            print(f"{kernel.name:10} {kernel.tier:9} {kernel.provider}")
+    return 0
+
+
+def _bench(arguments: argparse.Namespace) -> int:
+    from harness import bench
+
+    os.chdir(ROOT)
+    print(bench.run(ROOT, arguments.kernel or ["core"], arguments.runs, print).read_text())
+    return 0
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        """Say it in one line; 4 is the status of bad usage everywhere in this project."""
+        self.exit(4, f"{self.prog}: {message} (see {self.prog} --help)\n")
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = _Parser(prog="harness", description=__doc__)
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    build = commands.add_parser("build", help="compile the BPF objects")
+    build.set_defaults(run=_build)
+    kernels = commands.add_parser("kernels", help="list the kernels, update their lock, prune the saved guests")
+    kernels.add_argument("what", choices=["list", "update", "prune"], nargs="?", default="list")
+    kernels.set_defaults(run=_kernels)
+    bench = commands.add_parser("bench", help="measure how guests start, booted and restored")
+    bench.add_argument("--kernel", action="append", metavar="NAME", help="default: core")
+    bench.add_argument("--runs", type=int, default=5, metavar="N", help="of each kind (default: 5)")
+    bench.set_defaults(run=_bench)
+    matrix = commands.add_parser(
+        "matrix", help="run the suites on the kernels (takes pytest's arguments)", add_help=False
+    )
+    matrix.set_defaults(run=_matrix)
+    return parser
+
+
+def main() -> int:
+    """Run one command."""
+    arguments, rest = _parser().parse_known_args()
+    if rest and arguments.run is not _matrix:
+        print(f"harness: unknown arguments: {' '.join(rest)}", file=sys.stderr)
+        return 4
+    arguments.pytest = rest
+    try:
+        status: int = arguments.run(arguments)
+    except HarnessError as error:
+        print(f"harness: {error}", file=sys.stderr)
+        return error.exit_status
+    except OSError as error:
+        failure = of_system(error)
+        print(f"harness: {failure}", file=sys.stderr)
+        return failure.exit_status
+    except KeyboardInterrupt:
+        return 2
+    return status
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,293 @@
+"""The host's half of a run: guests as xdist workers, reports as cells.
+
+Data flows one way: ``harness.preparation`` makes a `Plan` (what to boot), this module's plugin runs it and turns
+reports into cells, ``harness.results`` keeps them, ``harness.matrix`` judges them.
+"""
+
+from __future__ import annotations
+
+import shlex
+import sys
+
+import execnet
+import pytest
+from _pytest.terminal import TerminalReporter
+from execnet.gateway import RInfo
+from rich.console import Console
+from xdist.dsession import Interrupted
+from xdist.workermanage import WorkerController
+
+from harness import ending, expect, images, matrix, preparation, reports, results, snapshots, wire
+from harness.cells import Cell, Outcome
+from harness.ending import STARTED, End, Ending, Started
+from harness.errors import HarnessError, of_system
+from harness.scheduler import Fresh, KernelScheduling
+from harness.workers import DESELECTED, SHARE, WORKER_KEY
+
+#: the "test" of a guest that died outside every test
+BOOT = "boot"
+#: the "test" of a kernel whose image is not to be had
+IMAGE = "image"
+#: a kernel whose guests die that often in a row without having run a test is given up
+_STRIKES = 2
+#: characters of the matrix's table where the output is no terminal: for the tests, and for each kernel
+_LOG_WIDTH = (56, 26)
+
+
+def start(config: pytest.Config) -> None:
+    """Prepare everything the run needs and register the plugin that runs it; raises HarnessError."""
+    terminal: TerminalReporter | None = config.pluginmanager.getplugin("terminalreporter")
+
+    def say(line: str) -> None:
+        if terminal is not None:
+            terminal.write_line(line)
+
+    root = config.rootpath
+    run = results.RunDirectory.create(config.option.results or root / "results")
+    plan = preparation.prepare(
+        root,
+        preparation.Wishes(
+            kernels=tuple(config.option.kernel),
+            arguments=tuple(config.args),
+            guests=config.option.guests,
+            locked=config.option.locked,
+            silence=config.option.silence,
+            boot_timeout=config.option.boot_timeout,
+            manifest=config.option.manifest,
+            cold=config.option.cold,
+        ),
+        run,
+        say=say,
+    )
+    config.option.dist = "load"
+    config.option.tx = [_xspec(guest) for guest in plan.guests]
+    config.pluginmanager.register(MatrixPlugin(config, plan, run), "harness-matrix")
+
+
+def _xspec(guest: preparation.PlannedGuest) -> str:
+    relay = shlex.join([sys.executable, "-m", "harness.relay", str(guest.spec_path), str(guest.ending_path)])
+    return f"popen//kernel={guest.kernel}//python={relay}"
+
+
+def _kernel_of(node: WorkerController) -> str:
+    name: str = node.gateway.spec.kernel
+    return name
+
+
+class MatrixPlugin:
+    """Hooks of the controller, from the first gateway to the exit status."""
+
+    def __init__(self, config: pytest.Config, plan: preparation.Plan, run: results.RunDirectory) -> None:
+        self._config = config
+        self._plan = plan
+        self._run = run
+        self._fresh = Fresh(config.option.fresh)
+        self._guests = {guest.kernel: guest for guest in plan.guests}
+        self._scheduling = KernelScheduling(self._guests, _kernel_of, self._fresh)
+        self._strikes = dict.fromkeys(self._guests, 0)
+        self._gone: dict[str, str] = {}
+        self._deselected: dict[str, set[str]] = {kernel: set() for kernel in self._guests}
+        self._phases: dict[tuple[str, str], list[expect.Phase]] = {}
+        self._endings: dict[str, Ending] = {}
+        self._cells: list[Cell] = []
+        self._user_interrupted = False
+        self._judged: matrix.Matrix | None = None
+        self._unwritten = ""
+        for kernel, why in plan.missing.items():
+            self._cells.append(Cell(kernel, IMAGE, Outcome.ERROR, detail=why))
+            run.append(self._cells[-1])
+
+    # -- guests come and go
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_xdist_make_scheduler(self) -> KernelScheduling:
+        """Replace xdist's scheduler."""
+        return self._scheduling
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_xdist_newgateway(self, gateway: execnet.Gateway) -> None:
+        """Answer for a guest that may not have booted yet what xdist would wait for it to say."""
+        gateway._cache_rinfo = RInfo(  # noqa: SLF001 - xdist caches it the same way
+            {
+                "executable": sys.executable,
+                "platform": "linux",
+                "cwd": "",
+                "version_info": sys.version_info[:],
+            }
+        )
+
+    def pytest_configure_node(self, node: WorkerController) -> None:
+        """Tell a worker which kernel it is on."""
+        kernel = _kernel_of(node)
+        told = {
+            "kernel": kernel,
+            "features": sorted(self._guests[kernel].features),
+            "all_features": sorted(self._plan.all_features),
+            "kernels": {name: sorted(features) for name, features in self._plan.all_kernels.items()},
+            "gone": self._gone.get(kernel, ""),
+            SHARE: list(self._scheduling.next_share(kernel)),
+        }
+        node.workerinput[WORKER_KEY] = told
+        # xdist sends the controller's sys.path to a popen worker; a guest has its own
+        if not told["gone"]:
+            node.gateway.spec.popen = None
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_testnodedown(self, node: WorkerController, error: object | None) -> None:
+        """Let a guest go that has run everything; otherwise decide whether the kernel gets another."""
+        node.gateway.spec.popen = True
+        kernel = _kernel_of(node)
+        if error is None or kernel in self._gone:
+            self._deselected[kernel].update(getattr(node, "workeroutput", {}).get(DESELECTED, ()))
+            node.gateway.exit()
+            if kernel not in self._gone and self._scheduling.remaining(kernel):
+                self._replace(node)
+            return
+        last = self._read_ending(kernel)
+        self._endings[kernel] = last
+        running = self._scheduling.current(node)
+        if running is None:
+            self._strikes[kernel] += 1
+            self._record(
+                kernel, BOOT, reports.outcome_of(last), reports.describe_death(last, None, self._run.console(kernel))
+            )
+        else:
+            self._strikes[kernel] = 0
+        remaining = self._scheduling.remaining(kernel)
+        if self._strikes[kernel] >= _STRIKES:
+            self._give_up(node, f"its guest died {_STRIKES} times in a row outside every test")
+            self._scheduling.give_up(kernel)
+        elif running is not None and remaining == 1:
+            self._give_up(node, "nothing left to run")
+
+    def _replace(self, node: WorkerController) -> None:
+        """Start a fresh guest after one that has ended as it should, unless the run is to stop (-x)."""
+        session = self._config.pluginmanager.getplugin("dsession")
+        output = node.workeroutput
+        if not (session.shuttingdown or session.shouldstop or output["shouldfail"] or output["shouldstop"]):
+            # what xdist itself does for a worker that died
+            session._clone_node(node)  # noqa: SLF001
+
+    def _give_up(self, node: WorkerController, why: str) -> None:
+        # xdist replaces every worker that died: let the replacement be a plain Python that collects nothing
+        self._gone[_kernel_of(node)] = why
+        node.gateway.spec.python = shlex.quote(sys.executable)
+
+    def _read_ending(self, kernel: str) -> Ending:
+        try:
+            return wire.decode(self._guests[kernel].ending_path.read_bytes(), Ending)
+        except (OSError, ValueError) as error:
+            return Ending(kernel=kernel, end=End.EXITED, reason=f"its relay was killed ({error})")
+
+    # -- reports become cells
+
+    def pytest_sessionstart(self, session: pytest.Session) -> None:
+        """Keep the session, whose count of tests the progress is shown against."""
+        self._session = session
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_handlecrashitem(self, crashitem: str, report: pytest.TestReport) -> None:
+        """Say of the test in which a guest died what happened to the guest, with its console."""
+        kernel = _kernel_of(report.node)
+        last = self._endings[kernel]
+        report.when = "call"
+        report.longrepr = reports.describe_death(last, crashitem, self._run.console(kernel))
+        report.user_properties.append((expect.OUTCOME_PROPERTY, str(reports.outcome_of(last))))
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        """Collect a test's phases; its last one makes the cell."""
+        kernel = _kernel_of(report.node)
+        # xdist takes what one worker collected for all there is
+        self._session.testscollected = self._scheduling.foreseen
+        phase = reports.phase_of(report)
+        phases = self._phases.setdefault((kernel, report.nodeid), [])
+        phases.append(phase)
+        if phase.when == "teardown" or phase.stated in {Outcome.CRASH, Outcome.LOST}:
+            del self._phases[kernel, report.nodeid]
+            outcome, detail = expect.decide(phases)
+            duration = sum(each.duration for each in phases)
+            self._record(kernel, expect.split_nodeid(report.nodeid, kernel), outcome, detail, duration)
+
+    def pytest_collectreport(self, report: pytest.CollectReport) -> None:
+        """Make a file that a guest could not collect an error of that kernel."""
+        for title, kernel in report.sections:
+            if title == WORKER_KEY and report.failed:
+                self._record(kernel, report.nodeid, Outcome.ERROR, reports.text_of(report))
+
+    def _record(self, kernel: str, test: str, outcome: Outcome, detail: str, duration: float = 0.0) -> None:
+        cell = Cell(kernel, test, outcome, self._release(kernel), round(duration, 3), detail)
+        self._cells.append(cell)
+        try:
+            self._run.append(cell)
+        except OSError as error:
+            pytest.exit(f"results cannot be written: {of_system(error)}", returncode=HarnessError.exit_status)
+
+    def _release(self, kernel: str) -> str:
+        return self._guests[kernel].release
+
+    # -- the end
+
+    def pytest_keyboard_interrupt(self, excinfo: pytest.ExceptionInfo[BaseException]) -> None:
+        """Tell Ctrl-C from xdist's own way to stop (-x)."""
+        self._user_interrupted = not isinstance(excinfo.value, Interrupted)
+
+    @pytest.hookimpl(trylast=True)
+    def pytest_sessionfinish(self, session: pytest.Session, exitstatus: int | pytest.ExitCode) -> None:
+        """Judge the matrix, write it, and let it decide the exit status."""
+        judged = matrix.Matrix.of(self._cells, self._expected(), [*self._guests, *self._plan.missing])
+        self._judged = judged
+        status = int(exitstatus)
+        if not (self._user_interrupted or status in {3, 4}):
+            status = 1 if status == 1 else matrix.exit_status(judged)
+            session.exitstatus = status
+        try:
+            self._run.finish(judged, self._plan.facts, status)
+        except OSError as error:
+            self._unwritten = f"results cannot be written: {of_system(error)}"
+            session.exitstatus = HarnessError.exit_status
+
+    def _expected(self) -> set[tuple[str, str]]:
+        """Every kernel runs what any kernel collected, unless the command line names kernels in node ids."""
+        own = {
+            kernel: {expect.split_nodeid(nodeid, kernel) for nodeid in self._scheduling.collected(kernel)}
+            for kernel in self._guests
+        }
+        named = any(expect.kernel_of_argument(argument, self._plan.all_kernels) for argument in self._config.args)
+        union = set().union(*own.values())
+        left_out = {
+            kernel: {expect.split_nodeid(nodeid, kernel) for nodeid in nodeids}
+            for kernel, nodeids in self._deselected.items()
+        }
+        return {
+            (kernel, test) for kernel in self._guests for test in (own[kernel] if named else union - left_out[kernel])
+        }
+
+    def _started(self) -> list[Started]:
+        """Return how each guest came up that did."""
+        paths = {path for guest in self._plan.guests for path in guest.ending_path.parent.glob(f"*{STARTED}")}
+        return [wire.decode(path.read_bytes(), Started) for path in sorted(paths)]
+
+    def pytest_terminal_summary(self, terminalreporter: TerminalReporter) -> None:
+        """Show the matrix."""
+        if self._judged is None:
+            return
+        terminalreporter.section("kernel matrix")
+        screen = Console(
+            file=terminalreporter._tw._file,  # noqa: SLF001 - it has no public name
+            force_terminal=terminalreporter.hasmarkup or None,
+            # a log has no width of its own, and folded columns are hard to read
+            width=None if terminalreporter.hasmarkup else _LOG_WIDTH[0] + _LOG_WIDTH[1] * len(self._judged.kernels),
+        )
+        screen.print(matrix.render_table(self._judged, self._plan.facts.releases))
+        for line in [*matrix.red_lines(self._judged), matrix.summary_line(self._judged.cells)]:
+            terminalreporter.write_line(line)
+        started = self._started()
+        notes = [f"{each.kernel}: {each.note}" for each in started if each.note]
+        for note in [*self._plan.notes, *dict.fromkeys(notes), self._unwritten]:
+            if note:
+                terminalreporter.write_line(f"note: {note}")
+        if started:
+            saved = snapshots.describe(images.cache_dir() / "snapshots")
+            terminalreporter.write_line(f"{ending.summary(started)}; a fresh one per {self._fresh}; {saved}")
+        terminalreporter.write_line(f"{self._plan.facts.accelerator}; results in {self._run.path}")

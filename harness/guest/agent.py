@@ -1,0 +1,161 @@
+"""The first program of the guest: says hello, unpacks the project, becomes an execnet worker.
+
+It is part of the root image and therefore small and self-contained. On the channel (a virtio-serial port):
+
+1. guest to host, one line of JSON: ``{"release": uname -r, "seconds": CPU speed probe}``. Here the guest may be saved,
+   and go on in any number of copies.
+2. host to guest, one line of JSON: ``{"entropy": random bytes in hexadecimal, "time": seconds since 1970}``
+3. guest to host, one line: ``awake``
+4. host to guest, one line of JSON: ``{"bytes": size of the tar that follows, "environment": {name: value}}``
+5. host to guest: a tar of the project, unpacked into a tmpfs at /harness
+6. from here on execnet's own protocol: its bootstrap line, answered by one byte, then its messages.
+
+Whatever is printed goes to the console; only protocol bytes reach the channel.
+"""
+
+from __future__ import annotations
+
+import ast
+import fcntl
+import gc
+import importlib
+import inspect
+import io
+import json
+import os
+import random
+import struct
+import subprocess
+import sys
+import tarfile
+import time
+from pathlib import Path
+
+PORT_NAME = "harness"
+PROJECT = "/harness"
+#: iterations of the speed probe: about 10 ms on a current processor, 100 to 200 ms when emulated
+PROBE_ITERATIONS = 200_000
+#: Imported before the guest says that it is ready: the suites and every worker need them. Not xdist, whose assertions
+#: pytest wants to rewrite when it is imported, and nothing of the project, whose code comes later.
+PREIMPORTED = ("pytest", "_pytest.assertion.rewrite", "pyroute2", "scapy.layers.inet6", "ctypes", "unittest.mock")
+# linux/random.h
+_RNDADDENTROPY = 0x40085203
+_RNDRESEEDCRNG = 0x5207
+
+
+def open_port() -> int:
+    """Return a file descriptor of the port that the host named ``harness``."""
+    for name in Path("/sys/class/virtio-ports").glob("*/name"):
+        if name.read_text().strip() == PORT_NAME:
+            return os.open(f"/dev/{name.parent.name}", os.O_RDWR | os.O_CLOEXEC)
+    raise SystemExit("agent: no virtio-serial port is named harness")
+
+
+def probe_speed() -> float:
+    """Return the seconds that a fixed piece of Python takes: the measure that deadlines scale with."""
+    start = time.monotonic()
+    total = 0
+    for number in range(PROBE_ITERATIONS):
+        total += number
+    return time.monotonic() - start
+
+
+def read_exactly(port: int, size: int) -> bytearray:
+    """Read ``size`` bytes; bytearray, because ``bytes +=`` is quadratic."""
+    data = bytearray()
+    while len(data) < size:
+        chunk = os.read(port, min(1 << 16, size - len(data)))
+        if not chunk:
+            raise SystemExit("agent: the host closed the channel")
+        data += chunk
+    return data
+
+
+def read_line(port: int) -> bytes:
+    """Read up to and with a newline, byte by byte: what follows belongs to the next reader."""
+    line = bytearray()
+    while not line.endswith(b"\n"):
+        line += read_exactly(port, 1)
+    return bytes(line)
+
+
+def write_all(port: int, data: bytes) -> None:
+    """Write everything."""
+    view = memoryview(data)
+    while view:
+        view = view[os.write(port, view) :]
+
+
+def wake(entropy: bytes, now: float) -> None:
+    """Give a restored guest what it shares with every other copy otherwise: random numbers and the time.
+
+    A restored kernel's random generator is seeded already and would not take new entropy before its next reseeding
+    (random(4)): RNDRESEEDCRNG makes it.
+    """
+    time.clock_settime(time.CLOCK_REALTIME, now)
+    with open("/dev/urandom", "wb") as device:  # noqa: PTH123 - a descriptor for ioctl is all that is wanted
+        # struct rand_pool_info: entropy_count in bits, buf_size in bytes, buf
+        pool = struct.pack("ii", len(entropy) * 8, len(entropy)) + entropy
+        fcntl.ioctl(device, _RNDADDENTROPY, pool)
+        fcntl.ioctl(device, _RNDRESEEDCRNG)
+    random.seed(os.urandom(32))
+
+
+def unpack(data: bytearray) -> None:
+    """Unpack the project into a fresh tmpfs: the image itself is read-only."""
+    subprocess.run(["/bin/mount", "-t", "tmpfs", "-o", "size=75%", "project", PROJECT], check=True)
+    with tarfile.open(fileobj=io.BytesIO(data)) as tar:
+        tar.extractall(PROJECT, filter="fully_trusted")  # noqa: S202 - the host's own tar
+    os.chdir(PROJECT)
+
+
+class Worker:
+    """execnet's half of a gateway, compiled beforehand: the host sends its source, which is the same here."""
+
+    def __init__(self) -> None:
+        import execnet.gateway_base
+
+        self._source = inspect.getsource(execnet.gateway_base)
+        self._code = compile(self._source, "<execnet>", "exec")
+
+    def serve(self, bootstrap: bytes) -> None:
+        """Run execnet's bootstrap line, the repr of a source (execnet.gateway_bootstrap.sendexec)."""
+        text: str = ast.literal_eval(bootstrap.decode().strip())
+        namespace: dict[str, object] = {"__name__": "__main__"}
+        if text.startswith(self._source):
+            exec(self._code, namespace)  # noqa: S102
+            text = text[len(self._source) :]
+        exec(text, namespace)  # noqa: S102
+
+
+def main() -> None:
+    """Serve one host."""
+    port = open_port()
+    from _pytest.config import default_plugins
+
+    for name in [*PREIMPORTED, *(f"_pytest.{plugin}" for plugin in default_plugins)]:
+        importlib.import_module(name)
+    worker = Worker()
+    # what has been imported stays: no later garbage collection touches its pages, which all copies share
+    gc.collect()
+    gc.freeze()
+    hello = {"release": os.uname().release, "seconds": probe_speed()}
+    write_all(port, json.dumps(hello).encode() + b"\n")
+    said = json.loads(read_line(port))
+    wake(bytes.fromhex(said["entropy"]), said["time"])
+    write_all(port, b"awake\n")
+    header = json.loads(read_line(port))
+    unpack(read_exactly(port, header["bytes"]))
+    os.environ.update(header["environment"])
+    bootstrap = read_line(port)
+    os.dup2(port, 0)
+    os.dup2(port, 1)
+    os.close(port)
+    # The console keeps what tests and tools print: execnet moves 0 and 1 away and leaves 2.
+    sys.stdin = os.fdopen(0, "r", closefd=False)
+    sys.stdout = os.fdopen(1, "w", closefd=False)
+    worker.serve(bootstrap)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,75 @@
+"""System calls on descriptors that Python does not offer, or offers under another call's name."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+from collections.abc import Sequence
+
+_libc = ctypes.CDLL(None, use_errno=True)
+
+
+class _IoVector(ctypes.Structure):
+    _fields_ = (("base", ctypes.c_void_p), ("length", ctypes.c_size_t))
+
+
+class _Header(ctypes.Structure):
+    """struct msghdr (recvmsg(2)), 56 bytes."""
+
+    _fields_ = (
+        ("name", ctypes.c_void_p),
+        ("name_length", ctypes.c_uint32),
+        ("vectors", ctypes.POINTER(_IoVector)),
+        ("vector_count", ctypes.c_size_t),
+        ("control", ctypes.c_void_p),
+        ("control_length", ctypes.c_size_t),
+        ("flags", ctypes.c_int),
+    )
+
+
+class _Message(ctypes.Structure):
+    """struct mmsghdr (recvmmsg(2)), 64 bytes."""
+
+    _fields_ = (("header", _Header), ("length", ctypes.c_uint32))
+
+
+def _messages(buffers: Sequence[ctypes.Array[ctypes.c_char]]) -> ctypes.Array[_Message]:
+    messages = (_Message * len(buffers))()
+    for message, buffer in zip(messages, buffers, strict=True):
+        vector = _IoVector(ctypes.cast(buffer, ctypes.c_void_p), len(buffer))
+        message.header.vectors = ctypes.pointer(vector)
+        message.header.vector_count = 1
+    return messages
+
+
+def sendmmsg(fd: int, payloads: Sequence[bytes]) -> list[int]:
+    """Send several messages in one call; return the bytes of each that went; raises OSError."""
+    messages = _messages([ctypes.create_string_buffer(payload, len(payload)) for payload in payloads])
+    count = _checked(_libc.sendmmsg(fd, messages, len(messages), 0))
+    return [messages[index].length for index in range(count)]
+
+
+def recvmmsg(fd: int, sizes: Sequence[int]) -> list[int]:
+    """Receive several messages in one call without waiting; return the bytes of each that came; raises OSError."""
+    messages = _messages([ctypes.create_string_buffer(size) for size in sizes])
+    # MSG_DONTWAIT of linux/socket.h
+    count = _checked(_libc.recvmmsg(fd, messages, len(messages), 0x40, None))
+    return [messages[index].length for index in range(count)]
+
+
+def accept(fd: int) -> int:
+    """Take a connection by the old system call, where Python makes accept4; return its descriptor."""
+    return _checked(_libc.accept(fd, None, None))
+
+
+def recv(fd: int, buffer: bytearray, flags: int) -> int:
+    """Receive and return what the call returned, which MSG_TRUNC lets be more than the buffer holds."""
+    target = (ctypes.c_char * len(buffer)).from_buffer(buffer)
+    return _checked(_libc.recv(fd, target, len(buffer), flags))
+
+
+def _checked(result: int) -> int:
+    if result < 0:
+        number = ctypes.get_errno()
+        raise OSError(number, os.strerror(number))
+    return result

@@ -1,0 +1,28 @@
+"""Waiting for a condition, never for a time: limits scale with the guest's measured speed."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable
+from typing import TypeVar
+
+_T = TypeVar("_T")
+
+
+def limit(seconds: float) -> float:
+    """Return a limit for this guest, from seconds on the reference machine (HARNESS_SPEED: how much slower it is)."""
+    return seconds * max(1.0, float(os.environ.get("HARNESS_SPEED", "1")))
+
+
+def wait_until(condition: Callable[[], _T | None], what: str, seconds: float = 5.0) -> _T:
+    """Return the condition's first true value; raises TimeoutError naming ``what`` when none comes in time.
+
+    ``seconds`` are those of the reference machine. Between two looks other threads and the kernel get the processor.
+    """
+    end = time.monotonic() + limit(seconds)
+    while not (value := condition()):
+        if time.monotonic() > end:
+            raise TimeoutError(f"{what}: not within {limit(seconds):.0f} s; last seen: {value!r}")
+        os.sched_yield()
+    return value

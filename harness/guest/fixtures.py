@@ -1,0 +1,26 @@
+"""Fixtures that every suite has."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from harness.guest import leaks
+
+
+@pytest.fixture(autouse=True, scope="session")
+def kernel(request: pytest.FixtureRequest) -> str:
+    """Return the name of the kernel the test runs on; the guest's plugin makes it the first part of every node id."""
+    name: str = request.param
+    return name
+
+
+@pytest.fixture(autouse=True)
+def nothing_left_in_the_kernel() -> Iterator[None]:
+    """Fail a test after which there are programs, maps, links, pins or probes that were not there before."""
+    before = leaks.present()
+    yield
+    left = leaks.wait_for_release(before)
+    if left:
+        pytest.fail(f"left in the kernel: {', '.join(sorted(left))}", pytrace=False)

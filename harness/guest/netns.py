@@ -1,0 +1,104 @@
+"""Network namespaces of a test's own, and a veth pair between two of them."""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from pyroute2 import IPRoute
+
+
+@dataclass(frozen=True, slots=True)
+class Namespace:
+    """A network namespace, held by a file descriptor."""
+
+    fd: int
+
+    @contextmanager
+    def entered(self) -> Iterator[None]:
+        """Be in the namespace; sockets made here stay in it."""
+        home = os.open("/proc/self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
+        os.setns(self.fd, os.CLONE_NEWNET)
+        try:
+            yield
+        finally:
+            os.setns(home, os.CLONE_NEWNET)
+            os.close(home)
+
+
+@contextmanager
+def namespace(*, ipv6: bool = False) -> Iterator[Namespace]:
+    """Make a namespace with ``lo`` up; without ``ipv6`` no interface in it speaks IPv6 by itself."""
+    home = os.open("/proc/self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
+    os.unshare(os.CLONE_NEWNET)
+    made = os.open("/proc/self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        if not ipv6:
+            # otherwise an interface that comes up sends neighbour and router solicitations of its own
+            for which in ("all", "default"):
+                Path(f"/proc/sys/net/ipv6/conf/{which}/disable_ipv6").write_text("1")
+        with IPRoute() as netlink:
+            netlink.link("set", index=socket.if_nametoindex("lo"), state="up")
+    finally:
+        os.setns(home, os.CLONE_NEWNET)
+        os.close(home)
+    try:
+        yield Namespace(made)
+    finally:
+        os.close(made)
+
+
+@dataclass(frozen=True, slots=True)
+class Interface:
+    """One interface in its namespace."""
+
+    namespace: Namespace
+    name: str
+    index: int
+    mac: str
+
+
+@dataclass(frozen=True, slots=True)
+class Veth:
+    """A pair: what one end sends, the other receives."""
+
+    near: Interface
+    far: Interface
+
+
+@contextmanager
+def veth(*, mtu: int = 1500, ipv6: bool = False) -> Iterator[Veth]:
+    """Make a veth pair, each end up in a namespace of its own."""
+    with namespace(ipv6=ipv6) as near, namespace(ipv6=ipv6) as far:
+        with near.entered(), IPRoute() as netlink:
+            netlink.link("add", ifname="near", kind="veth", peer={"ifname": "far", "net_ns_fd": far.fd})
+        yield Veth(_up(near, "near", mtu), _up(far, "far", mtu))
+
+
+def _up(place: Namespace, name: str, mtu: int) -> Interface:
+    with place.entered(), IPRoute() as netlink:
+        index = socket.if_nametoindex(name)
+        netlink.link("set", index=index, mtu=mtu)
+        netlink.link("set", index=index, state="up")
+        mac = netlink.get_links(index)[0].get_attr("IFLA_ADDRESS")
+    return Interface(place, name, index, mac)
+
+
+def loopback(place: Namespace) -> Interface:
+    """Return a namespace's ``lo``."""
+    with place.entered():
+        return Interface(place, "lo", socket.if_nametoindex("lo"), "00:00:00:00:00:00")
+
+
+def address(interface: Interface, *addresses: str) -> None:
+    """Give an interface addresses such as ``10.0.0.1/24``, usable at once (no duplicate address detection)."""
+    with interface.namespace.entered(), IPRoute() as netlink:
+        for each in addresses:
+            host, _, length = each.partition("/")
+            # IFA_F_NODAD
+            flags = {"flags": 0x02} if ":" in host else {}
+            netlink.addr("add", index=interface.index, address=host, prefixlen=int(length), **flags)

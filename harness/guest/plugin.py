@@ -1,0 +1,149 @@
+"""The pytest plugin of a guest: names its kernel in every node id, ties the kernel's log to the tests."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+from collections.abc import Generator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from harness.expect import kernel_of_argument
+from harness.features import GuestFacts
+from harness.guest.marks import GUEST_FACTS
+from harness.workers import DESELECTED, WORKER_KEY
+
+_SECTION = "kernel log"
+#: where the console shows which test a line belongs to (harness.console reads it back)
+_START = "harness: start "
+_KMSG = Path("/dev/kmsg")
+#: what the kernel prints in front of every WARN and BUG
+_CUT_HERE = "------------[ cut here ]------------"
+#: a record of /dev/kmsg: "level,sequence,microseconds,flags;text"
+_RECORD = re.compile(r"(?P<level>\d+),\d+,(?P<time>\d+),[^;]*;(?P<text>[^\n]*)")
+
+
+class KernelLog:
+    """What the kernel has logged since the last look."""
+
+    def __init__(self) -> None:
+        self._reader = os.open(_KMSG, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        os.lseek(self._reader, 0, os.SEEK_END)
+
+    def mark(self, nodeid: str) -> None:
+        """Write the start of a test into the log, and so onto the console."""
+        # level 1 (alert) passes every console log level
+        _KMSG.write_text(f"<1>{_START}{nodeid}\n")
+
+    def new(self) -> list[str]:
+        """Return the lines since the last call, the harness's own left out."""
+        lines: list[str] = []
+        while True:
+            try:
+                record = os.read(self._reader, 1 << 13).decode(errors="replace")
+            except BlockingIOError:
+                return lines
+            except BrokenPipeError:  # records were overwritten: kernel, Documentation/ABI/testing/dev-kmsg
+                lines.append("... (records were lost)")
+                continue
+            if (match := _RECORD.match(record)) and _START not in match["text"]:
+                lines.append(f"[{int(match['time']) / 1e6:12.6f}] {match['text']}")
+
+
+class GuestPlugin:
+    """Hooks of one guest."""
+
+    def __init__(self, facts: GuestFacts, share: tuple[str, ...]) -> None:
+        self._facts = facts
+        self._share = share
+        self._log = KernelLog()
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_generate_tests(self, metafunc: pytest.Metafunc) -> None:
+        """Make the kernel the first parameter of every test."""
+        name = self._facts.kernel
+        metafunc.parametrize("kernel", [name], ids=[name], indirect=True, scope="session")
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_collection(self, session: pytest.Session) -> None:
+        """Collect no more than this guest is for; leave out the node ids that name another kernel."""
+        if self._share:
+            # one file, or one test
+            files = dict.fromkeys(nodeid.partition("::")[0] for nodeid in self._share)
+            session.config.args[:] = list(self._share) if len(self._share) == 1 else list(files)
+        session.config.args[:] = [
+            argument
+            for argument in session.config.args
+            if kernel_of_argument(argument, self._facts.kernels) in {None, self._facts.kernel}
+        ]
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_collectreport(self, report: pytest.CollectReport) -> None:
+        """Say on which kernel a file could not be collected; the controller sees the report only."""
+        if report.failed:
+            report.sections.append((WORKER_KEY, self._facts.kernel))
+            # xdist drops a report whose text it has seen from another worker
+            report.longrepr = f"kernel {self._facts.kernel}: {report.longreprtext}"
+
+    def pytest_deselected(self, items: list[pytest.Item]) -> None:
+        """Tell the controller what was deselected here (-k, -m): it expects no cell of it."""
+        for item in items:
+            output: dict[str, Any] = item.config.workeroutput  # type: ignore[attr-defined]
+            output.setdefault(DESELECTED, []).append(item.nodeid)
+
+    def pytest_runtest_logstart(self, nodeid: str) -> None:
+        """Mark where the test starts on the console."""
+        self._log.mark(nodeid)
+
+    @pytest.hookimpl(wrapper=True)
+    def pytest_runtest_call(self, item: pytest.Item) -> Generator[None, Any, Any]:
+        """Attach what the kernel logged during the call."""
+        self._log.new()
+        try:
+            return (yield)
+        finally:
+            self._attach(item, "call")
+
+    @pytest.hookimpl(wrapper=True)
+    def pytest_runtest_teardown(self, item: pytest.Item) -> Generator[None, Any, Any]:
+        """Let a test fail during which the kernel warned, whatever the test itself found."""
+        result = yield
+        self._attach(item, "teardown")
+        for when, title, text in item._report_sections:  # noqa: SLF001 - pytest has a setter only
+            if title == _SECTION and _CUT_HERE in text:
+                pytest.fail(f"the kernel warned ({when}):\n{text}", pytrace=False)
+        return result
+
+    def _attach(self, item: pytest.Item, when: str) -> None:
+        if lines := self._log.new():
+            item.add_report_section(when, _SECTION, "\n".join(lines))
+
+
+class GonePlugin:
+    """Stands in for a guest that is not coming back, on the host: collects nothing."""
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_collection(self, session: pytest.Session) -> None:
+        """Take away what there is to collect.
+
+        Not by ``pytest_ignore_collect``, which is not asked about a path of the command line: a suite's file that
+        kills its guest would be imported by the host.
+        """
+        session.config.args[:] = []
+
+
+def register(config: pytest.Config, facts: GuestFacts, share: tuple[str, ...]) -> None:
+    """Make this pytest the worker of a guest; ``share``: the node ids that it is for, empty when not known yet."""
+    from harness.guest import fixtures, marks
+
+    config.stash[GUEST_FACTS] = facts
+    # xdist names a folder below the controller's; its parents exist only there
+    if config.option.basetemp is not None:
+        with contextlib.suppress(OSError):
+            Path(config.option.basetemp).parent.mkdir(parents=True, exist_ok=True)
+    config.pluginmanager.register(marks, "harness-marks")
+    config.pluginmanager.register(fixtures, "harness-fixtures")
+    config.pluginmanager.register(GuestPlugin(facts, share), "harness-guest")

@@ -1,0 +1,312 @@
+"""Loading and attaching in single steps, so that a refusal has one stage and one errno.
+
+A loader opens, creates maps, loads and attaches in one go. Here each step is one libbpf call that makes
+one kernel call, so that a test can make the other steps with full privileges and only this one without.
+Every function raises StepError with the kernel's own errno.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import enum
+import os
+from collections.abc import Generator, Iterator
+from contextlib import contextmanager
+from ctypes import POINTER, c_bool, c_char_p, c_int, c_size_t, c_uint8, c_uint32, c_void_p
+from dataclasses import dataclass
+from pathlib import Path
+
+from harness.guest.refusal import Stage
+
+#: where the compiled objects are; the project has the same layout in a guest as on the host
+_BUILD = Path(__file__).parents[2] / "build"
+
+
+def object_path(name: str) -> Path:
+    """Return the path of a compiled object by its name, such as ``fixtures/attach``."""
+    return _BUILD / f"{name}.bpf.o"
+
+
+class StepError(OSError):
+    """A step that failed: `errno` is the kernel's, `stage` says which step."""
+
+    def __init__(self, number: int, stage: Stage, what: str) -> None:
+        super().__init__(number, f"{what}: {os.strerror(number)}")
+        self.stage: Stage = stage
+        self._what = what
+
+    def __reduce__(self) -> tuple[type[StepError], tuple[int, Stage, str]]:
+        assert self.errno is not None
+        return StepError, (self.errno, self.stage, self._what)
+
+
+class XdpFlags(enum.IntFlag):
+    """How a program is put onto an interface by netlink: XDP_FLAGS_* of linux/if_link.h."""
+
+    NONE = 0
+    UPDATE_IF_NOEXIST = 1
+    GENERIC = 2
+    NATIVE = 4
+    OFFLOAD = 8
+    REPLACE = 16
+
+
+class _XdpAttachOpts(ctypes.Structure):
+    """struct bpf_xdp_attach_opts of libbpf's bpf.h."""
+
+    _fields_ = (("sz", c_size_t), ("old_prog_fd", c_int))
+
+
+class _XdpQueryOpts(ctypes.Structure):
+    """struct bpf_xdp_query_opts of libbpf's bpf.h, up to the attach mode.
+
+    Without the newer fields libbpf does not ask for the generic netlink family `netdev`, for which a
+    kernel that has none runs modprobe: a second for each query.
+    """
+
+    _fields_ = (
+        ("sz", c_size_t),
+        ("prog_id", c_uint32),
+        ("drv_prog_id", c_uint32),
+        ("hw_prog_id", c_uint32),
+        ("skb_prog_id", c_uint32),
+        ("attach_mode", c_uint8),
+    )
+
+
+def _library() -> ctypes.CDLL:
+    """Load libbpf and declare what is used of it: pointers are returned whole, errno is kept."""
+    lib = ctypes.CDLL("libbpf.so.1", use_errno=True)
+    pointer_results = {
+        "bpf_object__open_file": [c_char_p, c_void_p],
+        "bpf_object__next_program": [c_void_p, c_void_p],
+        "bpf_object__next_map": [c_void_p, c_void_p],
+        "bpf_program__insns": [c_void_p],
+        "bpf_program__attach": [c_void_p],
+        "bpf_program__attach_xdp": [c_void_p, c_int],
+        "bpf_program__attach_tcx": [c_void_p, c_int, c_void_p],
+        "bpf_program__attach_kprobe": [c_void_p, c_bool, c_char_p],
+        "bpf_program__attach_tracepoint": [c_void_p, c_char_p, c_char_p],
+    }
+    int_results = {
+        "bpf_object__load": [c_void_p],
+        "bpf_object__close": [c_void_p],
+        "bpf_program__set_autoload": [c_void_p, c_bool],
+        "bpf_program__fd": [c_void_p],
+        "bpf_program__type": [c_void_p],
+        "bpf_map__fd": [c_void_p],
+        "bpf_map__type": [c_void_p],
+        "bpf_map__key_size": [c_void_p],
+        "bpf_map__value_size": [c_void_p],
+        "bpf_map__max_entries": [c_void_p],
+        "bpf_map_create": [c_int, c_char_p, c_uint32, c_uint32, c_uint32, c_void_p],
+        "bpf_map_lookup_elem": [c_int, c_void_p, c_void_p],
+        "bpf_prog_load": [c_int, c_char_p, c_char_p, c_void_p, c_size_t, c_void_p],
+        "bpf_link__destroy": [c_void_p],
+        "bpf_token_create": [c_int, c_void_p],
+        "bpf_xdp_attach": [c_int, c_int, c_uint32, c_void_p],
+        "bpf_xdp_detach": [c_int, c_uint32, c_void_p],
+        "bpf_xdp_query": [c_int, c_int, POINTER(_XdpQueryOpts)],
+    }
+    for names, result in ((pointer_results, c_void_p), (int_results, c_int)):
+        for name, arguments in names.items():
+            function = getattr(lib, name)
+            function.argtypes, function.restype = arguments, result
+    for name in ("bpf_program__name", "bpf_map__name", "libbpf_bpf_map_type_str"):
+        getattr(lib, name).argtypes = [c_int if name.endswith("_str") else c_void_p]
+        getattr(lib, name).restype = c_char_p
+    lib.bpf_program__insn_cnt.argtypes, lib.bpf_program__insn_cnt.restype = [c_void_p], c_size_t
+    lib.libbpf_set_print(None)  # an expected refusal is no news; errno says what the test needs
+    return lib
+
+
+_cached: list[ctypes.CDLL] = []
+
+
+def libbpf() -> ctypes.CDLL:
+    """Return libbpf, loaded on first use: collecting tests on a host needs none."""
+    if not _cached:
+        _cached.append(_library())
+    return _cached[0]
+
+
+def _checked(result: int, stage: Stage, what: str) -> int:
+    if result < 0:
+        raise StepError(-result, stage, what)
+    return int(result)
+
+
+@dataclass(frozen=True, slots=True)
+class Program:
+    """A loaded program of an open object; usable in a forked child as well."""
+
+    name: str
+    pointer: int
+
+    @property
+    def fd(self) -> int:
+        """Its file descriptor."""
+        return int(libbpf().bpf_program__fd(self.pointer))
+
+
+@dataclass(frozen=True, slots=True)
+class MapSpec:
+    """What BPF_MAP_CREATE is asked for; sizes in bytes."""
+
+    #: libbpf's name of the map type, such as ``percpu_array``
+    type: str
+    key: int
+    value: int
+    entries: int
+
+
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """An object that is loaded: its programs and its maps' fds by name."""
+
+    programs: dict[str, Program]
+    maps: dict[str, int]
+    specs: tuple[MapSpec, ...]
+
+
+def _each(step: str, pointer: int) -> Iterator[int]:
+    """Iterate over libbpf's linked programs or maps."""
+    found: int | None = None
+    while found := getattr(libbpf(), step)(pointer, found):
+        yield found
+
+
+@contextmanager
+def loaded(path: Path, *names: str) -> Generator[Loaded]:
+    """Open an object, load the named programs (all, when none is named) and every map; close at the end."""
+    lib = libbpf()
+    obj = lib.bpf_object__open_file(os.fsencode(path), None)
+    if not obj:
+        raise StepError(ctypes.get_errno(), "open", path.name)
+    try:
+        programs = {lib.bpf_program__name(p).decode(): p for p in _each("bpf_object__next_program", obj)}
+        if missing := set(names) - set(programs):
+            raise KeyError(f"{path.name} has no program {', '.join(sorted(missing))}")
+        for name, pointer in programs.items():
+            lib.bpf_program__set_autoload(pointer, not names or name in names)
+        _checked(lib.bpf_object__load(obj), "load", f"{path.name} {' '.join(names)}")
+        wanted = {n: Program(n, p) for n, p in programs.items() if not names or n in names}
+        maps = list(_each("bpf_object__next_map", obj))
+        fds = {lib.bpf_map__name(m).decode(): lib.bpf_map__fd(m) for m in maps}
+        yield Loaded(wanted, fds, tuple(_spec(m) for m in maps))
+    finally:
+        lib.bpf_object__close(obj)
+
+
+def _spec(map_pointer: int) -> MapSpec:
+    lib = libbpf()
+    return MapSpec(
+        lib.libbpf_bpf_map_type_str(lib.bpf_map__type(map_pointer)).decode(),
+        lib.bpf_map__key_size(map_pointer),
+        lib.bpf_map__value_size(map_pointer),
+        lib.bpf_map__max_entries(map_pointer),
+    )
+
+
+def create_map(spec: MapSpec) -> int:
+    """Make the one BPF_MAP_CREATE call; return the fd."""
+    lib = libbpf()
+    number = 0
+    while (name := lib.libbpf_bpf_map_type_str(number)) != spec.type.encode():
+        if name is None:
+            raise ValueError(f"libbpf knows no map type {spec.type}")
+        number += 1
+    result = lib.bpf_map_create(number, b"step", spec.key, spec.value, spec.entries, None)
+    return _checked(result, "map_create", spec.type)
+
+
+def lookup(fd: int, spec: MapSpec, *, key: int) -> bytes:
+    """Make the one BPF_MAP_LOOKUP_ELEM call; return the value's bytes."""
+    value = ctypes.create_string_buffer(spec.value)
+    key_bytes = key.to_bytes(spec.key, "little")
+    _checked(libbpf().bpf_map_lookup_elem(fd, key_bytes, value), "lookup", spec.type)
+    return value.raw
+
+
+def create_token(bpffs: int) -> int:
+    """Make the one BPF_TOKEN_CREATE call on a bpffs mount's fd; return the token's fd."""
+    return _checked(libbpf().bpf_token_create(bpffs, None), "token", "BPF token")
+
+
+def load_again(program: Program) -> int:
+    """Make the one BPF_PROG_LOAD call for a program that is loaded already; return the new fd.
+
+    libbpf has resolved its relocations in place, map fds included, so neither maps nor BTF are made anew:
+    what this call needs is what loading a program needs.
+    """
+    lib = libbpf()
+    kind, pointer = lib.bpf_program__type(program.pointer), program.pointer
+    instructions, count = lib.bpf_program__insns(pointer), lib.bpf_program__insn_cnt(pointer)
+    result = lib.bpf_prog_load(kind, b"step", b"GPL", instructions, count, None)
+    return _checked(result, "load", program.name)
+
+
+@contextmanager
+def _link(what: str, pointer: int | None) -> Generator[None]:
+    if not pointer:
+        raise StepError(ctypes.get_errno(), "attach", what)
+    try:
+        yield
+    finally:
+        libbpf().bpf_link__destroy(pointer)
+
+
+@contextmanager
+def by_section(program: Program) -> Generator[None]:
+    """Attach as the program's section says."""
+    with _link(program.name, libbpf().bpf_program__attach(program.pointer)):
+        yield
+
+
+@contextmanager
+def xdp_link(program: Program, ifindex: int) -> Generator[None]:
+    """Attach to an interface by a bpf_link (BPF_LINK_CREATE)."""
+    with _link(f"XDP link on {ifindex}", libbpf().bpf_program__attach_xdp(program.pointer, ifindex)):
+        yield
+
+
+@contextmanager
+def tcx_link(program: Program, ifindex: int) -> Generator[None]:
+    """Attach to an interface by a tcx link."""
+    with _link(f"tcx on {ifindex}", libbpf().bpf_program__attach_tcx(program.pointer, ifindex, None)):
+        yield
+
+
+@contextmanager
+def kprobe(program: Program, symbol: str) -> Generator[None]:
+    """Attach at a kernel function's entry, by perf_event_open."""
+    pointer = libbpf().bpf_program__attach_kprobe(program.pointer, c_bool(False), symbol.encode())  # noqa: FBT003
+    with _link(f"kprobe {symbol}", pointer):
+        yield
+
+
+@contextmanager
+def tracepoint(program: Program, category: str, name: str) -> Generator[None]:
+    """Attach to a tracepoint: its number is read from tracefs, then perf_event_open."""
+    pointer = libbpf().bpf_program__attach_tracepoint(program.pointer, category.encode(), name.encode())
+    with _link(f"tracepoint {category}:{name}", pointer):
+        yield
+
+
+def xdp_attach(fd: int, ifindex: int, flags: XdpFlags = XdpFlags.NONE, *, replacing: int | None = None) -> None:
+    """Put a program onto an interface by netlink; `replacing` is the fd it expects to find there."""
+    opts = None if replacing is None else ctypes.byref(_XdpAttachOpts(ctypes.sizeof(_XdpAttachOpts), replacing))
+    _checked(libbpf().bpf_xdp_attach(ifindex, fd, flags, opts), "attach", f"XDP on {ifindex}, {flags!r}")
+
+
+def xdp_detach(ifindex: int, flags: XdpFlags = XdpFlags.NONE) -> None:
+    """Take whatever program is on the interface off it, by netlink."""
+    _checked(libbpf().bpf_xdp_detach(ifindex, flags, None), "detach", f"XDP on {ifindex}, {flags!r}")
+
+
+def xdp_id(ifindex: int, mode: XdpFlags = XdpFlags.NONE) -> int:
+    """Return the id of the program on the interface, in this mode or in any; 0 when there is none."""
+    found = _XdpQueryOpts(sz=ctypes.sizeof(_XdpQueryOpts))
+    _checked(libbpf().bpf_xdp_query(ifindex, 0, ctypes.byref(found)), "query", f"XDP on {ifindex}")
+    ids = {XdpFlags.NONE: found.prog_id, XdpFlags.NATIVE: found.drv_prog_id, XdpFlags.GENERIC: found.skb_prog_id}
+    return int(ids[mode])

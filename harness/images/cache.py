@@ -1,0 +1,124 @@
+"""The cache of images: whole or not there, shared by runs."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import hashlib
+import os
+import shutil
+import signal
+import subprocess
+import tempfile
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+from filelock import FileLock
+from platformdirs import user_cache_path
+
+from harness.errors import ImageError
+
+#: a tool that is told to end has so long to delete what it made
+_SECONDS_TO_CLEAN_UP = 5.0
+
+
+def cache_dir() -> Path:
+    """Return the cache's folder: HYPERMESH_CACHE, or the user's cache folder."""
+    setting = os.environ.get("HYPERMESH_CACHE")
+    return Path(setting).absolute() if setting else user_cache_path("hypermesh-harness")
+
+
+def digest(parts: Iterable[bytes | str]) -> str:
+    """Return 16 hexadecimal digits that change when any part does."""
+    state = hashlib.sha256()
+    for part in parts:
+        data = part.encode() if isinstance(part, str) else part
+        state.update(len(data).to_bytes(8, "big") + data)
+    return state.hexdigest()[:16]
+
+
+@contextlib.contextmanager
+def locked(name: str) -> Iterator[Path]:
+    """Hold the cache's lock of that name; yields the cache's folder."""
+    folder = cache_dir()
+    with disk_errors(folder):
+        (folder / "locks").mkdir(parents=True, exist_ok=True)
+    with FileLock(folder / "locks" / f"{name}.lock"):
+        yield folder
+
+
+@contextlib.contextmanager
+def building(target: Path) -> Iterator[Path]:
+    """Yield a fresh folder that becomes ``target`` when the block ends well, and is gone otherwise."""
+    with disk_errors(target):
+        target.parent.mkdir(parents=True, exist_ok=True)
+        folder = Path(tempfile.mkdtemp(prefix=".building-", dir=target.parent))
+        try:
+            yield folder
+            folder.chmod(0o755)
+            folder.rename(target)
+        except BaseException:
+            remove(folder)
+            raise
+
+
+@contextlib.contextmanager
+def disk_errors(where: Path) -> Iterator[None]:
+    """Turn a failure of the disk into one line."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno in {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}:
+            raise ImageError(f"no space left for images in {where.parent} ({error.strerror})") from error
+        raise ImageError(f"{error.filename or where}: {error.strerror or error}") from error
+
+
+def remove(folder: Path) -> None:
+    """Delete a folder, read-only parts of it included."""
+    for path, folders, _ in os.walk(folder):
+        for name in folders:
+            with contextlib.suppress(OSError):
+                (Path(path) / name).chmod(0o700)
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+def _end(process: subprocess.Popen[str]) -> None:
+    """End a tool's group, which Ctrl-C did not reach: first so that it can clean up."""
+    for sent in (signal.SIGTERM, signal.SIGKILL):
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, sent)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.communicate(timeout=_SECONDS_TO_CLEAN_UP)
+
+
+def run(command: list[str], what: str, *, environment: dict[str, str] | None = None) -> str:
+    """Run a tool and return what it prints; its failure is an ImageError with its last line.
+
+    In a process group of its own: mmdebstrap ends by SIGHUP to its whole group when it fails.
+    """
+    path = f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin"
+    environment = {**(environment if environment is not None else os.environ), "PATH": path, "LC_ALL": "C.UTF-8"}
+    try:
+        process = subprocess.Popen(
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            env=environment,
+            errors="replace",
+            process_group=0,
+        )
+    except FileNotFoundError as error:
+        raise ImageError(f"{command[0]} is missing: run `nox -s bootstrap`") from error
+    try:
+        output, errors_output = process.communicate()
+    except BaseException:
+        _end(process)
+        raise
+    if process.returncode != 0:
+        lines = [line for line in (errors_output + output).splitlines() if line.strip()]
+        errors = [line for line in lines if line.startswith(("E:", "error", "ERROR"))] or lines or ["no message"]
+        full = next((line for line in lines if "No space left" in line), errors[0])
+        raise ImageError(f"{what} failed: {full.strip()}")
+    return output

@@ -1,0 +1,218 @@
+"""A kernel of the manifest as files that virtme-ng boots."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from harness import wire
+from harness.errors import ImageError, ManifestError
+from harness.images import lock as locks
+from harness.images import unpack
+from harness.images.archive import Package, Suite, find_deb
+from harness.images.cache import building, cache_dir, digest, disk_errors, locked, run
+from harness.manifest import Kernel, Manifest
+
+#: part of the cache's key: what this module makes of a package
+_FORMAT = "1"
+
+
+@dataclass(frozen=True, slots=True)
+class KernelImage:
+    """A kernel, ready to boot."""
+
+    name: str
+    #: ``uname -r``
+    release: str
+    #: the package's version; the path of a kernel of the user's own
+    version: str
+    #: FOLDER/boot/vmlinuz-RELEASE; virtme-ng looks for FOLDER/lib/modules/RELEASE beside it
+    vmlinuz: Path
+    #: erofs whose root is the content of lib/modules
+    modules: Path
+    config: Path
+    #: what the user should know, a line each
+    notes: tuple[str, ...] = ()
+
+
+_suites: dict[str, Suite] = {}
+
+
+def _suite(name: str) -> Suite:
+    return _suites.setdefault(name, Suite(name))
+
+
+def kernel_image(manifest: Manifest, kernel: Kernel, *, locked_only: bool = False) -> KernelImage:
+    """Return the image of a kernel, from the cache or made now; raises ImageError.
+
+    When the mirror no longer has the locked version, the newest of the same series is used and noted, unless
+    ``locked_only``.
+    """
+    if kernel.provider == "path":
+        return _own_kernel(manifest, kernel)
+    packages = locks.read(manifest.folder / "kernels.lock.toml").get(kernel.name, ())
+    if packages and (image := _cached(manifest, kernel, packages)):
+        return image
+    if packages:
+        offered = {package.name: package for package in _offered(kernel, [package.name for package in packages])}
+        if all(package.name in offered and offered[package.name].version == package.version for package in packages):
+            return _made(manifest, kernel, packages)
+    if locked_only:
+        raise ImageError(f"kernel {kernel.name}: the mirror no longer has the locked version {_version(packages)}")
+    newest = newest_packages(kernel)
+    note = f"the mirror no longer has the locked {_version(packages)}: using {_version(newest)}"
+    image = _cached(manifest, kernel, newest) or _made(manifest, kernel, newest)
+    return replace(image, notes=(note,))
+
+
+def newest_packages(kernel: Kernel) -> tuple[Package, ...]:
+    """Return the packages of the series' newest release of which the mirror has every part; raises ImageError."""
+    images = _suite(kernel.suite).packages(locks.image_pattern(kernel.series, kernel.flavour))
+    if not images:
+        raise ImageError(f"kernel {kernel.name}: the mirror has no {kernel.series} {kernel.flavour} in {kernel.suite}")
+    lacking: set[str] = set()
+    for image in sorted(images, key=lambda package: locks.release_key(package.name), reverse=True):
+        parts = locks.parts_of(image)
+        offered = _offered(kernel, parts)
+        # linux-base holds the configuration, which no guest needs
+        needed = {part for part in parts if not part.startswith("linux-base-")}
+        missing = needed - {package.name for package in offered}
+        if not missing:
+            return offered
+        lacking = lacking or missing
+    raise ImageError(
+        f"kernel {kernel.name}: the mirror has no complete {kernel.series}: {', '.join(sorted(lacking))} is not there"
+    )
+
+
+def update_lock(manifest: Manifest) -> list[str]:
+    """Rewrite kernels.lock.toml with the newest release of every series; return a line for each change.
+
+    A kernel that the mirror has not, or not wholly, is left out and said.
+    """
+    path = manifest.folder / "kernels.lock.toml"
+    before = locks.read(path)
+    after = {}
+    gone = []
+    for kernel in manifest.kernels:
+        if kernel.provider == "debian":
+            try:
+                after[kernel.name] = newest_packages(kernel)
+            except ImageError as error:
+                gone.append(str(error))
+    temporary = path.with_suffix(".part")
+    temporary.write_text(locks.format_lock(after))
+    temporary.replace(path)
+    changed = [
+        f"{name}: {_version(before.get(name, ()))} -> {_version(packages)}"
+        for name, packages in after.items()
+        if _version(before.get(name, ())) != _version(packages)
+    ]
+    return [*changed, *gone] or ["the lock is up to date"]
+
+
+def _version(packages: Sequence[Package]) -> str:
+    return packages[0].version if packages else "(none)"
+
+
+def _offered(kernel: Kernel, names: Sequence[str]) -> tuple[Package, ...]:
+    pattern = "|".join(name.replace("+", r"\+").replace(".", r"\.") for name in names)
+    return _suite(kernel.suite).packages(pattern)
+
+
+def _folder(manifest: Manifest, packages: Sequence[Package]) -> Path:
+    parts = sorted(f"{package.name} {package.sha256}" for package in packages)
+    return cache_dir() / "kernels" / digest([_FORMAT, *parts, *manifest.root.modules])
+
+
+def _cached(manifest: Manifest, kernel: Kernel, packages: Sequence[Package]) -> KernelImage | None:
+    folder = _folder(manifest, packages)
+    try:
+        image = wire.decode((folder / "image.json").read_bytes(), KernelImage)
+    except FileNotFoundError:
+        return None
+    return replace(_at(folder, image), name=kernel.name)
+
+
+def _made(manifest: Manifest, kernel: Kernel, packages: Sequence[Package]) -> KernelImage:
+    folder = _folder(manifest, packages)
+    with locked(folder.name):
+        if image := _cached(manifest, kernel, packages):
+            return image
+        with building(folder) as place, disk_errors(folder):
+            with tempfile.TemporaryDirectory(prefix=".download-", dir=folder.parent) as name:
+                download = Path(name)
+                _suite(kernel.suite).download(packages, download)
+                debs = [find_deb(download, package) for package in packages]
+                release = unpack.unpack(debs, place)
+            unpack.keep_modules(place, release, manifest.root.modules)
+            _erofs(place / "lib" / "modules", place / "modules.erofs")
+            image = _at(Path(), KernelImage(kernel.name, release, _version(packages), Path(), Path(), Path()))
+            wire.write(place / "image.json", image)
+    return _at(folder, image)
+
+
+def _at(folder: Path, image: KernelImage) -> KernelImage:
+    return replace(
+        image,
+        vmlinuz=folder / "boot" / f"vmlinuz-{image.release}",
+        modules=folder / "modules.erofs",
+        config=folder / "boot" / f"config-{image.release}",
+    )
+
+
+def _erofs(tree: Path, target: Path) -> None:
+    # -T0 and the fixed UUID make the image a function of its content
+    run(
+        ["mkfs.erofs", "-T0", "-U00000000-0000-0000-0000-000000000000", "--all-root", str(target), str(tree)],
+        f"making {target.name}",
+    )
+
+
+def _own_kernel(manifest: Manifest, kernel: Kernel) -> KernelImage:
+    """Take a kernel of the user's own: copied, because virtme-ng wants kernel and modules beside each other."""
+    vmlinuz = Path(kernel.vmlinuz).expanduser()
+    modules = Path(kernel.modules).expanduser() if kernel.modules else None
+    where = f'kernels.toml: kernel "{kernel.name}"'
+    try:
+        release = unpack.release_of(vmlinuz)
+    except OSError as error:
+        raise ManifestError(f"{where}: vmlinuz {vmlinuz}: {error.strerror}") from error
+    except ValueError as error:
+        raise ManifestError(f"{where}: vmlinuz {vmlinuz} is not a kernel ({error})") from error
+    if modules is not None and not modules.is_dir():
+        raise ManifestError(f"{where}: modules {modules} is not a folder")
+    stamps = [f"{path} {path.stat().st_mtime_ns}" for path in _own_modules(modules)]
+    folder = cache_dir() / "kernels" / digest([_FORMAT, vmlinuz.read_bytes(), *stamps, *manifest.root.modules])
+    image = _at(folder, KernelImage(kernel.name, release, str(vmlinuz), folder, folder, folder))
+    with locked(folder.name):
+        if not folder.exists():
+            with building(folder) as place, disk_errors(folder):
+                _copy_own(vmlinuz, modules, release, place)
+                unpack.keep_modules(place, release, manifest.root.modules)
+                _erofs(place / "lib" / "modules", place / "modules.erofs")
+    return image
+
+
+def _copy_own(vmlinuz: Path, modules: Path | None, release: str, place: Path) -> None:
+    (place / "boot").mkdir()
+    (place / "boot" / f"vmlinuz-{release}").write_bytes(vmlinuz.read_bytes())
+    (place / "boot" / f"config-{release}").touch()
+    tree = place / "lib" / "modules" / release
+    tree.mkdir(parents=True)
+    for name in ("modules.builtin", "modules.order"):
+        (tree / name).touch()
+    for path in _own_modules(modules):
+        target = tree / path.relative_to(modules or path)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.write_bytes(path.read_bytes())
+
+
+def _own_modules(modules: Path | None) -> list[Path]:
+    """Return the files below ``lib/modules/RELEASE`` that are modules or say something about them, sorted."""
+    if modules is None:
+        return []
+    files = (path for path in modules.rglob("*") if ".ko" in path.name or path.name.startswith("modules."))
+    return sorted(path for path in files if path.is_file())

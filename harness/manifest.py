@@ -1,0 +1,143 @@
+"""What kernels there are and what is in the guest's root: vmimages/*.toml as frozen data.
+
+Every mistake in a manifest is a ManifestError of one line that names the file, the key and what is allowed.
+"""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Annotated, Any, Literal, TypeVar
+
+import msgspec
+
+from harness.errors import ManifestError
+from harness.features import Feature, parse_features
+
+#: tiers by name; ``full`` is both
+_GROUPS = ("core", "full")
+
+
+class Kernel(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """One kernel of kernels.toml."""
+
+    tier: Literal["core", "extended"]
+    provider: Literal["debian", "path"]
+    #: the names of features.toml that this kernel has
+    features: tuple[str, ...] = ()
+    #: debian: the archive's suite, such as ``bookworm-security``
+    suite: str = ""
+    #: debian: the upstream series, such as ``6.1``
+    series: str = ""
+    #: debian: the end of the package's name, such as ``amd64`` or ``rt-amd64``
+    flavour: str = "amd64"
+    #: path: a bzImage or an uncompressed vmlinux
+    vmlinuz: str = ""
+    #: path: the folder that ``lib/modules/RELEASE`` would be
+    modules: str = ""
+    #: the table's name; not a key of its own
+    name: str = ""
+
+
+class Root(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """rootfs.toml: the guest's root image and the modules that every kernel image keeps."""
+
+    suite: str
+    packages: Annotated[tuple[str, ...], msgspec.Meta(min_length=1)]
+    #: file of this folder -> its absolute path in the image, mode 0755
+    files: dict[str, str]
+    #: path below the project -> its absolute path in the image
+    project_files: dict[str, str]
+    #: folders of the image that are made empty
+    folders: tuple[str, ...]
+    #: unprivileged users: name -> uid
+    users: dict[str, int]
+    #: globs of what is deleted after the installation
+    drop: tuple[str, ...]
+    #: names of kernel modules that are kept, with what they depend on
+    modules: tuple[str, ...]
+
+
+class Manifest(msgspec.Struct, frozen=True):
+    """All of vmimages/."""
+
+    folder: Path
+    kernels: tuple[Kernel, ...]
+    features: tuple[Feature, ...]
+    root: Root
+
+
+_T = TypeVar("_T")
+
+
+def load(folder: Path) -> Manifest:
+    """Read kernels.toml, features.toml and rootfs.toml of ``folder``."""
+    features = parse_features(_text(folder / "features.toml"), source="features.toml")
+    return Manifest(
+        folder=folder,
+        kernels=parse_kernels(_text(folder / "kernels.toml"), {feature.name for feature in features}),
+        features=features,
+        root=_convert(_toml(_text(folder / "rootfs.toml"), "rootfs.toml"), Root, "rootfs.toml"),
+    )
+
+
+def parse_kernels(text: str, features: Iterable[str]) -> tuple[Kernel, ...]:
+    """Read the text of kernels.toml; ``features`` are the names a kernel may list."""
+    tables = _toml(text, "kernels.toml")
+    if set(tables) != {"kernel"} or not isinstance(tables["kernel"], dict):
+        raise ManifestError('kernels.toml: only tables [kernel."NAME"] are allowed')
+    known = set(features)
+    kernels = []
+    for name, table in tables["kernel"].items():
+        where = f'kernels.toml: kernel "{name}"'
+        if not isinstance(table, dict) or "name" in table:
+            raise ManifestError(f"{where}: must be a table without a name of its own")
+        kernel = _convert({**table, "name": name}, Kernel, where)
+        needed = ("suite", "series") if kernel.provider == "debian" else ("vmlinuz",)
+        for key in needed:
+            if not getattr(kernel, key):
+                raise ManifestError(f"{where}: provider {kernel.provider} needs {key}")
+        if name in _GROUPS or "/" in name or name.strip() != name or not name:
+            raise ManifestError(f"{where}: not a name for a kernel")
+        for feature in kernel.features:
+            if feature not in known:
+                raise ManifestError(f"{where}: unknown feature {feature!r} (known: {', '.join(sorted(known))})")
+        kernels.append(kernel)
+    return tuple(kernels)
+
+
+def select(manifest: Manifest, names: Iterable[str]) -> tuple[Kernel, ...]:
+    """Return the kernels of these names in the manifest's order; none: core; ``core`` and ``full`` are groups."""
+    wanted = list(names) or ["core"]
+    by_name = {kernel.name: kernel for kernel in manifest.kernels}
+    for name in wanted:
+        if name not in by_name and name not in _GROUPS:
+            raise ManifestError(f"unknown kernel {name!r} (known: {', '.join([*_GROUPS, *by_name])})")
+    return tuple(
+        kernel
+        for kernel in manifest.kernels
+        if kernel.name in wanted or "full" in wanted or (kernel.tier == "core" and "core" in wanted)
+    )
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_text()
+    except OSError as error:
+        raise ManifestError(f"{path}: {error.strerror}") from error
+
+
+def _toml(text: str, source: str) -> dict[str, Any]:
+    try:
+        return tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise ManifestError(f"{source}: {error}") from error
+
+
+def _convert(table: dict[str, Any], kind: type[_T], where: str) -> _T:
+    try:
+        return msgspec.convert(table, kind)
+    except msgspec.ValidationError as error:
+        keys = ", ".join(field.name for field in msgspec.structs.fields(kind) if field.name != "name")  # type: ignore[arg-type]
+        raise ManifestError(f"{where}: {error} (keys: {keys})") from error

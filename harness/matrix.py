@@ -1,0 +1,169 @@
+"""The matrix: kernels x tests, judged. Pure: from cells to a verdict, a table and Markdown."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+from rich.table import Table
+from rich.text import Text
+
+from harness.cells import Cell, Outcome
+
+#: readable without colour, and each outcome its own sign
+SIGNS = {
+    Outcome.PASS: "✓",
+    Outcome.REFUSED: "⊘",
+    Outcome.SKIP: "–",
+    Outcome.XFAIL: "x",
+    Outcome.FAIL: "✗",
+    Outcome.ERROR: "E",
+    Outcome.XPASS: "X",
+    Outcome.CRASH: "☠",
+    Outcome.LOST: "?",
+    Outcome.NOTRUN: "·",
+}
+_COLOURS = {Outcome.SKIP: "yellow", Outcome.XFAIL: "yellow"}
+#: red cells that are listed one by one; a broken run has thousands, and results.jsonl has them all
+_LISTED = 40
+#: when results of one cell meet (a test that failed, whose guest died in its teardown), the worse one stays
+_WORSE = [
+    Outcome.PASS,
+    Outcome.REFUSED,
+    Outcome.SKIP,
+    Outcome.XFAIL,
+    Outcome.NOTRUN,
+    Outcome.XPASS,
+    Outcome.FAIL,
+    Outcome.ERROR,
+    Outcome.LOST,
+    Outcome.CRASH,
+]
+
+
+@dataclass(frozen=True, slots=True)
+class Matrix:
+    """Every expected cell, and every cell that came."""
+
+    #: sorted by kernel (in the order of the run) and test
+    cells: tuple[Cell, ...]
+    kernels: tuple[str, ...]
+
+    @classmethod
+    def of(cls, cells: Iterable[Cell], expected: Iterable[tuple[str, str]], kernels: Iterable[str]) -> Matrix:
+        """Join what came with what was expected: an expected (kernel, test) without a cell becomes notrun."""
+        joined: dict[tuple[str, str], Cell] = {}
+        for cell in cells:
+            before = joined.get((cell.kernel, cell.test))
+            if before is None or _WORSE.index(cell.outcome) >= _WORSE.index(before.outcome):
+                joined[cell.kernel, cell.test] = cell
+        for kernel, test in expected:
+            if (kernel, test) not in joined:
+                joined[kernel, test] = Cell(kernel, test, Outcome.NOTRUN, detail="no report came")
+        columns = tuple(dict.fromkeys([*kernels, *sorted(kernel for kernel, _ in joined)]))
+        order = {kernel: number for number, kernel in enumerate(columns)}
+        return cls(
+            tuple(sorted(joined.values(), key=lambda cell: (order[cell.kernel], cell.test))),
+            tuple(kernel for kernel in columns if any(cell.kernel == kernel for cell in joined.values())),
+        )
+
+    @property
+    def red(self) -> tuple[Cell, ...]:
+        """The cells that are not green."""
+        return tuple(cell for cell in self.cells if not cell.outcome.green)
+
+
+def exit_status(matrix: Matrix) -> int:
+    """Return 0 when there are cells and all are green; 3 when no cell has a verdict at all; otherwise 1."""
+    if matrix.cells and not matrix.red:
+        return 0
+    verdicts = [cell for cell in matrix.cells if cell.outcome not in {Outcome.NOTRUN, Outcome.LOST}]
+    return 1 if verdicts else 3
+
+
+def summary_line(cells: Iterable[Cell]) -> str:
+    """Return the counts of each outcome in one line."""
+    counts = Counter(cell.outcome for cell in cells)
+    return ", ".join(f"{counts[outcome]} {outcome}" for outcome in Outcome if counts[outcome]) or "no cells"
+
+
+def render_table(matrix: Matrix, releases: Mapping[str, str]) -> Table:
+    """Return a table of test files x kernels with counts by outcome; ``releases`` names each kernel's release."""
+    table = Table(title="kernel matrix", caption=_legend(matrix), caption_justify="left")
+    table.add_column("tests", overflow="fold")
+    for kernel in matrix.kernels:
+        table.add_column(f"{kernel}\n{releases.get(kernel, '')}", justify="right")
+    rows = _by_file(matrix)
+    for file, row in rows.items():
+        table.add_row(file, *[_counts(row.get(kernel, [])) for kernel in matrix.kernels])
+    if len(rows) > 1:
+        totals = [[cell for cell in matrix.cells if cell.kernel == kernel] for kernel in matrix.kernels]
+        table.add_section()
+        table.add_row("all", *[_counts(cells) for cells in totals])
+    return table
+
+
+def red_lines(matrix: Matrix) -> list[str]:
+    """Return a line for each red cell, the first ones when there are many."""
+    lines = [
+        f"{SIGNS[cell.outcome]} {cell.outcome:6} {cell.kernel} {cell.test}: {cell.detail.partition(chr(10))[0]}"
+        for cell in matrix.red[:_LISTED]
+    ]
+    if len(matrix.red) > _LISTED:
+        lines.append(f"... and {len(matrix.red) - _LISTED} more in results.jsonl")
+    return lines
+
+
+def markdown(matrix: Matrix, accelerator: str, releases: Mapping[str, str]) -> str:
+    """Return the matrix as Markdown: counts by file, then the red cells."""
+    head = ["tests", *[f"{kernel}<br>{releases.get(kernel, '')}" for kernel in matrix.kernels]]
+    lines = [
+        f"# Kernel matrix: {summary_line(matrix.cells)}",
+        "",
+        f"{escape(accelerator)}",
+        "",
+        _row(head),
+        _row(["---", *["--:"] * len(matrix.kernels)]),
+    ]
+    for file, row in _by_file(matrix).items():
+        lines.append(_row([escape(file), *[_counts(row.get(kernel, [])).plain for kernel in matrix.kernels]]))
+    lines += ["", _legend(matrix)]
+    if matrix.red:
+        lines += ["", "## Red", ""]
+        lines += [f"- {escape(line)}" for line in red_lines(matrix)]
+    return "\n".join(lines) + "\n"
+
+
+def escape(text: str) -> str:
+    """Escape what Markdown tables and HTML take for markup."""
+    for char in "\\`*_|<>[]":
+        text = text.replace(char, "\\" + char)
+    return text.replace("\n", " ")
+
+
+def _row(fields: Iterable[str]) -> str:
+    return f"| {' | '.join(fields)} |"
+
+
+def _by_file(matrix: Matrix) -> dict[str, dict[str, list[Cell]]]:
+    rows: dict[str, dict[str, list[Cell]]] = {}
+    for cell in sorted(matrix.cells, key=lambda cell: cell.test):
+        rows.setdefault(cell.test.partition("::")[0], {}).setdefault(cell.kernel, []).append(cell)
+    return rows
+
+
+def _counts(cells: Iterable[Cell]) -> Text:
+    counts = Counter(cell.outcome for cell in cells)
+    text = Text()
+    for outcome in Outcome:
+        if counts[outcome]:
+            colour = _COLOURS.get(outcome, "green" if outcome.green else "bold red")
+            text.append(" " if text else "")
+            text.append(f"{counts[outcome]} {SIGNS[outcome]}", style=colour)
+    return text
+
+
+def _legend(matrix: Matrix) -> str:
+    present = {cell.outcome for cell in matrix.cells}
+    return "  ".join(f"{SIGNS[outcome]} {outcome}" for outcome in Outcome if outcome in present)

@@ -1,0 +1,119 @@
+"""The pytest plugin: options, and which half takes part, the host's or the guest's.
+
+Loaded by the root conftest.py on both sides, so it imports neither half before it knows where it is.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from harness.errors import HarnessError, of_system
+from harness.features import GuestFacts
+from harness.workers import SHARE, WORKER_KEY
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Add the matrix's options."""
+    group = parser.getgroup("kernel matrix")
+    group.addoption(
+        "--matrix", action="store_true", help="run the tests inside the guests of the kernel matrix, not here"
+    )
+    group.addoption(
+        "--kernel",
+        action="append",
+        default=[],
+        metavar="NAME",
+        help="a kernel of vmimages/kernels.toml, 'core' (the default) or 'full'; may be repeated",
+    )
+    group.addoption(
+        "--guests",
+        type=int,
+        default=None,
+        metavar="N",
+        help="how many guests run at once (default: from the machine's cores and free memory)",
+    )
+    group.addoption(
+        "--locked",
+        action="store_true",
+        help="fail when the mirror no longer has a kernel package of the lock, instead of taking the newest",
+    )
+    group.addoption(
+        "--silence",
+        type=float,
+        default=None,
+        metavar="SECONDS",
+        help="a guest that says nothing for so long is lost (default: scaled by its measured speed)",
+    )
+    group.addoption(
+        "--boot-timeout",
+        type=float,
+        default=None,
+        metavar="SECONDS",
+        help="a guest that is not ready after so long is lost (default: 60 with KVM, 240 emulated)",
+    )
+    group.addoption(
+        "--fresh",
+        choices=["kernel", "file", "test"],
+        default="kernel",
+        help="how often a guest that nothing has run in is used (default: kernel)",
+    )
+    group.addoption(
+        "--cold",
+        action="store_true",
+        help="boot every guest instead of restoring it from the snapshot of an earlier boot",
+    )
+    group.addoption(
+        "--manifest",
+        type=Path,
+        default=None,
+        metavar="DIR",
+        help="a folder like vmimages/ (default: the project's)",
+    )
+    group.addoption(
+        "--results",
+        type=Path,
+        default=None,
+        metavar="DIR",
+        help="where the run's results go (default: results/ of the project)",
+    )
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Become the controller of the matrix, a guest's worker, or nothing."""
+    worker: dict[str, Any] | None = getattr(config, "workerinput", None)
+    if worker is not None and WORKER_KEY in worker:
+        _configure_worker(config, worker[WORKER_KEY])
+    elif config.option.matrix and not config.option.collectonly:
+        from harness import controller
+
+        try:
+            controller.start(config)
+        except (HarnessError, OSError) as error:
+            failure = of_system(error) if isinstance(error, OSError) else error
+            pytest.exit(str(failure), returncode=failure.exit_status)
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Refuse to run a suite on the host: it loads programs into the running kernel."""
+    if hasattr(config, "workerinput") or config.option.collectonly:
+        return
+    if any(item.nodeid.startswith("suites/") for item in items):
+        raise pytest.UsageError("the suites run inside guests: use `nox -s kernel-matrix`")
+
+
+def _configure_worker(config: pytest.Config, told: dict[str, Any]) -> None:
+    from harness.guest import plugin
+
+    if told["gone"]:
+        config.pluginmanager.register(plugin.GonePlugin())
+        return
+    facts = GuestFacts(
+        kernel=told["kernel"],
+        features=frozenset(told["features"]),
+        all_features=frozenset(told["all_features"]),
+        kernels={name: frozenset(features) for name, features in told["kernels"].items()},
+    )
+    plugin.register(config, facts, tuple(told[SHARE]))

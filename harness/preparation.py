@@ -1,0 +1,181 @@
+"""From what the user wished to what will be booted: kernels, images, objects, accelerator, slots."""
+
+from __future__ import annotations
+
+import os
+import sys
+import tempfile
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from harness import accelerator, images, manifest, objects, slots, snapshots, wire
+from harness.errors import ImageError, ManifestError
+from harness.expect import kernel_of_argument
+from harness.images import KernelImage, RootImage
+from harness.results import KernelFacts, RunDirectory, RunFacts
+from harness.vm import Accelerator, GuestSpec
+
+#: seconds from QEMU's start to the guest's first word: three to six under emulation on an idle machine, and the
+#: imports that the agent does first; the limit is for a machine that does ten other things
+_BOOT_TIMEOUT = {Accelerator.KVM: 60.0, Accelerator.TCG: 240.0}
+
+
+@dataclass(frozen=True, slots=True)
+class Wishes:
+    """What the command line says."""
+
+    #: names, ``core`` or ``full``; empty: core
+    kernels: tuple[str, ...]
+    #: pytest's positional arguments: node ids in them may name kernels
+    arguments: tuple[str, ...]
+    guests: int | None
+    locked: bool
+    silence: float | None
+    boot_timeout: float | None = None
+    manifest: Path | None = None
+    #: boot every guest, save and restore none
+    cold: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class PlannedGuest:
+    """One kernel that will be booted."""
+
+    kernel: str
+    release: str
+    features: frozenset[str]
+    #: the GuestSpec as JSON, for the relay
+    spec_path: Path
+    #: where the relay says how the guest ended
+    ending_path: Path
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """Everything a run needs to know before its first guest."""
+
+    guests: tuple[PlannedGuest, ...]
+    #: kernel -> why its image is not to be had; each is red in the matrix
+    missing: dict[str, str]
+    all_features: frozenset[str]
+    #: every kernel of the manifest and its features
+    all_kernels: dict[str, frozenset[str]]
+    facts: RunFacts
+    notes: tuple[str, ...]
+
+
+def prepare(root: Path, wishes: Wishes, run: RunDirectory, *, say: Callable[[str], None]) -> Plan:
+    """Build the objects, get the images, choose the accelerator; raises HarnessError.
+
+    A kernel whose image is not to be had does not stop the others; when none is left, that is the error.
+    """
+    if wishes.guests is not None and wishes.guests < 1:
+        raise ManifestError(f"--guests {wishes.guests}: at least one guest is needed")
+    _check_paths(root, wishes.arguments)
+    known = manifest.load(wishes.manifest or root / "vmimages")
+    chosen = manifest.select(known, _kernel_names(wishes, [kernel.name for kernel in known.kernels]))
+    objects.build_all()
+    root_image = images.root_image(known, root)
+    found, missing = _kernel_images(known, chosen, locked=wishes.locked, say=say)
+    if not found:
+        raise ImageError("; ".join(f"{name}: {why}" for name, why in missing.items()))
+    folder = Path(tempfile.mkdtemp(prefix="guests-", dir=run.path))
+    specs = [_spec(kernel.name, image, root_image, root=root, run=run, wishes=wishes) for kernel, image in found]
+    choice = accelerator.choose(replace(specs[0], slots=slots.make(folder, 1)), images.cache_dir())
+    count = wishes.guests or slots.guests_at_once(
+        cores=os.cpu_count() or 1,
+        free_mib=slots.free_memory_mib(Path("/proc/meminfo").read_text()),
+        memory_mib=specs[0].memory_mib,
+    )
+    count = min(count, len(specs))
+    say(f"{choice.why}; {count} of {len(specs)} guests at once")
+    held = slots.make(folder, count)
+    machine = accelerator.machine(choice.accelerator)
+    guests = []
+    for (kernel, image), spec in zip(found, specs, strict=True):
+        spec = replace(  # noqa: PLW2901 - the same spec, completed
+            spec,
+            accelerator=choice.accelerator,
+            slots=held,
+            boot_timeout=wishes.boot_timeout or _BOOT_TIMEOUT[choice.accelerator],
+        )
+        if not wishes.cold:
+            spec = replace(spec, snapshot=(images.cache_dir() / "snapshots", snapshots.key(spec, machine)))  # noqa: PLW2901
+        path = folder / f"{kernel.name}.json"
+        wire.write(path, spec)
+        guests.append(
+            PlannedGuest(
+                kernel.name,
+                image.release,
+                frozenset(kernel.features),
+                path,
+                folder / f"{kernel.name}.ending.json",
+            )
+        )
+    return Plan(
+        guests=tuple(guests),
+        missing=missing,
+        all_features=frozenset(feature.name for feature in known.features),
+        all_kernels={kernel.name: frozenset(kernel.features) for kernel in known.kernels},
+        facts=RunFacts(
+            accelerator=choice.why,
+            guests=count,
+            kernels=tuple(
+                KernelFacts(kernel.name, image.release, image.version, image.notes) for kernel, image in found
+            ),
+        ),
+        notes=tuple(note for _, image in found for note in image.notes),
+    )
+
+
+def _check_paths(root: Path, arguments: Sequence[str]) -> None:
+    """Find out before a guest boots that a path does not exist."""
+    for argument in arguments:
+        name = argument.partition("::")[0]
+        if not (root / name).exists():
+            raise ManifestError(f"{name}: no such file or folder below {root}")
+
+
+def _kernel_names(wishes: Wishes, known: Sequence[str]) -> tuple[str, ...]:
+    """Return the kernels of ``--kernel``; without it those that the node ids on the command line name, if any."""
+    if wishes.kernels:
+        return wishes.kernels
+    named = [kernel_of_argument(argument, known) for argument in wishes.arguments]
+    return tuple(dict.fromkeys(name for name in named if name)) if all(named) else ()
+
+
+def _kernel_images(
+    known: manifest.Manifest, kernels: Sequence[manifest.Kernel], *, locked: bool, say: Callable[[str], None]
+) -> tuple[list[tuple[manifest.Kernel, KernelImage]], dict[str, str]]:
+    found = []
+    missing = {}
+    for kernel in kernels:
+        try:
+            image = images.kernel_image(known, kernel, locked_only=locked)
+        except ImageError as error:
+            missing[kernel.name] = str(error)
+            say(f"{kernel.name}: {error}")
+        else:
+            found.append((kernel, image))
+            for note in image.notes:
+                say(f"{kernel.name}: {note}")
+    return found, missing
+
+
+def _spec(
+    name: str, image: KernelImage, root_image: RootImage, *, root: Path, run: RunDirectory, wishes: Wishes
+) -> GuestSpec:
+    return GuestSpec(
+        kernel=name,
+        vmlinuz=image.vmlinuz,
+        modules=image.modules,
+        root=root_image.path,
+        accelerator=Accelerator.TCG,
+        console=run.console(name),
+        project=root,
+        slots=(),
+        boot_timeout=0,
+        vng=Path(sys.executable).with_name("vng"),
+        silence_timeout=wishes.silence,
+    )

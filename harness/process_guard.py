@@ -1,0 +1,69 @@
+"""A process group that cannot outlive the process that started it, even when that one is killed."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+# The leader of the group: starts the command, and kills the whole group once the other end of its standard input is
+# closed, which the kernel does for a killed process too. It starts the command itself, so that there is no moment at
+# which the command runs and nobody watches. PR_SET_PDEATHSIG would not do: it reaches a child, not the child's
+# children, and QEMU is a grandchild of virtme-ng.
+_GUARD = """
+import os, sys, _thread
+def watch():
+    os.read(0, 1)
+    os.killpg(0, 9)
+_thread.start_new_thread(watch, ())
+nothing = [(os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0)]
+pid = os.posix_spawnp(sys.argv[1], sys.argv[1:], os.environ, file_actions=nothing)
+os._exit(min(abs(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])), 255))
+"""
+#: what is left in a pipe of 64 KiB is written long before
+_SECONDS_TO_DRAIN = 10.0
+
+
+class GuardedGroup:
+    """A command in a session of its own, killed as a whole when this process ends in any way."""
+
+    def __init__(self, command: list[str], *, output: Path, environment: dict[str, str]) -> None:
+        """Start it; both its output streams are appended to ``output``.
+
+        Through a pipe: virtme-ng lets QEMU open its output again by name, several times, and on a file each of those
+        would truncate it and write from its own beginning. Who reads the pipe ends when its last writer has.
+        """
+        with output.open("ab") as sink:
+            self._appender = subprocess.Popen(
+                ["cat"], stdin=subprocess.PIPE, stdout=sink, stderr=subprocess.DEVNULL, start_new_session=True
+            )
+        assert self._appender.stdin is not None
+        with self._appender.stdin as pipe:
+            self.process = subprocess.Popen(
+                [sys.executable, "-S", "-E", "-c", _GUARD, *command],
+                stdin=subprocess.PIPE,
+                stdout=pipe,
+                stderr=subprocess.STDOUT,
+                env=environment,
+                start_new_session=True,
+            )
+
+    def ended(self) -> bool:
+        """Whether the command itself has ended."""
+        return self.process.poll() is not None
+
+    def kill(self) -> None:
+        """Kill every process of the group and wait until it is gone and its output is written."""
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self.process.pid, signal.SIGKILL)
+        self.process.wait()
+        if self.process.stdin is not None:
+            self.process.stdin.close()
+        try:
+            self._appender.wait(_SECONDS_TO_DRAIN)
+        except subprocess.TimeoutExpired:
+            self._appender.kill()
+            self._appender.wait()

@@ -1,0 +1,62 @@
+"""From pytest's reports and a guest's ending to what a cell says. Pure."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+
+import pytest
+from _pytest._code.code import TerminalRepr
+from _pytest._io import TerminalWriter
+
+from harness import console, expect
+from harness.cells import Outcome
+from harness.ending import End, Ending
+
+#: how much of a console goes into a cell
+_CONSOLE_LINES = 60
+
+
+def text_of(report: pytest.TestReport | pytest.CollectReport) -> str:
+    """Return the failure's text without the line about its worker that pytest puts in front."""
+    if not isinstance(report.longrepr, TerminalRepr):
+        return str(report.longrepr or "")
+    file = io.StringIO()
+    report.longrepr.toterminal(TerminalWriter(file))
+    return file.getvalue().strip()
+
+
+def phase_of(report: pytest.TestReport) -> expect.Phase:
+    """Return what decides a test's outcome: the report's result, and its text with the kernel's log behind it."""
+    stated = dict(report.user_properties).get(expect.OUTCOME_PROPERTY)
+    text = text_of(report)
+    crash = getattr(report.longrepr, "reprcrash", None)
+    if crash is not None:
+        # the line that a person reads first
+        text = f"{crash.message.partition(chr(10))[0]}\n{text}"
+    if report.skipped and isinstance(report.longrepr, tuple):
+        text = report.longrepr[2].removeprefix("Skipped: ")
+    log = [content for title, content in report.sections if "kernel log" in title]
+    if report.failed and log:
+        text = "\n".join([text, "kernel log:", *log])
+    return expect.Phase(
+        when=report.when,
+        result=report.outcome,
+        xfail_reason=getattr(report, "wasxfail", None),
+        stated=stated if isinstance(stated, str) else None,
+        text=text,
+        duration=report.duration,
+    )
+
+
+def outcome_of(last: Ending) -> Outcome:
+    """Return the outcome of the test in which a guest ended."""
+    return Outcome.CRASH if last.end is End.PANIC else Outcome.LOST
+
+
+def describe_death(last: Ending, nodeid: str | None, path: Path) -> str:
+    """Say what happened to a guest: the line a person reads first, then the console of that test."""
+    text = console.since_test(last.console, nodeid) if nodeid else last.console
+    where = nodeid or "outside every test"
+    head = f"{last.describe()}, in {where}"
+    return "\n".join([head, f"console ({path}):", console.tail(text, _CONSOLE_LINES)])

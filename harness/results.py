@@ -1,0 +1,162 @@
+"""What a run leaves behind: a folder of its own, and ``latest`` pointing to it.
+
+``results.jsonl`` grows a cell at a time, so that a run that is killed still says what it had found.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import time
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+import msgspec
+from junitparser import Error, Failure, JUnitXml, Skipped, TestCase, TestSuite
+
+from harness import matrix, wire
+from harness.cells import Cell, Outcome
+from harness.errors import HarnessError
+
+#: the characters that XML 1.0 cannot hold
+_NOT_XML = re.compile("[^\t\n\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
+#: runs that are kept, the new one among them; older ones are deleted when a new one starts
+_KEPT_RUNS = 10
+
+
+@dataclass(frozen=True, slots=True)
+class KernelFacts:
+    """What was booted under a kernel's name."""
+
+    name: str
+    #: ``uname -r``
+    release: str
+    #: the package's version
+    version: str
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class RunFacts:
+    """What a reader of the results needs to know about the run."""
+
+    #: the accelerator and why it was chosen
+    accelerator: str
+    #: guests at once
+    guests: int
+    kernels: tuple[KernelFacts, ...]
+
+    @property
+    def releases(self) -> dict[str, str]:
+        """The release of each kernel."""
+        return {kernel.name: kernel.release for kernel in self.kernels}
+
+
+@dataclass(frozen=True, slots=True)
+class RunRecord:
+    """The content of run.json."""
+
+    facts: RunFacts
+    #: seconds from the run's first line to its last
+    seconds: float
+    exit_status: int
+    cells: int
+
+
+class RunDirectory:
+    """The folder of one run."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._started = time.monotonic()
+        (path / "console").mkdir()
+
+    @classmethod
+    def create(cls, parent: Path) -> RunDirectory:
+        """Make a folder below ``parent`` and let ``latest`` point to it; delete the oldest runs."""
+        try:
+            parent.mkdir(parents=True, exist_ok=True)
+            path = parent / f"{time.strftime('%Y%m%dT%H%M%S')}-{os.getpid()}"
+            path.mkdir()
+            link = parent / f".latest-{os.getpid()}"
+            link.symlink_to(path.name)
+            link.replace(parent / "latest")
+            for old in _old_runs(parent)[: 1 - _KEPT_RUNS]:
+                shutil.rmtree(old, ignore_errors=True)
+            return cls(path)
+        except OSError as error:
+            raise HarnessError(f"results cannot be written to {parent}: {error.strerror}") from error
+
+    def console(self, kernel: str) -> Path:
+        """Return where that kernel's console goes."""
+        return self.path / "console" / f"{kernel}.log"
+
+    def append(self, cell: Cell) -> None:
+        """Add a cell to results.jsonl."""
+        with (self.path / "results.jsonl").open("ab") as file:
+            file.write(wire.encode(cell) + b"\n")
+
+    def finish(self, judged: matrix.Matrix, facts: RunFacts, exit_status: int) -> None:
+        """Write what needs the whole matrix: the cells without a report, JUnit, Markdown, run.json."""
+        for cell in judged.cells:
+            if cell.outcome is Outcome.NOTRUN:
+                self.append(cell)
+        seconds = round(time.monotonic() - self._started, 3)
+        (self.path / "matrix.md").write_text(matrix.markdown(judged, facts.accelerator, facts.releases))
+        (self.path / "junit.xml").write_bytes(junit(judged.cells))
+        wire.write(self.path / "run.json", RunRecord(facts, seconds, exit_status, len(judged.cells)))
+
+
+def _old_runs(parent: Path) -> list[Path]:
+    return sorted(path.parent for path in parent.glob("*/console") if not path.parent.is_symlink())
+
+
+def read_cells(path: Path) -> tuple[Cell, ...]:
+    """Read a results.jsonl; a line that is not a cell is an error that names it."""
+    cells = []
+    for number, line in enumerate(path.read_bytes().splitlines(), 1):
+        try:
+            cells.append(wire.decode(line, Cell))
+        except msgspec.MsgspecError as error:
+            raise HarnessError(f"{path}:{number}: not a cell: {error}") from error
+    return tuple(cells)
+
+
+def junit(cells: Iterable[Cell]) -> bytes:
+    """Return JUnit XML: one suite per kernel, test cases named like their node ids."""
+    by_kernel: dict[str, list[Cell]] = {}
+    for cell in cells:
+        by_kernel.setdefault(cell.kernel, []).append(cell)
+    xml = JUnitXml("kernel-matrix")
+    for kernel, column in by_kernel.items():
+        suite = TestSuite(kernel)
+        suite.add_property("release", next((cell.release for cell in column if cell.release), ""))
+        for cell in column:
+            suite.add_testcase(_case(cell))
+        suite.update_statistics()
+        xml.add_testsuite(suite)
+    xml.update_statistics()
+    text: bytes = xml.tostring()
+    return text
+
+
+def _case(cell: Cell) -> TestCase:
+    path, _, name = cell.test.partition("::")
+    classname = f"{cell.kernel}.{path.removesuffix('.py').replace('/', '.')}"
+    case = TestCase(f"{name or path}[{cell.kernel}]", classname, cell.duration)
+    first = cell.detail.partition("\n")[0]
+    if cell.outcome in {Outcome.SKIP, Outcome.XFAIL}:
+        case.result = [Skipped(f"{cell.outcome}: {first}")]
+    elif not cell.outcome.green:
+        kind = Failure if cell.outcome in {Outcome.FAIL, Outcome.XPASS} else Error
+        result = kind(_printable(f"{cell.outcome}: {first}"), str(cell.outcome))
+        result.text = _printable(cell.detail)
+        case.result = [result]
+    return case
+
+
+def _printable(text: str) -> str:
+    """Leave out what XML 1.0 cannot hold (a console is full of escape sequences)."""
+    return _NOT_XML.sub("", text)

@@ -1,0 +1,125 @@
+"""A guest as data, and the virtme-ng command that boots it. Pure: nothing is run here.
+
+virtme-ng stays unmodified and does the booting. Its two 9p shares are attached but never mounted: the image
+answers those mounts itself (guest tools from the image, modules from a second disk), so the guest depends on
+nothing of the host's file system.
+"""
+
+from __future__ import annotations
+
+import enum
+import shlex
+from dataclasses import dataclass
+from pathlib import Path
+
+#: the guest finds its channel by this name in /sys/class/virtio-ports/*/name
+PORT_NAME = "harness"
+
+#: where the image holds the agent (vmimages/rootfs.toml puts it there)
+AGENT = "/usr/lib/harness/agent.py"
+
+#: added to the guest's kernel command line:
+#: an oops ends the guest, so that the test that caused it is the one that is reported;
+#: /dev/kmsg takes every marker that a test writes (by default ten lines in five seconds);
+#: the self tests of the crypto code cost half a second and test nothing of ours;
+#: grace periods of RCU are waited for by interrupting the processors, not by their next tick: detaching the network
+#: monitor waits for one per tracepoint, 3 s without this and 0.1 s with it (emulated)
+COMMAND_LINE = ("oops=panic", "printk.devkmsg=on", "cryptomgr.notests", "rcupdate.rcu_expedited=1")
+
+
+class Accelerator(enum.StrEnum):
+    """What runs the guest's instructions."""
+
+    KVM = "kvm"
+    TCG = "tcg"
+
+
+@dataclass(frozen=True, slots=True)
+class GuestSpec:
+    """All that is needed to boot one kernel; written as JSON for the relay that does it."""
+
+    #: the kernel's name in the manifest
+    kernel: str
+    vmlinuz: Path
+    #: erofs of /lib/modules, the guest's second disk
+    modules: Path
+    #: erofs of the guest's root, the first disk
+    root: Path
+    accelerator: Accelerator
+    #: appended to by every boot of this kernel
+    console: Path
+    #: the project, carried into the guest
+    project: Path
+    #: one file per guest that may run at once; a guest holds a lock on one of them
+    slots: tuple[Path, ...]
+    #: seconds from QEMU's start to the guest's first word
+    boot_timeout: float
+    #: the virtme-ng command
+    vng: Path = Path("vng")
+    #: seconds without a word from the guest after which it counts as hung; None: scaled by its measured speed
+    silence_timeout: float | None = None
+    cpus: int = 2
+    memory_mib: int = 512
+    #: added to the kernel's command line
+    append: tuple[str, ...] = ()
+    #: the cache's folder of snapshots and this guest's key in it; None: it boots cold
+    snapshot: tuple[Path, str] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Memory:
+    """A guest's memory in a file, and the monitor through which it is saved or restored."""
+
+    ram: Path
+    #: the unix socket of QEMU's monitor
+    monitor: Path
+    #: the guest writes into the file; otherwise it has a private copy, and begins as what the monitor loads
+    share: bool
+
+
+def vng_command(spec: GuestSpec, *, socket: Path, pidfile: Path, memory: Memory | None = None) -> list[str]:
+    """Build the argument list that boots ``spec``.
+
+    ``socket`` is the unix socket at which QEMU offers the guest's channel, ``pidfile`` receives QEMU's pid. A guest
+    that is to be saved or restored has its ``memory`` in a file.
+    """
+    options = [
+        *_memory_options(spec, memory),
+        *("-pidfile", str(pidfile)),
+        *("-drive", f"if=none,id=modules,file={qemu_value(spec.modules)},format=raw,readonly=on"),
+        *("-device", "virtio-blk-pci,drive=modules"),
+        *("-chardev", f"socket,id=channel,path={qemu_value(socket)},server=on,wait=off"),
+        *("-device", "virtio-serial-pci,id=channels"),
+        *("-device", f"virtserialport,name={PORT_NAME},chardev=channel,bus=channels.0"),
+    ]
+    command = [str(spec.vng), "--verbose", "--disable-microvm", "--force-9p"]
+    if spec.accelerator is Accelerator.TCG:
+        command.append("--disable-kvm")
+    for argument in (*COMMAND_LINE, *spec.append):
+        command += ["--append", argument]
+    command += [
+        *("--root-disk", str(spec.root), "--root-fstype", "erofs"),
+        *("--run", str(spec.vmlinuz)),
+        *("--user", "root", "--cpus", str(spec.cpus), "--memory", f"{spec.memory_mib}M"),
+        # virtme-ng hands this string to a shell
+        f"--qemu-opts={shlex.join(options)}",
+        *("--", f"python3 {AGENT}"),
+    ]
+    return command
+
+
+def _memory_options(spec: GuestSpec, memory: Memory | None) -> list[str]:
+    if memory is None:
+        return []
+    backend = f"memory-backend-file,id=ram,size={spec.memory_mib}M,mem-path={qemu_value(memory.ram)}"
+    return [
+        *("-object", f"{backend},share={'on' if memory.share else 'off'}"),
+        *("-machine", "memory-backend=ram"),
+        *("-qmp", f"unix:{qemu_value(memory.monitor)},server=on,wait=off"),
+        *([] if memory.share else ["-incoming", "defer"]),
+    ]
+
+
+def qemu_value(path: Path) -> str:
+    """Quote a path for a QEMU option, where a comma separates and two commas are one."""
+    return str(path).replace(",", ",,")

@@ -1,0 +1,129 @@
+"""The project's commands: ``nox -s bootstrap kernel-matrix``, ``nox -s tests``, ``nox -s lint``, ..."""
+
+from __future__ import annotations
+
+import hashlib
+import shlex
+import subprocess
+import sys
+import venv
+from pathlib import Path
+
+import nox
+
+ROOT = Path(__file__).resolve().parent
+sys.path.insert(0, str(ROOT))
+if sys.version_info < (3, 11):  # noqa: UP036 - nox itself may run on an older one
+    sys.exit(f"Python 3.11 or newer is needed, this is {sys.version.split()[0]}")
+
+from harness import bootstrap as machine  # noqa: E402 - the project is not installed
+
+nox.options.sessions = ["kernel-matrix"]
+nox.needs_version = ">=2024.4.15"
+
+#: one environment for all sessions, kept between runs
+ENVIRONMENT = ROOT / ".nox" / "harness"
+LOCK = ROOT / "requirements" / "host.txt"
+#: how long a run has to end its guests after Ctrl-C
+SECONDS_TO_END = 15.0
+
+
+def python(session: nox.Session, *groups: str) -> str:
+    """Return the Python of the locked environment; first see that the machine has what the groups need."""
+    lacking = machine.missing(groups)
+    if lacking:
+        session.error(machine.explain(session.name, lacking, machine.family()))
+    interpreter = str(ENVIRONMENT / "bin" / "python")
+    stamp = ENVIRONMENT / "locked"
+    key = hashlib.sha256(LOCK.read_bytes() + sys.version.encode()).hexdigest()
+    if not stamp.exists() or stamp.read_text() != key:
+        session.log("installing the locked environment")
+        venv.create(ENVIRONMENT, clear=True, with_pip=True)
+        session.run(interpreter, "-m", "pip", "install", "--quiet", "--require-hashes", "-r", str(LOCK), external=True)
+        stamp.write_text(key)
+    return interpreter
+
+
+def run(session: nox.Session, *command: str) -> None:
+    """Run a command and let nox end with its exit status, which says more than failed or not.
+
+    ``session.run`` makes every failure a 1, and kills a command 0.3 s after Ctrl-C: a run ends its guests first.
+    """
+    session.log(shlex.join(command))
+    with subprocess.Popen(command, cwd=ROOT) as process:
+        try:
+            status = process.wait()
+        except KeyboardInterrupt:  # the command got it too
+            status = process.wait(SECONDS_TO_END)
+    if status != 0:
+        sys.exit(status if status > 0 else 128 - status)
+
+
+@nox.session(venv_backend="none")
+def bootstrap(session: nox.Session) -> None:
+    """Install what the machine lacks, with its own package manager (-- --dry-run: say how)."""
+    status = machine.main(session.posargs)
+    if status:
+        sys.exit(status)
+
+
+@nox.session(venv_backend="none")
+def build(session: nox.Session) -> None:
+    """Compile the BPF objects."""
+    run(session, python(session, "build"), "-m", "harness", "build", *session.posargs)
+
+
+@nox.session(name="kernel-matrix", venv_backend="none")
+def kernel_matrix(session: nox.Session) -> None:
+    """Run the suites on the kernels (-- [--kernel NAME]... [any pytest argument])."""
+    run(session, python(session, "build", "matrix"), "-m", "harness", "matrix", *session.posargs)
+
+
+@nox.session(venv_backend="none")
+def tests(session: nox.Session) -> None:
+    """Run the harness's own tests (no VM, no root), then a smoke run of the matrix on one kernel."""
+    interpreter = python(session, "build", "matrix", "tests")
+    run(session, interpreter, "-m", "pytest", "tests", "--ignore=tests/faults", "--ignore=tests/soak", *session.posargs)
+    if not session.posargs:
+        run(session, interpreter, "-m", "harness", "matrix", "--kernel", "6.1", "suites/features")
+
+
+@nox.session(venv_backend="none")
+def faults(session: nox.Session) -> None:
+    """Break guests on purpose: panics, hangs, kills, boots that fail (with VMs)."""
+    run(session, python(session, "build", "matrix", "tests"), "-m", "pytest", "tests/faults", *session.posargs)
+
+
+@nox.session(venv_backend="none")
+def soak(session: nox.Session) -> None:
+    """Restore every core kernel a hundred times, four at once (with VMs)."""
+    run(session, python(session, "build", "matrix"), "-m", "pytest", "tests/soak", "-rP", *session.posargs)
+
+
+@nox.session(venv_backend="none")
+def bench(session: nox.Session) -> None:
+    """Measure how guests start, booted and restored (-- [--kernel NAME]... [--runs N])."""
+    run(session, python(session, "build", "matrix"), "-m", "harness", "bench", *session.posargs)
+
+
+@nox.session(venv_backend="none")
+def kernels(session: nox.Session) -> None:
+    """List the kernels (-- update: rewrite their lock; -- prune: keep the saved guests within 4 GiB)."""
+    run(session, python(session, "matrix"), "-m", "harness", "kernels", *session.posargs)
+
+
+@nox.session(venv_backend="none")
+def lint(session: nox.Session) -> None:
+    """Check the code: ruff, mypy, import-linter, clang-format, shellcheck."""
+    interpreter = python(session, "build", "lint")
+    tools = Path(interpreter).parent
+    run(session, str(tools / "ruff"), "check", ".")
+    run(session, str(tools / "ruff"), "format", "--check", ".")
+    run(session, str(tools / "mypy"))
+    # the host's half again, with the oldest Python it runs on; the guest's needs what its own Python has
+    host = ["--python-version", "3.11", "--follow-imports", "silent", "--exclude", "harness/guest/"]
+    run(session, str(tools / "mypy"), *host, "harness", "noxfile.py")
+    run(session, str(tools / "lint-imports"))
+    sources = sorted(str(path) for path in (ROOT / "bpf").rglob("*.[ch]"))
+    run(session, "clang-format", "--dry-run", "-Werror", *sources)
+    run(session, "shellcheck", ".ci/run")

@@ -1,0 +1,1 @@
+"""The conformance suites: they run inside a guest."""

@@ -1,0 +1,98 @@
+"""The exec monitor, loaded and attached for one test."""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+
+import pytest
+
+from harness.guest.loaders import libbpf
+from harness.guest.steps import object_path
+
+
+class Entry(enum.IntEnum):
+    """``enum exec_entry``."""
+
+    EXECVE = 1
+    EXECVEAT = 2
+    COMPAT_EXECVE = 3
+    COMPAT_EXECVEAT = 4
+
+
+@dataclass(frozen=True, slots=True)
+class ExecEvent:
+    """``struct exec_event``."""
+
+    timestamp: int
+    pid: int
+    tgid: int
+    uid: int
+    gid: int
+    entry: int
+    filename_length: int
+    comm: str
+    filename: str
+
+
+@dataclass(frozen=True, slots=True)
+class Losses:
+    """``struct exec_losses``."""
+
+    events: int = 0
+    uids: int = 0
+
+
+class Monitor:
+    """The attached monitor and its maps."""
+
+    def __init__(self, obj: libbpf.Object) -> None:
+        self.links = obj.attach()
+        self._ring = obj.ring_buffer("events")
+        self._layout = obj.layout("exec_event", ExecEvent)
+        self._losses = obj.layout("exec_losses", Losses)
+        self._losses_map = obj.map("losses")
+        self._uids = obj.map("uids")
+
+    def events(self, *tgids: int) -> list[ExecEvent]:
+        """Return the new events of these processes, all new ones when none is named.
+
+        An event is in the buffer before the call it reports goes on, so whoever has waited for the process has it.
+        """
+        found = [self._layout.decode(record) for record in self._ring.consume()]
+        return [event for event in found if not tgids or event.tgid in tgids]
+
+    def calls(self, uid: int) -> int:
+        """Return how many calls that user has made."""
+        value = self._uids.get(uid)
+        return 0 if value is None else int.from_bytes(value, "little")
+
+    def losses(self) -> Losses:
+        """Return what was not sent and not counted."""
+        value = self._losses_map.get(0)
+        assert value is not None
+        return self._losses.decode(value)
+
+
+@contextmanager
+def monitoring(**max_entries: int) -> Iterator[Monitor]:
+    """Load and attach a monitor of its own."""
+    with libbpf.opened(object_path("kprobe_execve"), max_entries=max_entries) as obj:
+        yield Monitor(obj)
+
+
+@pytest.fixture
+def monitor() -> Iterator[Monitor]:
+    """Return the monitor as it ships."""
+    with monitoring() as made:
+        yield made
+        assert made.losses() == Losses(), "the test itself says when something may be lost"
+
+
+@pytest.fixture
+def resized() -> Iterator[Callable[..., Monitor]]:
+    """Return what loads a monitor with maps of other sizes."""
+    with ExitStack() as stack:
+        yield lambda **max_entries: stack.enter_context(monitoring(**max_entries))

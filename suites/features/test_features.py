@@ -1,0 +1,26 @@
+"""The manifest says what a kernel can do; the kernel itself is asked."""
+
+from __future__ import annotations
+
+import pytest
+
+from harness.features import GuestFacts
+from harness.guest.features import PROBES
+from harness.guest.marks import GUEST_FACTS
+
+
+@pytest.fixture
+def facts(request: pytest.FixtureRequest) -> GuestFacts:
+    """Return what the manifest says about this guest's kernel."""
+    return request.config.stash[GUEST_FACTS]
+
+
+@pytest.mark.parametrize("feature", sorted(PROBES))
+def test_the_kernel_has_a_feature_exactly_where_the_manifest_lists_it(feature: str, facts: GuestFacts) -> None:
+    """A feature listed and missing is as wrong as one that is there and not listed."""
+    assert PROBES[feature]() == (feature in facts.features)
+
+
+def test_every_feature_of_the_manifest_has_a_probe(facts: GuestFacts) -> None:
+    """And every probe a feature: the test above leaves none out."""
+    assert set(PROBES) == facts.all_features

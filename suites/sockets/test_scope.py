@@ -1,0 +1,285 @@
+"""What is a network event, whose it is, and what happens when there is no room for it."""
+
+from __future__ import annotations
+
+import errno
+import os
+import select
+import socket
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from harness.guest.deadline import wait_until
+from suites.sockets.conftest import Call, Monitor, Script, State, Totals, monitoring, run_script
+
+UNIX, STREAM = socket.AF_UNIX, socket.SOCK_STREAM
+#: linux/errno.h: inside the kernel only; user space sees EINTR, or the call starts again
+ERESTARTSYS = 512
+#: sizeof(struct net_event) and the header of a ring buffer's record
+RECORD = 72 + 8
+PAGE = 4096
+
+
+def test_a_file_is_no_socket(monitor: Monitor, tmp_path: Path) -> None:
+    """Read, write, readv, writev, sendfile and close of files are nobody's network."""
+    path = tmp_path / "file"
+
+    def script(_: Script) -> None:
+        with path.open("wb", buffering=0) as file:
+            file.write(b"x" * 100)
+            os.writev(file.fileno(), [b"y", b"z"])
+        with path.open("rb", buffering=0) as file, (tmp_path / "copy").open("wb", buffering=0) as copy:
+            assert len(file.read(50)) == 50
+            os.readv(file.fileno(), [bytearray(10)])
+            os.sendfile(copy.fileno(), file.fileno(), 0, 100)
+
+    monitor.watch(script)
+    assert monitor.totals() == Totals()
+
+
+def test_a_pipe_is_no_socket(monitor: Monitor) -> None:
+    """Nor is a pipe."""
+
+    def script(_: Script) -> None:
+        reading, writing = os.pipe()
+        os.write(writing, b"x" * 100)
+        assert len(os.read(reading, 1000)) == 100
+        os.close(reading)
+        os.close(writing)
+
+    monitor.watch(script)
+    assert monitor.totals() == Totals()
+
+
+@pytest.mark.parametrize("special", ["eventfd", "epoll", "timer", "null", "directory"])
+def test_other_descriptors_are_no_sockets(special: str, monitor: Monitor) -> None:
+    """Whatever has a descriptor can be closed."""
+
+    def script(_: Script) -> None:
+        made = {
+            "eventfd": lambda: os.eventfd(1),
+            "epoll": lambda: select.epoll().fileno(),
+            "timer": lambda: os.timerfd_create(time.CLOCK_MONOTONIC),
+            "null": lambda: os.open("/dev/null", os.O_RDWR),
+            "directory": lambda: os.open("/", os.O_RDONLY),
+        }[special]()
+        if special == "eventfd":
+            os.eventfd_read(made)
+        if special == "null":
+            os.write(made, b"x")
+        if special != "epoll":
+            os.close(made)
+
+    monitor.watch(script)
+    assert monitor.totals() == Totals()
+
+
+@pytest.mark.parametrize("fd", [-1, 1000, 1 << 20])
+def test_a_bad_descriptor_is_no_socket(fd: int, monitor: Monitor) -> None:
+    """EBADF has no family and no event, also far beyond the table of open files."""
+
+    def script(_: Script) -> None:
+        for call in (lambda: os.close(fd), lambda: os.write(fd, b"x"), lambda: os.read(fd, 1)):
+            with pytest.raises(OSError, match="Bad file descriptor") as caught:
+                call()
+            assert caught.value.errno == errno.EBADF
+
+    monitor.watch(script)
+    assert monitor.totals() == Totals()
+
+
+def test_each_descriptor_of_a_socket_is_closed_for_itself(monitor: Monitor) -> None:
+    """A duplicate is a descriptor more: two closes."""
+
+    def script(script: Script) -> None:
+        left, _right = socket.socketpair(UNIX, STREAM)
+        again = os.dup(left.fileno())
+        script.did(Call.CLOSE, left.fileno(), UNIX, 0)
+        left.close()
+        script.did(Call.WRITE, again, UNIX, os.write(again, b"abc"))
+        script.did(Call.CLOSE, again, UNIX, 0)
+        os.close(again)
+
+    monitor.watch(script)
+    assert monitor.totals() == Totals(bytes_sent=3, closes=2)
+
+
+def test_shutdown_is_no_close(monitor: Monitor) -> None:
+    """It ends the conversation; the descriptor stays."""
+
+    def script(script: Script) -> None:
+        left, right = socket.socketpair(UNIX, STREAM)
+        left.shutdown(socket.SHUT_RDWR)
+        script.did(Call.RECVFROM, right.fileno(), UNIX, len(right.recv(1)))
+
+    monitor.watch(script)
+    assert monitor.totals() == Totals()
+
+
+def test_an_inherited_socket_is_the_childs_when_the_child_uses_it(monitor: Monitor) -> None:
+    """Events name who calls, not who opened."""
+    left, right = socket.socketpair(UNIX, STREAM)
+    with left, right:
+        number = left.fileno()
+
+        def script(script: Script) -> None:
+            script.did(Call.WRITE, number, UNIX, os.write(number, b"x" * 5))
+
+        monitor.watch(script)
+
+
+@pytest.mark.parametrize("uid", [1000, 65534])
+def test_an_event_carries_the_callers_uid(uid: int, monitor: Monitor) -> None:
+    """Whose process it is."""
+
+    def script(script: Script) -> None:
+        left, _right = socket.socketpair(UNIX, STREAM)
+        script.did(Call.SENDTO, left.fileno(), UNIX, left.send(b"x"))
+
+    (event,) = monitor.watch(script, uid=uid)
+    assert event.uid == uid
+
+
+def test_a_threads_call_is_named_with_its_process(monitor: Monitor) -> None:
+    """Pid is the thread, tgid the process."""
+
+    def script(script: Script) -> None:
+        left, _right = socket.socketpair(UNIX, STREAM)
+        threads: list[int] = []
+
+        def body() -> None:
+            threads.append(threading.get_native_id())
+            left.send(b"x" * 4)
+
+        thread = threading.Thread(target=body)
+        thread.start()
+        thread.join()
+        # a note of the thread's number, where a family goes
+        script.did(Call.SENDTO, left.fileno(), threads[0], 4)
+
+    pid, (expected,), _ = run_script(script)
+    (event,) = monitor.events(pid)
+    assert (event.pid, event.tgid) == (expected.family, pid)
+    assert event.pid != pid
+
+
+def test_events_come_in_order_with_the_time_of_the_calls_end(monitor: Monitor) -> None:
+    """CLOCK_MONOTONIC, the clock that user space has too."""
+
+    def script(script: Script) -> None:
+        left, right = socket.socketpair(UNIX, STREAM)
+        for size in range(1, 20):
+            script.did(Call.SENDTO, left.fileno(), UNIX, left.send(b"x" * size))
+            script.did(Call.RECVFROM, right.fileno(), UNIX, len(right.recv(100)))
+
+    before = time.monotonic_ns()
+    events = monitor.watch(script)
+    times = [before, *[event.timestamp for event in events], time.monotonic_ns()]
+    assert times == sorted(set(times))
+
+
+def wait_inside(call: Call, thread: threading.Thread) -> None:
+    """Return once the thread sleeps in that call (proc(5), /proc/pid/syscall: "running" while it does not)."""
+    state = Path(f"/proc/self/task/{thread.native_id}/syscall")
+    wait_until(lambda: state.read_text().startswith(f"{call} "), f"a thread in {call.name}")
+
+
+def test_a_receive_that_is_killed_is_interrupted_and_forgotten(monitor: Monitor) -> None:
+    """The signal ends the call (ERESTARTSYS) before it ends the thread: the table never fills up with the dead."""
+
+    def script(script: Script) -> None:
+        left, _right = socket.socketpair(UNIX, STREAM)
+        thread = threading.Thread(target=lambda: left.recv(1), daemon=True)
+        thread.start()
+        # the child ends by os._exit, and the thread with it
+        wait_inside(Call.RECVFROM, thread)
+        script.did(Call.RECVFROM, left.fileno(), UNIX, -ERESTARTSYS)
+
+    pid, (expected,), _ = run_script(script)
+    (event,) = monitor.events(pid)
+    assert (event.fd, event.result, event.bytes) == (expected.fd, -ERESTARTSYS, 0)
+    assert event.state == State.INTERRUPTED
+    assert monitor.totals() == Totals()
+    assert list(monitor.calls.keys()) == []
+
+
+def test_a_connect_that_is_killed_has_not_failed(monitor: Monitor) -> None:
+    """A backlog of 0 takes one connection (unix_recvq_full); the next connect waits, and a signal ends it."""
+
+    def script(script: Script) -> None:
+        server, first, second = (socket.socket(UNIX, STREAM) for _ in range(3))
+        server.bind(b"\0server")
+        server.listen(0)
+        first.connect(b"\0server")
+        thread = threading.Thread(target=lambda: second.connect(b"\0server"), daemon=True)
+        thread.start()
+        wait_inside(Call.CONNECT, thread)
+        script.did(Call.CONNECT, second.fileno(), UNIX, -ERESTARTSYS)
+
+    pid, (expected,), _ = run_script(script)
+    done, ended = monitor.events(pid)
+    assert (done.state, ended.state) == (State.DONE, State.INTERRUPTED)
+    assert (ended.fd, ended.result) == (expected.fd, -ERESTARTSYS)
+    assert monitor.totals() == Totals(connects=1, connects_interrupted=1)
+
+
+def test_what_finds_the_ring_buffer_full_is_counted() -> None:
+    """A page holds 51 records (51 * 80 = 4080); the totals count every call all the same."""
+    fitting = PAGE // RECORD
+    assert fitting == 51
+
+    def script(_: Script) -> None:
+        left, _right = socket.socketpair(UNIX, STREAM)
+        for _index in range(100):
+            left.send(b"xx")
+
+    with monitoring(events=PAGE) as monitor:
+        pid, _, _ = run_script(script)
+        assert len(monitor.events(pid)) == fitting
+        assert monitor.totals() == Totals(bytes_sent=200, lost_events=100 - fitting)
+
+
+def test_a_call_that_finds_no_room_to_be_remembered_is_counted() -> None:
+    """One place: a thread waits in recv and holds it, so the next call is lost, and said to be."""
+
+    def script(_: Script) -> None:
+        left, right = socket.socketpair(UNIX, STREAM)
+        thread = threading.Thread(target=lambda: right.recv(1))
+        thread.start()
+        wait_inside(Call.RECVFROM, thread)
+        left.send(b"x")
+        thread.join()
+
+    with monitoring(calls=1) as monitor:
+        pid, _, _ = run_script(script)
+        assert [event.call for event in monitor.events(pid)] == [Call.RECVFROM]
+        assert monitor.totals() == Totals(bytes_received=1, lost_calls=1)
+
+
+def test_two_monitors_see_the_same_calls(monitor: Monitor) -> None:
+    """Each attached object has programs of its own."""
+
+    def script(script: Script) -> None:
+        left, _right = socket.socketpair(UNIX, STREAM)
+        script.did(Call.SENDTO, left.fileno(), UNIX, left.send(b"x"))
+
+    with monitoring() as other:
+        pid = monitor.watch(script)[0].tgid
+        assert [event.call for event in other.events(pid)] == [Call.SENDTO]
+        assert other.totals() == monitor.totals() == Totals(bytes_sent=1)
+
+
+def test_nothing_is_reported_after_detaching(monitor: Monitor) -> None:
+    """And nothing is counted."""
+
+    def send(_: Script) -> None:
+        left, _right = socket.socketpair(UNIX, STREAM)
+        left.sendall(b"x")
+
+    seen, _, _ = run_script(send)
+    monitor.links.close()
+    unseen, _, _ = run_script(send)
+    assert {event.tgid for event in monitor.events(seen, unseen)} == {seen}

@@ -1,0 +1,108 @@
+"""The packet counter on an interface of the test's own."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+
+import pytest
+
+from harness.guest.deadline import wait_until
+from harness.guest.loaders import libbpf
+from harness.guest.netns import Interface, Veth, veth
+from harness.guest.steps import XdpFlags, object_path
+
+PROGRAM = "xdp_packet_counter"
+
+
+@dataclass(frozen=True, slots=True)
+class Counters:
+    """``struct xdp_counters``."""
+
+    packets: int = 0
+    bytes: int = 0
+    ipv4: int = 0
+    ipv6: int = 0
+
+    def __add__(self, other: Counters) -> Counters:
+        return Counters(
+            self.packets + other.packets, self.bytes + other.bytes, self.ipv4 + other.ipv4, self.ipv6 + other.ipv6
+        )
+
+
+class Attached:
+    """The packet counter, loaded, and attached to one interface."""
+
+    def __init__(self, obj: libbpf.Object, interface: Interface, mode: XdpFlags) -> None:
+        self.object = obj
+        self._layout = obj.layout("xdp_counters", Counters)
+        self._map = obj.map("counters")
+        self._interface = interface
+        self._mode = mode
+        self._links = self._attach()
+
+    def _attach(self) -> ExitStack:
+        with self._interface.namespace.entered():
+            return self.object.attach_xdp(PROGRAM, self._interface.index, self._mode)
+
+    def each_cpu(self) -> tuple[Counters, ...]:
+        """Return what each processor has counted."""
+        return tuple(self._layout.decode(value) for value in self._map.get_each_cpu(0))
+
+    def counters(self, packets: int = 0) -> Counters:
+        """Return the sum over all processors, once at least that many packets are counted."""
+
+        def total() -> Counters:
+            return sum(self.each_cpu(), Counters())
+
+        wait_until(lambda: total().packets >= packets, f"{packets} packets counted", seconds=5)
+        return total()
+
+    def detach(self) -> None:
+        """Take it off the interface; the counters stay."""
+        with self._interface.namespace.entered():
+            self._links.close()
+
+    def attach(self) -> None:
+        """Put it onto the interface again."""
+        self._links = self._attach()
+
+
+@contextmanager
+def attached(interface: Interface, mode: XdpFlags) -> Iterator[Attached]:
+    """Load a counter of its own and attach it."""
+    with libbpf.opened(object_path(PROGRAM)) as obj:
+        counter = Attached(obj, interface, mode)
+        try:
+            yield counter
+        finally:
+            counter.detach()
+
+
+@pytest.fixture(params=[XdpFlags.NATIVE, XdpFlags.GENERIC], ids=["native", "generic"])
+def mode(request: pytest.FixtureRequest) -> XdpFlags:
+    """Run a test in native and in generic mode: in the driver, and in the stack."""
+    flags: XdpFlags = request.param
+    return flags
+
+
+@pytest.fixture
+def pair() -> Iterator[Veth]:
+    """Return a veth pair; the counter sits on its near end."""
+    with veth() as made:
+        yield made
+
+
+@pytest.fixture
+def xdp(pair: Veth, mode: XdpFlags) -> Iterator[Attached]:
+    """Return the counter on the near end of the pair."""
+    with attached(pair.near, mode) as counter:
+        yield counter
+
+
+@pytest.fixture
+def attach(mode: XdpFlags) -> Iterator[Callable[[Interface], Attached]]:
+    """Return what attaches further counters."""
+    with ExitStack() as stack:
+        yield lambda interface: stack.enter_context(attached(interface, mode))

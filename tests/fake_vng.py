@@ -1,0 +1,89 @@
+#!/usr/bin/env python3
+"""Stands in for virtme-ng and QEMU in the relay's tests: a "guest" that is a process of the host.
+
+HARNESS_FAKE says how it behaves: well, unsavable, deaf (never answers once it is restored), mute (never connects), dies
+(before it is ready), panics, silent (answers nothing after its hello) or vanishes (ends after its hello).
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shlex
+import signal
+import socket
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+
+def monitor(path: str, mode: str) -> None:
+    """Answer what a save or a restore asks of QEMU's monitor, once."""
+    listener = socket.socket(socket.AF_UNIX)
+    listener.bind(path)
+    listener.listen()
+    stream = listener.accept()[0].makefile("rwb", buffering=0)
+    stream.write(b'{"QMP": {}}\n')
+    while line := stream.readline():
+        command = json.loads(line)
+        if mode == "unsavable" and command["execute"] == "migrate-set-capabilities":
+            stream.write(b'{"error": {"desc": "no such capability"}}\n')
+            continue
+        stream.write(b'{"timestamp": {}, "event": "STOP"}\n{"return": {}}\n')
+        if command["execute"].startswith("migrate") and "uri" in command["arguments"]:
+            subprocess.run(command["arguments"]["uri"].removeprefix("exec:"), shell=True, input=b"state", check=True)
+            stream.write(b'{"event": "MIGRATION", "data": {"status": "active"}}\n')
+            stream.write(b'{"event": "MIGRATION", "data": {"status": "completed"}}\n')
+
+
+def serve(mode: str) -> None:
+    options = next(argument for argument in sys.argv if argument.startswith("--qemu-opts="))
+    words = shlex.split(options.partition("=")[2])
+    restored = "-incoming" in words
+    if "-qmp" in words:
+        Path(next(word for word in words if "mem-path=" in word).partition("mem-path=")[2].split(",")[0]).touch()
+        address = words[words.index("-qmp") + 1].removeprefix("unix:").split(",")[0]
+        threading.Thread(target=monitor, args=(address, mode), daemon=True).start()
+    if restored and mode == "deaf":
+        signal.pause()
+    chardev = next(word for word in words if word.startswith("socket,id=channel"))
+    path = dict(part.partition("=")[::2] for part in chardev.split(","))["path"]
+    listener = socket.socket(socket.AF_UNIX)
+    listener.bind(path)
+    listener.listen()
+    port = listener.accept()[0]
+    if not restored:
+        port.sendall(json.dumps({"release": "6.0.0-fake", "seconds": 0.024}).encode() + b"\n")
+    stream = port.makefile("rb", buffering=0)
+    assert json.loads(stream.readline())["entropy"]
+    port.sendall(b"awake\n")
+    header = json.loads(stream.readline())
+    size = header["bytes"]
+    while size:
+        size -= len(stream.read(min(size, 65536)))
+    os.environ.update(header["environment"])
+    if mode == "silent":
+        signal.pause()
+    if mode == "vanishes":
+        return
+    if mode == "panics":
+        print("[    9.0] BUG: kernel NULL pointer dereference, address: 0", flush=True)
+        print("[    9.1] Kernel panic - not syncing: Fatal exception", flush=True)
+        return
+    bootstrap = stream.readline()
+    os.dup2(port.fileno(), 0)
+    os.dup2(port.fileno(), 1)
+    exec(eval(bootstrap.decode()), {"__name__": "__main__"})
+
+
+def main() -> None:
+    mode = os.environ["HARNESS_FAKE"]
+    print("[    0.0] Linux version 6.0.0-fake", flush=True)
+    if mode == "mute":
+        signal.pause()
+    if mode != "dies":
+        serve(mode)
+
+
+main()

@@ -1,0 +1,253 @@
+"""Guests that die: each costs its cell and nothing else. These boot real guests (`nox -s faults`)."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import select
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from harness.cells import Outcome
+from harness.results import read_cells
+
+ROOT = Path(__file__).resolve().parents[2]
+CASES = Path("tests/faults/cases")
+KERNEL = "6.1"
+OTHER = "7.3"
+#: far more than a boot takes on a machine that does ten other things
+LIMIT = 600.0
+
+
+@dataclass(frozen=True)
+class Run:
+    """A finished run of the matrix."""
+
+    status: int
+    output: str
+    results: Path
+
+    def outcomes(self, kernel: str = KERNEL) -> dict[str, Outcome]:
+        cells = read_cells(self.results / "latest" / "results.jsonl")
+        return {cell.test.rpartition("::")[2]: cell.outcome for cell in cells if cell.kernel == kernel}
+
+    def detail(self, test: str, kernel: str = KERNEL) -> str:
+        cells = read_cells(self.results / "latest" / "results.jsonl")
+        return next(cell.detail for cell in cells if cell.kernel == kernel and cell.test.endswith(test))
+
+
+class Started:
+    """A run of the matrix that goes on."""
+
+    def __init__(self, results: Path, *arguments: str) -> None:
+        self.results = results
+        self.log = results.with_suffix(".log")
+        with self.log.open("wb") as output:
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", "harness", "matrix", f"--results={results}", *arguments],
+                cwd=ROOT,
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+
+    def finish(self) -> Run:
+        status = self.process.wait(LIMIT)
+        return Run(status, self.log.read_text(), self.results)
+
+    def console(self, kernel: str = KERNEL) -> str:
+        try:
+            return (self.results / "latest" / "console" / f"{kernel}.log").read_text(errors="replace")
+        except FileNotFoundError:
+            return ""
+
+    def qemus(self) -> list[int]:
+        """Return the QEMU processes of this run: its console's folder is in the name of no other."""
+        found = []
+        for path in Path("/proc").glob("[0-9]*/environ"):
+            try:
+                command = (path.parent / "cmdline").read_bytes()
+                if b"qemu-system" in command.partition(b"\0")[0] and self._is_ours(path):
+                    found.append(int(path.parent.name))
+            except OSError:
+                continue
+        return found
+
+    def _is_ours(self, environ: Path) -> bool:
+        return f"HARNESS_RUN={self.results}".encode() in environ.read_bytes()
+
+    def until(self, condition: Callable[[], object]) -> None:
+        end = time.monotonic() + LIMIT
+        while not condition():
+            assert self.process.poll() is None, self.log.read_text()
+            assert time.monotonic() < end, self.log.read_text()
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                self.process.wait(0.05)
+
+    def until_in(self, test: str) -> None:
+        """Wait until the guest is in that test, and the one before it is in the results: a report takes its time."""
+        self.until(lambda: re.search(rf"harness: start \S*{test}\[", self.console()))
+        self.until(lambda: "test_before" in (self.results / "latest" / "results.jsonl").read_text())
+
+
+@pytest.fixture
+def start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Started]]:
+    monkeypatch.setenv("HARNESS_RUN", str(tmp_path / "results"))
+    runs: list[Started] = []
+
+    def begin(*arguments: str) -> Started:
+        runs.append(Started(tmp_path / "results", *arguments))
+        return runs[-1]
+
+    yield begin
+    for run in runs:
+        if run.process.poll() is None:
+            run.process.kill()
+            run.process.wait()
+        assert gone(run), "a QEMU outlived its run"
+
+
+def gone(run: Started) -> bool:
+    end = time.monotonic() + 10
+    while run.qemus():
+        if time.monotonic() > end:
+            return False
+        select.select([], [], [], 0.05)
+    return True
+
+
+def test_a_panic_costs_one_cell_and_no_other_kernel_notices(start: Callable[..., Started]) -> None:
+    run = start(
+        "--kernel", KERNEL, "--kernel", OTHER, str(CASES / "case_panic.py"), "-k", f"not test_panic or {KERNEL}"
+    )
+    found = run.finish()
+    assert found.status == 1, found.output
+    assert found.outcomes(KERNEL) == {
+        "test_before": Outcome.PASS,
+        "test_panic": Outcome.CRASH,
+        "test_after": Outcome.PASS,
+    }
+    assert found.outcomes(OTHER) == {"test_before": Outcome.PASS, "test_after": Outcome.PASS}
+    assert found.detail("test_panic").startswith("kernel 6.1 (6.1.")
+    assert "sysrq triggered crash" in found.detail("test_panic")
+    assert "test_before" not in found.detail("test_panic"), "the console of another test"
+
+
+def test_a_panic_in_the_last_test_ends_the_kernel(start: Callable[..., Started]) -> None:
+    found = start("--kernel", KERNEL, str(CASES / "case_panic_at_the_end.py")).finish()
+    assert found.status == 1, found.output
+    assert found.outcomes() == {"test_before": Outcome.PASS, "test_panic": Outcome.CRASH}
+
+
+def test_a_panic_at_import_is_given_up_after_two_guests(start: Callable[..., Started]) -> None:
+    found = start("--kernel", KERNEL, str(CASES / "case_panic_at_import.py")).finish()
+    assert found.status == 1, found.output
+    assert found.outcomes() == {"boot": Outcome.CRASH}
+
+
+def test_a_test_that_never_ends_is_lost(start: Callable[..., Started]) -> None:
+    found = start("--kernel", KERNEL, "--silence", "10", str(CASES / "case_hang.py")).finish()
+    assert found.status == 1, found.output
+    assert found.outcomes() == {
+        "test_before": Outcome.PASS,
+        "test_hang": Outcome.LOST,
+        "test_after": Outcome.PASS,
+    }
+    assert "no word from the guest for 10 s" in found.detail("test_hang")
+
+
+@pytest.mark.parametrize(("sent", "silence"), [(signal.SIGKILL, "60"), (signal.SIGSTOP, "10")])
+def test_a_guest_that_is_killed_or_stopped_from_outside_is_lost(
+    start: Callable[..., Started], sent: signal.Signals, silence: str
+) -> None:
+    run = start("--kernel", KERNEL, "--silence", silence, str(CASES / "case_hang.py"))
+    run.until_in("test_hang")
+    for pid in run.qemus():
+        os.kill(pid, sent)
+    found = run.finish()
+    assert found.status == 1, found.output
+    assert found.outcomes() == {
+        "test_before": Outcome.PASS,
+        "test_hang": Outcome.LOST,
+        "test_after": Outcome.PASS,
+    }
+
+
+def test_a_kernel_that_does_not_boot_is_lost_and_named(start: Callable[..., Started], tmp_path: Path) -> None:
+    manifest = tmp_path / "vmimages"
+    shutil.copytree(ROOT / "vmimages", manifest)
+    vmlinuz = next(cached_kernels())
+    with (manifest / "kernels.toml").open("a") as file:
+        # without its modules this kernel has no driver for its root
+        file.write(f'[kernel."own"]\ntier = "extended"\nprovider = "path"\nvmlinuz = "{vmlinuz}"\n')
+    arguments = ["--manifest", str(manifest), "--kernel", "own", "--boot-timeout", "20", str(CASES / "case_hang.py")]
+    found = start(*arguments).finish()
+    # no kernel has a verdict
+    assert found.status == 3, found.output
+    assert found.outcomes("own") == {"boot": Outcome.LOST}
+    assert found.detail("boot", "own").startswith("kernel own (did not boot): not ready after 20 s")
+    assert "Waiting for root device" in found.detail("boot", "own")
+
+
+def cached_kernels() -> Iterator[Path]:
+    from harness import images, manifest
+
+    known = manifest.load(ROOT / "vmimages")
+    yield images.kernel_image(known, manifest.select(known, [KERNEL])[0]).vmlinuz
+
+
+def test_a_warning_of_the_kernel_fails_the_test_during_which_it_came(start: Callable[..., Started]) -> None:
+    found = start("--kernel", KERNEL, str(CASES / "case_warning.py")).finish()
+    assert found.status == 1, found.output
+    assert found.outcomes() == {"test_the_kernel_complains": Outcome.ERROR}
+    assert "the kernel warned" in found.detail("test_the_kernel_complains")
+
+
+@pytest.mark.parametrize("fresh", ["kernel", "file", "test"])
+def test_the_first_failure_stops_the_run_if_that_is_wanted(start: Callable[..., Started], fresh: str) -> None:
+    found = start("--kernel", KERNEL, "-x", "--fresh", fresh, str(CASES / "case_stop.py")).finish()
+    assert found.status == 1, found.output
+    left_out = {f"test_after[{number}]": Outcome.NOTRUN for number in range(5)}
+    assert found.outcomes() == {"test_fails": Outcome.FAIL, **left_out}
+
+
+def test_a_fresh_guest_for_every_test_is_one(start: Callable[..., Started]) -> None:
+    """A module that the first test loads is not there for the second."""
+    found = start("--kernel", KERNEL, "--fresh", "test", str(CASES / "case_leak.py")).finish()
+    assert found.status == 0, found.output
+    assert found.outcomes() == {"test_leaks": Outcome.PASS, "test_is_not_met_by_it": Outcome.PASS}
+    found = start("--kernel", KERNEL, "--fresh", "kernel", str(CASES / "case_leak.py")).finish()
+    assert found.outcomes() == {"test_leaks": Outcome.PASS, "test_is_not_met_by_it": Outcome.FAIL}
+
+
+def test_ctrl_c_ends_within_ten_seconds_and_leaves_no_guest(start: Callable[..., Started]) -> None:
+    run = start("--kernel", KERNEL, "--silence", "300", str(CASES / "case_hang.py"))
+    run.until_in("test_hang")
+    assert len(run.qemus()) == 1
+    began = time.monotonic()
+    # the terminal sends it to the whole foreground group
+    os.killpg(run.process.pid, signal.SIGINT)
+    found = run.finish()
+    assert time.monotonic() - began < 10
+    assert found.status == 2, found.output
+    assert gone(run)
+    assert found.outcomes()["test_before"] is Outcome.PASS
+
+
+def test_a_killed_controller_leaves_no_guest(start: Callable[..., Started]) -> None:
+    run = start("--kernel", KERNEL, "--silence", "300", str(CASES / "case_hang.py"))
+    run.until_in("test_hang")
+    run.process.kill()
+    run.process.wait()
+    assert gone(run)
+    assert read_cells(run.results / "latest" / "results.jsonl"), "what was found before stays"

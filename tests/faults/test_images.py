@@ -1,0 +1,170 @@
+"""Downloads that are not what they should be and disks that are full: one line, and a cache that is as before.
+
+These need the mirror, no guest.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from harness import images, manifest
+
+ROOT = Path(__file__).resolve().parents[2]
+KERNEL = "6.1"
+LIMIT = 300.0
+#: an apt-get whose downloads lose their second half
+_CORRUPTING = """#!/bin/sh
+{real} "$@"
+status=$?
+for package in *.deb; do
+    [ -f "$package" ] && truncate --size=1000000 "$package"
+done
+exit $status
+"""
+
+
+def command(tmp_path: Path, *arguments: str) -> list[str]:
+    return [sys.executable, "-m", "harness", "matrix", f"--results={tmp_path / 'results'}", "--kernel", *arguments]
+
+
+def run(arguments: list[str], environment: dict[str, str]) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        arguments,
+        cwd=ROOT,
+        env={**os.environ, **environment},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=LIMIT,
+    )
+
+
+def root_images() -> Path:
+    """Return the folder of the cache with the root image, which every run needs first."""
+    return images.root_image(manifest.load(ROOT / "vmimages"), ROOT).path.parents[1]
+
+
+def test_a_corrupt_package_is_never_used_and_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    fresh = tmp_path / "cache"
+    shutil.copytree(root_images(), fresh / "roots", copy_function=os.link)
+    wrapper = tmp_path / "bin" / "apt-get"
+    wrapper.parent.mkdir()
+    wrapper.write_text(_CORRUPTING.format(real=shutil.which("apt-get")))
+    wrapper.chmod(0o755)
+    monkeypatch.setenv("HYPERMESH_CACHE", str(fresh))
+    found = run(command(tmp_path, KERNEL), {"PATH": f"{wrapper.parent}:{os.environ['PATH']}"})
+    assert found.returncode == 3, found.stdout + found.stderr
+    lines = [line for line in (found.stdout + found.stderr).splitlines() if "the download is corrupt" in line]
+    assert f"{KERNEL}: linux-image-6.1.0-" in lines[-1]
+    assert "Traceback" not in found.stdout + found.stderr
+    assert list((fresh / "kernels").iterdir()) == []
+    known = manifest.load(ROOT / "vmimages")
+    image = images.kernel_image(known, manifest.select(known, [KERNEL])[0])
+    assert image.vmlinuz.stat().st_size > 1_000_000
+
+
+@pytest.mark.parametrize(("size", "with_root"), [("30m", False), ("190m", True)], ids=["root", "kernel"])
+def test_a_full_disk_is_one_line_and_leaves_nothing_behind(tmp_path: Path, size: str, *, with_root: bool) -> None:
+    """A file system of that size holds the cache: too small for the root image, or for a kernel's package."""
+    small = tmp_path / "small"
+    small.mkdir()
+    copied = f"cp -r {root_images()} {small}/ &&" if with_root else ""
+    script = f"""
+mount -t tmpfs -o size={size} none {small} && {copied} "$@"
+status=$?
+find {small}/roots {small}/kernels -mindepth 1 -maxdepth 1 2>/dev/null | sed 's/^/LEFT /'
+exit $status
+"""
+    arguments = ["unshare", "--mount", *([] if os.geteuid() == 0 else ["--map-root-user"])]
+    arguments += ["sh", "-c", script, "sh", *command(tmp_path, "7.3")]
+    found = run(arguments, {"HYPERMESH_CACHE": str(small)})
+    assert found.returncode == 3, found.stdout + found.stderr
+    assert "no space left" in (found.stdout + found.stderr).lower()
+    assert "Traceback" not in found.stdout + found.stderr
+    left = [Path(line.split()[1]) for line in found.stdout.splitlines() if line.startswith("LEFT ")]
+    assert [path.parent.name for path in left] == (["roots"] if with_root else [])
+
+
+def test_a_disk_without_room_for_a_saved_guest_is_a_cold_boot_that_says_so(tmp_path: Path) -> None:
+    small = tmp_path / "small"
+    small.mkdir()
+    known = manifest.load(ROOT / "vmimages")
+    kernel = images.kernel_image(known, manifest.select(known, [KERNEL])[0]).vmlinuz.parents[1]
+    script = f"""
+mount -t tmpfs -o size=400m none {small} && mkdir {small}/kernels && cp -r {root_images()} {small}/ &&
+cp -r {kernel} {small}/kernels/ && cp {images.cache_dir()}/accelerator-*.json {small}/; "$@"
+"""
+    arguments = ["unshare", "--mount", *([] if os.geteuid() == 0 else ["--map-root-user"])]
+    arguments += [
+        "sh",
+        "-c",
+        script,
+        "sh",
+        *command(tmp_path, KERNEL, "tests/faults/cases/case_hang.py", "-k", "before"),
+    ]
+    found = run(arguments, {"HYPERMESH_CACHE": str(small)})
+    assert found.returncode == 0, found.stdout + found.stderr
+    assert f"note: {KERNEL}: no snapshot: {small}/snapshots: No space left on device" in found.stdout
+    assert "1 cold in " in found.stdout
+
+
+def test_two_runs_that_want_the_same_kernel_download_it_once(tmp_path: Path) -> None:
+    script = f"""
+from pathlib import Path
+from harness import images, manifest
+known = manifest.load(Path({str(ROOT / "vmimages")!r}))
+print(images.kernel_image(known, manifest.select(known, [{KERNEL!r}])[0]).vmlinuz)
+"""
+    both = [
+        subprocess.Popen(
+            [sys.executable, "-c", script],
+            cwd=ROOT,
+            env={**os.environ, "HYPERMESH_CACHE": str(tmp_path / "cache")},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for _ in range(2)
+    ]
+    outputs = [process.communicate(timeout=LIMIT) for process in both]
+    assert [process.returncode for process in both] == [0, 0], outputs
+    assert outputs[0][0] == outputs[1][0]
+    assert sum("downloading" in errors for _, errors in outputs) == 1
+
+
+def test_ctrl_c_while_the_root_image_is_made_leaves_nothing(tmp_path: Path) -> None:
+    fresh = tmp_path / "cache"
+    temporary = tmp_path / "tmp"
+    temporary.mkdir()
+    with subprocess.Popen(
+        command(tmp_path, KERNEL),
+        cwd=ROOT,
+        env={**os.environ, "HYPERMESH_CACHE": str(fresh), "TMPDIR": str(temporary)},
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+    ) as process:
+        # the last thing that is laid out before mmdebstrap starts
+        end = time.monotonic() + LIMIT
+        while not list(fresh.glob("roots/.root-*/staging/harness")):
+            assert time.monotonic() < end
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                assert process.wait(0.05) is None
+        os.killpg(process.pid, signal.SIGINT)
+        output = process.communicate(timeout=LIMIT)[0]
+        assert process.returncode == 2, output
+    assert "Traceback" not in output
+    assert list((fresh / "roots").iterdir()) == []
+    assert list(temporary.iterdir()) == []
+    assert str(temporary) not in Path("/proc/mounts").read_text()

@@ -1,0 +1,104 @@
+"""Many restores of every core kernel, four at once: each answers, with its own random numbers and the right time.
+
+`nox -s soak`; ``HYPERMESH_RESTORES`` sets another number than 100 a kernel.
+"""
+
+from __future__ import annotations
+
+import os
+import shlex
+import sys
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from itertools import count
+from pathlib import Path
+
+import execnet
+import pytest
+
+from harness import manifest, preparation, results, wire
+from harness.ending import STARTED, Started, summary
+from harness.preparation import PlannedGuest, Wishes
+
+ROOT = Path(__file__).resolve().parents[2]
+AT_ONCE = 4
+#: seconds for one restored guest to answer and end, on a machine that does ten other things
+LIMIT = 120.0
+CORE = [kernel.name for kernel in manifest.load(ROOT / "vmimages").kernels if kernel.tier == "core"]
+
+#: runs in the guest: what copies of one guest would share, the clock, a timer, and a module from the second disk
+_ASK = """
+import os, random, select, subprocess, time
+began = time.monotonic()
+select.select([], [], [], 0.05)
+slept = time.monotonic() - began
+subprocess.run(["modprobe", "dummy"], check=True)
+loaded = os.path.isdir("/sys/module/dummy")
+channel.send((os.urandom(16).hex(), random.random(), time.time(), slept, loaded))
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What one restored guest said, and the host's time before it was started and after it answered."""
+
+    urandom: str
+    random: float
+    time: float
+    slept: float
+    loaded: bool
+    before: float
+    after: float
+
+
+@pytest.fixture(scope="module")
+def plan(tmp_path_factory: pytest.TempPathFactory) -> preparation.Plan:
+    run = results.RunDirectory.create(tmp_path_factory.mktemp("results"))
+    wishes = Wishes(kernels=("core",), arguments=(), guests=AT_ONCE, locked=False, silence=None)
+    return preparation.prepare(ROOT, wishes, run, say=print)
+
+
+@pytest.fixture(scope="module")
+def group() -> Iterator[execnet.Group]:
+    made = execnet.Group()
+    yield made
+    made.terminate(timeout=10)
+
+
+def ask(group: execnet.Group, guest: PlannedGuest, number: int) -> Answer:
+    ending = guest.ending_path.with_name(f"{guest.kernel}.{number}.ending.json")
+    relay = shlex.join([sys.executable, "-m", "harness.relay", str(guest.spec_path), str(ending)])
+    before = time.time()
+    gateway = group.makegateway(f"popen//id={guest.kernel}-{number}//python={relay}")
+    try:
+        urandom, number_of_python, now, slept, loaded = gateway.remote_exec(_ASK).receive(timeout=LIMIT)
+    finally:
+        gateway.exit()
+    return Answer(urandom, number_of_python, now, slept, loaded, before, time.time())
+
+
+@pytest.mark.parametrize("kernel", CORE)
+def test_every_restore_answers_with_its_own_randomness_and_the_right_time(
+    kernel: str, plan: preparation.Plan, group: execnet.Group
+) -> None:
+    restores = int(os.environ.get("HYPERMESH_RESTORES", "100"))
+    guest = next(guest for guest in plan.guests if guest.kernel == kernel)
+    numbers = count()
+    # the first one makes the snapshot, if there is none
+    ask(group, guest, next(numbers))
+    with ThreadPoolExecutor(AT_ONCE) as pool:
+        answers = list(pool.map(lambda _: ask(group, guest, next(numbers)), range(restores)))
+    assert len({answer.urandom for answer in answers}) == restores
+    assert len({answer.random for answer in answers}) == restores
+    # the guest's clock is set from the host's after its start, so it is behind by what that takes and never ahead
+    assert [answer for answer in answers if not answer.before <= answer.time <= answer.after] == []
+    assert [answer for answer in answers if answer.slept < 0.05] == []
+    assert all(answer.loaded for answer in answers)
+    started = [
+        wire.decode(path.read_bytes(), Started) for path in guest.ending_path.parent.glob(f"{kernel}.*{STARTED}")
+    ]
+    print(f"{kernel}: {summary(started)}")
+    assert [each.how for each in started] == ["restored"] * (restores + 1)
+    assert [each.note for each in started if each.note] == []

@@ -1,0 +1,151 @@
+"""Cold, saved and restored, with a process of the host in the guest's place."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from filelock import FileLock
+
+from harness import boot, snapshots
+from harness.boot import BootError, Boots, Running
+from harness.vm import Accelerator, GuestSpec
+
+FAKE_VNG = Path(__file__).with_name("fake_vng.py")
+
+
+class Starter:
+    """Starts guests of one spec."""
+
+    def __init__(self, spec: GuestSpec, folder: Path) -> None:
+        self.spec = spec
+        self.folder = folder
+        self.started: list[Boots] = []
+        self.guests: list[Running] = []
+
+    def __call__(self) -> Running:
+        place = self.folder / f"s{len(self.started)}"
+        place.mkdir()
+        self.started.append(Boots(self.spec, place, lambda _: os.sched_yield()))
+        guest = self.started[-1].start()
+        self.guests.append(guest)
+        return guest
+
+    @property
+    def cold_boots(self) -> int:
+        return self.spec.console.read_text().count("Linux version")
+
+
+@pytest.fixture
+def start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Starter]:
+    monkeypatch.setenv("HARNESS_FAKE", "well")
+    monkeypatch.setattr(boot, "_RESTORE_TIMEOUT", 1.0)
+    spec = GuestSpec(
+        kernel="fake",
+        vmlinuz=tmp_path / "vmlinuz",
+        modules=tmp_path / "modules",
+        root=tmp_path / "root",
+        accelerator=Accelerator.TCG,
+        console=tmp_path / "console.log",
+        project=tmp_path,
+        slots=(),
+        boot_timeout=20,
+        vng=FAKE_VNG,
+        snapshot=(tmp_path / "snapshots", "key"),
+    )
+    starter = Starter(spec, tmp_path)
+    yield starter
+    for guest in starter.guests:
+        guest.channel.close()
+    for each in starter.started:
+        each.stop()
+
+
+def test_the_first_use_boots_and_saves_and_every_use_restores(start: Starter) -> None:
+    assert [(each.how, each.note, each.hello.release) for each in (start(), start())] == [
+        ("restored", "", "6.0.0-fake"),
+        ("restored", "", "6.0.0-fake"),
+    ]
+    # the fake prints it at every start: one boot, two restores
+    assert start.cold_boots == 3
+    assert (start.folder / "snapshots" / "key" / "state").read_bytes() == b"state"
+
+
+def test_without_a_key_it_boots_cold(start: Starter) -> None:
+    start.spec = replace(start.spec, snapshot=None)
+    assert start().how == "cold"
+    assert not (start.folder / "snapshots").exists()
+
+
+def test_a_qemu_that_cannot_save_boots_cold_and_says_so_and_is_not_asked_again(
+    start: Starter, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HARNESS_FAKE", "unsavable")
+    note = "no snapshot: migrate-set-capabilities: no such capability"
+    assert [(each.how, each.note) for each in (start(), start())] == [("cold", note), ("cold", note)]
+    # one try to save, two cold boots
+    assert start.cold_boots == 3
+
+
+def test_a_snapshot_that_does_not_answer_is_made_again_once_and_then_given_up(
+    start: Starter, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    start()
+    monkeypatch.setenv("HARNESS_FAKE", "deaf")
+    guest = start()
+    assert guest.how == "cold"
+    assert guest.note == "no snapshot: the snapshot was made again: not ready after 1 s"
+    assert not (start.folder / "snapshots" / "key").exists()
+    assert start().how == "cold"
+
+
+def test_a_disk_without_room_for_the_memory_is_a_cold_boot_and_not_remembered(
+    start: Starter, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    usage = shutil.disk_usage(start.folder)
+    with monkeypatch.context() as patch:
+        patch.setattr(shutil, "disk_usage", lambda _: usage._replace(free=start.spec.memory_mib << 20))
+        guest = start()
+        assert (guest.how, guest.note) == ("cold", f"no snapshot: {start.folder}/snapshots: No space left on device")
+    assert start().how == "restored"
+
+
+def test_a_damaged_snapshot_is_made_again(start: Starter) -> None:
+    start()
+    (start.folder / "snapshots" / "key" / "state").write_bytes(b"stat")
+    assert (start().how, (start.folder / "snapshots" / "key" / "state").read_bytes()) == ("restored", b"state")
+
+
+def test_a_guest_that_does_not_boot_is_no_reason_to_give_up_saving(
+    start: Starter, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HARNESS_FAKE", "dies")
+    with pytest.raises(BootError, match=r"^QEMU ended before the guest was ready$"):
+        start()
+    assert [path.name for path in (start.folder / "snapshots").iterdir() if not path.name.endswith(".lock")] == []
+    monkeypatch.setenv("HARNESS_FAKE", "well")
+    assert start().how == "restored"
+
+
+def test_a_saved_guest_that_two_want_at_once_is_made_once(start: Starter) -> None:
+    """The second waits for the first one's lock, looking after its controller meanwhile."""
+    folder = start.folder / "snapshots"
+    folder.mkdir()
+    waiting: list[float] = []
+
+    class Gone(Exception):
+        pass
+
+    def tick(seconds: float) -> None:
+        waiting.append(seconds)
+        raise Gone
+
+    held = FileLock(folder / "key.lock")
+    with held, pytest.raises(Gone):
+        Boots(start.spec, start.folder, tick).start()
+    assert waiting
+    assert snapshots.find(folder, "key") is None

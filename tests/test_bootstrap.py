@@ -1,0 +1,88 @@
+"""What is missing, how it would be installed, and the line that says so. Nothing is installed here."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from harness import bootstrap
+from harness.bootstrap import Need
+
+
+def need(program: str | None = None, *files: str, groups: str = "matrix") -> Need:
+    packages = {"apt": f"{program}-deb", "dnf": f"{program}-rpm", "pacman": f"{program}-pkg"}
+    return Need(program, files, frozenset(groups.split()), packages)
+
+
+def test_the_table_has_a_package_for_every_family_and_a_session_for_every_need() -> None:
+    for each in bootstrap.needs():
+        assert all(each.packages[family] for family in ("apt", "dnf", "pacman")), each
+        assert each.groups <= {"build", "matrix", "tests", "lint"}, each
+        assert each.groups, each
+
+
+def test_a_program_is_looked_for_where_distributions_put_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert not need("some-program-of-ours").found()
+    (tmp_path / "some-program-of-ours").touch(mode=0o755)
+    assert need("some-program-of-ours").found()
+    assert need(None, "/etc/pass*").found()
+    assert not need(None, "/no/such/*", "/nor/this").found()
+
+
+APT_INSTALL = ("apt-get", "install", "--yes", "--no-install-recommends")
+
+
+def test_nothing_missing_is_no_command() -> None:
+    assert bootstrap.commands([], "apt", root=False) == []
+
+
+@pytest.mark.parametrize(
+    ("manager", "root", "expected"),
+    [
+        ("apt", True, [["apt-get", "update"], [*APT_INSTALL, "a-deb", "b-deb"]]),
+        ("apt", False, [["sudo", "apt-get", "update"], ["sudo", *APT_INSTALL, "a-deb", "b-deb"]]),
+        ("dnf", False, [["sudo", "dnf", "install", "--assumeyes", "a-rpm", "b-rpm"]]),
+        ("pacman", True, [["pacman", "--sync", "--refresh", "--needed", "--noconfirm", "a-pkg", "b-pkg"]]),
+    ],
+)
+def test_each_family_has_its_command_and_each_package_once(
+    manager: str, *, root: bool, expected: list[list[str]]
+) -> None:
+    assert bootstrap.commands([need("a"), need("b"), need("a")], manager, root=root) == expected
+
+
+def test_apt_comes_before_a_dnf_that_happens_to_be_there() -> None:
+    assert bootstrap.family(lambda name: "/usr/bin/" + name) == "apt"
+    assert bootstrap.family(lambda name: "/x" if name == "pacman" else None) == "pacman"
+    with pytest.raises(bootstrap.BootstrapError, match=r"^no known package manager found \(apt-get, dnf, pacman\)$"):
+        bootstrap.family(lambda _: None)
+
+
+def test_a_session_names_program_package_and_command() -> None:
+    assert bootstrap.explain("build", [need("clang")], "apt") == (
+        "build: clang is missing (package clang-deb): run `nox -s bootstrap`"
+    )
+
+
+def test_dry_run_says_how_and_does_nothing(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    def never(*_: object, **__: object) -> None:
+        raise AssertionError
+
+    monkeypatch.setattr(subprocess, "run", never)
+    monkeypatch.setattr(bootstrap, "missing", lambda: (need("clang"),))
+    monkeypatch.setattr(bootstrap, "family", lambda: "apt")
+    monkeypatch.setattr(os, "geteuid", lambda: 1000)
+    assert bootstrap.main(["--dry-run"]) == 0
+    assert "bootstrap: sudo apt-get install --yes --no-install-recommends clang-deb" in capsys.readouterr().out
+    assert bootstrap.main(["--dry"]) == 4
+    monkeypatch.setattr(shutil, "which", lambda _: None)
+    assert bootstrap.main([]) == 3
+    assert capsys.readouterr().err.endswith("bootstrap: not root and no sudo: run as root\n")
+    monkeypatch.setattr(bootstrap, "missing", lambda: ())
+    assert bootstrap.main([]) == 0
+    assert capsys.readouterr().out == "bootstrap: nothing is missing\n"

@@ -1,0 +1,72 @@
+"""The cache: whole or not there, whatever happens while something is made."""
+
+from __future__ import annotations
+
+import errno
+import os
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from harness.errors import ImageError
+from harness.images import archive, cache
+
+
+def test_what_was_made_well_is_there_and_nothing_else(tmp_path: Path) -> None:
+    target = tmp_path / "cache" / "image"
+    with cache.building(target) as place:
+        (place / "file").write_text("x")
+        assert not target.exists()
+    assert [path.name for path in target.parent.iterdir()] == ["image"]
+    assert (target / "file").read_text() == "x"
+
+
+@pytest.mark.parametrize("interruption", [KeyboardInterrupt, ValueError])
+def test_an_interruption_leaves_nothing(tmp_path: Path, interruption: type[BaseException]) -> None:
+    target = tmp_path / "image"
+
+    def interrupted() -> None:
+        with cache.building(target) as place:
+            (place / "read-only").mkdir()
+            (place / "read-only" / "file").touch()
+            (place / "read-only").chmod(0o500)
+            raise interruption
+
+    with pytest.raises(interruption):
+        interrupted()
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT])
+def test_a_full_disk_is_one_line_and_leaves_nothing(tmp_path: Path, number: int) -> None:
+    with pytest.raises(ImageError, match=r"^no space left for images in [^\n]+$"), cache.building(tmp_path / "image"):
+        raise OSError(number, os.strerror(number))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_failing_tool_is_its_own_line() -> None:
+    with pytest.raises(ImageError, match=r"^making it failed: E: because$"):
+        cache.run(["sh", "-c", "echo noise; echo 'E: because' >&2; exit 3"], "making it")
+    with pytest.raises(ImageError, match=r"^making it failed: x: No space left on device$"):
+        cache.run(["sh", "-c", "echo 'error: y' >&2; echo 'x: No space left on device' >&2; exit 1"], "making it")
+    with pytest.raises(ImageError, match=r"^no-such-tool is missing: run `nox -s bootstrap`$"):
+        cache.run(["no-such-tool"], "making it")
+
+
+@given(st.lists(st.binary(max_size=5), max_size=5), st.lists(st.binary(max_size=5), max_size=5))
+def test_a_digest_tells_lists_apart(one: list[bytes], other: list[bytes]) -> None:
+    assert (cache.digest(one) == cache.digest(other)) == (one == other)
+
+
+def test_a_corrupt_download_is_deleted_and_named(tmp_path: Path) -> None:
+    deb = tmp_path / "linux-image_1_amd64.deb"
+    deb.write_bytes(b"half of it")
+    package = archive.Package("linux-image", "1", "00" * 32, 20)
+    assert archive.find_deb(tmp_path, package) == deb
+    with pytest.raises(ImageError, match=r"^linux-image 1: the download is corrupt \(sha256 [0-9a-f]{12}\.\.\.\)$"):
+        archive.verify(deb, package)
+    assert not deb.exists()
+    with pytest.raises(ImageError, match=r"^linux-image 1 was not downloaded$"):
+        archive.find_deb(tmp_path, package)

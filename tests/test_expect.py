@@ -1,0 +1,65 @@
+"""Outcomes and names."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from harness.cells import Outcome
+from harness.expect import Phase, decide, kernel_of_argument, split_nodeid
+
+SETUP, CALL, TEARDOWN = (Phase(when, "passed") for when in ("setup", "call", "teardown"))
+
+
+@pytest.mark.parametrize(
+    ("phases", "outcome"),
+    [
+        ([SETUP, CALL, TEARDOWN], Outcome.PASS),
+        ([SETUP, Phase("call", "passed", stated="refused"), TEARDOWN], Outcome.REFUSED),
+        ([SETUP, Phase("call", "failed"), TEARDOWN], Outcome.FAIL),
+        ([SETUP, Phase("call", "failed", stated="refused"), TEARDOWN], Outcome.FAIL),
+        ([SETUP, Phase("call", "failed", text="[XPASS(strict)] why"), TEARDOWN], Outcome.XPASS),
+        ([SETUP, Phase("call", "passed", xfail_reason="why"), TEARDOWN], Outcome.XPASS),
+        ([SETUP, Phase("call", "skipped", xfail_reason="why"), TEARDOWN], Outcome.XFAIL),
+        ([Phase("setup", "skipped", text="why"), TEARDOWN], Outcome.SKIP),
+        ([Phase("setup", "failed"), TEARDOWN], Outcome.ERROR),
+        ([SETUP, CALL, Phase("teardown", "failed")], Outcome.ERROR),
+        ([SETUP, Phase("call", "failed", stated="crash")], Outcome.CRASH),
+        ([SETUP, Phase("call", "failed", stated="lost")], Outcome.LOST),
+        ([SETUP], Outcome.NOTRUN),
+        ([], Outcome.NOTRUN),
+    ],
+)
+def test_the_first_phase_that_did_not_pass_decides(phases: list[Phase], outcome: Outcome) -> None:
+    assert decide(phases)[0] is outcome
+
+
+@given(st.lists(st.sampled_from([SETUP, CALL, TEARDOWN, Phase("call", "failed"), Phase("teardown", "failed")])))
+def test_a_failed_phase_is_never_green(phases: list[Phase]) -> None:
+    outcome, _ = decide(phases)
+    if any(phase.result == "failed" for phase in phases):
+        assert not outcome.green
+
+
+@pytest.mark.parametrize(
+    ("nodeid", "kernel", "test"),
+    [
+        ("a.py::test_x[6.1]", "6.1", "a.py::test_x"),
+        ("a.py::test_x[6.1-native-5]", "6.1", "a.py::test_x[native-5]"),
+        ("a.py::test_x[6.12-rt]", "6.12-rt", "a.py::test_x"),
+        ("a.py::test_x[6.12-rt]", "6.12", "a.py::test_x[rt]"),
+        ("a.py::test_x", "6.1", "a.py::test_x"),
+    ],
+)
+def test_a_test_has_one_name_on_all_kernels(nodeid: str, kernel: str, test: str) -> None:
+    assert split_nodeid(nodeid, kernel) == test
+
+
+def test_a_node_id_names_the_longest_kernel_that_fits() -> None:
+    kernels = ["6.1", "6.12", "6.12-rt"]
+    assert kernel_of_argument("a.py::t[6.12-rt]", kernels) == "6.12-rt"
+    assert kernel_of_argument("a.py::t[6.12-native]", kernels) == "6.12"
+    assert kernel_of_argument("a.py::t[6.1]", kernels) == "6.1"
+    assert kernel_of_argument("a.py::t", kernels) is None
+    assert kernel_of_argument("suites/xdp", kernels) is None

@@ -1,0 +1,190 @@
+"""The marks about kernels: what they select, what they demand, and what they refuse."""
+
+from __future__ import annotations
+
+import pytest
+
+pytest_plugins = ["pytester"]
+
+_FACTS = """
+import pytest
+from harness.features import GuestFacts
+from harness.guest.marks import GUEST_FACTS
+
+def pytest_configure(config):
+    config.stash[GUEST_FACTS] = GuestFacts(
+        kernel="5.10",
+        features=frozenset({"ringbuf"}),
+        all_features=frozenset({"ringbuf", "xdp_frags", "arena"}),
+        kernels={"5.10": frozenset({"ringbuf"}), "6.1": frozenset({"ringbuf", "xdp_frags"})},
+    )
+
+@pytest.hookimpl(trylast=True)
+def pytest_runtest_logreport(report):
+    if report.when == "call":
+        print("SEEN", report.nodeid.split("::")[1], report.outcome, report.user_properties)
+"""
+
+_HEAD = """
+import errno
+import os
+import pytest
+from harness.guest.marks import known_issue, refused_without, requires
+"""
+
+
+def _run(pytester: pytest.Pytester, body: str, *, facts: bool = True) -> pytest.RunResult:
+    if facts:
+        pytester.makeconftest(_FACTS)
+    pytester.makepyfile(_HEAD + body)
+    plugins = ("-p", "harness.guest.marks", "-p", "harness.guest.refusal")
+    return pytester.runpytest_inprocess(*plugins, "-s", "-ra", "--strict-markers")
+
+
+def test_requires_skips_by_the_manifest_and_names_the_feature(pytester: pytest.Pytester) -> None:
+    result = _run(
+        pytester,
+        """
+@requires("ringbuf")
+def test_has(): pass
+
+@requires("ringbuf", "xdp_frags")
+def test_has_not(): assert False
+""",
+    )
+    result.assert_outcomes(passed=1, skipped=1)
+    result.stdout.fnmatch_lines(["SKIPPED*feature xdp_frags: not on kernel 5.10 (manifest)"])
+
+
+@pytest.mark.parametrize(
+    ("mark", "line"),
+    [
+        ('requires("ringbuff")', "*test_x: unknown feature 'ringbuff' (manifest has: arena, ringbuf, xdp_frags)"),
+        ('refused_without("frags", errno.EINVAL)', "*test_x: unknown feature 'frags'*"),
+        (
+            'known_issue("5.4", reason="r", ref="f", raises=OSError)',
+            "*test_x: unknown kernel '5.4' (manifest has: 5.10, 6.1)",
+        ),
+        ('requires("ringbuf", "arena")', "*test_x: no kernel of the manifest has arena and ringbuf"),
+    ],
+)
+def test_a_name_the_manifest_does_not_know_stops_the_run(pytester: pytest.Pytester, mark: str, line: str) -> None:
+    result = _run(pytester, f"@{mark}\ndef test_x(): pass\n")
+    assert result.ret == pytest.ExitCode.USAGE_ERROR
+    result.stderr.fnmatch_lines([line])
+
+
+def test_marks_in_a_run_that_knows_no_kernel_stop_it(pytester: pytest.Pytester) -> None:
+    result = _run(pytester, '@requires("ringbuf")\ndef test_x(): pass\n', facts=False)
+    assert result.ret == pytest.ExitCode.USAGE_ERROR
+    result.stderr.fnmatch_lines(["*test_x: has marks about kernels, but this run knows no kernel"])
+
+
+def test_the_declared_refusal_passes_and_is_reported_as_refused(pytester: pytest.Pytester) -> None:
+    result = _run(
+        pytester,
+        """
+@refused_without("xdp_frags", errno.EINVAL)
+def test_refused(): raise OSError(errno.EINVAL, "no")
+
+@refused_without("ringbuf", errno.EINVAL)
+def test_not_refused_where_the_feature_is(): pass
+""",
+    )
+    result.assert_outcomes(passed=2)
+    result.stdout.fnmatch_lines(
+        [
+            "*SEEN test_refused passed [[]('outcome', 'refused')[]]",
+            "*SEEN test_not_refused_where_the_feature_is passed [[][]]",
+        ]
+    )
+
+
+@pytest.mark.parametrize(
+    ("body", "found"),
+    [
+        ("pass", "succeeded"),
+        ("raise OSError(errno.EPERM, 'no')", "raised EPERM: *"),
+        ("assert 1 == 2", "raised AssertionError: *"),
+    ],
+)
+def test_anything_but_the_declared_refusal_fails_with_one_line(
+    pytester: pytest.Pytester, body: str, found: str
+) -> None:
+    result = _run(pytester, f'@refused_without("xdp_frags", errno.EINVAL)\ndef test_x(): {body}\n')
+    result.assert_outcomes(failed=1)
+    line = f"expected refusal EINVAL because kernel 5.10 lacks xdp_frags, but it {found}"
+    result.stdout.fnmatch_lines([line])
+    assert "refused')" not in result.stdout.str()
+
+
+def test_a_failure_where_the_feature_exists_is_a_failure(pytester: pytest.Pytester) -> None:
+    result = _run(
+        pytester,
+        '@refused_without("ringbuf", errno.EINVAL)\ndef test_x(): raise OSError(errno.EINVAL, "no")\n',
+    )
+    result.assert_outcomes(failed=1)
+
+
+def test_a_known_issue_is_strict_and_holds_on_its_own_kernel_only(pytester: pytest.Pytester) -> None:
+    result = _run(
+        pytester,
+        """
+here = known_issue("5.10", reason="counts twice", ref="abc", raises=ValueError)
+there = known_issue("6.1", reason="counts twice", ref="abc", raises=ValueError)
+
+@here
+def test_xfails(): raise ValueError
+
+@here
+def test_other_exception_fails(): raise KeyError
+
+@here
+def test_unexpected_pass_fails(): pass
+
+@there
+def test_other_kernel_fails(): raise ValueError
+""",
+    )
+    result.assert_outcomes(xfailed=1, failed=3)
+    result.stdout.fnmatch_lines(["XFAIL*test_xfails - counts twice (abc)"])
+
+
+def test_the_refused_fixture_demands_errno_and_stage(pytester: pytest.Pytester) -> None:
+    result = _run(
+        pytester,
+        """
+class StagedError(OSError):
+    stage = "attach"
+
+def test_exact(refused):
+    with refused(errno.EBUSY, stage="attach"):
+        raise StagedError(errno.EBUSY, "busy")
+
+def test_success(refused):
+    with refused(errno.EBUSY, stage="attach"):
+        pass
+
+def test_other_errno(refused):
+    with refused(errno.EBUSY, stage="attach"):
+        raise StagedError(errno.EPERM, "no")
+
+def test_other_stage(refused):
+    with refused(errno.EBUSY, stage="load"):
+        raise StagedError(errno.EBUSY, "busy")
+
+def test_refused_and_then_wrong(refused):
+    with refused(errno.EBUSY, stage="attach"):
+        raise StagedError(errno.EBUSY, "busy")
+    assert False
+""",
+    )
+    result.assert_outcomes(passed=1, failed=4)
+    result.stdout.fnmatch_lines(["*SEEN test_exact passed [[]('outcome', 'refused')[]]"])
+    result.stdout.fnmatch_lines(
+        [
+            "E*expected attach refused with EBUSY, but it succeeded",
+            "expected attach refused with EBUSY, found attach refused with EPERM: *",
+            "expected load refused with EBUSY, found attach refused with EBUSY: *",
+        ]
+    )

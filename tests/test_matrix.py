@@ -1,0 +1,96 @@
+"""From cells to a verdict: what was expected and did not come is red, and nothing gets lost on the way."""
+
+from __future__ import annotations
+
+import io
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from rich.console import Console
+
+from harness import matrix
+from harness.cells import Cell, Outcome
+
+kernels = st.sampled_from(["5.10", "6.1", "7.3"])
+tests = st.sampled_from([f"suites/{file}.py::test_{name}" for file in "ab" for name in "xyz"])
+cells = st.builds(Cell, kernels, tests, st.sampled_from(Outcome), detail=st.text(max_size=10))
+expectations = st.sets(st.tuples(kernels, tests))
+
+
+@given(st.lists(cells), expectations)
+def test_every_expected_cell_is_there_once_and_missing_ones_are_red(
+    came: list[Cell], expected: set[tuple[str, str]]
+) -> None:
+    judged = matrix.Matrix.of(came, expected, ["5.10", "6.1", "7.3"])
+    found = [(cell.kernel, cell.test) for cell in judged.cells]
+    reported = {(cell.kernel, cell.test) for cell in came}
+    assert len(found) == len(set(found))
+    assert set(found) == reported | expected
+    missing = {(cell.kernel, cell.test) for cell in judged.red if (cell.kernel, cell.test) not in reported}
+    assert missing == expected - reported
+
+
+@given(st.lists(cells), expectations)
+def test_the_status_is_zero_only_when_all_is_green(came: list[Cell], expected: set[tuple[str, str]]) -> None:
+    judged = matrix.Matrix.of(came, expected, [])
+    green = bool(judged.cells) and all(cell.outcome.green for cell in judged.cells)
+    assert (matrix.exit_status(judged) == 0) == green
+    # a red cell can never be hidden behind a green one of the same test
+    assert not (green and any(not cell.outcome.green for cell in came))
+
+
+@given(st.permutations([Cell("6.1", "t", outcome) for outcome in Outcome]))
+def test_the_worst_of_two_results_of_a_cell_stays(came: list[Cell]) -> None:
+    (cell,) = matrix.Matrix.of(came, [], ["6.1"]).cells
+    assert cell.outcome is Outcome.CRASH
+
+
+@pytest.mark.parametrize(
+    ("outcomes", "status"),
+    [
+        ([], 3),
+        ([Outcome.LOST, Outcome.NOTRUN], 3),
+        ([Outcome.LOST, Outcome.PASS], 1),
+        ([Outcome.CRASH], 1),
+        ([Outcome.PASS, Outcome.REFUSED, Outcome.SKIP, Outcome.XFAIL], 0),
+        ([Outcome.PASS, Outcome.XPASS], 1),
+        ([Outcome.PASS, Outcome.NOTRUN], 1),
+    ],
+)
+def test_exit_status(outcomes: list[Outcome], status: int) -> None:
+    came = [Cell("6.1", f"t{number}", outcome) for number, outcome in enumerate(outcomes)]
+    assert matrix.exit_status(matrix.Matrix.of(came, [], ["6.1"])) == status
+
+
+def test_every_outcome_has_a_sign_of_its_own_and_a_rank() -> None:
+    assert len(set(matrix.SIGNS.values())) == len(matrix.SIGNS) == len(Outcome)
+    assert set(matrix._WORSE) == set(Outcome)
+
+
+def test_the_table_counts_by_file_and_kernel() -> None:
+    came = [
+        Cell("5.10", "suites/a.py::x", Outcome.PASS),
+        Cell("5.10", "suites/a.py::y", Outcome.CRASH, detail="kernel panic\nmore"),
+        Cell("6.1", "suites/a.py::x", Outcome.PASS),
+        Cell("6.1", "suites/b.py::x", Outcome.REFUSED),
+    ]
+    judged = matrix.Matrix.of(came, [("6.1", "suites/a.py::y")], ["5.10", "6.1"])
+    screen = io.StringIO()
+    Console(file=screen, width=100).print(matrix.render_table(judged, {"5.10": "5.10.0-35", "6.1": "6.1.0-56"}))
+    lines = [" ".join(line.replace("│", " ").split()) for line in screen.getvalue().splitlines()]
+    assert "suites/a.py 1 ✓ 1 ☠ 1 ✓ 1 ·" in lines
+    assert "suites/b.py 1 ⊘" in lines
+    assert "all 1 ✓ 1 ☠ 1 ✓ 1 ⊘ 1 ·" in lines
+    assert matrix.red_lines(judged) == [
+        "☠ crash  5.10 suites/a.py::y: kernel panic",
+        "· notrun 6.1 suites/a.py::y: no report came",
+    ]
+    assert matrix.summary_line(judged.cells) == "2 pass, 1 refused, 1 crash, 1 notrun"
+
+
+@given(st.lists(cells, max_size=4))
+def test_markdown_rows_have_as_many_fields_as_the_head(came: list[Cell]) -> None:
+    judged = matrix.Matrix.of(came, [], ["5.10"])
+    rows = [line for line in matrix.markdown(judged, "emulated", {}).splitlines() if line.startswith("|")]
+    assert {row.replace("\\|", "").count("|") for row in rows} == {len(judged.kernels) + 2}

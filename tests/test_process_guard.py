@@ -1,0 +1,50 @@
+"""A process group that ends with its parent, and what it wrote."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+from harness.process_guard import GuardedGroup
+
+
+def test_output_is_appended_however_often_the_group_opens_it_by_name(tmp_path: Path) -> None:
+    """QEMU opens /proc/self/fd/2 for each of its character devices, truncating."""
+    console = tmp_path / "console.log"
+    for word in ("first", "second"):
+        script = f"echo {word} one >/proc/self/fd/2; echo {word} two >/proc/self/fd/1"
+        group = GuardedGroup(["sh", "-c", script], output=console, environment=dict(os.environ))
+        group.process.wait(10)
+        group.kill()
+    assert console.read_text() == "first one\nfirst two\nsecond one\nsecond two\n"
+
+
+def test_what_was_written_before_the_kill_is_there_after_it(tmp_path: Path) -> None:
+    console = tmp_path / "console.log"
+    command = ["sh", "-c", "head -c 60000 /dev/zero; echo end; exec sleep 600"]
+    group = GuardedGroup(command, output=console, environment=dict(os.environ))
+    while not (console.exists() and console.read_bytes().endswith(b"end\n")):
+        assert not group.ended()
+    group.kill()
+    assert console.stat().st_size == 60004
+
+
+def test_a_killed_parent_takes_the_group_with_it(tmp_path: Path) -> None:
+    code = """
+import os, sys
+from pathlib import Path
+from harness.process_guard import GuardedGroup
+command = ["sh", "-c", "sleep 600 & echo $! $$; wait"]
+group = GuardedGroup(command, output=Path(sys.argv[1]), environment=dict(os.environ))
+while not Path(sys.argv[1]).read_text().endswith("\\n"):
+    pass
+os.kill(os.getpid(), 9)
+"""
+    console = tmp_path / "console.log"
+    subprocess.run([sys.executable, "-c", code, str(console)], timeout=60, check=False)
+    for pid in console.read_text().split():
+        path = Path("/proc") / pid / "stat"
+        while path.exists() and path.read_text().rpartition(")")[2].split()[0] != "Z":
+            pass

@@ -1,0 +1,50 @@
+"""What of the project reaches a guest, and that both sides run the same versions."""
+
+from __future__ import annotations
+
+import io
+import re
+import tarfile
+from pathlib import Path
+
+from harness import project
+
+ROOT = Path(__file__).parents[1]
+
+
+def test_sources_and_objects_are_carried_and_caches_are_not(tmp_path: Path) -> None:
+    for name in (
+        "conftest.py",
+        "suites/test_x.py",
+        "suites/__pycache__/test_x.pyc",
+        "build/x.bpf.o",
+        "results/latest/results.jsonl",
+        ".git/HEAD",
+        ".nox/harness/bin/python",
+        ".pytest_cache/v/cache/lastfailed",
+        "venv/lib/x.py",
+    ):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(name)
+    with tarfile.open(fileobj=io.BytesIO(project.pack(tmp_path))) as tar:
+        names = tar.getnames()
+    assert sorted(names) == [".pytest_cache/v/cache/lastfailed", "build/x.bpf.o", "conftest.py", "suites/test_x.py"]
+
+
+def locked(name: str) -> dict[str, str]:
+    text = (ROOT / "requirements" / name).read_text()
+    return dict(re.findall(r"^([a-z0-9._-]+)==(\S+)", text, re.MULTILINE))
+
+
+def test_the_guest_has_the_versions_of_the_host() -> None:
+    host, guest = locked("host.txt"), locked("guest.txt")
+    assert {"pytest", "pytest-xdist", "execnet", "scapy", "pyroute2"} <= set(guest)
+    assert {name: host[name] for name in guest} == guest
+
+
+def test_every_locked_package_has_hashes() -> None:
+    for name in ("host.txt", "guest.txt"):
+        text = (ROOT / "requirements" / name).read_text()
+        packages = re.split(r"^(?=[a-z0-9])", text, flags=re.MULTILINE)[1:]
+        assert len(packages) == len(locked(name)) > 0
+        assert all("--hash=sha256:" in package for package in packages)

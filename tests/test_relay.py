@@ -1,0 +1,162 @@
+"""The relay, with a process of the host in the guest's place."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import execnet
+import pytest
+
+from harness import slots, wire
+from harness.ending import End, Ending
+from harness.vm import Accelerator, GuestSpec
+
+FAKE_VNG = Path(__file__).with_name("fake_vng.py")
+#: far more than any of this takes; reached only when a test fails
+LIMIT = 20.0
+
+
+@pytest.fixture
+def spec(tmp_path: Path) -> GuestSpec:
+    project = tmp_path / "project"
+    project.mkdir()
+    (project / "file").write_text("carried")
+    return GuestSpec(
+        kernel="fake",
+        vmlinuz=tmp_path / "vmlinuz",
+        modules=tmp_path / "modules",
+        root=tmp_path / "root",
+        accelerator=Accelerator.TCG,
+        console=tmp_path / "console" / "fake.log",
+        project=project,
+        slots=slots.make(tmp_path, 1),
+        boot_timeout=LIMIT,
+        vng=FAKE_VNG,
+    )
+
+
+@pytest.fixture
+def group() -> Iterator[execnet.Group]:
+    group = execnet.Group()
+    yield group
+    group.terminate(timeout=5)
+
+
+def until(condition: Callable[[], bool]) -> bool:
+    end = time.monotonic() + LIMIT
+    while time.monotonic() < end:
+        if condition():
+            return True
+        os.sched_yield()
+    return False
+
+
+def relay_command(spec: GuestSpec, folder: Path) -> list[str]:
+    wire.write(folder / "spec.json", spec)
+    return [sys.executable, "-m", "harness.relay", str(folder / "spec.json"), str(folder / "ending.json")]
+
+
+def ending(folder: Path) -> Ending:
+    path = folder / "ending.json"
+    assert until(path.exists)
+    return wire.decode(path.read_bytes(), Ending)
+
+
+def converse(spec: GuestSpec, folder: Path) -> Ending:
+    """Start a relay as xdist does, send the first work, and return how the guest ended."""
+    with subprocess.Popen(relay_command(spec, folder), stdin=subprocess.PIPE, stdout=subprocess.PIPE) as relay:
+        assert relay.stdin is not None
+        assert relay.stdout is not None
+        relay.stdin.write(b"'pass'\n")
+        relay.stdin.flush()
+        assert relay.stdout.read(1) == b"1"
+        relay.wait(timeout=LIMIT)
+    return ending(folder)
+
+
+def alive(pattern: str) -> bool:
+    return subprocess.run(["pgrep", "-f", pattern], stdout=subprocess.DEVNULL, check=False).returncode == 0
+
+
+def test_execnet_talks_through_it(
+    spec: GuestSpec, tmp_path: Path, group: execnet.Group, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HARNESS_FAKE", "well")
+    gateway = group.makegateway(f"popen//python={shlex.join(relay_command(spec, tmp_path))}")
+    channel = gateway.remote_exec(
+        "import os; channel.send((os.environ['HARNESS_KERNEL'], os.environ['HARNESS_SPEED']))"
+    )
+    assert channel.receive(timeout=LIMIT) == ("fake", "2.00")
+    big = os.urandom(3_000_000)
+    echo = gateway.remote_exec("channel.send(channel.receive())")
+    echo.send(big)
+    assert echo.receive(timeout=LIMIT) == big
+    gateway.exit()
+    group.terminate(timeout=5)
+    end = ending(tmp_path)
+    assert (end.end, end.release) == (End.RELEASED, "6.0.0-fake")
+    assert not alive(f"{FAKE_VNG}.*{tmp_path}")
+
+
+@pytest.mark.parametrize(
+    ("mode", "end", "reason"),
+    [
+        ("dies", End.NO_BOOT, "QEMU ended before the guest was ready"),
+        ("mute", End.NO_BOOT, "not ready after 1 s"),
+        ("silent", End.SILENT, "no word from the guest for 1 s"),
+        ("vanishes", End.EXITED, "QEMU ended"),
+        ("panics", End.PANIC, "the kernel panicked: BUG: kernel NULL pointer dereference, address: 0"),
+    ],
+)
+def test_every_way_a_guest_can_end_has_its_name(
+    spec: GuestSpec, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, mode: str, end: End, reason: str
+) -> None:
+    monkeypatch.setenv("HARNESS_FAKE", mode)
+    found = converse(replace(spec, silence_timeout=1, boot_timeout=1 if mode == "mute" else LIMIT), tmp_path)
+    assert (found.end, found.reason) == (end, reason)
+    assert "Linux version 6.0.0-fake" in found.console
+    assert not alive(f"{FAKE_VNG}.*{tmp_path}")
+
+
+@pytest.mark.parametrize("victim", ["controller", "relay"])
+def test_no_guest_outlives_its_relay_or_the_controller(
+    spec: GuestSpec, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, victim: str
+) -> None:
+    monkeypatch.setenv("HARNESS_FAKE", "silent")
+    with subprocess.Popen(relay_command(spec, tmp_path), stdin=subprocess.PIPE, stdout=subprocess.PIPE) as relay:
+        assert relay.stdin is not None
+        assert relay.stdout is not None
+        relay.stdin.write(b"'pass'\n")
+        relay.stdin.flush()
+        assert relay.stdout.read(1) == b"1"
+        guest = f"{FAKE_VNG}.*{tmp_path}"
+        assert until(lambda: alive(guest))
+        if victim == "controller":
+            relay.stdin.close()
+        else:
+            relay.send_signal(signal.SIGKILL)
+        assert until(lambda: not alive(guest))
+
+
+def test_a_guest_waits_for_a_free_slot(spec: GuestSpec, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HARNESS_FAKE", "vanishes")
+    held = slots.try_take(spec.slots)
+    assert held is not None
+    with subprocess.Popen(relay_command(spec, tmp_path), stdin=subprocess.PIPE, stdout=subprocess.PIPE) as relay:
+        assert relay.stdin is not None
+        assert relay.stdout is not None
+        relay.stdin.write(b"'pass'\n")
+        relay.stdin.flush()
+        assert relay.stdout.read(1) == b"1"  # the controller does not wait
+        assert not spec.console.exists()
+        os.close(held)
+        relay.wait(timeout=LIMIT)
+    assert ending(tmp_path).end is End.EXITED

@@ -1,0 +1,74 @@
+"""What a report and an ending say in a cell."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import ClassVar
+
+import pytest
+
+from harness import reports
+from harness.cells import Outcome
+from harness.ending import End, Ending
+
+pytest_plugins = ["pytester"]
+
+
+class Worker:
+    """Stands in for xdist's, of which pytest prints a line in front of every failure."""
+
+    workerinfo: ClassVar = {
+        "id": "gw0",
+        "sysplatform": "linux",
+        "version_info": (3, 13, 5),
+        "executable": "/bin/python3",
+    }
+    config = None
+
+
+def failing(pytester: pytest.Pytester, body: str) -> list[pytest.TestReport]:
+    run = pytester.inline_run(pytester.makepyfile(body))
+    found = [report for report in run.getreports("pytest_runtest_logreport") if report.when == "call"]
+    for report in found:
+        report.__dict__["node"] = Worker()
+    return found
+
+
+def test_a_failure_begins_with_what_went_wrong(pytester: pytest.Pytester) -> None:
+    (report,) = failing(pytester, "def test_x():\n    assert 1 + 1 == 3\n")
+    assert "[gw0]" in report.longreprtext
+    report.sections.append(("kernel log call", "[    1.0] a line"))
+    phase = reports.phase_of(report)
+    assert phase.text.splitlines()[0] == "assert (1 + 1) == 3"
+    assert phase.text.endswith("kernel log:\n[    1.0] a line")
+    assert "[gw0]" not in phase.text
+
+
+def test_a_skip_says_its_reason_alone(pytester: pytest.Pytester) -> None:
+    (report,) = failing(pytester, "import pytest\ndef test_x():\n    pytest.skip('feature x')\n")
+    assert reports.phase_of(report).text == "feature x"
+
+
+@pytest.mark.parametrize(
+    ("end", "outcome"),
+    [
+        (End.PANIC, Outcome.CRASH),
+        (End.EXITED, Outcome.LOST),
+        (End.SILENT, Outcome.LOST),
+        (End.NO_BOOT, Outcome.LOST),
+    ],
+)
+def test_only_the_kernels_own_fault_is_a_crash(end: End, outcome: Outcome) -> None:
+    assert reports.outcome_of(Ending("6.1", end, "why")) is outcome
+
+
+def test_a_death_shows_the_console_of_its_own_test() -> None:
+    console = "harness: start a.py::x[6.1]\nold\nharness: start a.py::y[6.1]\nnew\n"
+    last = Ending("6.1", End.PANIC, "the kernel panicked", release="6.1.0", console=console)
+    assert reports.describe_death(last, "a.py::y[6.1]", Path("c.log")).splitlines() == [
+        "kernel 6.1 (6.1.0): the kernel panicked, in a.py::y[6.1]",
+        "console (c.log):",
+        "harness: start a.py::y[6.1]",
+        "new",
+    ]
+    assert "old" in reports.describe_death(last, None, Path("c.log"))

@@ -1,0 +1,74 @@
+"""What a run leaves behind, also when it is killed."""
+
+from __future__ import annotations
+
+import xml.etree.ElementTree as ET
+from pathlib import Path
+
+import pytest
+
+from harness import matrix, results, wire
+from harness.cells import Cell, Outcome
+from harness.errors import HarnessError
+
+CELLS = (
+    Cell("6.1", "suites/a.py::test_x[native]", Outcome.PASS, "6.1.0-56-amd64", 1.5),
+    Cell("6.1", "suites/a.py::test_y", Outcome.CRASH, "6.1.0-56-amd64", 0.1, "panic\n\x1b[31mOops\x00 <&>"),
+    Cell("7.3", "suites/a.py::test_x[native]", Outcome.SKIP, "7.3.1", 0.0, "no arena"),
+)
+FACTS = results.RunFacts("emulated", 2, (results.KernelFacts("6.1", "6.1.0-56-amd64", "6.1.1-1"),))
+
+
+def test_cells_are_on_disk_before_the_run_is_over(tmp_path: Path) -> None:
+    run = results.RunDirectory.create(tmp_path / "results")
+    for cell in CELLS:
+        run.append(cell)
+    assert results.read_cells(tmp_path / "results" / "latest" / "results.jsonl") == CELLS
+
+
+def test_the_end_adds_what_did_not_come(tmp_path: Path) -> None:
+    run = results.RunDirectory.create(tmp_path)
+    for cell in CELLS:
+        run.append(cell)
+    judged = matrix.Matrix.of(CELLS, [("7.3", "suites/a.py::test_y")], ["6.1", "7.3"])
+    run.finish(judged, FACTS, 1)
+    found = results.read_cells(tmp_path / "latest" / "results.jsonl")
+    assert set(found) == set(judged.cells)
+    record = wire.decode((tmp_path / "latest" / "run.json").read_bytes(), results.RunRecord)
+    assert (record.facts, record.exit_status, record.cells) == (FACTS, 1, 4)
+    assert "panic" in (tmp_path / "latest" / "matrix.md").read_text()
+
+
+def test_junit_has_a_suite_per_kernel_and_can_be_parsed() -> None:
+    root = ET.fromstring(results.junit(CELLS))
+    assert [suite.get("name") for suite in root] == ["6.1", "7.3"]
+    assert (root[0].get("tests"), root[0].get("errors"), root[1].get("skipped")) == ("2", "1", "1")
+    case = root[0].findall("testcase")[1]
+    assert (case.get("classname"), case.get("name")) == ("6.1.suites.a", "test_y[6.1]")
+    (error,) = case
+    assert (error.tag, error.get("message")) == ("error", "crash: panic")
+    assert error.text == "panic\n[31mOops <&>"
+
+
+def test_only_the_last_runs_are_kept(tmp_path: Path) -> None:
+    for number in range(12):
+        (tmp_path / f"2020010{number:02}T000000-1" / "console").mkdir(parents=True)
+    (tmp_path / "notes").mkdir()
+    run = results.RunDirectory.create(tmp_path)
+    kept = sorted(path.name for path in tmp_path.iterdir() if (path / "console").is_dir())
+    assert run.path.name in kept
+    assert len([name for name in kept if name != "latest"]) == 10
+    assert (tmp_path / "notes").exists(), "a folder that is no run is nobody's to delete"
+
+
+def test_a_folder_that_cannot_be_written_is_one_line(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(HarnessError, match=r"^results cannot be written to [^\n]+: Not a directory$"):
+        results.RunDirectory.create(tmp_path / "file" / "results")
+
+
+def test_a_line_that_is_no_cell_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "results.jsonl"
+    path.write_bytes(wire.encode(CELLS[0]) + b"\n{}\n")
+    with pytest.raises(HarnessError, match=r"results\.jsonl:2: not a cell"):
+        results.read_cells(path)

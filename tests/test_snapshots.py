@@ -1,0 +1,141 @@
+"""Saved guests as folders: whole and what was saved, or not there."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from harness import snapshots
+from harness.snapshots import Hello
+from harness.vm import Accelerator, GuestSpec
+
+SPEC = GuestSpec(
+    kernel="6.1",
+    vmlinuz=Path("/k/boot/vmlinuz-6.1"),
+    modules=Path("/k/modules.erofs"),
+    root=Path("/r/root.erofs"),
+    accelerator=Accelerator.TCG,
+    console=Path("/c/6.1.log"),
+    project=Path("/p"),
+    slots=(),
+    boot_timeout=60,
+)
+
+
+def make(folder: Path, name: str = "key", ram: bytes = b"memory", state: bytes = b"devices") -> Path:
+    with snapshots.making(folder, name) as place:
+        with (place / "ram").open("wb") as file:
+            file.write(ram)
+            file.truncate(1 << 20)
+        (place / "state").write_bytes(state)
+        snapshots.keep(place, name, kernel="6.1", hello=Hello("6.1.0", 0.1))
+    return folder / name
+
+
+def forget_verification(place: Path) -> None:
+    (place / "verified").unlink()
+
+
+def test_what_was_kept_is_found(tmp_path: Path) -> None:
+    place = make(tmp_path)
+    found = snapshots.find(tmp_path, "key")
+    assert found is not None
+    assert (found.ram, found.meta.hello) == (place / "ram", Hello("6.1.0", 0.1))
+    assert [path.name for path in tmp_path.iterdir()] == ["key"]
+    assert snapshots.find(tmp_path, "other") is None
+
+
+def test_a_folder_that_is_not_kept_is_gone(tmp_path: Path) -> None:
+    with snapshots.making(tmp_path, "key") as place:
+        (place / "ram").touch()
+    assert list(tmp_path.iterdir()) == []
+    assert snapshots.find(tmp_path, "key") is None
+
+
+def overwrite(path: Path) -> None:
+    with path.open("r+b") as file:
+        file.seek(3)
+        file.write(b"X")
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda place: overwrite(place / "ram"),
+        lambda place: overwrite(place / "state"),
+        lambda place: os.truncate(place / "ram", 4096),
+        lambda place: os.truncate(place / "state", 0),
+        lambda place: (place / "ram").unlink(),
+        lambda place: (place / "state").unlink(),
+        lambda place: (place / "snapshot.json").write_text("{}"),
+        lambda place: (place / "snapshot.json").write_text("garbage"),
+    ],
+    ids=["ram", "state", "short ram", "short state", "no ram", "no state", "other json", "no json"],
+)
+def test_what_is_not_what_was_saved_is_taken_away(tmp_path: Path, damage: Callable[[Path], object]) -> None:
+    place = make(tmp_path)
+    damage(place)
+    assert snapshots.find(tmp_path, "key") is None
+    assert not place.exists()
+
+
+def test_a_foreign_snapshot_in_its_place_is_taken_away(tmp_path: Path) -> None:
+    make(tmp_path, "one", ram=b"one")
+    make(tmp_path, "two", ram=b"two")
+    (tmp_path / "two" / "ram").replace(tmp_path / "one" / "ram")
+    assert snapshots.find(tmp_path, "one") is None
+
+
+def test_files_are_read_once_then_known_by_inode_and_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    place = make(tmp_path)
+    forget_verification(place)
+    assert snapshots.find(tmp_path, "key") is not None
+    monkeypatch.setattr(snapshots, "_digest", lambda _: pytest.fail("read again"))
+    assert snapshots.find(tmp_path, "key") is not None
+
+
+def test_holes_and_zeros_are_the_same(tmp_path: Path) -> None:
+    place = make(tmp_path)
+    content = (place / "ram").read_bytes()
+    (place / "ram").write_bytes(content)  # no holes
+    assert snapshots.find(tmp_path, "key") is not None
+
+
+def test_everything_the_state_depends_on_is_in_the_key() -> None:
+    name = snapshots.key(SPEC, "QEMU 7.2")
+    others = [
+        snapshots.key(SPEC, "QEMU 8.0"),
+        snapshots.key(replace(SPEC, vmlinuz=Path("/other/vmlinuz")), "QEMU 7.2"),
+        snapshots.key(replace(SPEC, modules=Path("/other/modules")), "QEMU 7.2"),
+        snapshots.key(replace(SPEC, root=Path("/other/root")), "QEMU 7.2"),
+        snapshots.key(replace(SPEC, accelerator=Accelerator.KVM), "QEMU 7.2"),
+        snapshots.key(replace(SPEC, cpus=1), "QEMU 7.2"),
+        snapshots.key(replace(SPEC, memory_mib=1024), "QEMU 7.2"),
+        snapshots.key(replace(SPEC, append=("lsm=bpf",)), "QEMU 7.2"),
+    ]
+    assert len({name, *others}) == 1 + len(others)
+    # where the project, its results and its environment lie is nothing that a guest knows
+    same = replace(SPEC, console=Path("/x"), project=Path("/x"), slots=(Path("/x"),), vng=Path("/x/vng"))
+    assert snapshots.key(same, "QEMU 7.2") == name
+
+
+def test_the_least_recently_used_go_first(tmp_path: Path) -> None:
+    for age, name in enumerate(("new", "middle", "old")):
+        place = make(tmp_path, name, ram=os.urandom(1 << 19))
+        os.utime(place / "snapshot.json", (1000 - age, 1000 - age))
+    sizes = dict(snapshots.held(tmp_path))
+    assert [place.name for place in sizes] == ["old", "middle", "new"]
+    limit = sizes[tmp_path / "new"] + sizes[tmp_path / "middle"]
+    assert snapshots.prune(tmp_path, limit) == [tmp_path / "old"]
+    assert snapshots.prune(tmp_path, limit) == []
+    assert snapshots.prune(tmp_path, 0) == [tmp_path / "middle", tmp_path / "new"]
+
+
+def test_what_cannot_be_saved_is_remembered(tmp_path: Path) -> None:
+    assert snapshots.unusable(tmp_path, "key") is None
+    snapshots.mark_unusable(tmp_path, "key", "no such capability")
+    assert snapshots.unusable(tmp_path, "key") == "no such capability"

@@ -1,0 +1,70 @@
+"""The command that boots a guest."""
+
+from __future__ import annotations
+
+import shlex
+from dataclasses import replace
+from pathlib import Path
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from harness import wire
+from harness.vm import AGENT, Accelerator, GuestSpec, qemu_value, vng_command
+
+SPEC = GuestSpec(
+    kernel="6.1",
+    vmlinuz=Path("/k/boot/vmlinuz-6.1"),
+    modules=Path("/k/modules.erofs"),
+    root=Path("/r/root.erofs"),
+    accelerator=Accelerator.TCG,
+    console=Path("/c/6.1.log"),
+    project=Path("/p"),
+    slots=(Path("/s/slot-0"),),
+    boot_timeout=60,
+)
+
+
+def command(spec: GuestSpec) -> list[str]:
+    return vng_command(spec, socket=Path("/t/channel"), pidfile=Path("/t/pid"))
+
+
+def qemu_options(spec: GuestSpec) -> list[str]:
+    return shlex.split(next(word for word in command(spec) if word.startswith("--qemu-opts=")).partition("=")[2])
+
+
+def test_the_guest_runs_the_agent_of_its_image_as_root() -> None:
+    words = command(SPEC)
+    assert words[0] == "vng"
+    assert words[-2:] == ["--", f"python3 {AGENT}"]
+    assert words[words.index("--user") + 1] == "root"
+    assert words[words.index("--root-disk") + 1] == "/r/root.erofs"
+
+
+def test_kvm_is_switched_off_only_when_emulating() -> None:
+    assert "--disable-kvm" in command(SPEC)
+    assert "--disable-kvm" not in command(replace(SPEC, accelerator=Accelerator.KVM))
+
+
+def test_nothing_of_the_host_can_be_written() -> None:
+    words = [*command(SPEC), *qemu_options(SPEC)]
+    assert not {"--rw", "--rwdir"} & set(words)
+    assert all("readonly=on" in word for word in words if word.startswith("if=none"))
+    assert "--network" not in words
+
+
+def test_the_tests_own_kernel_arguments_come_last() -> None:
+    words = command(replace(SPEC, append=("lsm=bpf",)))
+    assert [words[index + 1] for index, word in enumerate(words) if word == "--append"][-1] == "lsm=bpf"
+
+
+@given(st.text(alphabet="ab ,;'\"$&=", min_size=1, max_size=12))
+def test_any_path_survives_the_shell_and_qemu(name: str) -> None:
+    path = Path("/d") / name
+    drive = next(word for word in qemu_options(replace(SPEC, modules=path)) if word.startswith("if=none"))
+    assert f"file={qemu_value(path)},format=raw" in drive
+    assert qemu_value(path).replace(",,", "\0").count(",") == 0
+
+
+def test_a_spec_survives_its_file() -> None:
+    assert wire.decode(wire.encode(SPEC), GuestSpec) == SPEC
