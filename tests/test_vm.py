@@ -46,6 +46,12 @@ def test_kvm_is_switched_off_only_when_emulating() -> None:
     assert "--disable-kvm" not in command(replace(SPEC, accelerator=Accelerator.KVM))
 
 
+def test_an_emulated_guest_runs_all_its_processors_in_one_thread() -> None:
+    """With a thread each, QEMU runs stale translations of code that the kernel rewrites."""
+    assert "tcg,thread=single" in qemu_options(SPEC)
+    assert "-accel" not in qemu_options(replace(SPEC, accelerator=Accelerator.KVM))
+
+
 def test_nothing_of_the_host_can_be_written() -> None:
     words = [*command(SPEC), *qemu_options(SPEC)]
     assert not {"--rw", "--rwdir"} & set(words)

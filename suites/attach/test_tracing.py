@@ -7,6 +7,7 @@ succeeding with the name, or the program, that is right.
 from __future__ import annotations
 
 import errno
+import os
 
 import pytest
 
@@ -81,3 +82,13 @@ def test_a_program_of_another_type_at_a_tracepoint(
         pass
     with steps.tracepoint(programs["fixture_tracepoint"], category, name):
         pass
+
+
+def test_a_tracepoint_of_the_scheduler_survives_being_switched_on_and_off(programs: dict[str, steps.Program]) -> None:
+    """Each time the kernel rewrites an instruction of schedule() while every processor runs it.
+
+    An emulator that runs a processor's stale translation of it kills the kernel (harness/vm.py, thread=single).
+    """
+    for _ in range(50):
+        with steps.tracepoint(programs["fixture_tracepoint"], "sched", "sched_switch"):
+            os.sched_yield()
