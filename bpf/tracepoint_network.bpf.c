@@ -9,8 +9,8 @@
  *   later call returns again. Bytes are always what the call returned.
  * - sendmmsg and recvmmsg return a number of messages; the bytes are what the kernel wrote into each msg_len.
  * - A call that a signal ends is interrupted, neither done nor failed; if the kernel then starts it again it is
- * reported again. Its result is the kernel's own number (ERESTARTSYS, -512), which user space sees as EINTR or not at
- * all.
+ *   reported again. Its result is the kernel's own number (ERESTARTSYS, -512), which user space sees as EINTR or not
+ *   at all.
  * - Not seen: 32-bit calls (the syscall tracepoints leave them out, arch_trace_is_compat_syscall()), io_uring, and
  *   sockets that go without a close: at exec, exit, dup2 and close_range.
  */
@@ -117,21 +117,30 @@ static __always_inline int enter(__s32 fd, enum net_kind kind, __u32 call, unsig
 	return 0;
 }
 
-/* The bytes of the first messages of a sendmmsg or recvmmsg. */
-static __always_inline __u64 message_bytes(const struct message *messages, long count, struct net_totals *total)
+/*
+ * The bytes of the first messages of a sendmmsg or recvmmsg.
+ *
+ * Written for the verifier, which follows each of the 1024 rounds. The count is a masked copy: comparing the result
+ * itself would give it another largest value after every round, and the rest of the program would be followed anew for
+ * each. A round has no branch: a length that cannot be read is 0 (bpf_probe_read_user() clears it), and the error's
+ * sign is what counts it.
+ */
+static __always_inline __u64 message_bytes(const struct message *messages, long result, struct net_totals *total)
 {
-	__u64 bytes = 0;
+	long count = result > 0 ? result & (2 * MAX_MESSAGES - 1) : 0;
+	__u64 bytes = 0, unread = 0;
 	__u32 length;
+	long error;
 	int i;
 
 	for (i = 0; i < MAX_MESSAGES; i++) {
 		if (i >= count)
 			break;
-		if (bpf_probe_read_user(&length, sizeof(length), &messages[i].length))
-			total->lost_lengths++;
-		else
-			bytes += length;
+		error = bpf_probe_read_user(&length, sizeof(length), &messages[i].length);
+		unread -= error >> 63;
+		bytes += length;
 	}
+	total->lost_lengths += unread;
 	return bytes;
 }
 
