@@ -14,9 +14,8 @@ from statistics import median
 from harness import preparation, results, wire
 from harness.boot import Boots
 from harness.preparation import Wishes
+from harness.process_guard import cpu_seconds
 from harness.vm import GuestSpec
-
-_TICKS = os.sysconf("SC_CLK_TCK")
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,26 +72,13 @@ def measure(spec: GuestSpec) -> Sample:
         try:
             running = boots.start()
             running.channel.close()
-            return Sample(round(running.seconds, 3), round(_cpu_seconds(running.group.process.pid), 3))
+            return Sample(round(running.seconds, 3), round(cpu_seconds(running.group.process.pid), 3))
         finally:
             boots.stop()
 
 
 def _wait(seconds: float) -> None:
     select.select([], [], [], seconds)
-
-
-def _cpu_seconds(group: int) -> float:
-    """Return the CPU seconds of a process group, of its ended children too (proc(5), fields 14 to 17 of stat)."""
-    total = 0
-    for path in Path("/proc").glob("[0-9]*/stat"):
-        try:
-            fields = path.read_text().rpartition(")")[2].split()
-        except OSError:
-            continue
-        if int(fields[2]) == group:
-            total += sum(int(field) for field in fields[11:15])
-    return total / _TICKS
 
 
 def markdown(report: Report) -> str:

@@ -17,10 +17,11 @@ from rich.console import Console
 from xdist.dsession import Interrupted
 from xdist.workermanage import WorkerController
 
-from harness import ending, expect, images, matrix, preparation, reports, results, snapshots, wire
+from harness import expect, images, matrix, preparation, reports, results, snapshots, wire
 from harness.cells import Cell, Outcome
-from harness.ending import STARTED, End, Ending, Started
+from harness.ending import End, Ending
 from harness.errors import HarnessError, of_system
+from harness.guests import Guests, summary
 from harness.scheduler import Fresh, KernelScheduling
 from harness.workers import DESELECTED, SHARE, WORKER_KEY
 
@@ -84,6 +85,7 @@ class MatrixPlugin:
         self._fresh = Fresh(config.option.fresh)
         self._guests = {guest.kernel: guest for guest in plan.guests}
         self._scheduling = KernelScheduling(self._guests, _kernel_of, self._fresh)
+        self._times = Guests(plan.folder)
         self._strikes = dict.fromkeys(self._guests, 0)
         self._gone: dict[str, str] = {}
         self._deselected: dict[str, set[str]] = {kernel: set() for kernel in self._guests}
@@ -137,6 +139,7 @@ class MatrixPlugin:
         """Let a guest go that has run everything; otherwise decide whether the kernel gets another."""
         node.gateway.spec.popen = True
         kernel = _kernel_of(node)
+        self._times.ends(kernel, alive=error is None)
         if error is None or kernel in self._gone:
             self._deselected[kernel].update(getattr(node, "workeroutput", {}).get(DESELECTED, ()))
             node.gateway.exit()
@@ -194,6 +197,11 @@ class MatrixPlugin:
         report.longrepr = reports.describe_death(last, crashitem, self._run.console(kernel))
         report.user_properties.append((expect.OUTCOME_PROPERTY, str(reports.outcome_of(last))))
 
+    def pytest_runtest_logstart(self, nodeid: str) -> None:
+        """Take the time of a guest's first test."""
+        if kernel := expect.kernel_of_argument(nodeid, self._guests):
+            self._times.test_starts(kernel)
+
     @pytest.hookimpl(tryfirst=True)
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         """Collect a test's phases; its last one makes the cell."""
@@ -242,7 +250,7 @@ class MatrixPlugin:
             status = 1 if status == 1 else matrix.exit_status(judged)
             session.exitstatus = status
         try:
-            self._run.finish(judged, self._plan.facts, status)
+            self._run.finish(judged, self._plan.facts, self._times.records(), status)
         except OSError as error:
             self._unwritten = f"results cannot be written: {of_system(error)}"
             session.exitstatus = HarnessError.exit_status
@@ -263,11 +271,6 @@ class MatrixPlugin:
             (kernel, test) for kernel in self._guests for test in (own[kernel] if named else union - left_out[kernel])
         }
 
-    def _started(self) -> list[Started]:
-        """Return how each guest came up that did."""
-        paths = {path for guest in self._plan.guests for path in guest.ending_path.parent.glob(f"*{STARTED}")}
-        return [wire.decode(path.read_bytes(), Started) for path in sorted(paths)]
-
     def pytest_terminal_summary(self, terminalreporter: TerminalReporter) -> None:
         """Show the matrix."""
         if self._judged is None:
@@ -282,12 +285,12 @@ class MatrixPlugin:
         screen.print(matrix.render_table(self._judged, self._plan.facts.releases))
         for line in [*matrix.red_lines(self._judged), matrix.summary_line(self._judged.cells)]:
             terminalreporter.write_line(line)
-        started = self._started()
-        notes = [f"{each.kernel}: {each.note}" for each in started if each.note]
+        records = self._times.records()
+        notes = [f"{each.kernel}: {each.note}" for each in records if each.note]
         for note in [*self._plan.notes, *dict.fromkeys(notes), self._unwritten]:
             if note:
                 terminalreporter.write_line(f"note: {note}")
-        if started:
+        if records:
             saved = snapshots.describe(images.cache_dir() / "snapshots")
-            terminalreporter.write_line(f"{ending.summary(started)}; a fresh one per {self._fresh}; {saved}")
+            terminalreporter.write_line(f"{summary(records)}; a fresh one per {self._fresh}; {saved}")
         terminalreporter.write_line(f"{self._plan.facts.accelerator}; results in {self._run.path}")

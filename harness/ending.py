@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import enum
-from collections.abc import Iterable
 from dataclasses import dataclass
-from statistics import median
 
 
 class End(enum.StrEnum):
@@ -34,22 +32,14 @@ class Started:
     kernel: str
     #: "cold" or "restored"
     how: str
-    #: from QEMU's start to the agent's answer
+    #: QEMU's start, in seconds of the host's CLOCK_MONOTONIC
+    began: float
+    #: from then to the agent's answer
     seconds: float
+    #: the process group of virtme-ng and QEMU
+    group: int
     #: what the user should know, empty when all went as it does
-    note: str
-
-
-def summary(started: Iterable[Started]) -> str:
-    """Say in one line how many guests came up how, and in how many seconds (median, and from the least to the most)."""
-    seconds: dict[str, list[float]] = {}
-    for each in started:
-        seconds.setdefault(each.how, []).append(each.seconds)
-    parts = [
-        f"{len(found)} {how} in {median(found):.1f} s ({min(found):.1f} to {max(found):.1f})"
-        for how, found in sorted(seconds.items())
-    ]
-    return f"guests: {', '.join(parts)}"
+    note: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -56,6 +56,8 @@ class Plan:
     """Everything a run needs to know before its first guest."""
 
     guests: tuple[PlannedGuest, ...]
+    #: where the relays leave how their guests came up and ended
+    folder: Path
     #: kernel -> why its image is not to be had; each is red in the matrix
     missing: dict[str, str]
     all_features: frozenset[str]
@@ -115,6 +117,7 @@ def prepare(root: Path, wishes: Wishes, run: RunDirectory, *, say: Callable[[str
         )
     return Plan(
         guests=tuple(guests),
+        folder=folder,
         missing=missing,
         all_features=frozenset(feature.name for feature in known.features),
         all_kernels={kernel.name: frozenset(kernel.features) for kernel in known.kernels},

@@ -123,7 +123,10 @@ class Relay:
         self.release = running.hello.release
         self.slowness = max(1.0, running.hello.seconds / REFERENCE_SECONDS)
         self.boot_seconds = running.seconds
-        started = Started(self.spec.kernel, running.how, running.seconds, running.note)
+        began = time.monotonic() - running.seconds
+        started = Started(
+            self.spec.kernel, running.how, began, running.seconds, running.group.process.pid, running.note
+        )
         wire.write(self._ending_path.with_name(f"{self.spec.kernel}.{os.getpid()}{STARTED}"), started)
         tar = project.pack(self.spec.project)
         environment = {"HARNESS_SPEED": f"{self.slowness:.2f}", "HARNESS_KERNEL": self.spec.kernel}

@@ -19,6 +19,7 @@ from junitparser import Error, Failure, JUnitXml, Skipped, TestCase, TestSuite
 from harness import matrix, wire
 from harness.cells import Cell, Outcome
 from harness.errors import HarnessError
+from harness.guests import GuestRecord
 
 #: the characters that XML 1.0 cannot hold
 _NOT_XML = re.compile("[^\t\n\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
@@ -63,6 +64,7 @@ class RunRecord:
     seconds: float
     exit_status: int
     cells: int
+    guests: tuple[GuestRecord, ...]
 
 
 class RunDirectory:
@@ -98,7 +100,7 @@ class RunDirectory:
         with (self.path / "results.jsonl").open("ab") as file:
             file.write(wire.encode(cell) + b"\n")
 
-    def finish(self, judged: matrix.Matrix, facts: RunFacts, exit_status: int) -> None:
+    def finish(self, judged: matrix.Matrix, facts: RunFacts, guests: tuple[GuestRecord, ...], exit_status: int) -> None:
         """Write what needs the whole matrix: the cells without a report, JUnit, Markdown, run.json."""
         for cell in judged.cells:
             if cell.outcome is Outcome.NOTRUN:
@@ -106,7 +108,7 @@ class RunDirectory:
         seconds = round(time.monotonic() - self._started, 3)
         (self.path / "matrix.md").write_text(matrix.markdown(judged, facts.accelerator, facts.releases))
         (self.path / "junit.xml").write_bytes(junit(judged.cells))
-        wire.write(self.path / "run.json", RunRecord(facts, seconds, exit_status, len(judged.cells)))
+        wire.write(self.path / "run.json", RunRecord(facts, seconds, exit_status, len(judged.cells), guests))
 
 
 def _old_runs(parent: Path) -> list[Path]:

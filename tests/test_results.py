@@ -10,6 +10,7 @@ import pytest
 from harness import matrix, results, wire
 from harness.cells import Cell, Outcome
 from harness.errors import HarnessError
+from harness.guests import GuestRecord
 
 CELLS = (
     Cell("6.1", "suites/a.py::test_x[native]", Outcome.PASS, "6.1.0-56-amd64", 1.5),
@@ -31,7 +32,7 @@ def test_the_end_adds_what_did_not_come(tmp_path: Path) -> None:
     for cell in CELLS:
         run.append(cell)
     judged = matrix.Matrix.of(CELLS, [("7.3", "suites/a.py::test_y")], ["6.1", "7.3"])
-    run.finish(judged, FACTS, 1)
+    run.finish(judged, FACTS, (GuestRecord("6.1", "cold", "", 1.0),), 1)
     found = results.read_cells(tmp_path / "latest" / "results.jsonl")
     assert set(found) == set(judged.cells)
     record = wire.decode((tmp_path / "latest" / "run.json").read_bytes(), results.RunRecord)

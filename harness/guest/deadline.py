@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import os
+import select
 import time
 from collections.abc import Callable
 from typing import TypeVar
 
 _T = TypeVar("_T")
+#: seconds between two looks: shorter than anything that is waited for takes under emulation
+_PAUSE = 0.0005
 
 
 def limit(seconds: float) -> float:
@@ -18,11 +21,13 @@ def limit(seconds: float) -> float:
 def wait_until(condition: Callable[[], _T | None], what: str, seconds: float = 5.0) -> _T:
     """Return the condition's first true value; raises TimeoutError naming ``what`` when none comes in time.
 
-    ``seconds`` are those of the reference machine. Between two looks other threads and the kernel get the processor.
+    ``seconds`` are those of the reference machine.
     """
     end = time.monotonic() + limit(seconds)
     while not (value := condition()):
         if time.monotonic() > end:
             raise TimeoutError(f"{what}: not within {limit(seconds):.0f} s; last seen: {value!r}")
-        os.sched_yield()
+        # not sched_yield(): one thread emulates all processors in turns, and one that never idles keeps its whole turn,
+        # a tenth of a second (QEMU, TCG_KICK_PERIOD), while what is waited for may be on another
+        select.select([], [], [], _PAUSE)
     return value

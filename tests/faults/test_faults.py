@@ -53,7 +53,17 @@ class Started:
         self.log = results.with_suffix(".log")
         with self.log.open("wb") as output:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "harness", "matrix", f"--results={results}", *arguments],
+                # a background job of a shell ignores Ctrl-C, and so would this
+                [
+                    "env",
+                    "--default-signal=INT",
+                    sys.executable,
+                    "-m",
+                    "harness",
+                    "matrix",
+                    f"--results={results}",
+                    *arguments,
+                ],
                 cwd=ROOT,
                 stdin=subprocess.DEVNULL,
                 stdout=output,

@@ -33,7 +33,9 @@ exit $status
 
 
 def command(tmp_path: Path, *arguments: str) -> list[str]:
-    return [sys.executable, "-m", "harness", "matrix", f"--results={tmp_path / 'results'}", "--kernel", *arguments]
+    matrix = [sys.executable, "-m", "harness", "matrix", f"--results={tmp_path / 'results'}", "--kernel", *arguments]
+    # a background job of a shell ignores Ctrl-C, and so would this
+    return ["env", "--default-signal=INT", *matrix]
 
 
 def run(arguments: list[str], environment: dict[str, str]) -> subprocess.CompletedProcess[str]:

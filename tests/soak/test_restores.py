@@ -18,8 +18,8 @@ from pathlib import Path
 import execnet
 import pytest
 
-from harness import manifest, preparation, results, wire
-from harness.ending import STARTED, Started, summary
+from harness import manifest, preparation, results
+from harness.guests import Guests, summary
 from harness.preparation import PlannedGuest, Wishes
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -96,9 +96,7 @@ def test_every_restore_answers_with_its_own_randomness_and_the_right_time(
     assert [answer for answer in answers if not answer.before <= answer.time <= answer.after] == []
     assert [answer for answer in answers if answer.slept < 0.05] == []
     assert all(answer.loaded for answer in answers)
-    started = [
-        wire.decode(path.read_bytes(), Started) for path in guest.ending_path.parent.glob(f"{kernel}.*{STARTED}")
-    ]
-    print(f"{kernel}: {summary(started)}")
-    assert [each.how for each in started] == ["restored"] * (restores + 1)
-    assert [each.note for each in started if each.note] == []
+    records = [each for each in Guests(plan.folder).records() if each.kernel == kernel]
+    print(f"{kernel}: {summary(records)}")
+    assert [each.how for each in records] == ["restored"] * (restores + 1)
+    assert [each.note for each in records if each.note] == []
