@@ -1,18 +1,18 @@
 """From a GuestSpec to a guest that is ready: booted through virtme-ng, or restored from the snapshot of such a boot.
 
-The first use of a kernel boots it, saves it when its agent is ready, and restores that; later uses restore. What was
-saved never runs on itself: its memory's file would change under the snapshot.
+The first use of a kernel boots it, saves it when its agent is ready, and restores that; later uses restore. Where the
+same conversation is opened again and again, its worker is saved too, when it has collected, and restored behind that.
+What was saved never runs on itself: its memory's file would change under the snapshot.
 """
 
 from __future__ import annotations
 
 import contextlib
 import errno
-import json
 import os
-import shlex
 import shutil
 import socket
+import subprocess
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -21,30 +21,27 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from harness import snapshots, vm
+from harness.machine import BootError, Machine, Tick
 from harness.process_guard import GuardedGroup
-from harness.qmp import Monitor, QmpError
+from harness.qmp import QmpError
 from harness.snapshots import Hello, Snapshot
 
 #: seconds from QEMU's start to the answer of a restored guest: below one on an idle machine, emulated
 _RESTORE_TIMEOUT = 30.0
-#: seconds that saving may take
-_SAVE_TIMEOUT = 60.0
+#: and until its worker has collected
+_COLLECT_TIMEOUT = 120.0
 #: what a disk keeps free when a guest is saved
 _SPARE_MIB = 64
-#: how often conditions are looked at that no descriptor reports
+#: how often a lock is tried
 _TICK = 0.02
 
-#: called again and again while waiting, with the seconds that it may wait itself; raises to end the wait
-Tick = Callable[[float], None]
-
-
-class BootError(Exception):
-    """The guest did not become ready; the text is one line."""
+#: what is said to a guest of that agent before its worker collects, the project included
+Opening = Callable[[Hello], bytes]
 
 
 @dataclass(frozen=True, slots=True)
 class Running:
-    """A guest whose agent waits for the project."""
+    """A guest whose agent waits for its opening, or whose worker has answered it."""
 
     group: GuardedGroup
     channel: socket.socket
@@ -55,21 +52,22 @@ class Running:
     how: str
     #: what the user should know, empty when all went as it does
     note: str = ""
+    #: what the worker has answered to the opening; None: the guest has not been told it
+    answer: bytes | None = None
 
 
 class Boots:
-    """Starts the guests of one spec; what it has started and not handed over is killed by `stop`."""
+    """Starts the guests of one spec; the one that was started last is killed by `stop`."""
 
     def __init__(self, spec: vm.GuestSpec, folder: Path, tick: Tick) -> None:
         self._spec = spec
         self._folder = folder
         self._tick = tick
-        self._group: GuardedGroup | None = None
-        self._started = 0.0
+        self._machine: Machine | None = None
         self._count = 0
 
-    def start(self) -> Running:
-        """Return a guest that is ready; raises BootError."""
+    def start(self, opening: Opening | None = None) -> Running:
+        """Return a guest that is ready; with an ``opening`` perhaps one that has answered it. Raises BootError."""
         if self._spec.snapshot is None:
             return self._cold("")
         folder, key = self._spec.snapshot
@@ -78,7 +76,7 @@ class Boots:
             if why := snapshots.unusable(folder, key):
                 return self._cold(f"no snapshot: {why}")
             try:
-                snapshot = self._snapshot(folder, key)
+                snapshot = self._found_or_made(key, self._save)
             except QmpError as error:
                 self.stop()
                 snapshots.mark_unusable(folder, key, str(error))
@@ -86,6 +84,8 @@ class Boots:
             except OSError as error:  # the disk is full, or may not be written to: another time it may
                 self.stop()
                 return self._cold(f"no snapshot: {error.filename or folder}: {error.strerror}")
+            if opening is not None and (worker := self._worker(snapshot, opening(snapshot.meta.hello), note)):
+                return worker
             try:
                 return self._restored(snapshot, note)
             except (QmpError, BootError) as error:
@@ -97,23 +97,27 @@ class Boots:
 
     def stop(self) -> None:
         """Kill the guest that was started last."""
-        if self._group is not None:
-            self._group.kill()
-            self._group = None
+        if self._machine is not None:
+            self._machine.kill()
+            self._machine = None
 
-    def _snapshot(self, folder: Path, key: str) -> Snapshot:
-        """Return the snapshot, made now when there is none; raises BootError and QmpError."""
-        if found := snapshots.find(folder, key):
+    # -- snapshots
+
+    def _found_or_made(self, name: str, make: Callable[[Path, str], None]) -> Snapshot:
+        """Return the snapshot of that name, made now when there is none; raises BootError, QmpError and OSError."""
+        assert self._spec.snapshot is not None
+        folder = self._spec.snapshot[0]
+        if found := snapshots.find(folder, name):
             return found
-        with self._locked(folder / f"{key}.lock"):
-            if found := snapshots.find(folder, key):
+        with self._locked(folder / f"{name}.lock"):
+            if found := snapshots.find(folder, name):
                 return found
             # a guest whose memory's file cannot grow is killed by SIGBUS
             if shutil.disk_usage(folder).free < (self._spec.memory_mib + _SPARE_MIB) << 20:
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(folder))
-            with snapshots.making(folder, key) as place:
-                self._save(place, key)
-            made = snapshots.find(folder, key)
+            with snapshots.making(folder, name) as place:
+                make(place, name)
+            made = snapshots.find(folder, name)
             if made is None:
                 raise BootError("the snapshot was taken away as soon as it was made")
             snapshots.prune(folder)
@@ -135,122 +139,69 @@ class Boots:
         finally:
             lock.release()
 
-    def _save(self, place: Path, key: str) -> None:
-        memory = vm.Memory(place / "ram", self._new_path("monitor"), share=True)
-        channel = self._run(memory, self._spec.boot_timeout)
-        with channel:
-            hello = self._hello(channel)
-            monitor = self._monitor(memory.monitor, _SAVE_TIMEOUT)
-            with contextlib.closing(monitor):
-                _allow_migration(monitor)
-                monitor.execute("stop")
-                monitor.execute("migrate", uri=f"exec:cat > {shlex.quote(str(place / 'state'))}")
-                monitor.wait_for_migration()
+    def _save(self, place: Path, name: str) -> None:
+        machine = self._started(self._spec.boot_timeout, place / "ram", share=True, incoming=False)
+        hello = machine.hello()
+        machine.save(place / "state")
         self.stop()
-        snapshots.keep(place, key, kernel=self._spec.kernel, hello=hello)
+        snapshots.keep(place, name, kernel=self._spec.kernel, hello=hello)
+
+    def _worker(self, base: Snapshot, opening: bytes, note: str) -> Running | None:
+        """Return a guest whose worker has answered the opening; None when there is none, nor should be.
+
+        Whatever is in the way of saving a worker is none of the caller's: it shows again in the guest without one.
+        """
+        assert self._spec.snapshot is not None
+        folder, key = self._spec.snapshot
+        name = snapshots.worker_name(key, opening)
+        if snapshots.find(folder, name) is None and not (
+            self._spec.worker == "always" or snapshots.asked_before(folder, key, name, str(self._spec.console))
+        ):
+            return None
+        try:
+            found = self._found_or_made(name, lambda place, name: self._save_worker(base, opening, place, name))
+            return self._restored(found, note)
+        except (QmpError, BootError, OSError):
+            self.stop()
+            snapshots.discard(folder, name)
+            return None
+
+    def _save_worker(self, base: Snapshot, opening: bytes, place: Path, name: str) -> None:
+        copy = ["cp", "--sparse=auto", "--reflink=auto", str(base.ram), str(place / "ram")]
+        if subprocess.run(copy, stderr=subprocess.DEVNULL, check=False).returncode:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(place))
+        machine = self._started(_COLLECT_TIMEOUT, place / "ram", share=True, incoming=True)
+        machine.resume(base.state)
+        machine.wake()
+        answer = machine.open(opening)
+        answer += machine.save(place / "state")
+        self.stop()
+        snapshots.keep(place, name, kernel=self._spec.kernel, hello=base.meta.hello, answer=answer)
+
+    # -- guests
 
     def _restored(self, snapshot: Snapshot, note: str) -> Running:
-        memory = vm.Memory(snapshot.ram, self._new_path("monitor"), share=False)
-        channel = self._run(memory, _RESTORE_TIMEOUT)
-        try:
-            monitor = self._monitor(memory.monitor, _RESTORE_TIMEOUT)
-            with contextlib.closing(monitor):
-                _allow_migration(monitor)
-                monitor.execute("migrate-incoming", uri=f"exec:cat {shlex.quote(str(snapshot.state))}")
-                monitor.wait_for_migration()
-                monitor.execute("cont")
-            self._wake(channel, _RESTORE_TIMEOUT)
-        except BaseException:
-            channel.close()
-            raise
-        return self._handed_over(channel, snapshot.meta.hello, "restored", note)
+        machine = self._started(_RESTORE_TIMEOUT, snapshot.ram, share=False, incoming=True)
+        machine.resume(snapshot.state)
+        machine.wake()
+        return self._handed_over(machine, snapshot.meta.hello, "restored", note, snapshot.answer)
 
     def _cold(self, note: str) -> Running:
-        channel = self._run(None, self._spec.boot_timeout)
-        try:
-            hello = self._hello(channel)
-            self._wake(channel, self._spec.boot_timeout)
-        except BaseException:
-            channel.close()
-            raise
-        return self._handed_over(channel, hello, "cold", note)
+        machine = self._started(self._spec.boot_timeout)
+        hello = machine.hello()
+        machine.wake()
+        return self._handed_over(machine, hello, "cold", note)
 
-    def _handed_over(self, channel: socket.socket, hello: Hello, how: str, note: str) -> Running:
-        assert self._group is not None
-        return Running(self._group, channel, hello, time.monotonic() - self._started, how, note)
-
-    # -- steps
-
-    def _run(self, memory: vm.Memory | None, seconds: float) -> socket.socket:
-        """Start QEMU and connect to the guest's channel."""
-        path = self._new_path("channel")
-        command = vm.vng_command(self._spec, socket=path, pidfile=self._new_path("pid"), memory=memory)
-        environment = dict(os.environ)
-        # virtme-ng looks for virtme-run and the system's tools there
-        environment["PATH"] = f"{self._spec.vng.parent}:{environment.get('PATH', '')}:/usr/sbin:/sbin"
-        environment["TMPDIR"] = str(self._folder)
-        self._started = time.monotonic()
-        self._group = GuardedGroup(command, output=self._spec.console, environment=environment)
-        while True:
-            channel = socket.socket(socket.AF_UNIX)
-            try:
-                channel.connect(str(path))
-            except OSError:
-                channel.close()
-                self._check(seconds, "ready")
-                self._tick(_TICK)
-            else:
-                channel.settimeout(0)
-                return channel
-
-    def _new_path(self, name: str) -> Path:
+    def _started(
+        self, seconds: float, ram: Path | None = None, *, share: bool = False, incoming: bool = False
+    ) -> Machine:
+        folder = self._folder / str(self._count)
+        folder.mkdir()
         self._count += 1
-        return self._folder / f"{name}-{self._count}"
+        memory = None if ram is None else vm.Memory(ram, folder / "monitor", share=share, incoming=incoming)
+        self._machine = Machine(self._spec, folder, self._tick, seconds=seconds, memory=memory)
+        return self._machine
 
-    def _monitor(self, path: Path, seconds: float) -> Monitor:
-        while True:
-            try:
-                return Monitor(path, seconds=seconds)
-            except OSError:
-                self._check(seconds, "ready")
-                self._tick(_TICK)
-
-    def _hello(self, channel: socket.socket) -> Hello:
-        said = json.loads(self._line(channel, self._spec.boot_timeout, "ready"))
-        return Hello(said["release"], said["seconds"])
-
-    def _wake(self, channel: socket.socket, seconds: float) -> None:
-        """Give the guest what a saved one has not: randomness of its own and the time; it answers."""
-        wake = {"entropy": os.urandom(64).hex(), "time": time.time()}
-        channel.sendall(json.dumps(wake).encode() + b"\n")
-        self._line(channel, seconds, "awake")
-
-    def _line(self, channel: socket.socket, seconds: float, what: str) -> bytes:
-        """Read one line of the agent's, byte by byte: what follows it is for another reader."""
-        line = bytearray()
-        while not line.endswith(b"\n"):
-            try:
-                byte = channel.recv(1)
-            except BlockingIOError:
-                self._check(seconds, what)
-                self._tick(_TICK)
-                continue
-            except OSError:
-                byte = b""
-            if not byte:
-                raise BootError(f"QEMU ended before the guest was {what}")
-            line += byte
-        return bytes(line)
-
-    def _check(self, seconds: float, what: str) -> None:
-        assert self._group is not None
-        if self._group.ended():
-            raise BootError(f"QEMU ended before the guest was {what}")
-        if time.monotonic() - self._started > seconds:
-            raise BootError(f"not {what} after {seconds:.0f} s")
-
-
-def _allow_migration(monitor: Monitor) -> None:
-    # x-ignore-shared: the memory's file is the memory, saved and restored; the stream holds the devices
-    names = ["events", "x-ignore-shared"]
-    monitor.execute("migrate-set-capabilities", capabilities=[{"capability": name, "state": True} for name in names])
+    def _handed_over(self, machine: Machine, hello: Hello, how: str, note: str, answer: bytes | None = None) -> Running:
+        seconds = time.monotonic() - machine.began
+        return Running(machine.group, machine.channel, hello, seconds, how, note, answer)

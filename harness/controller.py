@@ -23,12 +23,14 @@ from harness.ending import End, Ending
 from harness.errors import HarnessError, of_system
 from harness.guests import Guests, summary
 from harness.scheduler import Fresh, KernelScheduling
-from harness.workers import DESELECTED, SHARE, WORKER_KEY
+from harness.workers import DESELECTED, WORKER_KEY
 
 #: the "test" of a guest that died outside every test
 BOOT = "boot"
 #: the "test" of a kernel whose image is not to be had
 IMAGE = "image"
+#: the options with which a worker reads pytest's cache
+_READING_THE_CACHE = ("lf", "failedfirst", "newfirst", "stepwise")
 #: a kernel whose guests die that often in a row without having run a test is given up
 _STRIKES = 2
 #: characters of the matrix's table where the output is no terminal: for the tests, and for each kernel
@@ -56,6 +58,8 @@ def start(config: pytest.Config) -> None:
             boot_timeout=config.option.boot_timeout,
             manifest=config.option.manifest,
             cold=config.option.cold,
+            worker="always" if config.option.fresh != Fresh.KERNEL or _takes_all(config) else "again",
+            with_cache=any(getattr(config.option, name, False) for name in _READING_THE_CACHE),
         ),
         run,
         say=say,
@@ -63,6 +67,12 @@ def start(config: pytest.Config) -> None:
     config.option.dist = "load"
     config.option.tx = [_xspec(guest) for guest in plan.guests]
     config.pluginmanager.register(MatrixPlugin(config, plan, run), "harness-matrix")
+
+
+def _takes_all(config: pytest.Config) -> bool:
+    """Whether the run leaves no test out: a long one, in which saving each kernel's worker costs little."""
+    chosen = config.option.keyword or config.option.markexpr or config.args_source is config.ArgsSource.ARGS
+    return not chosen
 
 
 def _xspec(guest: preparation.PlannedGuest) -> str:
@@ -95,6 +105,7 @@ class MatrixPlugin:
         self._user_interrupted = False
         self._judged: matrix.Matrix | None = None
         self._unwritten = ""
+        self._unused: object = None
         for kernel, why in plan.missing.items():
             self._cells.append(Cell(kernel, IMAGE, Outcome.ERROR, detail=why))
             run.append(self._cells[-1])
@@ -105,6 +116,11 @@ class MatrixPlugin:
     def pytest_xdist_make_scheduler(self) -> KernelScheduling:
         """Replace xdist's scheduler."""
         return self._scheduling
+
+    def pytest_xdist_setupnodes(self) -> None:
+        """Keep xdist from telling workers where this run's temporary files are: no guest has that folder."""
+        self._config.pluginmanager.unregister(name="tmpdir")
+        self._unused = vars(self._config).pop("_tmp_path_factory")
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_xdist_newgateway(self, gateway: execnet.Gateway) -> None:
@@ -127,8 +143,9 @@ class MatrixPlugin:
             "all_features": sorted(self._plan.all_features),
             "kernels": {name: sorted(features) for name, features in self._plan.all_kernels.items()},
             "gone": self._gone.get(kernel, ""),
-            SHARE: list(self._scheduling.next_share(kernel)),
         }
+        # nothing that differs from run to run: a worker that was told the same before may have been saved
+        node.workerinput.update(workerid="guest", workercount=1, testrunuid="matrix", mainargv=["pytest"])
         node.workerinput[WORKER_KEY] = told
         # xdist sends the controller's sys.path to a popen worker; a guest has its own
         if not told["gone"]:
@@ -140,7 +157,10 @@ class MatrixPlugin:
         node.gateway.spec.popen = True
         kernel = _kernel_of(node)
         self._times.ends(kernel, alive=error is None)
-        if error is None or kernel in self._gone:
+        if error is not None and kernel in self._gone:
+            # xdist would replace it again and again
+            pytest.exit(f"the stand-in for kernel {kernel} failed: {error}", returncode=HarnessError.exit_status)
+        if error is None:
             self._deselected[kernel].update(getattr(node, "workeroutput", {}).get(DESELECTED, ()))
             node.gateway.exit()
             if kernel not in self._gone and self._scheduling.remaining(kernel):
@@ -243,6 +263,8 @@ class MatrixPlugin:
     @pytest.hookimpl(trylast=True)
     def pytest_sessionfinish(self, session: pytest.Session, exitstatus: int | pytest.ExitCode) -> None:
         """Judge the matrix, write it, and let it decide the exit status."""
+        # pytest takes it away itself when it ends
+        vars(self._config)["_tmp_path_factory"] = self._unused
         judged = matrix.Matrix.of(self._cells, self._expected(), [*self._guests, *self._plan.missing])
         self._judged = judged
         status = int(exitstatus)

@@ -8,6 +8,7 @@ import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Literal
 
 from harness import accelerator, images, manifest, objects, slots, snapshots, wire
 from harness.errors import ImageError, ManifestError
@@ -36,6 +37,9 @@ class Wishes:
     manifest: Path | None = None
     #: boot every guest, save and restore none
     cold: bool = False
+    #: as in `GuestSpec`
+    worker: Literal["never", "again", "always"] = "never"
+    with_cache: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,7 +107,8 @@ def prepare(root: Path, wishes: Wishes, run: RunDirectory, *, say: Callable[[str
             boot_timeout=wishes.boot_timeout or _BOOT_TIMEOUT[choice.accelerator],
         )
         if not wishes.cold:
-            spec = replace(spec, snapshot=(images.cache_dir() / "snapshots", snapshots.key(spec, machine)))  # noqa: PLW2901
+            saved = (images.cache_dir() / "snapshots", snapshots.key(spec, machine))
+            spec = replace(spec, snapshot=saved, worker=wishes.worker)  # noqa: PLW2901
         path = folder / f"{kernel.name}.json"
         wire.write(path, spec)
         guests.append(
@@ -181,4 +186,5 @@ def _spec(
         boot_timeout=0,
         vng=Path(sys.executable).with_name("vng"),
         silence_timeout=wishes.silence,
+        with_cache=wishes.with_cache,
     )

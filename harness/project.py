@@ -8,26 +8,28 @@ import tarfile
 from collections.abc import Iterator
 from pathlib import Path
 
-#: folders that no guest needs, at any depth; hidden ones (but pytest's cache, which `--lf` reads) neither
+#: folders that no guest needs, at any depth; hidden ones neither
 _LEFT_OUT = frozenset({"__pycache__", "results", "node_modules", "venv", "docs", "baselines"})
-_KEPT_HIDDEN = frozenset({".pytest_cache"})
+_CACHE = ".pytest_cache"
 
 
-def carried_files(root: Path) -> Iterator[Path]:
-    """Yield the files to carry, relative to ``root``, sorted."""
+def carried_files(root: Path, *, with_cache: bool = False) -> Iterator[Path]:
+    """Yield the files to carry, relative to ``root``, sorted; pytest's cache, which every run changes, if wanted."""
     for folder, folders, files in os.walk(root):
         folders[:] = sorted(
-            name for name in folders if name not in _LEFT_OUT and (not name.startswith(".") or name in _KEPT_HIDDEN)
+            name
+            for name in folders
+            if name not in _LEFT_OUT and (not name.startswith(".") or (with_cache and name == _CACHE))
         )
         for name in sorted(files):
             if not name.endswith(".pyc"):
                 yield (Path(folder) / name).relative_to(root)
 
 
-def pack(root: Path) -> bytes:
+def pack(root: Path, *, with_cache: bool = False) -> bytes:
     """Return a tar of the project as it is now: build results included, caches and reports not."""
     buffer = io.BytesIO()
     with tarfile.open(fileobj=buffer, mode="w") as tar:
-        for path in carried_files(root):
+        for path in carried_files(root, with_cache=with_cache):
             tar.add(root / path, arcname=str(path), recursive=False)
     return buffer.getvalue()

@@ -25,9 +25,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NoReturn
 
-from harness import console, project, slots, vm, wire
-from harness.boot import BootError, Boots, Running
+from harness import console, opening, project, slots, vm, wire
+from harness.boot import Boots, Opening, Running
 from harness.ending import STARTED, End, Ending, Started
+from harness.machine import BootError
+from harness.snapshots import Hello
 
 #: seconds of the agent's speed probe on the reference: a current processor without emulation
 REFERENCE_SECONDS = 0.012
@@ -57,6 +59,7 @@ class Relay:
         self._process: subprocess.Popen[bytes] | None = None
         self._channel: socket.socket | None = None
         self._to_guest = bytearray()
+        self._opening_end = 0
         self._from_guest = bytearray()
         self._console_start = 0
 
@@ -68,7 +71,7 @@ class Relay:
                 self._mark_console()
                 boots = Boots(self.spec, self.folder, lambda wait: self._read_controller(wait=wait))
                 try:
-                    self._started(boots.start())
+                    self._started(boots.start(self._wait_for_opening()))
                     self._pump()
                 except BootError as error:
                     raise _Over(End.NO_BOOT, str(error)) from error
@@ -93,7 +96,7 @@ class Relay:
             if not chunk:
                 raise _Over(End.RELEASED, "the controller went away")
             line += chunk
-        self._to_guest += line
+        self._to_guest += opening.without_name(line)
         os.write(1, b"1")
 
     @contextlib.contextmanager
@@ -116,8 +119,25 @@ class Relay:
             raise _Over(End.RELEASED, "no more work")
         self._to_guest += chunk
 
+    def _wait_for_opening(self) -> Opening | None:
+        """Return what makes all that is said to a guest before its worker collects; None: no worker is saved."""
+        if self.spec.worker == "never":
+            return None
+        while (end := opening.end(self._to_guest)) is None:
+            self._read_controller(wait=_TICK)
+        self._opening_end = end
+        said = bytes(self._to_guest[:end])
+        return lambda hello: self._project(hello) + said
+
+    def _project(self, hello: Hello) -> bytes:
+        """Return what the agent expects first: the project, and how fast this guest is."""
+        slowness = max(1.0, hello.seconds / REFERENCE_SECONDS)
+        environment = {"HARNESS_SPEED": f"{slowness:.2f}", "HARNESS_KERNEL": self.spec.kernel}
+        tar = project.pack(self.spec.project, with_cache=self.spec.with_cache)
+        return json.dumps({"bytes": len(tar), "environment": environment}).encode() + b"\n" + tar
+
     def _started(self, running: Running) -> None:
-        """Take over a guest that is ready: queue the project in front of what execnet has sent meanwhile."""
+        """Take over a guest that is ready: tell it what it has not been told."""
         self._channel = running.channel
         self._process = running.group.process
         self.release = running.hello.release
@@ -128,10 +148,11 @@ class Relay:
             self.spec.kernel, running.how, began, running.seconds, running.group.process.pid, running.note
         )
         wire.write(self._ending_path.with_name(f"{self.spec.kernel}.{os.getpid()}{STARTED}"), started)
-        tar = project.pack(self.spec.project)
-        environment = {"HARNESS_SPEED": f"{self.slowness:.2f}", "HARNESS_KERNEL": self.spec.kernel}
-        header = json.dumps({"bytes": len(tar), "environment": environment}).encode() + b"\n"
-        self._to_guest[:0] = header + tar
+        if running.answer is None:
+            self._to_guest[:0] = self._project(running.hello)
+        else:
+            del self._to_guest[: self._opening_end]
+            self._from_guest += running.answer
 
     def _pump(self) -> NoReturn:
         """Carry bytes until one side ends or the guest falls silent."""
@@ -139,14 +160,14 @@ class Relay:
         answered = False
         heard = time.monotonic()
         while True:
-            if self._exchange(wait=_TICK):
-                heard = time.monotonic()
             if self._from_guest and not answered:
                 del self._from_guest[:1]  # the guest's own answer to the bootstrap
                 answered = True
             if self._from_guest:
                 _write_all(1, self._from_guest)
                 self._from_guest.clear()
+            if self._exchange(wait=_TICK):
+                heard = time.monotonic()
             if time.monotonic() - heard > limit:
                 raise _Over(End.SILENT, f"no word from the guest for {limit:.0f} s")
 

@@ -1,8 +1,9 @@
 """Saved guests: a booted kernel with its agent ready, restored instead of booted again.
 
-A snapshot is a folder ``KEY`` in the cache with ``ram`` (the guest's memory, sparse, mapped privately by every guest
-restored from it), ``state`` (the devices, as QEMU's migration stream) and ``snapshot.json``. The key covers everything
-the state depends on; a folder is made beside its place and renamed, and never changed afterwards.
+A snapshot is a folder in the cache with ``ram`` (the guest's memory, sparse, mapped privately by every guest restored
+from it), ``state`` (the devices, as QEMU's migration stream), ``answer`` (what a worker has said) and
+``snapshot.json``. Its name, a key, covers everything the state depends on; that of a worker begins with the key of the
+guest it was made from. A folder is made beside its place and renamed, and never changed afterwards.
 """
 
 from __future__ import annotations
@@ -19,15 +20,17 @@ from pathlib import Path
 import msgspec
 
 from harness import wire
-from harness.vm import GuestSpec, Memory, vng_command
+from harness.vm import GuestSpec, Memory, Sockets, vng_command
 
 #: part of every key: what this project does before it saves
-_FORMAT = "1"
+_FORMAT = "2"
 #: bytes on disk that snapshots may hold; the least recently used go first
 LIMIT = 4 << 30
 _META = "snapshot.json"
 _BLOCK = 1 << 16
 _UNUSABLE = ".unusable"
+_LAST = ".last"
+_FILES = ("state", "answer", "ram")
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,8 +49,10 @@ class Meta:
 
     kernel: str
     hello: Hello
-    #: sha256 of ``ram`` and ``state``
+    #: sha256 of the other files
     digest: str
+    #: whether a worker was saved
+    worker: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +72,11 @@ class Snapshot:
         """The devices' state."""
         return self.folder / "state"
 
+    @property
+    def answer(self) -> bytes | None:
+        """What the worker has said that was saved; None when there was no worker yet."""
+        return (self.folder / "answer").read_bytes() if self.meta.worker else None
+
 
 def key(spec: GuestSpec, machine: str) -> str:
     """Return the name of the snapshot of such a guest.
@@ -74,13 +84,31 @@ def key(spec: GuestSpec, machine: str) -> str:
     ``machine`` describes QEMU and, where the state depends on it, the host's processor. Kernel, modules and root image
     lie in folders named by their content; the agent, the guest's Python and virtme-ng's guest tools are in the root.
     """
-    memory = Memory(Path("ram"), Path("qmp"), share=True)
-    command = vng_command(spec, socket=Path("channel"), pidfile=Path("pid"), memory=memory)
+    memory = Memory(Path("ram"), Path("qmp"), share=True, incoming=False)
+    sockets = Sockets(Path("channel"), Path("wake"))
+    command = vng_command(spec, sockets=sockets, pidfile=Path("pid"), memory=memory)
     parts = [_FORMAT, machine, *command[1:]]
     state = hashlib.sha256()
     for part in parts:
         state.update(part.encode() + b"\0")
     return state.hexdigest()[:16]
+
+
+def worker_name(key: str, opening: bytes) -> str:
+    """Return the name of the snapshot of a worker: that guest's, told all this."""
+    return f"{key}+{hashlib.sha256(opening).hexdigest()[:16]}"
+
+
+def asked_before(folder: Path, key: str, name: str, run: str) -> bool:
+    """Whether the last run that asked for a worker of that guest, another than this, asked for the same."""
+    path = folder / f"{key}{_LAST}"
+    with contextlib.suppress(OSError, ValueError):
+        last_name, last_run = path.read_text().splitlines()
+        if last_name == name:
+            return last_run != run
+    with contextlib.suppress(OSError):
+        path.write_text(f"{name}\n{run}\n")
+    return False
 
 
 def find(folder: Path, name: str) -> Snapshot | None:
@@ -115,7 +143,7 @@ def mark_unusable(folder: Path, name: str, why: str) -> None:
 
 @contextlib.contextmanager
 def making(folder: Path, name: str) -> Iterator[Path]:
-    """Yield a fresh folder for ``ram`` and ``state``; it is gone after the block unless `keep` has been called."""
+    """Yield a fresh folder for a snapshot's files; it is gone after the block unless `keep` has been called."""
     folder.mkdir(parents=True, exist_ok=True)
     place = Path(tempfile.mkdtemp(prefix=f".{name}-", dir=folder))
     try:
@@ -124,12 +152,17 @@ def making(folder: Path, name: str) -> Iterator[Path]:
         shutil.rmtree(place, ignore_errors=True)
 
 
-def keep(place: Path, name: str, *, kernel: str, hello: Hello) -> None:
-    """Let a folder of `making` become the snapshot of that key."""
-    meta = Meta(kernel, hello, _digest(place))
+def keep(place: Path, name: str, *, kernel: str, hello: Hello, answer: bytes | None = None) -> None:
+    """Let a folder of `making` become the snapshot of that key; a guest keeps one worker, the last."""
+    (place / "answer").write_bytes(answer or b"")
+    meta = Meta(kernel, hello, _digest(place), worker=answer is not None)
     wire.write(place / _META, meta)
     _mark_verified(place)
     place.rename(place.parent / name)
+    base, plus, _ = name.partition("+")
+    for other in place.parent.glob(f"{base}+*/") if plus else ():
+        if other.name != name:
+            discard(place.parent, other.name)
 
 
 def discard(folder: Path, name: str) -> None:
@@ -178,7 +211,7 @@ def _used(path: Path) -> float:
 def _digest(place: Path) -> str:
     """Return the sha256 of sizes and contents; blocks of zeros count as holes, wherever the file system has some."""
     state = hashlib.sha256()
-    for name in ("state", "ram"):
+    for name in _FILES:
         with (place / name).open("rb") as file:
             size = os.fstat(file.fileno()).st_size
             state.update(f"{name} {size}\n".encode())
@@ -203,7 +236,7 @@ def _blocks(descriptor: int, size: int) -> Iterator[int]:
 
 
 def _stamp(place: Path) -> str:
-    stats = [(place / name).stat() for name in ("ram", "state")]
+    stats = [(place / name).stat() for name in _FILES]
     # what a machine's crash leaves of a file is not what was written: every start of the machine looks again
     boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
     return " ".join([boot, *[f"{each.st_ino}:{each.st_size}:{each.st_mtime_ns}" for each in stats]])

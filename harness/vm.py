@@ -11,9 +11,12 @@ import enum
 import shlex
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 #: the guest finds its channel by this name in /sys/class/virtio-ports/*/name
 PORT_NAME = "harness"
+#: and by this one the port at which it is woken
+WAKE_NAME = "harness-wake"
 
 #: where the image holds the agent (vmimages/rootfs.toml puts it there)
 AGENT = "/usr/lib/harness/agent.py"
@@ -71,6 +74,10 @@ class GuestSpec:
     append: tuple[str, ...] = ()
     #: the cache's folder of snapshots and this guest's key in it; None: it boots cold
     snapshot: tuple[Path, str] | None = None
+    #: whether its worker is saved and restored, too: "never"; "again": where an earlier run has had the same; "always"
+    worker: Literal["never", "again", "always"] = "never"
+    #: the project is carried with pytest's cache, which ``--lf`` and its like read
+    with_cache: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,15 +87,24 @@ class Memory:
     ram: Path
     #: the unix socket of QEMU's monitor
     monitor: Path
-    #: the guest writes into the file; otherwise it has a private copy, and begins as what the monitor loads
+    #: the guest writes into the file; otherwise it has a private copy
     share: bool
+    #: it begins as what the monitor loads, and does not boot
+    incoming: bool
 
 
-def vng_command(spec: GuestSpec, *, socket: Path, pidfile: Path, memory: Memory | None = None) -> list[str]:
+@dataclass(frozen=True, slots=True)
+class Sockets:
+    """The unix sockets at which QEMU offers the guest's ports."""
+
+    channel: Path
+    wake: Path
+
+
+def vng_command(spec: GuestSpec, *, sockets: Sockets, pidfile: Path, memory: Memory | None = None) -> list[str]:
     """Build the argument list that boots ``spec``.
 
-    ``socket`` is the unix socket at which QEMU offers the guest's channel, ``pidfile`` receives QEMU's pid. A guest
-    that is to be saved or restored has its ``memory`` in a file.
+    ``pidfile`` receives QEMU's pid. A guest that is to be saved or restored has its ``memory`` in a file.
     """
     options = [
         *_memory_options(spec, memory),
@@ -96,9 +112,9 @@ def vng_command(spec: GuestSpec, *, socket: Path, pidfile: Path, memory: Memory 
         *("-pidfile", str(pidfile)),
         *("-drive", f"if=none,id=modules,file={qemu_value(spec.modules)},format=raw,readonly=on"),
         *("-device", "virtio-blk-pci,drive=modules"),
-        *("-chardev", f"socket,id=channel,path={qemu_value(socket)},server=on,wait=off"),
         *("-device", "virtio-serial-pci,id=channels"),
-        *("-device", f"virtserialport,name={PORT_NAME},chardev=channel,bus=channels.0"),
+        *_port_options("channel", PORT_NAME, sockets.channel),
+        *_port_options("wake", WAKE_NAME, sockets.wake),
     ]
     command = [str(spec.vng), "--verbose", "--disable-microvm", "--force-9p"]
     if spec.accelerator is Accelerator.TCG:
@@ -116,6 +132,13 @@ def vng_command(spec: GuestSpec, *, socket: Path, pidfile: Path, memory: Memory 
     return command
 
 
+def _port_options(identity: str, name: str, socket: Path) -> list[str]:
+    return [
+        *("-chardev", f"socket,id={identity},path={qemu_value(socket)},server=on,wait=off"),
+        *("-device", f"virtserialport,name={name},chardev={identity},bus=channels.0"),
+    ]
+
+
 def _memory_options(spec: GuestSpec, memory: Memory | None) -> list[str]:
     if memory is None:
         return []
@@ -124,7 +147,7 @@ def _memory_options(spec: GuestSpec, memory: Memory | None) -> list[str]:
         *("-object", f"{backend},share={'on' if memory.share else 'off'}"),
         *("-machine", "memory-backend=ram"),
         *("-qmp", f"unix:{qemu_value(memory.monitor)},server=on,wait=off"),
-        *([] if memory.share else ["-incoming", "defer"]),
+        *(["-incoming", "defer"] if memory.incoming else []),
     ]
 
 

@@ -5,8 +5,5 @@ from __future__ import annotations
 #: the key of a worker's input (and the title of a report's section) under which a kernel is named
 WORKER_KEY = "harness"
 
-#: in a worker's input: the node ids that a guest is for; empty: whatever the command line names
-SHARE = "share"
-
 #: the key of a worker's output with the node ids that -k or -m left out there
 DESELECTED = "deselected"

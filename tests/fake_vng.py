@@ -19,11 +19,16 @@ from pathlib import Path
 
 
 def monitor(path: str, mode: str) -> None:
-    """Answer what a save or a restore asks of QEMU's monitor, once."""
+    """Answer what a save or a restore asks of QEMU's monitor, one connection after another."""
     listener = socket.socket(socket.AF_UNIX)
     listener.bind(path)
     listener.listen()
-    stream = listener.accept()[0].makefile("rwb", buffering=0)
+    while True:
+        converse(listener.accept()[0], mode)
+
+
+def converse(connection: socket.socket, mode: str) -> None:
+    stream = connection.makefile("rwb", buffering=0)
     stream.write(b'{"QMP": {}}\n')
     while line := stream.readline():
         command = json.loads(line)
@@ -37,6 +42,23 @@ def monitor(path: str, mode: str) -> None:
             stream.write(b'{"event": "MIGRATION", "data": {"status": "completed"}}\n')
 
 
+def connected(words: list[str], identity: str) -> socket.socket:
+    """Offer a port and wait for the host."""
+    chardev = next(word for word in words if word.startswith(f"socket,id={identity}"))
+    path = dict(part.partition("=")[::2] for part in chardev.split(","))["path"]
+    listener = socket.socket(socket.AF_UNIX)
+    listener.bind(path)
+    listener.listen()
+    return listener.accept()[0]
+
+
+def answer_wakes(port: socket.socket) -> None:
+    stream = port.makefile("rb", buffering=0)
+    while line := stream.readline():
+        assert json.loads(line)["entropy"]
+        port.sendall(b"awake\n")
+
+
 def serve(mode: str) -> None:
     options = next(argument for argument in sys.argv if argument.startswith("--qemu-opts="))
     words = shlex.split(options.partition("=")[2])
@@ -47,17 +69,11 @@ def serve(mode: str) -> None:
         threading.Thread(target=monitor, args=(address, mode), daemon=True).start()
     if restored and mode == "deaf":
         signal.pause()
-    chardev = next(word for word in words if word.startswith("socket,id=channel"))
-    path = dict(part.partition("=")[::2] for part in chardev.split(","))["path"]
-    listener = socket.socket(socket.AF_UNIX)
-    listener.bind(path)
-    listener.listen()
-    port = listener.accept()[0]
+    port = connected(words, "channel")
+    threading.Thread(target=answer_wakes, args=(connected(words, "wake"),), daemon=True).start()
     if not restored:
         port.sendall(json.dumps({"release": "6.0.0-fake", "seconds": 0.024}).encode() + b"\n")
     stream = port.makefile("rb", buffering=0)
-    assert json.loads(stream.readline())["entropy"]
-    port.sendall(b"awake\n")
     header = json.loads(stream.readline())
     size = header["bytes"]
     while size:

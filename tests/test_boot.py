@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import struct
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -12,7 +13,8 @@ import pytest
 from filelock import FileLock
 
 from harness import boot, snapshots
-from harness.boot import BootError, Boots, Running
+from harness.boot import Boots, Opening, Running
+from harness.machine import BootError
 from harness.vm import Accelerator, GuestSpec
 
 FAKE_VNG = Path(__file__).with_name("fake_vng.py")
@@ -27,11 +29,11 @@ class Starter:
         self.started: list[Boots] = []
         self.guests: list[Running] = []
 
-    def __call__(self) -> Running:
+    def __call__(self, opening: Opening | None = None) -> Running:
         place = self.folder / f"s{len(self.started)}"
         place.mkdir()
         self.started.append(Boots(self.spec, place, lambda _: os.sched_yield()))
-        guest = self.started[-1].start()
+        guest = self.started[-1].start(opening)
         self.guests.append(guest)
         return guest
 
@@ -73,6 +75,60 @@ def test_the_first_use_boots_and_saves_and_every_use_restores(start: Starter) ->
     # the fake prints it at every start: one boot, two restores
     assert start.cold_boots == 3
     assert (start.folder / "snapshots" / "key" / "state").read_bytes() == b"state"
+
+
+ANSWER = b"1" + struct.pack("!bii", 4, 1, 16) + b"collectionfinish"
+#: the agent's header, no project, and execnet's bootstrap line
+OPENING = (
+    b'{"bytes": 0, "environment": {}}\n'
+    + repr(f"import os, signal; os.write(1, {ANSWER!r}); signal.pause()").encode()
+    + b"\n"
+)
+
+
+def test_a_worker_is_saved_and_restored_behind_its_answer(start: Starter) -> None:
+    start.spec = replace(start.spec, worker="always")
+    first = start(lambda _: OPENING)
+    assert first.answer == ANSWER
+    # a boot that is saved, one that is saved with its worker, and that one restored
+    assert start.cold_boots == 3
+    assert start(lambda _: OPENING).answer == ANSWER
+    assert start.cold_boots == 4
+    assert start().answer is None
+
+
+def test_a_worker_that_an_earlier_run_had_too_is_saved(start: Starter) -> None:
+    start.spec = replace(start.spec, worker="again")
+    assert [start(lambda _: OPENING).answer for _ in range(2)] == [None, None]
+    console = start.folder / "later.log"
+    start.spec = replace(start.spec, console=console)
+    assert start(lambda _: OPENING).answer == ANSWER
+
+
+def test_a_guest_keeps_the_last_worker_only(start: Starter) -> None:
+    start.spec = replace(start.spec, worker="always")
+    start(lambda _: OPENING)
+    start(lambda _: OPENING.replace(b"{}", b"{ }"))
+    assert len(list((start.folder / "snapshots").glob("key+*/"))) == 1
+    assert len(list((start.folder / "snapshots").glob("key/"))) == 1
+
+
+def test_a_worker_that_never_answers_is_not_saved_and_the_guest_is_used_without(
+    start: Starter, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(boot, "_COLLECT_TIMEOUT", 1.0)
+    start.spec = replace(start.spec, worker="always")
+    guest = start(lambda _: OPENING.replace(b"collection", b"somethings"))
+    assert (guest.how, guest.note, guest.answer) == ("restored", "", None)
+    assert list((start.folder / "snapshots").glob("key+*/")) == []
+
+
+def test_a_damaged_worker_is_made_again(start: Starter) -> None:
+    start.spec = replace(start.spec, worker="always")
+    start(lambda _: OPENING)
+    (place,) = (start.folder / "snapshots").glob("key+*/")
+    (place / "answer").write_bytes(b"1")
+    assert start(lambda _: OPENING).answer == ANSWER
 
 
 def test_without_a_key_it_boots_cold(start: Starter) -> None:

@@ -71,10 +71,11 @@ def overwrite(path: Path) -> None:
         lambda place: os.truncate(place / "state", 0),
         lambda place: (place / "ram").unlink(),
         lambda place: (place / "state").unlink(),
+        lambda place: (place / "answer").write_bytes(b"1"),
         lambda place: (place / "snapshot.json").write_text("{}"),
         lambda place: (place / "snapshot.json").write_text("garbage"),
     ],
-    ids=["ram", "state", "short ram", "short state", "no ram", "no state", "other json", "no json"],
+    ids=["ram", "state", "short ram", "short state", "no ram", "no state", "answer", "other json", "no json"],
 )
 def test_what_is_not_what_was_saved_is_taken_away(tmp_path: Path, damage: Callable[[Path], object]) -> None:
     place = make(tmp_path)

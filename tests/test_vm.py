@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from harness import wire
-from harness.vm import AGENT, Accelerator, GuestSpec, qemu_value, vng_command
+from harness.vm import AGENT, Accelerator, GuestSpec, Sockets, qemu_value, vng_command
 
 SPEC = GuestSpec(
     kernel="6.1",
@@ -26,7 +26,7 @@ SPEC = GuestSpec(
 
 
 def command(spec: GuestSpec) -> list[str]:
-    return vng_command(spec, socket=Path("/t/channel"), pidfile=Path("/t/pid"))
+    return vng_command(spec, sockets=Sockets(Path("/t/channel"), Path("/t/wake")), pidfile=Path("/t/pid"))
 
 
 def qemu_options(spec: GuestSpec) -> list[str]:

@@ -2,13 +2,15 @@
 
 It is part of the root image and therefore small and self-contained. On the channel (a virtio-serial port):
 
-1. guest to host, one line of JSON: ``{"release": uname -r, "seconds": CPU speed probe}``. Here the guest may be saved,
-   and go on in any number of copies.
-2. host to guest, one line of JSON: ``{"entropy": random bytes in hexadecimal, "time": seconds since 1970}``
-3. guest to host, one line: ``awake``
-4. host to guest, one line of JSON: ``{"bytes": size of the tar that follows, "environment": {name: value}}``
-5. host to guest: a tar of the project, unpacked into a tmpfs at /harness
-6. from here on execnet's own protocol: its bootstrap line, answered by one byte, then its messages.
+1. guest to host, one line of JSON: ``{"release": uname -r, "seconds": CPU speed probe}``
+2. host to guest, one line of JSON: ``{"bytes": size of the tar that follows, "environment": {name: value}}``
+3. host to guest: a tar of the project, unpacked into a tmpfs at /harness
+4. from here on execnet's own protocol: its bootstrap line, answered by one byte, then its messages.
+
+The guest may be saved after 1, and again whenever its worker waits, and go on in any number of copies. On another port
+each copy is woken, before it does anything else: host to guest, one line of JSON: ``{"entropy": random bytes in
+hexadecimal, "time": seconds since 1970}``; guest to host, one line: ``awake``. A process of its own answers there,
+whatever the worker does. Python's own random numbers are seeded anew by the worker.
 
 Whatever is printed goes to the console; only protocol bytes reach the channel.
 """
@@ -28,10 +30,12 @@ import struct
 import subprocess
 import sys
 import tarfile
+import tempfile
 import time
 from pathlib import Path
 
 PORT_NAME = "harness"
+WAKE_NAME = "harness-wake"
 PROJECT = "/harness"
 #: iterations of the speed probe: about 10 ms on a current processor, 100 to 200 ms when emulated
 PROBE_ITERATIONS = 200_000
@@ -43,12 +47,12 @@ _RNDADDENTROPY = 0x40085203
 _RNDRESEEDCRNG = 0x5207
 
 
-def open_port() -> int:
-    """Return a file descriptor of the port that the host named ``harness``."""
+def open_port(wanted: str) -> int:
+    """Return a file descriptor of the port that the host gave that name."""
     for name in Path("/sys/class/virtio-ports").glob("*/name"):
-        if name.read_text().strip() == PORT_NAME:
+        if name.read_text().strip() == wanted:
             return os.open(f"/dev/{name.parent.name}", os.O_RDWR | os.O_CLOEXEC)
-    raise SystemExit("agent: no virtio-serial port is named harness")
+    raise SystemExit(f"agent: no virtio-serial port is named {wanted}")
 
 
 def probe_speed() -> float:
@@ -98,7 +102,25 @@ def wake(entropy: bytes, now: float) -> None:
         pool = struct.pack("ii", len(entropy) * 8, len(entropy)) + entropy
         fcntl.ioctl(device, _RNDADDENTROPY, pool)
         fcntl.ioctl(device, _RNDRESEEDCRNG)
-    random.seed(os.urandom(32))
+
+
+def answer_wakes() -> None:
+    """Fork the process that wakes each copy of this guest."""
+    if os.fork():
+        return
+    port = open_port(WAKE_NAME)
+    while True:
+        said = json.loads(read_line(port))
+        wake(bytes.fromhex(said["entropy"]), said["time"])
+        write_all(port, b"awake\n")
+
+
+def rehearse() -> None:
+    """Run a pytest without tests: a worker imports all of it, with its plugins, and uses what it has set up once."""
+    import pytest
+
+    folder = tempfile.mkdtemp()
+    pytest.main(["--collect-only", "-qq", f"--rootdir={folder}", "-c", "/dev/null", "-p", "no:cacheprovider", folder])
 
 
 def unpack(data: bytearray) -> None:
@@ -130,21 +152,21 @@ class Worker:
 
 def main() -> None:
     """Serve one host."""
-    port = open_port()
+    answer_wakes()
+    port = open_port(PORT_NAME)
     from _pytest.config import default_plugins
 
     for name in [*PREIMPORTED, *(f"_pytest.{plugin}" for plugin in default_plugins)]:
         importlib.import_module(name)
     worker = Worker()
+    rehearse()
     # what has been imported stays: no later garbage collection touches its pages, which all copies share
     gc.collect()
     gc.freeze()
     hello = {"release": os.uname().release, "seconds": probe_speed()}
     write_all(port, json.dumps(hello).encode() + b"\n")
-    said = json.loads(read_line(port))
-    wake(bytes.fromhex(said["entropy"]), said["time"])
-    write_all(port, b"awake\n")
     header = json.loads(read_line(port))
+    random.seed(os.urandom(32))
     unpack(read_exactly(port, header["bytes"]))
     os.environ.update(header["environment"])
     bootstrap = read_line(port)

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
+import random
 import re
 from collections.abc import Generator
 from pathlib import Path
@@ -56,10 +56,10 @@ class KernelLog:
 class GuestPlugin:
     """Hooks of one guest."""
 
-    def __init__(self, facts: GuestFacts, share: tuple[str, ...]) -> None:
+    def __init__(self, facts: GuestFacts) -> None:
         self._facts = facts
-        self._share = share
         self._log = KernelLog()
+        self._seeded = False
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_generate_tests(self, metafunc: pytest.Metafunc) -> None:
@@ -69,11 +69,7 @@ class GuestPlugin:
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_collection(self, session: pytest.Session) -> None:
-        """Collect no more than this guest is for; leave out the node ids that name another kernel."""
-        if self._share:
-            # one file, or one test
-            files = dict.fromkeys(nodeid.partition("::")[0] for nodeid in self._share)
-            session.config.args[:] = list(self._share) if len(self._share) == 1 else list(files)
+        """Leave out the node ids that name another kernel."""
         session.config.args[:] = [
             argument
             for argument in session.config.args
@@ -95,7 +91,13 @@ class GuestPlugin:
             output.setdefault(DESELECTED, []).append(item.nodeid)
 
     def pytest_runtest_logstart(self, nodeid: str) -> None:
-        """Mark where the test starts on the console."""
+        """Mark where the test starts on the console; the first one does not share its random numbers.
+
+        This worker may be one of many copies, and none of them has run anything yet.
+        """
+        if not self._seeded:
+            random.seed(os.urandom(32))
+            self._seeded = True
         self._log.mark(nodeid)
 
     @pytest.hookimpl(wrapper=True)
@@ -135,15 +137,11 @@ class GonePlugin:
         session.config.args[:] = []
 
 
-def register(config: pytest.Config, facts: GuestFacts, share: tuple[str, ...]) -> None:
-    """Make this pytest the worker of a guest; ``share``: the node ids that it is for, empty when not known yet."""
+def register(config: pytest.Config, facts: GuestFacts) -> None:
+    """Make this pytest the worker of a guest."""
     from harness.guest import fixtures, marks
 
     config.stash[GUEST_FACTS] = facts
-    # xdist names a folder below the controller's; its parents exist only there
-    if config.option.basetemp is not None:
-        with contextlib.suppress(OSError):
-            Path(config.option.basetemp).parent.mkdir(parents=True, exist_ok=True)
     config.pluginmanager.register(marks, "harness-marks")
     config.pluginmanager.register(fixtures, "harness-fixtures")
-    config.pluginmanager.register(GuestPlugin(facts, share), "harness-guest")
+    config.pluginmanager.register(GuestPlugin(facts), "harness-guest")

@@ -1,0 +1,50 @@
+"""Where the opening of a conversation ends, read from real execnet messages and from any cut of them."""
+
+from __future__ import annotations
+
+import io
+
+import pytest
+from execnet.gateway_base import Message, dumps_internal
+from hypothesis import given
+from hypothesis import strategies as st
+
+from harness import opening
+
+BOOTSTRAP = b"'serve(io, id=\\'gw3-worker\\')'\n"
+
+
+def messages(*said: tuple[int, object]) -> bytes:
+    stream = io.BytesIO()
+    for code, value in said:
+        Message(code, 1, dumps_internal(value)).to_io(stream)  # type: ignore[arg-type]
+    return stream.getvalue()
+
+
+OPENING = BOOTSTRAP + messages(
+    (Message.CHANNEL_EXEC, "source"), (Message.CHANNEL_DATA, ({"workerid": "guest"}, ["-x"]))
+)
+ANSWER = b"1" + messages(
+    (Message.CHANNEL_DATA, ("workerready", {})), (Message.CHANNEL_DATA, ("collectionfinish", {"ids": ["a"]}))
+)
+
+
+@given(st.integers(0, len(OPENING) + 40))
+def test_an_opening_ends_with_its_first_data_however_much_has_come(cut: int) -> None:
+    said = (OPENING + messages((Message.CHANNEL_DATA, ("runtests", {}))))[:cut]
+    assert opening.end(said) == (len(OPENING) if cut >= len(OPENING) else None)
+
+
+@given(st.integers(0, len(ANSWER) - 1))
+def test_a_worker_has_answered_when_the_whole_message_is_there(cut: int) -> None:
+    assert opening.answered(ANSWER)
+    assert not opening.answered(ANSWER[:cut])
+
+
+def test_the_word_elsewhere_is_no_answer() -> None:
+    assert not opening.answered(b"1" + messages((Message.CHANNEL_EXEC, "collectionfinish")))
+
+
+@pytest.mark.parametrize("name", [b"gw0", b"gw17"])
+def test_a_bootstrap_line_is_the_same_for_every_worker(name: bytes) -> None:
+    assert opening.without_name(BOOTSTRAP.replace(b"gw3", name)) == b"'serve(io, id=\\'guest-worker\\')'\n"
