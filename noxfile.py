@@ -102,7 +102,7 @@ def soak(session: nox.Session) -> None:
 
 @nox.session(venv_backend="none")
 def bench(session: nox.Session) -> None:
-    """Measure how guests start, booted and restored (-- [--kernel NAME]... [--runs N])."""
+    """Measure the matrix against the plain way to run it (-- [--kernel NAME]... [--runs N] [--whole N])."""
     run(session, python(session, "build", "matrix"), "-m", "harness", "bench", *session.posargs)
 
 

@@ -66,7 +66,7 @@ def _bench(arguments: argparse.Namespace) -> int:
     from harness import bench
 
     os.chdir(ROOT)
-    print(bench.run(ROOT, arguments.kernel or ["core"], arguments.runs, print).read_text())
+    print(bench.run(ROOT, arguments.kernel or ["core"], arguments.runs, arguments.whole, print).read_text())
     return 0
 
 
@@ -84,9 +84,10 @@ def _parser() -> argparse.ArgumentParser:
     kernels = commands.add_parser("kernels", help="list the kernels, update their lock, prune the saved guests")
     kernels.add_argument("what", choices=["list", "update", "prune"], nargs="?", default="list")
     kernels.set_defaults(run=_kernels)
-    bench = commands.add_parser("bench", help="measure how guests start, booted and restored")
+    bench = commands.add_parser("bench", help="measure the matrix against the plain way to run it")
     bench.add_argument("--kernel", action="append", metavar="NAME", help="default: core")
-    bench.add_argument("--runs", type=int, default=5, metavar="N", help="of each kind (default: 5)")
+    bench.add_argument("--runs", type=int, default=5, metavar="N", help="starts of each kind (default: 5)")
+    bench.add_argument("--whole", type=int, default=1, metavar="N", help="runs of everything, each way (default: 1)")
     bench.set_defaults(run=_bench)
     matrix = commands.add_parser(
         "matrix", help="run the suites on the kernels (takes pytest's arguments)", add_help=False

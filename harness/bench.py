@@ -1,39 +1,71 @@
-"""How long a guest takes until its agent answers: booted by virtme-ng, and restored; both in one run, in turns."""
+"""How fast the matrix is, against the plain way to run the same: both in one go, in turns.
+
+Three questions: how long until a kernel's first test starts (the plain way, booted, restored), what a fresh guest costs
+(for every test, and after a panic), and how long the whole run takes.
+"""
 
 from __future__ import annotations
 
 import os
 import platform
 import select
+import subprocess
+import sys
 import tempfile
+import time
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
 
-from harness import preparation, results, wire
-from harness.boot import Boots
-from harness.preparation import Wishes
-from harness.process_guard import cpu_seconds
+from harness import images, plainly, preparation, results, snapshots, wire
+from harness.errors import HarnessError
+from harness.guests import GuestRecord
+from harness.preparation import Plan, Wishes
+from harness.results import RunRecord
 from harness.vm import GuestSpec
+
+#: one test that every kernel has, and that takes no time
+_SHORT = ("suites/features/test_features.py", "-k", "ringbuf")
+#: a file of eighteen tests
+_FILE = "suites/features/test_features.py"
+_PANIC = "tests/faults/cases/case_panic.py"
 
 
 @dataclass(frozen=True, slots=True)
-class Sample:
-    """One guest, from QEMU's start to its agent's answer."""
+class Start:
+    """From QEMU's start to the start of the first test: seconds, and CPU seconds of virtme-ng and QEMU."""
 
     wall: float
-    #: CPU seconds of virtme-ng, QEMU and what they started
     cpu: float
 
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One kernel's samples, taken in turns."""
+    """One kernel's starts, taken in turns."""
 
     kernel: str
-    cold: tuple[Sample, ...]
-    restored: tuple[Sample, ...]
+    plain: tuple[Start, ...]
+    booted: tuple[Start, ...]
+    restored: tuple[Start, ...]
+    #: seconds from a guest's end to the first test of the next, with a fresh guest for every test
+    fresh: tuple[float, ...]
+    #: seconds from the notice of a panic to the next test
+    panic: tuple[float, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Whole:
+    """One run of everything; seconds."""
+
+    plain: float
+    warm: float
+    #: CPU seconds that the warm run's guests used from their first tests to their last
+    tests_cpu: float
+    #: the most anonymous memory that the warm run's processes held together, in MiB
+    memory_mib: int
+    #: how the plain runs ended
+    summaries: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,70 +73,168 @@ class Report:
     """The content of bench.json."""
 
     machine: str
+    cores: int
     accelerator: str
+    snapshots: str
     rows: tuple[Row, ...]
+    whole: tuple[Whole, ...]
 
 
-def run(root: Path, kernels: Sequence[str], runs: int, say: Callable[[str], None]) -> Path:
+def run(root: Path, kernels: Sequence[str], runs: int, whole: int, say: Callable[[str], None]) -> Path:
     """Measure, write bench.json and bench.md beside the results, and return the latter; raises HarnessError."""
     record = results.RunDirectory.create(root / "results")
-    wishes = Wishes(tuple(kernels), arguments=(), guests=1, locked=False, silence=None)
-    plan = preparation.prepare(root, wishes, record, say=say)
+    plan = preparation.prepare(
+        root, Wishes(tuple(kernels), arguments=(), guests=1, locked=False, silence=None), record, say=say
+    )
+    specs = [wire.decode(guest.spec_path.read_bytes(), GuestSpec) for guest in plan.guests]
     rows = []
-    for guest in plan.guests:
-        spec = wire.decode(guest.spec_path.read_bytes(), GuestSpec)
-        measure(spec)  # makes the snapshot, if there is none
-        pairs = [(measure(replace(spec, snapshot=None)), measure(spec)) for _ in range(runs)]
-        rows.append(Row(guest.kernel, tuple(cold for cold, _ in pairs), tuple(warm for _, warm in pairs)))
+    for spec in specs:
+        rows.append(_row(spec, plan, runs))
         say(_line(rows[-1]))
-    machine = f"{os.cpu_count()} processors, {platform.machine()}, Linux {platform.release()}"
-    report = Report(machine, plan.facts.accelerator, tuple(rows))
+    wholes = []
+    for _ in range(whole):
+        wholes.append(_whole(specs, plan))
+        say(_whole_line(wholes[-1], os.cpu_count() or 1))
+    report = Report(
+        machine=f"{os.cpu_count()} processors, {platform.machine()}, Linux {platform.release()}",
+        cores=os.cpu_count() or 1,
+        accelerator=plan.facts.accelerator,
+        snapshots=snapshots.describe(images.cache_dir() / "snapshots"),
+        rows=tuple(rows),
+        whole=tuple(wholes),
+    )
     wire.write(root / "results" / "bench.json", report)
     path = root / "results" / "bench.md"
     path.write_text(markdown(report))
     return path
 
 
-def measure(spec: GuestSpec) -> Sample:
-    """Start one guest, and end it when its agent has answered."""
-    with tempfile.TemporaryDirectory(prefix="harness-") as folder:
-        boots = Boots(spec, Path(folder), _wait)
+def _row(spec: GuestSpec, plan: Plan, runs: int) -> Row:
+    kernel = ["--kernel", spec.kernel]
+    # the first two make what is restored: the guest, and its worker
+    for _ in range(2):
+        _matrix(spec.project, *kernel, *_SHORT)
+        _matrix(spec.project, *kernel, _PANIC)
+    plain, booted, restored, panic = [], [], [], []
+    for _ in range(runs):
+        alone = plainly.run(spec, plan, _SHORT)
+        plain.append(Start(alone.first_test, alone.first_test_cpu))
+        booted += [_start(each) for each in _matrix(spec.project, *kernel, "--cold", *_SHORT).record.guests]
+        restored += [_start(each) for each in _matrix(spec.project, *kernel, *_SHORT).record.guests]
+        panic += [each.gap for each in _matrix(spec.project, *kernel, _PANIC).record.guests if each.gap is not None]
+    fresh = _matrix(spec.project, *kernel, "--fresh", "test", _FILE).record.guests
+    gaps = [each.gap for each in fresh if each.gap is not None]
+    return Row(spec.kernel, tuple(plain), tuple(booted), tuple(restored), tuple(gaps), tuple(panic))
+
+
+def _start(guest: GuestRecord) -> Start:
+    if guest.first_test is None or guest.first_test_cpu is None:
+        raise HarnessError(f"kernel {guest.kernel}: no test started")
+    return Start(guest.first_test, guest.first_test_cpu)
+
+
+def _whole(specs: Sequence[GuestSpec], plan: Plan) -> Whole:
+    kernels = [word for spec in specs for word in ("--kernel", spec.kernel)]
+    project = specs[0].project
+    _matrix(project, *kernels)  # saves what is restored
+    warm = _matrix(project, *kernels)
+    plain = [plainly.run(spec, plan, ["suites", "--junitxml=/tmp/junit.xml", "-q"]) for spec in specs]
+    return Whole(
+        plain=round(sum(each.total for each in plain), 1),
+        warm=round(warm.seconds, 1),
+        tests_cpu=round(sum(guest.tests_cpu or 0.0 for guest in warm.record.guests), 1),
+        memory_mib=warm.memory_mib,
+        summaries=tuple(f"{spec.kernel}: {each.summary}" for spec, each in zip(specs, plain, strict=True)),
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class _Run:
+    record: RunRecord
+    seconds: float
+    memory_mib: int
+
+
+def _matrix(project: Path, *arguments: str) -> _Run:
+    """Run the matrix as a user does; return what it recorded, its wall time and the most memory it held."""
+    with tempfile.TemporaryDirectory(prefix="harness-") as name:
+        command = [sys.executable, "-m", "harness", "matrix", f"--results={name}", *arguments]
+        began = time.monotonic()
+        memory = 0
+        with subprocess.Popen(command, cwd=project, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE) as process:
+            while process.poll() is None:
+                select.select([], [], [], 0.5)
+                memory = max(memory, _anonymous_mib(process.pid))
+        seconds = time.monotonic() - began
         try:
-            running = boots.start()
-            running.channel.close()
-            return Sample(round(running.seconds, 3), round(cpu_seconds(running.group.process.pid), 3))
-        finally:
-            boots.stop()
+            return _Run(wire.decode((Path(name) / "latest" / "run.json").read_bytes(), RunRecord), seconds, memory)
+        except OSError as error:
+            raise HarnessError(f"no results of {' '.join(command[1:])}: status {process.returncode}") from error
 
 
-def _wait(seconds: float) -> None:
-    select.select([], [], [], seconds)
+def _anonymous_mib(ancestor: int) -> int:
+    """Return the anonymous memory of a process and its descendants; page cache and shared files are no part of it."""
+    parents: dict[int, int] = {}
+    sizes: dict[int, int] = {}
+    for path in Path("/proc").glob("[0-9]*/status"):
+        try:
+            fields = dict(line.split(":\t", 1) for line in path.read_text().splitlines() if ":\t" in line)
+        except OSError:
+            continue
+        pid = int(path.parent.name)
+        parents[pid] = int(fields["PPid"])
+        sizes[pid] = int(fields.get("RssAnon", "0").split()[0])
+    found = {ancestor}
+    while more := {pid for pid, parent in parents.items() if parent in found} - found:
+        found |= more
+    return sum(sizes.get(pid, 0) for pid in found) // 1024
 
 
 def markdown(report: Report) -> str:
-    """Return the report as a table: median (least to most)."""
+    """Return the report as tables: median (least to most)."""
+    head = (
+        "| kernel | plain, wall | plain, CPU | booted, wall | booted, CPU | restored, wall | restored, CPU"
+        " | CPU plain / restored | a guest for every test | after a panic |"
+    )
     lines = [
-        "# From start to the agent's answer",
+        "# How fast the matrix is",
         "",
-        f"{report.machine}; {report.accelerator}. Seconds: median (least to most).",
+        f"{report.machine}; {report.accelerator}; {report.snapshots}. Median (least to most).",
         "",
-        "| kernel | booted, wall | booted, CPU | restored, wall | restored, CPU | CPU ratio |",
-        "|---|---|---|---|---|---|",
+        "From QEMU's start to the start of the first test, in seconds; what a fresh guest costs:",
+        "",
+        head,
+        "|---|---|---|---|---|---|---|---|---|---|",
         *[_line(row) for row in report.rows],
     ]
+    if report.whole:
+        lines += [
+            "",
+            "Everything, in seconds; the tests' share is their CPU time divided by the cores:",
+            "",
+            "| plain | warm | plain / warm | CPU of the tests | warm / the tests' share | memory, MiB |",
+            "|---|---|---|---|---|---|",
+            *[_whole_line(each, report.cores) for each in report.whole],
+            "",
+            *[f"- plain, {summary}" for each in report.whole for summary in each.summaries],
+        ]
     return "\n".join(lines) + "\n"
 
 
 def _line(row: Row) -> str:
-    ratios = [cold.cpu / warm.cpu for cold, warm in zip(row.cold, row.restored, strict=True) if warm.cpu]
-    columns = [
-        [each.wall for each in row.cold],
-        [each.cpu for each in row.cold],
-        [each.wall for each in row.restored],
-        [each.cpu for each in row.restored],
-        ratios,
+    ratios = [plain.cpu / warm.cpu for plain, warm in zip(row.plain, row.restored, strict=True) if warm.cpu]
+    starts = [
+        [getattr(each, what) for each in of] for of in (row.plain, row.booted, row.restored) for what in ("wall", "cpu")
     ]
-    return f"| {row.kernel} | {' | '.join(_spread(column) for column in columns)} |"
+    return f"| {row.kernel} | {' | '.join(_spread(column) for column in [*starts, ratios, row.fresh, row.panic])} |"
+
+
+def _whole_line(whole: Whole, cores: int) -> str:
+    share = whole.tests_cpu / cores
+    return (
+        f"| {whole.plain:.0f} | {whole.warm:.0f} | {whole.plain / whole.warm:.1f} | {whole.tests_cpu:.0f}"
+        f" | {whole.warm / share if share else 0:.2f} | {whole.memory_mib} |"
+    )
 
 
 def _spread(values: Iterable[float]) -> str:

@@ -30,6 +30,8 @@ class GuestRecord:
     #: from the start of the first test to the end of the last; None for a guest that died
     tests: float | None = None
     tests_cpu: float | None = None
+    #: from the end of the kernel's guest before, or the notice of its death, to the start of the first test
+    gap: float | None = None
 
 
 class Guests:
@@ -40,6 +42,8 @@ class Guests:
         #: kernel -> its present guest and when its first test started: seconds of CLOCK_MONOTONIC and of CPU
         self._first: dict[str, tuple[Path, float, float]] = {}
         self._records: dict[Path, GuestRecord] = {}
+        #: kernel -> when its last guest was over
+        self._over: dict[str, float] = {}
 
     def test_starts(self, kernel: str) -> None:
         """Note that a test starts; the first one of its guest counts."""
@@ -54,6 +58,7 @@ class Guests:
         if kernel not in self._first:
             return
         path, at, cpu = self._first.pop(kernel)
+        now = time.monotonic()
         started = wire.decode(path.read_bytes(), Started)
         self._records[path] = GuestRecord(
             kernel,
@@ -62,9 +67,11 @@ class Guests:
             started.seconds,
             round(at - started.began, 3),
             round(cpu, 3),
-            round(time.monotonic() - at, 3) if alive else None,
+            round(now - at, 3) if alive else None,
             round(cpu_seconds(started.group) - cpu, 3) if alive else None,
+            round(at - self._over[kernel], 3) if kernel in self._over else None,
         )
+        self._over[kernel] = now
 
     def records(self) -> tuple[GuestRecord, ...]:
         """Return what is known of every guest that came up, those without a test too."""

@@ -108,7 +108,7 @@ def vng_command(spec: GuestSpec, *, sockets: Sockets, pidfile: Path, memory: Mem
     """
     options = [
         *_memory_options(spec, memory),
-        *(_EMULATION if spec.accelerator is Accelerator.TCG else ()),
+        *emulation_options(spec),
         *("-pidfile", str(pidfile)),
         *("-drive", f"if=none,id=modules,file={qemu_value(spec.modules)},format=raw,readonly=on"),
         *("-device", "virtio-blk-pci,drive=modules"),
@@ -130,6 +130,11 @@ def vng_command(spec: GuestSpec, *, sockets: Sockets, pidfile: Path, memory: Mem
         *("--", f"python3 {AGENT}"),
     ]
     return command
+
+
+def emulation_options(spec: GuestSpec) -> tuple[str, ...]:
+    """Return what every emulated guest needs that has more than one processor."""
+    return _EMULATION if spec.accelerator is Accelerator.TCG else ()
 
 
 def _port_options(identity: str, name: str, socket: Path) -> list[str]:

@@ -1,18 +1,61 @@
-"""The table of measurements."""
+"""The tables of measurements, and the command they are measured against."""
 
 from __future__ import annotations
 
-from harness import bench, wire
-from harness.bench import Report, Row, Sample
+import os
+import shlex
+from pathlib import Path
+
+from harness import bench, plainly, wire
+from harness.bench import Report, Row, Start, Whole
+from harness.preparation import Plan
+from harness.results import RunFacts
+from harness.vm import Accelerator, GuestSpec
+
+ROW = Row(
+    "6.1",
+    plain=(Start(20.0, 24.0), Start(28.0, 16.0), Start(22.0, 18.0)),
+    booted=(Start(10.0, 12.0), Start(14.0, 8.0), Start(11.0, 9.0)),
+    restored=(Start(0.5, 1.0), Start(0.5, 1.0), Start(0.7, 0.5)),
+    fresh=(0.4, 0.6),
+    panic=(),
+)
 
 
-def test_the_table_has_medians_spreads_and_the_ratio_of_each_pair() -> None:
-    row = Row(
-        "6.1", (Sample(10.0, 12.0), Sample(14.0, 8.0), Sample(11.0, 9.0)), (Sample(0.5, 1.0),) * 2 + (Sample(0.7, 0.5),)
+def test_the_tables_have_medians_spreads_and_the_ratio_of_each_pair() -> None:
+    report = Report(
+        "2 processors", 2, "emulated", "4 saved", (ROW,), (Whole(400.0, 50.0, 80.0, 900, ("6.1: passed",)),)
     )
-    report = Report("2 processors", "emulated", (row,))
-    assert bench.markdown(report).splitlines()[-1] == (
-        "| 6.1 | 11.00 (10.00 to 14.00) | 9.00 (8.00 to 12.00) | 0.50 (0.50 to 0.70) | 1.00 (0.50 to 1.00)"
-        " | 12.00 (8.00 to 18.00) |"
-    )
+    lines = bench.markdown(report).splitlines()
+    assert (
+        "| 6.1 | 22.00 (20.00 to 28.00) | 18.00 (16.00 to 24.00) | 11.00 (10.00 to 14.00) | 9.00 (8.00 to 12.00)"
+        " | 0.50 (0.50 to 0.70) | 1.00 (0.50 to 1.00) | 24.00 (16.00 to 36.00) | 0.50 (0.40 to 0.60) | - |"
+    ) in lines
+    assert "| 400 | 50 | 8.0 | 80 | 1.25 | 900 |" in lines
+    assert lines[-1] == "- plain, 6.1: passed"
     assert wire.decode(wire.encode(report), Report) == report
+
+
+def test_memory_is_that_of_the_process_and_its_descendants() -> None:
+    assert bench._anonymous_mib(os.getpid()) >= 1
+    assert bench._anonymous_mib(-1) == 0
+
+
+def test_the_plain_way_has_the_same_kernel_image_and_emulator() -> None:
+    spec = GuestSpec(
+        kernel="6.1",
+        vmlinuz=Path("/k/vmlinuz"),
+        modules=Path("/k/modules"),
+        root=Path("/r/root.erofs"),
+        accelerator=Accelerator.TCG,
+        console=Path("/c"),
+        project=Path("/p"),
+        slots=(),
+        boot_timeout=1,
+    )
+    words = plainly.command(spec, Path("/s"))
+    assert words[words.index("--root-disk") + 1] == "/r/root.erofs"
+    assert words[words.index("--run") + 1] == "/k/vmlinuz"
+    assert "tcg,thread=single" in next(word for word in words if word.startswith("--qemu-opts="))
+    plan = Plan((), Path("/f"), {}, frozenset({"tcx"}), {"6.1": frozenset()}, RunFacts("tcg", 1, ()), ())
+    assert shlex.split(plainly.script("6.1", plan, ["suites", "-k", "a b"]))[-3:] == ["suites", "-k", "a b"]

@@ -27,7 +27,9 @@ def test_the_first_test_of_a_guest_counts_and_the_next_guest_has_its_own(tmp_pat
     guests.test_starts("6.1")
     guests.ends("6.1", alive=True)
     dead, alive = guests.records()
-    assert (dead.tests, dead.tests_cpu, dead.note) == (None, None, "")
+    assert (dead.tests, dead.tests_cpu, dead.note, dead.gap) == (None, None, "", None)
+    assert alive.gap is not None
+    assert 0 <= alive.gap < 60
     assert dead.first_test is not None
     assert 2.0 <= dead.first_test < 60
     assert dead.first_test_cpu is not None

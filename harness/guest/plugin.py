@@ -87,7 +87,7 @@ class GuestPlugin:
     def pytest_deselected(self, items: list[pytest.Item]) -> None:
         """Tell the controller what was deselected here (-k, -m): it expects no cell of it."""
         for item in items:
-            output: dict[str, Any] = item.config.workeroutput  # type: ignore[attr-defined]
+            output: dict[str, Any] = getattr(item.config, "workeroutput", {})
             output.setdefault(DESELECTED, []).append(item.nodeid)
 
     def pytest_runtest_logstart(self, nodeid: str) -> None:
