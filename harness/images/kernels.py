@@ -10,13 +10,13 @@ from pathlib import Path
 from harness import wire
 from harness.errors import ImageError, ManifestError
 from harness.images import lock as locks
-from harness.images import unpack
+from harness.images import unpack, vmlinux
 from harness.images.archive import Package, Suite, find_deb
 from harness.images.cache import building, cache_dir, digest, disk_errors, locked, run
 from harness.manifest import Kernel, Manifest
 
 #: part of the cache's key: what this module makes of a package
-_FORMAT = "1"
+_FORMAT = "2"
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,7 +28,8 @@ class KernelImage:
     release: str
     #: the package's version; the path of a kernel of the user's own
     version: str
-    #: FOLDER/boot/vmlinuz-RELEASE; virtme-ng looks for FOLDER/lib/modules/RELEASE beside it
+    #: FOLDER/boot/vmlinuz-RELEASE, uncompressed where QEMU can start it so; virtme-ng looks for
+    #: FOLDER/lib/modules/RELEASE beside it
     vmlinuz: Path
     #: erofs whose root is the content of lib/modules
     modules: Path
@@ -149,6 +150,9 @@ def _made(manifest: Manifest, kernel: Kernel, packages: Sequence[Package]) -> Ke
                 release = unpack.unpack(debs, place)
             unpack.keep_modules(place, release, manifest.root.modules)
             _erofs(place / "lib" / "modules", place / "modules.erofs")
+            kernel_file = place / "boot" / f"vmlinuz-{release}"
+            if elf := vmlinux.of(kernel_file.read_bytes()):
+                kernel_file.write_bytes(elf)
             image = _at(Path(), KernelImage(kernel.name, release, _version(packages), Path(), Path(), Path()))
             wire.write(place / "image.json", image)
     return _at(folder, image)

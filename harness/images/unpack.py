@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import lzma
+import re
 import shutil
 import subprocess
 import tarfile
@@ -14,6 +15,8 @@ from harness.images.cache import run
 
 #: compressed modules by their ending; kept ones are stored uncompressed
 _COMPRESSED = (".ko.xz", ".ko.zst", ".ko.gz")
+#: init/version.c
+_BANNER = re.compile(rb"Linux version (?P<release>[0-9][!-~]*) \(")
 
 
 def unpack(debs: Iterable[Path], tree: Path) -> str:
@@ -120,13 +123,18 @@ def _decompress(path: Path) -> None:
         run([tool, "--decompress", "--quiet", "--rm" if tool == "zstd" else "--force", str(path)], f"unpacking {path}")
 
 
-def release_of(vmlinuz: Path) -> str:
-    """Return the release in a bzImage's header (Documentation/arch/x86/boot.rst: kernel_version at 0x20e).
+def release_of(kernel: Path) -> str:
+    """Return the release of a bzImage or an uncompressed vmlinux; raises ValueError when the file is neither.
 
-    Raises ValueError when the file is not a bzImage.
+    A bzImage's header names it (Documentation/arch/x86/boot.rst: kernel_version at 0x20e), a vmlinux in linux_banner.
     """
-    with vmlinuz.open("rb") as file:
+    with kernel.open("rb") as file:
         head = file.read(0x8200)
+    if head.startswith(b"\x7fELF"):
+        banner = _BANNER.search(kernel.read_bytes())
+        if banner is None:
+            raise ValueError("an ELF file, but no kernel: it has no banner")
+        return banner["release"].decode()
     if head[0x202:0x206] != b"HdrS":
         raise ValueError("not a bzImage: no HdrS at 0x202")
     start = int.from_bytes(head[0x20E:0x210], "little") + 0x200
