@@ -10,13 +10,23 @@ from __future__ import annotations
 import ctypes
 import enum
 import os
-from collections.abc import Generator, Iterator
+import struct
+from collections import deque
+from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
 from ctypes import POINTER, c_bool, c_char_p, c_int, c_size_t, c_uint8, c_uint32, c_void_p
 from dataclasses import dataclass
 from pathlib import Path
 
 from harness.guest.refusal import Stage
+
+#: enum libbpf_errno of libbpf's libbpf.h, which begins at 4000
+LIBBPF_ERRORS = {
+    4000 + number: f"LIBBPF_ERRNO__{name}"
+    for number, name in enumerate(
+        "LIBELF FORMAT KVERSION ENDIAN INTERNAL RELOC LOAD VERIFY PROG2BIG KVER PROGTYPE WRNGPID INVSEQ NLPARSE".split()  # noqa: SIM905
+    )
+}
 
 #: where the compiled objects are; the project has the same layout in a guest as on the host
 _BUILD = Path(__file__).parents[2] / "build"
@@ -28,16 +38,39 @@ def object_path(name: str) -> Path:
 
 
 class StepError(OSError):
-    """A step that failed: `errno` is the kernel's, `stage` says which step."""
+    """A step that failed: `errno` is the kernel's (or libbpf's own, from 4000 on), `stage` says which step."""
 
-    def __init__(self, number: int, stage: Stage, what: str) -> None:
-        super().__init__(number, f"{what}: {os.strerror(number)}")
+    def __init__(self, number: int, stage: Stage, what: str, log: str = "") -> None:
+        super().__init__(number, f"{what}: {strerror(number)}")
         self.stage: Stage = stage
-        self._what = what
+        #: what was to be done, such as ``kprobe sys_execve``
+        self.what = what
+        #: what libbpf said while it was done, the verifier's log included; empty for a step that has none
+        self.log = log
+        #: who asked: the effective capabilities as bits by number, and the uid, when it was refused
+        self.effective = effective_capabilities()
+        self.uid = os.geteuid()
 
-    def __reduce__(self) -> tuple[type[StepError], tuple[int, Stage, str]]:
+    def __reduce__(self) -> tuple[type[StepError], tuple[int, Stage, str, str], dict[str, int]]:
         assert self.errno is not None
-        return StepError, (self.errno, self.stage, self._what)
+        privileges = {"effective": self.effective, "uid": self.uid}
+        return StepError, (self.errno, self.stage, self.what, self.log), privileges
+
+
+def strerror(number: int) -> str:
+    """Say what an errno means, the kernel's or one of libbpf's own."""
+    if number not in LIBBPF_ERRORS:
+        return os.strerror(number)
+    text = ctypes.create_string_buffer(128)
+    libbpf().libbpf_strerror(number, text, len(text))
+    return text.value.decode()
+
+
+def effective_capabilities() -> int:
+    """Return this process's effective capabilities, a bit for each by its number (capget(2), version 3)."""
+    data = (c_uint32 * 6)()
+    ctypes.CDLL(None).capget(struct.pack("=Ii", 0x20080522, 0), data)
+    return int(data[0]) | int(data[3]) << 32
 
 
 class XdpFlags(enum.IntFlag):
@@ -103,6 +136,7 @@ def _library() -> ctypes.CDLL:
         "bpf_map_lookup_elem": [c_int, c_void_p, c_void_p],
         "bpf_prog_load": [c_int, c_char_p, c_char_p, c_void_p, c_size_t, c_void_p],
         "bpf_link__destroy": [c_void_p],
+        "libbpf_strerror": [c_int, c_char_p, c_size_t],
         "bpf_token_create": [c_int, c_void_p],
         "bpf_xdp_attach": [c_int, c_int, c_uint32, c_void_p],
         "bpf_xdp_detach": [c_int, c_uint32, c_void_p],
@@ -116,8 +150,38 @@ def _library() -> ctypes.CDLL:
         getattr(lib, name).argtypes = [c_int if name.endswith("_str") else c_void_p]
         getattr(lib, name).restype = c_char_p
     lib.bpf_program__insn_cnt.argtypes, lib.bpf_program__insn_cnt.restype = [c_void_p], c_size_t
-    lib.libbpf_set_print(None)  # an expected refusal is no news; errno says what the test needs
+    # an expected refusal is no news: what libbpf says is kept for the StepError, not printed
+    lib.libbpf_set_print(_printer)
     return lib
+
+
+#: libbpf's latest lines, with the verifier's log
+_messages: deque[str] = deque(maxlen=256)
+
+#: int (*libbpf_print_fn_t)(enum libbpf_print_level, const char *format, va_list); on x86_64 a va_list is a pointer
+_PRINT = ctypes.CFUNCTYPE(c_int, c_int, c_char_p, c_void_p)
+#: LIBBPF_DEBUG of libbpf's libbpf.h: what it does step by step
+_DEBUG = 2
+
+
+def _keep(level: int, text: bytes, arguments: int) -> int:
+    if level == _DEBUG:
+        return 0
+    line = ctypes.create_string_buffer(1 << 20)
+    ctypes.CDLL(None).vsnprintf(line, c_size_t(len(line)), text, c_void_p(arguments))
+    _messages.append(line.value.decode(errors="replace"))
+    return 0
+
+
+#: kept: libbpf calls it as long as the process lives
+_printer = _PRINT(_keep)
+
+
+@contextmanager
+def speaking() -> Generator[Callable[[], str]]:
+    """Give a function that returns what libbpf has said since, for a StepError's log."""
+    _messages.clear()
+    yield lambda: "".join(_messages)
 
 
 _cached: list[ctypes.CDLL] = []
@@ -180,16 +244,20 @@ def _each(step: str, pointer: int) -> Iterator[int]:
 def loaded(path: Path, *names: str) -> Generator[Loaded]:
     """Open an object, load the named programs (all, when none is named) and every map; close at the end."""
     lib = libbpf()
-    obj = lib.bpf_object__open_file(os.fsencode(path), None)
-    if not obj:
-        raise StepError(ctypes.get_errno(), "open", path.name)
+    with speaking() as said:
+        obj = lib.bpf_object__open_file(os.fsencode(path), None)
+        if not obj:
+            raise StepError(ctypes.get_errno(), "open", path.name, said())
     try:
         programs = {lib.bpf_program__name(p).decode(): p for p in _each("bpf_object__next_program", obj)}
         if missing := set(names) - set(programs):
             raise KeyError(f"{path.name} has no program {', '.join(sorted(missing))}")
         for name, pointer in programs.items():
             lib.bpf_program__set_autoload(pointer, not names or name in names)
-        _checked(lib.bpf_object__load(obj), "load", f"{path.name} {' '.join(names)}")
+        with speaking() as said:
+            result = lib.bpf_object__load(obj)
+            if result < 0:
+                raise StepError(-result, "load", " ".join([path.name, *names]), said())
         wanted = {n: Program(n, p) for n, p in programs.items() if not names or n in names}
         maps = list(_each("bpf_object__next_map", obj))
         fds = {lib.bpf_map__name(m).decode(): lib.bpf_map__fd(m) for m in maps}
@@ -208,7 +276,21 @@ def _spec(map_pointer: int) -> MapSpec:
     )
 
 
-def create_map(spec: MapSpec) -> int:
+class _MapOpts(ctypes.Structure):
+    """struct bpf_map_create_opts of libbpf's bpf.h, up to the flags."""
+
+    _fields_ = (
+        ("sz", c_size_t),
+        ("btf_fd", c_uint32),
+        ("btf_key_type_id", c_uint32),
+        ("btf_value_type_id", c_uint32),
+        ("btf_vmlinux_value_type_id", c_uint32),
+        ("inner_map_fd", c_uint32),
+        ("map_flags", c_uint32),
+    )
+
+
+def create_map(spec: MapSpec, *, flags: int = 0) -> int:
     """Make the one BPF_MAP_CREATE call; return the fd."""
     lib = libbpf()
     number = 0
@@ -216,7 +298,13 @@ def create_map(spec: MapSpec) -> int:
         if name is None:
             raise ValueError(f"libbpf knows no map type {spec.type}")
         number += 1
-    result = lib.bpf_map_create(number, b"step", spec.key, spec.value, spec.entries, None)
+    return create_map_of_type(number, spec, flags=flags)
+
+
+def create_map_of_type(number: int, spec: MapSpec, *, flags: int = 0) -> int:
+    """Make the one BPF_MAP_CREATE call for a type by its number, whether there is such a type or not."""
+    opts = ctypes.byref(_MapOpts(sz=ctypes.sizeof(_MapOpts), map_flags=flags)) if flags else None
+    result = libbpf().bpf_map_create(number, b"step", spec.key, spec.value, spec.entries, opts)
     return _checked(result, "map_create", spec.type)
 
 
@@ -247,9 +335,11 @@ def load_again(program: Program) -> int:
 
 
 @contextmanager
-def _link(what: str, pointer: int | None) -> Generator[None]:
-    if not pointer:
-        raise StepError(ctypes.get_errno(), "attach", what)
+def _link(what: str, attach: Callable[[], int | None]) -> Generator[None]:
+    with speaking() as said:
+        pointer = attach()
+        if not pointer:
+            raise StepError(ctypes.get_errno(), "attach", what, said())
     try:
         yield
     finally:
@@ -259,37 +349,37 @@ def _link(what: str, pointer: int | None) -> Generator[None]:
 @contextmanager
 def by_section(program: Program) -> Generator[None]:
     """Attach as the program's section says."""
-    with _link(program.name, libbpf().bpf_program__attach(program.pointer)):
+    with _link(program.name, lambda: libbpf().bpf_program__attach(program.pointer)):
         yield
 
 
 @contextmanager
 def xdp_link(program: Program, ifindex: int) -> Generator[None]:
     """Attach to an interface by a bpf_link (BPF_LINK_CREATE)."""
-    with _link(f"XDP link on {ifindex}", libbpf().bpf_program__attach_xdp(program.pointer, ifindex)):
+    with _link(f"XDP link on {ifindex}", lambda: libbpf().bpf_program__attach_xdp(program.pointer, ifindex)):
         yield
 
 
 @contextmanager
 def tcx_link(program: Program, ifindex: int) -> Generator[None]:
     """Attach to an interface by a tcx link."""
-    with _link(f"tcx on {ifindex}", libbpf().bpf_program__attach_tcx(program.pointer, ifindex, None)):
+    with _link(f"tcx on {ifindex}", lambda: libbpf().bpf_program__attach_tcx(program.pointer, ifindex, None)):
         yield
 
 
 @contextmanager
 def kprobe(program: Program, symbol: str) -> Generator[None]:
     """Attach at a kernel function's entry, by perf_event_open."""
-    pointer = libbpf().bpf_program__attach_kprobe(program.pointer, c_bool(False), symbol.encode())  # noqa: FBT003
-    with _link(f"kprobe {symbol}", pointer):
+    step = libbpf().bpf_program__attach_kprobe
+    with _link(f"kprobe {symbol}", lambda: step(program.pointer, c_bool(False), symbol.encode())):  # noqa: FBT003
         yield
 
 
 @contextmanager
 def tracepoint(program: Program, category: str, name: str) -> Generator[None]:
     """Attach to a tracepoint: its number is read from tracefs, then perf_event_open."""
-    pointer = libbpf().bpf_program__attach_tracepoint(program.pointer, category.encode(), name.encode())
-    with _link(f"tracepoint {category}:{name}", pointer):
+    step = libbpf().bpf_program__attach_tracepoint
+    with _link(f"tracepoint {category}:{name}", lambda: step(program.pointer, category.encode(), name.encode())):
         yield
 
 
