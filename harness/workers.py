@@ -7,3 +7,6 @@ WORKER_KEY = "harness"
 
 #: the key of a worker's output with the node ids that -k or -m left out there
 DESELECTED = "deselected"
+
+#: the title of a report's section that says why a step was refused, and what to do about it
+DIAGNOSIS = "diagnosis"

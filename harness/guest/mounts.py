@@ -17,7 +17,7 @@ _MS_PRIVATE = 0x40000
 
 
 def mount(source: str, target: str, kind: str = "", flags: int = 0) -> None:
-    """Call mount(2)."""
+    """Put a file system, or new flags, onto a place."""
     libc = ctypes.CDLL(None, use_errno=True)
     if libc.mount(source.encode(), target.encode(), kind.encode() or None, ctypes.c_ulong(flags), None):
         raise OSError(ctypes.get_errno(), f"mount {kind} {target}")

@@ -14,7 +14,7 @@ import pytest
 from harness.expect import kernel_of_argument
 from harness.features import GuestFacts
 from harness.guest.marks import GUEST_FACTS
-from harness.workers import DESELECTED, WORKER_KEY
+from harness.workers import DESELECTED, DIAGNOSIS, WORKER_KEY
 
 _SECTION = "kernel log"
 #: where the console shows which test a line belongs to (harness.console reads it back)
@@ -108,6 +108,16 @@ class GuestPlugin:
             return (yield)
         finally:
             self._attach(item, "call")
+
+    @pytest.hookimpl(wrapper=True)
+    def pytest_runtest_makereport(self, call: pytest.CallInfo[None]) -> Generator[None, Any, Any]:
+        """Say of a step that was refused and fails a test why it was."""
+        report: pytest.TestReport = yield
+        if report.failed and call.excinfo is not None:
+            from harness.guest import machine
+
+            report.sections += [(DIAGNOSIS, str(each)) for each in machine.explanations(call.excinfo.value)]
+        return report
 
     @pytest.hookimpl(wrapper=True)
     def pytest_runtest_teardown(self, item: pytest.Item) -> Generator[None, Any, Any]:

@@ -10,9 +10,11 @@ from __future__ import annotations
 import ctypes
 import enum
 import os
+import re
+import resource
 import struct
 from collections import deque
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Collection, Generator, Iterator, Mapping
 from contextlib import contextmanager
 from ctypes import POINTER, c_bool, c_char_p, c_int, c_size_t, c_uint8, c_uint32, c_void_p
 from dataclasses import dataclass
@@ -37,24 +39,43 @@ def object_path(name: str) -> Path:
     return _BUILD / f"{name}.bpf.o"
 
 
+@dataclass(frozen=True, slots=True)
+class Asker:
+    """Who made a step: what of this process decides whether it may."""
+
+    uid: int
+    #: effective capabilities, a bit each by number
+    effective: int
+    #: RLIMIT_MEMLOCK in bytes, None: without limit
+    memlock: int | None
+
+    @classmethod
+    def this_process(cls) -> Asker:
+        """Ask the kernel about this process (capget(2), version 3)."""
+        data = (c_uint32 * 6)()
+        ctypes.CDLL(None).capget(struct.pack("=Ii", 0x20080522, 0), data)
+        limit = resource.getrlimit(resource.RLIMIT_MEMLOCK)[0]
+        return cls(os.geteuid(), data[0] | data[3] << 32, None if limit == resource.RLIM_INFINITY else limit)
+
+
 class StepError(OSError):
     """A step that failed: `errno` is the kernel's (or libbpf's own, from 4000 on), `stage` says which step."""
 
-    def __init__(self, number: int, stage: Stage, what: str, log: str = "") -> None:
+    def __init__(self, number: int, stage: Stage, what: str, log: str = "", kind: str = "") -> None:
         super().__init__(number, f"{what}: {strerror(number)}")
         self.stage: Stage = stage
         #: what was to be done, such as ``kprobe sys_execve``
         self.what = what
         #: what libbpf said while it was done, the verifier's log included; empty for a step that has none
         self.log = log
-        #: who asked: the effective capabilities as bits by number, and the uid, when it was refused
-        self.effective = effective_capabilities()
-        self.uid = os.geteuid()
+        #: libbpf's name of the program's type, empty where none takes part or it is not known
+        self.kind = kind
+        #: who was refused; it comes back from a child with other privileges
+        self.asker = Asker.this_process()
 
-    def __reduce__(self) -> tuple[type[StepError], tuple[int, Stage, str, str], dict[str, int]]:
+    def __reduce__(self) -> tuple[type[StepError], tuple[int, Stage, str, str, str], dict[str, Asker]]:
         assert self.errno is not None
-        privileges = {"effective": self.effective, "uid": self.uid}
-        return StepError, (self.errno, self.stage, self.what, self.log), privileges
+        return StepError, (self.errno, self.stage, self.what, self.log, self.kind), {"asker": self.asker}
 
 
 def strerror(number: int) -> str:
@@ -64,13 +85,6 @@ def strerror(number: int) -> str:
     text = ctypes.create_string_buffer(128)
     libbpf().libbpf_strerror(number, text, len(text))
     return text.value.decode()
-
-
-def effective_capabilities() -> int:
-    """Return this process's effective capabilities, a bit for each by its number (capget(2), version 3)."""
-    data = (c_uint32 * 6)()
-    ctypes.CDLL(None).capget(struct.pack("=Ii", 0x20080522, 0), data)
-    return int(data[0]) | int(data[3]) << 32
 
 
 class XdpFlags(enum.IntFlag):
@@ -144,9 +158,15 @@ def _library() -> ctypes.CDLL:
     }
     for names, result in ((pointer_results, c_void_p), (int_results, c_int)):
         for name, arguments in names.items():
-            function = getattr(lib, name)
+            # a machine's libbpf may be too old for some: they are an error when they are used
+            function = getattr(lib, name, None)
+            if function is None:
+                continue
             function.argtypes, function.restype = arguments, result
-    for name in ("bpf_program__name", "bpf_map__name", "libbpf_bpf_map_type_str"):
+    for name in (
+        *("bpf_program__name", "bpf_program__section_name", "bpf_map__name"),
+        *("libbpf_bpf_map_type_str", "libbpf_bpf_prog_type_str"),
+    ):
         getattr(lib, name).argtypes = [c_int if name.endswith("_str") else c_void_p]
         getattr(lib, name).restype = c_char_p
     lib.bpf_program__insn_cnt.argtypes, lib.bpf_program__insn_cnt.restype = [c_void_p], c_size_t
@@ -240,6 +260,19 @@ def _each(step: str, pointer: int) -> Iterator[int]:
         yield found
 
 
+def kinds(path: Path) -> dict[str, str]:
+    """Open an object and return its programs' names and libbpf's names of their types; raises StepError."""
+    lib = libbpf()
+    with speaking() as said:
+        obj = lib.bpf_object__open_file(os.fsencode(path), None)
+        if not obj:
+            raise StepError(ctypes.get_errno(), "open", path.name, said())
+    try:
+        return {lib.bpf_program__name(p).decode(): kind_of(p) for p in _each("bpf_object__next_program", obj)}
+    finally:
+        lib.bpf_object__close(obj)
+
+
 @contextmanager
 def loaded(path: Path, *names: str) -> Generator[Loaded]:
     """Open an object, load the named programs (all, when none is named) and every map; close at the end."""
@@ -257,13 +290,47 @@ def loaded(path: Path, *names: str) -> Generator[Loaded]:
         with speaking() as said:
             result = lib.bpf_object__load(obj)
             if result < 0:
-                raise StepError(-result, "load", " ".join([path.name, *names]), said())
+                raise StepError(
+                    -result, "load", " ".join([path.name, *names]), said(), _refused_kind(programs, names, said())
+                )
         wanted = {n: Program(n, p) for n, p in programs.items() if not names or n in names}
         maps = list(_each("bpf_object__next_map", obj))
         fds = {lib.bpf_map__name(m).decode(): lib.bpf_map__fd(m) for m in maps}
         yield Loaded(wanted, fds, tuple(_spec(m) for m in maps))
     finally:
         lib.bpf_object__close(obj)
+
+
+def _refused_kind(programs: Mapping[str, int], names: Collection[str], log: str) -> str:
+    """Return the type of the program that libbpf names in its lines, or of the only one that was to be loaded."""
+    found = re.search(r"prog '([^']+)': BPF program load failed", log)
+    if found:
+        names = [found[1]]
+    return kind_of(programs[next(iter(names))]) if len(names) == 1 else ""
+
+
+def kind_of(pointer: int) -> str:
+    """Return libbpf's name of a program's type."""
+    return str(libbpf().libbpf_bpf_prog_type_str(libbpf().bpf_program__type(pointer)).decode())
+
+
+def _kind_of_fd(fd: int) -> str:
+    """Return libbpf's name of the type of the program that a file descriptor is, empty when it is none."""
+    try:
+        found = re.search(r"prog_type:\t(\d+)", Path(f"/proc/self/fdinfo/{fd}").read_text())
+    except OSError:
+        return ""
+    return str(libbpf().libbpf_bpf_prog_type_str(int(found[1])).decode()) if found else ""
+
+
+def where(pointer: int) -> str:
+    """Say where a program's section wants it: ``kprobe do_x``, ``tracepoint a:b``, or else the program's name."""
+    kind, _, target = str(libbpf().bpf_program__section_name(pointer).decode()).partition("/")
+    if kind in {"tp", "tracepoint"}:
+        return f"tracepoint {target.replace('/', ':')}"
+    if kind in {"kprobe", "ksyscall", "kretprobe"}:
+        return f"kprobe {target}"
+    return str(libbpf().bpf_program__name(pointer).decode())
 
 
 def _spec(map_pointer: int) -> MapSpec:
@@ -331,15 +398,17 @@ def load_again(program: Program) -> int:
     kind, pointer = lib.bpf_program__type(program.pointer), program.pointer
     instructions, count = lib.bpf_program__insns(pointer), lib.bpf_program__insn_cnt(pointer)
     result = lib.bpf_prog_load(kind, b"step", b"GPL", instructions, count, None)
-    return _checked(result, "load", program.name)
+    if result < 0:
+        raise StepError(-result, "load", program.name, kind=kind_of(pointer))
+    return int(result)
 
 
 @contextmanager
-def _link(what: str, attach: Callable[[], int | None]) -> Generator[None]:
+def _link(program: Program, what: str, attach: Callable[[], int | None]) -> Generator[None]:
     with speaking() as said:
         pointer = attach()
         if not pointer:
-            raise StepError(ctypes.get_errno(), "attach", what, said())
+            raise StepError(ctypes.get_errno(), "attach", what, said(), kind_of(program.pointer))
     try:
         yield
     finally:
@@ -349,21 +418,21 @@ def _link(what: str, attach: Callable[[], int | None]) -> Generator[None]:
 @contextmanager
 def by_section(program: Program) -> Generator[None]:
     """Attach as the program's section says."""
-    with _link(program.name, lambda: libbpf().bpf_program__attach(program.pointer)):
+    with _link(program, where(program.pointer), lambda: libbpf().bpf_program__attach(program.pointer)):
         yield
 
 
 @contextmanager
 def xdp_link(program: Program, ifindex: int) -> Generator[None]:
     """Attach to an interface by a bpf_link (BPF_LINK_CREATE)."""
-    with _link(f"XDP link on {ifindex}", lambda: libbpf().bpf_program__attach_xdp(program.pointer, ifindex)):
+    with _link(program, f"XDP link on {ifindex}", lambda: libbpf().bpf_program__attach_xdp(program.pointer, ifindex)):
         yield
 
 
 @contextmanager
 def tcx_link(program: Program, ifindex: int) -> Generator[None]:
     """Attach to an interface by a tcx link."""
-    with _link(f"tcx on {ifindex}", lambda: libbpf().bpf_program__attach_tcx(program.pointer, ifindex, None)):
+    with _link(program, f"tcx on {ifindex}", lambda: libbpf().bpf_program__attach_tcx(program.pointer, ifindex, None)):
         yield
 
 
@@ -371,7 +440,7 @@ def tcx_link(program: Program, ifindex: int) -> Generator[None]:
 def kprobe(program: Program, symbol: str) -> Generator[None]:
     """Attach at a kernel function's entry, by perf_event_open."""
     step = libbpf().bpf_program__attach_kprobe
-    with _link(f"kprobe {symbol}", lambda: step(program.pointer, c_bool(False), symbol.encode())):  # noqa: FBT003
+    with _link(program, f"kprobe {symbol}", lambda: step(program.pointer, c_bool(False), symbol.encode())):  # noqa: FBT003
         yield
 
 
@@ -379,14 +448,18 @@ def kprobe(program: Program, symbol: str) -> Generator[None]:
 def tracepoint(program: Program, category: str, name: str) -> Generator[None]:
     """Attach to a tracepoint: its number is read from tracefs, then perf_event_open."""
     step = libbpf().bpf_program__attach_tracepoint
-    with _link(f"tracepoint {category}:{name}", lambda: step(program.pointer, category.encode(), name.encode())):
+    with _link(
+        program, f"tracepoint {category}:{name}", lambda: step(program.pointer, category.encode(), name.encode())
+    ):
         yield
 
 
 def xdp_attach(fd: int, ifindex: int, flags: XdpFlags = XdpFlags.NONE, *, replacing: int | None = None) -> None:
     """Put a program onto an interface by netlink; `replacing` is the fd it expects to find there."""
     opts = None if replacing is None else ctypes.byref(_XdpAttachOpts(ctypes.sizeof(_XdpAttachOpts), replacing))
-    _checked(libbpf().bpf_xdp_attach(ifindex, fd, flags, opts), "attach", f"XDP on {ifindex}, {flags!r}")
+    result = libbpf().bpf_xdp_attach(ifindex, fd, flags, opts)
+    if result < 0:
+        raise StepError(-result, "attach", f"XDP on {ifindex}, {flags!r}", kind=_kind_of_fd(fd))
 
 
 def xdp_detach(ifindex: int, flags: XdpFlags = XdpFlags.NONE) -> None:

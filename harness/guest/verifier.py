@@ -6,7 +6,7 @@ import ctypes
 import os
 from collections.abc import Generator
 from contextlib import contextmanager
-from ctypes import c_char_p, c_int, c_size_t, c_uint32, c_void_p
+from ctypes import c_int, c_size_t, c_uint32, c_void_p
 from dataclasses import dataclass
 
 from harness.guest.steps import StepError, libbpf
@@ -79,7 +79,6 @@ def count_only(kind: str, count: int) -> None:
 
 def _type_number(kind: str) -> int:
     step = libbpf().libbpf_bpf_prog_type_str
-    step.argtypes, step.restype = [c_int], c_char_p
     number = 0
     while (name := step(number)) != kind.encode():
         if name is None:
@@ -97,7 +96,7 @@ def _loaded(number: int, code: int, count: int, licence: str, log: Log | None, f
     fd = int(libbpf().bpf_prog_load(number, b"verified", licence.encode(), code, count, ctypes.byref(opts)))
     said = text.value.decode(errors="replace")
     if fd < 0:
-        raise StepError(-fd, "load", f"{count} instructions", said)
+        raise StepError(-fd, "load", f"{count} instructions", said, libbpf().libbpf_bpf_prog_type_str(number).decode())
     try:
         yield Verified(fd, said)
     finally:
