@@ -10,6 +10,10 @@ from harness.diagnose.situation import ENOTSUPP, Cause, Diagnosis, Rule, Situati
 def _kprobe(at: Situation) -> Diagnosis | None:
     if at.stage != "attach" or at.hook != "kprobe":
         return None
+    if at.errno == errno.ENOENT and (at.target in at.symbols or at.config.get("CONFIG_KPROBES") == "n"):
+        return Diagnosis(
+            Cause.NOT_SUPPORTED, "the kernel has no kprobes (CONFIG_KPROBES)", "use fentry, or a kernel that has them"
+        )
     if at.errno == errno.ENOENT:
         return symbol(at, at.target)
     if at.errno == errno.EINVAL and at.kind in {"", "kprobe"}:

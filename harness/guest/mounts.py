@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import ctypes
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import TypeVar
 
 from harness.guest.privilege import Cap, run_as
@@ -14,23 +15,38 @@ _T = TypeVar("_T")
 # linux/mount.h
 _MS_REC = 0x4000
 _MS_PRIVATE = 0x40000
+_MNT_DETACH = 2
 
 
 def mount(source: str, target: str, kind: str = "", flags: int = 0) -> None:
     """Put a file system, or new flags, onto a place."""
-    libc = ctypes.CDLL(None, use_errno=True)
-    if libc.mount(source.encode(), target.encode(), kind.encode() or None, ctypes.c_ulong(flags), None):
-        raise OSError(ctypes.get_errno(), f"mount {kind} {target}")
+    result = _libc().mount(source.encode(), target.encode(), kind.encode() or None, ctypes.c_ulong(flags), None)
+    _checked(result, f"mount {kind} {target}")
 
 
-def without(*places: str, do: Callable[[], _T]) -> _T:
-    """Do something, with every capability, where these folders are empty; its result or exception comes back."""
+def without(*places: str, unmounting: Sequence[str] = (), do: Callable[[], _T]) -> _T:
+    """Do something, with every capability, where some folders are empty and others unmounted.
+
+    A child does it in a mount namespace of its own; its result or exception comes back.
+    """
 
     def child() -> _T:
         os.unshare(os.CLONE_NEWNS)
         mount("none", "/", flags=_MS_REC | _MS_PRIVATE)
         for place in places:
             mount("none", place, "tmpfs")
+        for place in unmounting:
+            while Path(place).is_mount():
+                _checked(_libc().umount2(place.encode(), _MNT_DETACH), f"umount {place}")
         return do()
 
     return run_as(child, caps=set(Cap))
+
+
+def _libc() -> ctypes.CDLL:
+    return ctypes.CDLL(None, use_errno=True)
+
+
+def _checked(result: int, what: str) -> None:
+    if result:
+        raise OSError(ctypes.get_errno(), what)

@@ -151,6 +151,7 @@ def _library() -> ctypes.CDLL:
         "bpf_prog_load": [c_int, c_char_p, c_char_p, c_void_p, c_size_t, c_void_p],
         "bpf_link__destroy": [c_void_p],
         "libbpf_strerror": [c_int, c_char_p, c_size_t],
+        "bpf_obj_pin": [c_int, c_char_p],
         "bpf_token_create": [c_int, c_void_p],
         "bpf_xdp_attach": [c_int, c_int, c_uint32, c_void_p],
         "bpf_xdp_detach": [c_int, c_uint32, c_void_p],
@@ -381,6 +382,11 @@ def lookup(fd: int, spec: MapSpec, *, key: int) -> bytes:
     key_bytes = key.to_bytes(spec.key, "little")
     _checked(libbpf().bpf_map_lookup_elem(fd, key_bytes, value), "lookup", spec.type)
     return value.raw
+
+
+def pin(fd: int, path: Path) -> None:
+    """Make the one BPF_OBJ_PIN call."""
+    _checked(libbpf().bpf_obj_pin(fd, os.fsencode(path)), "pin", str(path))
 
 
 def create_token(bpffs: int) -> int:
