@@ -99,7 +99,18 @@ _CASES: list[tuple[Situation, Cause, str]] = [
     (Situation("load", 4003), Cause.OBJECT, "byte order"),
     (Situation("attach", errno.EBUSY, hook="XDP", kind="xdp", effective=_ALL), Cause.INTERFACE, "another program"),
     (Situation("attach", kind="lsm", lsms=("lockdown", "yama")), Cause.LSM_INACTIVE, "never runs"),
-    (replace(_KPROBE, errno=errno.EPERM, lockdown="confidentiality"), Cause.LOCKDOWN, "locked down"),
+    (replace(_KPROBE, errno=errno.EPERM, lockdown="confidentiality"), Cause.LOCKDOWN, "could show its memory"),
+    (replace(_TRACEPOINT, lockdown="confidentiality"), Cause.LOCKDOWN, "could show its memory"),
+    (
+        replace(_LOAD, errno=errno.EINVAL, log="unknown func bpf_probe_write_user#36\n", lockdown="integrity"),
+        Cause.LOCKDOWN,
+        "changes a process's memory",
+    ),
+    (
+        replace(_LOAD, errno=errno.EINVAL, log="unknown func bpf_probe_read_kernel#113\n", lockdown="integrity"),
+        Cause.NOT_SUPPORTED,
+        "no such helper",
+    ),
     (Situation("update", errno.ENOMEM), Cause.UNKNOWN, "ENOMEM"),
 ]
 
@@ -172,3 +183,10 @@ def test_the_last_line_is_what_the_verifier_found() -> None:
     )
     assert last_line(log) == "R2 !read_ok"
     assert not last_line("")
+
+
+def test_what_the_verifier_suggests_is_the_remedy() -> None:
+    report = "Verification failed: X\n\nReason:\n  y\n\nSuggestion:\n  Initialize R2\n  first.\n\nprocessed 1 insns\n"
+    log = f"0: (bf) r0 = r2\nR2 !read_ok\n\n{report}"
+    found = diagnose(replace(_LOAD, errno=errno.EACCES, log=log))
+    assert (found.why, found.remedy) == ("R2 !read_ok", "Initialize R2 first.")

@@ -15,6 +15,7 @@ from harness.diagnose.situation import (
     Rule,
     Situation,
     last_line,
+    suggestion,
     symbol,
 )
 
@@ -105,7 +106,8 @@ def _verifier(at: Situation) -> Diagnosis | None:
             f"this kernel has no such helper for programs of type {at.kind or 'this'}: {line}",
             "use another helper, or a kernel that has it",
         )
-    return Diagnosis(Cause.VERIFIER, line, "change the program: the log says which instruction it is about")
+    remedy = suggestion(at.log) or "change the program: the log says which instruction it is about"
+    return Diagnosis(Cause.VERIFIER, line, remedy)
 
 
 def _no_such_type(at: Situation) -> Diagnosis | None:

@@ -16,15 +16,19 @@ from harness.diagnose.situation import (
 
 
 def _lockdown(at: Situation) -> Diagnosis | None:
-    """security_locked_down(): EPERM for kprobes and tracefs, no helper that reads the kernel's memory."""
-    if at.lockdown != "confidentiality":
+    """Find a reason of security_locked_down(): no kprobes, nothing in tracefs, no helper for foreign memory."""
+    if at.lockdown == "none":
         return None
-    helper = at.stage == "load" and "bpf_probe_read" in last_line(at.log)
-    if helper or (at.errno == errno.EPERM and at.stage == "attach" and at.kind in {"kprobe", "tracepoint"}):
+    line = last_line(at.log)
+    writes = at.stage == "load" and "bpf_probe_write_user" in line
+    reads = at.stage == "load" and "bpf_probe_read" in line
+    traces = at.stage == "attach" and (at.hook, at.errno) in {("kprobe", errno.EPERM), ("tracepoint", errno.ENOENT)}
+    if writes or (at.lockdown == "confidentiality" and (reads or traces)):
+        done = "changes a process's memory" if writes else "could show its memory"
         return Diagnosis(
             Cause.LOCKDOWN,
-            "the kernel is locked down (confidentiality): nothing may read its memory",
-            "boot with lockdown=integrity or without, or use no kprobe and no bpf_probe_read_kernel()",
+            f"the kernel is locked down ({at.lockdown}): it refuses what {done}",
+            "boot it with a lower lockdown=, or use fentry and raw tracepoints, and no such helper",
         )
     return None
 

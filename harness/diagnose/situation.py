@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import enum
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
@@ -116,12 +117,22 @@ class Situation:
 Rule = Callable[[Situation], Diagnosis | None]
 
 
+#: since 7.3 a report follows the line that every kernel has
+_REPORT = "Verification failed:"
+
+
 def last_line(log: str) -> str:
-    """Return the verifier's last line that says something: not its statistics and not libbpf's frame."""
-    lines = [line.strip() for line in log.splitlines()]
-    useless = ("processed ", "verification time", "stack depth", "libbpf: ", "-- ", "peak_states", "max_states")
+    """Return the verifier's last line that says something: not its statistics, its report, or libbpf's frame."""
+    lines = [line.strip() for line in log.partition(_REPORT)[0].splitlines()]
+    useless = ("processed ", "verification time", "stack depth", "libbpf: ", "-- ", "cur state", "old state")
     useful = [line for line in lines if line and not line.startswith(useless)]
     return useful[-1] if useful else ""
+
+
+def suggestion(log: str) -> str:
+    """Return what the verifier itself suggests, empty where it suggests nothing."""
+    found = re.search(r"Suggestion:\n((?:[ \t]+\S.*\n?)+)", log)
+    return " ".join(found[1].split()) if found else ""
 
 
 def needed(kind: str) -> tuple[str, ...]:

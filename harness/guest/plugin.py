@@ -56,8 +56,9 @@ class KernelLog:
 class GuestPlugin:
     """Hooks of one guest."""
 
-    def __init__(self, facts: GuestFacts) -> None:
+    def __init__(self, facts: GuestFacts, arguments: tuple[str, ...] = ()) -> None:
         self._facts = facts
+        self._arguments = arguments
         self._log = KernelLog()
         self._seeded = False
 
@@ -69,7 +70,11 @@ class GuestPlugin:
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_collection(self, session: pytest.Session) -> None:
-        """Leave out the node ids that name another kernel."""
+        """Collect no more than this guest is for; leave out the node ids that name another kernel."""
+        if self._arguments:
+            given = [each for each in session.config.args if each.partition("::")[0] in self._arguments]
+            whole = [each for each in self._arguments if not any(each == other.partition("::")[0] for other in given)]
+            session.config.args[:] = [*given, *whole]
         session.config.args[:] = [
             argument
             for argument in session.config.args
@@ -147,11 +152,14 @@ class GonePlugin:
         session.config.args[:] = []
 
 
-def register(config: pytest.Config, facts: GuestFacts) -> None:
-    """Make this pytest the worker of a guest."""
+def register(config: pytest.Config, facts: GuestFacts, arguments: tuple[str, ...] = ()) -> None:
+    """Make this pytest the worker of a guest.
+
+    ``arguments``: the files that have tests for it, empty when that is up to the command line.
+    """
     from harness.guest import fixtures, marks
 
     config.stash[GUEST_FACTS] = facts
     config.pluginmanager.register(marks, "harness-marks")
     config.pluginmanager.register(fixtures, "harness-fixtures")
-    config.pluginmanager.register(GuestPlugin(facts), "harness-guest")
+    config.pluginmanager.register(GuestPlugin(facts, arguments), "harness-guest")

@@ -32,6 +32,7 @@ class Found:
 
     #: libbpf's lines and the verifier's log, where the step has one
     log: str = ""
+    error: OSError | None = None
 
 
 class Refused:
@@ -52,7 +53,7 @@ class Refused:
             yield found
         except OSError as error:
             found_stage = getattr(error, "stage", stage)
-            found.log = getattr(error, "log", "")
+            found.log, found.error = getattr(error, "log", ""), error
             if (error.errno, found_stage) != (errno, stage):
                 other = f"{found_stage} refused with {errno_name(error.errno)}"
                 raise pytest.fail.Exception(f"expected {wanted}, found {other}: {error}", pytrace=False) from error
