@@ -12,6 +12,9 @@ from harness.guest.privilege import Cap, run_as
 
 _T = TypeVar("_T")
 
+#: where bpffs belongs
+BPFFS = Path("/sys/fs/bpf")
+
 # linux/mount.h
 _MS_REC = 0x4000
 _MS_PRIVATE = 0x40000
@@ -30,14 +33,31 @@ def without(*places: str, unmounting: Sequence[str] = (), do: Callable[[], _T]) 
     A child does it in a mount namespace of its own; its result or exception comes back.
     """
 
-    def child() -> _T:
-        os.unshare(os.CLONE_NEWNS)
-        mount("none", "/", flags=_MS_REC | _MS_PRIVATE)
+    def there() -> _T:
         for place in places:
             mount("none", place, "tmpfs")
         for place in unmounting:
             while Path(place).is_mount():
                 _checked(_libc().umount2(place.encode(), _MNT_DETACH), f"umount {place}")
+        return do()
+
+    return _in_own_namespace(there)
+
+
+def with_bpffs(do: Callable[[Path], _T]) -> _T:
+    """Do something, with every capability, where bpffs is mounted; its pins are gone with the child that does it."""
+
+    def there() -> _T:
+        mount("none", str(BPFFS), "bpf")
+        return do(BPFFS)
+
+    return _in_own_namespace(there)
+
+
+def _in_own_namespace(do: Callable[[], _T]) -> _T:
+    def child() -> _T:
+        os.unshare(os.CLONE_NEWNS)
+        mount("none", "/", flags=_MS_REC | _MS_PRIVATE)
         return do()
 
     return run_as(child, caps=set(Cap))

@@ -152,6 +152,8 @@ def _library() -> ctypes.CDLL:
         "bpf_link__destroy": [c_void_p],
         "libbpf_strerror": [c_int, c_char_p, c_size_t],
         "bpf_obj_pin": [c_int, c_char_p],
+        "bpf_obj_get": [c_char_p],
+        "bpf_program__pin": [c_void_p, c_char_p],
         "bpf_token_create": [c_int, c_void_p],
         "bpf_xdp_attach": [c_int, c_int, c_uint32, c_void_p],
         "bpf_xdp_detach": [c_int, c_uint32, c_void_p],
@@ -387,6 +389,19 @@ def lookup(fd: int, spec: MapSpec, *, key: int) -> bytes:
 def pin(fd: int, path: Path) -> None:
     """Make the one BPF_OBJ_PIN call."""
     _checked(libbpf().bpf_obj_pin(fd, os.fsencode(path)), "pin", str(path))
+
+
+def pin_program(program: Program, path: Path) -> None:
+    """Pin as a loader does: libbpf looks at the file system first."""
+    with speaking() as said:
+        result = libbpf().bpf_program__pin(program.pointer, os.fsencode(path))
+        if result < 0:
+            raise StepError(-result, "pin", str(path), said())
+
+
+def open_pin(path: Path) -> int:
+    """Make the one BPF_OBJ_GET call; return the fd."""
+    return _checked(libbpf().bpf_obj_get(os.fsencode(path)), "open", str(path))
 
 
 def create_token(bpffs: int) -> int:
