@@ -83,13 +83,16 @@ def _diagnose(arguments: argparse.Namespace) -> int:
         from harness import errand
 
         os.chdir(ROOT)
-        well, text = errand.diagnose(ROOT, arguments.kernel, path)
+        answers = errand.diagnose(ROOT, arguments.kernel, path)
     else:
         from harness.guest import trying
 
-        well, text = trying.report(path)
-    print(text)
-    return 0 if well else 1
+        answers = iter([trying.report(path)])
+    status = 0
+    for well, text in answers:
+        print(text)
+        status = status if well else 1
+    return status
 
 
 class _Parser(argparse.ArgumentParser):

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import shlex
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import execnet
 
 from harness import preparation, results
 from harness.errors import HarnessError
-from harness.preparation import Wishes
+from harness.features import VARIANT
+from harness.preparation import PlannedGuest, Wishes
 
 #: runs in the guest, where the project is at /harness
 _IN_THE_GUEST = """
@@ -25,26 +27,31 @@ with tempfile.TemporaryDirectory() as folder:
 """
 
 
-def diagnose(root: Path, kernel: str, path: Path) -> tuple[bool, str]:
-    """Try an object in a guest of a kernel; return whether all went well, and what to tell the user.
+def diagnose(root: Path, kernel: str, path: Path) -> Iterator[tuple[bool, str]]:
+    """Try an object in a guest of a kernel (of each one of a group); yield whether all went well, and what to tell.
 
     Raises HarnessError when the kernel is not known or its guest does not come up.
     """
-    record = results.RunDirectory.create(root / "results")
-    wishes = Wishes((kernel,), arguments=(), guests=1, locked=False, silence=None)
-    plan = preparation.prepare(root, wishes, record, say=lambda _: None)
-    guest = plan.guests[0]
+    # not beside the matrix's runs: `latest` is one of those
+    record = results.RunDirectory.create(root / "results" / "diagnose")
+    # a kernel's other command lines are those that tests ask for
+    arguments = ("suites",) if VARIANT in kernel else ()
+    wishes = Wishes((kernel,), arguments=arguments, guests=1, locked=False, silence=None)
+    for guest in preparation.prepare(root, wishes, record, say=lambda _: None).guests:
+        try:
+            yield _try_in(guest, path)
+        except (EOFError, OSError, execnet.RemoteError) as error:
+            console = record.console(guest.kernel)
+            raise HarnessError(f"{guest.kernel}: its guest gave no answer ({error}); console: {console}") from error
+
+
+def _try_in(guest: PlannedGuest, path: Path) -> tuple[bool, str]:
     relay = shlex.join([sys.executable, "-m", "harness.relay", str(guest.spec_path), str(guest.ending_path)])
     group = execnet.Group()
     try:
-        gateway = group.makegateway(f"popen//python={relay}")
-        channel = gateway.remote_exec(_IN_THE_GUEST)
+        channel = group.makegateway(f"popen//python={relay}").remote_exec(_IN_THE_GUEST)
         channel.send((path.name, path.read_bytes()))
         well, text = channel.receive()
-    except (EOFError, OSError, execnet.RemoteError) as error:
-        raise HarnessError(
-            f"{kernel}: its guest gave no answer ({error}); console: {record.console(kernel)}"
-        ) from error
     finally:
         group.terminate(timeout=10)
     return bool(well), str(text)

@@ -159,7 +159,7 @@ class _Wanted:
     variants: tuple[manifest.Variant, ...]
     #: names of guests with variants that have a selected test
     selected: frozenset[str]
-    #: names of guests that the command line names; empty: whatever is selected
+    #: what the command line names, where it names guests with variants; empty: whatever is selected
     named: frozenset[str]
     #: file -> the variants that its tests ask for
     files: Mapping[str, frozenset[str]]
@@ -181,8 +181,10 @@ class _Wanted:
             if variant.changes(kernel)
         }
         selected = selection.guests(root, tests, possible)
-        exact = frozenset(named) if any(VARIANT in name for name in named) else frozenset[str]()
-        return cls(known.variants, selected, exact, files)
+        exact = {name for name in named if VARIANT in name}
+        if exact and (others := [name for name in named if VARIANT not in name]):
+            exact |= {kernel.name for kernel in manifest.select(known, others)}
+        return cls(known.variants, selected, frozenset(exact), files)
 
     def guests(self, kernel: manifest.Kernel, image: KernelImage) -> Iterator[_Guest]:
         """Yield the guests that a kernel is booted as."""

@@ -13,7 +13,7 @@ from collections.abc import Collection, Generator
 
 import pytest
 
-from harness.features import GuestFacts
+from harness.features import VARIANT, GuestFacts
 
 #: where the plugin finds what the manifest says about this guest's kernel
 GUEST_FACTS = pytest.StashKey[GuestFacts]()
@@ -127,7 +127,8 @@ def _apply(item: pytest.Item, facts: GuestFacts) -> None:
     for mark in item.iter_markers("known_issue"):
         kernel = mark.args[0]
         _known(item, "kernel", kernel, facts.kernels)
-        if kernel == facts.kernel:
+        # what is wrong with a kernel is wrong whatever its command line
+        if kernel in {facts.kernel, facts.kernel.partition(VARIANT)[0]}:
             reason = f"{mark.kwargs['reason']} ({mark.kwargs['ref']})"
             item.add_marker(pytest.mark.xfail(reason=reason, raises=mark.kwargs["raises"], strict=True))
 

@@ -12,10 +12,10 @@ import pytest
 from pyroute2 import IPRoute
 
 from harness.diagnose import Cause, Diagnosis
+from harness.features import GuestFacts
 from harness.guest import steps, trying
-from harness.guest.features import PROBES
 from harness.guest.instructions import MAX_INSNS, copy, leave
-from harness.guest.marks import requires
+from harness.guest.marks import GUEST_FACTS, requires
 from harness.guest.mounts import without
 from harness.guest.netns import namespace
 from harness.guest.privilege import NOBODY, Cap, run_as
@@ -38,6 +38,12 @@ def programs() -> Iterator[dict[str, steps.Program]]:
     """Load programs that do nothing, with every capability."""
     with steps.loaded(steps.object_path("fixtures/attach")) as found:
         yield found.programs
+
+
+@pytest.fixture
+def facts(request: pytest.FixtureRequest) -> GuestFacts:
+    """Return what the manifest says about this guest's kernel."""
+    return request.config.stash[GUEST_FACTS]
 
 
 # -- insufficient permission
@@ -152,9 +158,9 @@ def test_a_map_type_that_no_kernel_has() -> None:
     _says(found, Cause.NOT_SUPPORTED, "another map type")
 
 
-def test_a_program_type_that_this_kernel_has_not() -> None:
-    """A netfilter program, where the kernel does not know it; where it does, the object attaches or says where not."""
-    if PROBES["netfilter"]():
+def test_a_program_type_that_this_kernel_has_not(facts: GuestFacts) -> None:
+    """A netfilter program, where the kernel does not know it; where it does, it loads."""
+    if "netfilter" in facts.features:
         load("fixtures/probes", "probe_netfilter")
     else:
         found = diagnosed(lambda: load("fixtures/probes", "probe_netfilter"))
@@ -268,11 +274,11 @@ def test_the_object_has_no_btf(tmp_path: Path) -> None:
     _says(found.diagnosis, Cause.NO_BTF, "the object has no BTF")
 
 
-def test_an_lsm_program_is_heard_only_when_bpf_is_active() -> None:
+def test_an_lsm_program_is_heard_only_when_bpf_is_active(facts: GuestFacts) -> None:
     """It attaches in both cases."""
     tried = {each.program: each for each in trying.attempts(steps.object_path("fixtures/hooks"))}
     found = tried["hook_lsm"].diagnosis
-    if PROBES["lsm_active"]():
+    if "lsm_active" in facts.features:
         assert found is None
     else:
         assert found is not None
@@ -280,7 +286,7 @@ def test_an_lsm_program_is_heard_only_when_bpf_is_active() -> None:
     assert tried["hook_fentry"].outcome == "attached"
 
 
-def test_memory_is_charged_to_the_limit() -> None:
+def test_memory_is_charged_to_the_limit(facts: GuestFacts) -> None:
     """Where the kernel still does: EPERM with every capability but the one that would raise the limit."""
 
     def step() -> None:
@@ -288,7 +294,7 @@ def test_memory_is_charged_to_the_limit() -> None:
         os.close(steps.create_map(_ARRAY))
 
     caps = {Cap.BPF, Cap.SYS_ADMIN}
-    if PROBES["memcg_accounting"]():
+    if "memcg_accounting" in facts.features:
         run_as(step, caps=caps)
     else:
         _says(run_as(lambda: diagnosed(step), caps=caps), Cause.MEMLOCK, "RLIMIT_MEMLOCK, which is 0 KiB")
