@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from harness.diagnose import Diagnosis, Situation, diagnose
+from harness.diagnose.situation import CAPABILITIES
 from harness.guest.steps import StepError
 
 _SYSCTLS = ("kernel.unprivileged_bpf_disabled", "kernel.perf_event_paranoid", "kernel.kptr_restrict")
@@ -53,7 +54,7 @@ def situation(error: StepError) -> Situation:
         uid=error.asker.uid,
         effective=error.asker.effective,
         memlock=error.asker.memlock,
-        charges_memlock=error.errno == errno.EPERM and any(name in set(_symbols()) for name in _CHARGING),
+        charges_memlock=_may_be_memlock(error) and not set(_CHARGING).isdisjoint(_symbols()),
         sysctls=dict(_sysctls()),
         mounts=_mounts(),
         config=_config(),
@@ -62,6 +63,12 @@ def situation(error: StepError) -> Situation:
         btf=Path("/sys/kernel/btf/vmlinux").exists(),
         symbols=_alike(named) if named else (),
     )
+
+
+def _may_be_memlock(error: StepError) -> bool:
+    """Say whether the limit could be the reason: EPERM under a limit for one who has what creating a map takes."""
+    privileged = any(error.asker.effective >> CAPABILITIES[name] & 1 for name in ("CAP_BPF", "CAP_SYS_ADMIN"))
+    return error.errno == errno.EPERM and error.asker.memlock is not None and privileged
 
 
 def active_lsms() -> tuple[str, ...] | None:
