@@ -12,7 +12,7 @@ import sys
 from pathlib import Path
 from typing import NoReturn
 
-from harness.errors import HarnessError, of_system
+from harness.errors import HarnessError, ManifestError, of_system
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -70,6 +70,31 @@ def _bench(arguments: argparse.Namespace) -> int:
     return 0
 
 
+def _diagnose(arguments: argparse.Namespace) -> int:
+    path: Path = arguments.object.absolute()
+    try:
+        with path.open("rb") as file:
+            magic = file.read(4)
+    except OSError as error:
+        raise ManifestError(f"{arguments.object}: {error.strerror}") from error
+    if magic != b"\x7fELF":
+        raise ManifestError(f"{arguments.object}: not an object file")
+    if arguments.kernel:
+        from harness import errand
+
+        os.chdir(ROOT)
+        answers = errand.diagnose(ROOT, arguments.kernel, path)
+    else:
+        from harness.guest import trying
+
+        answers = iter([trying.report(path)])
+    status = 0
+    for well, text in answers:
+        print(text)
+        status = status if well else 1
+    return status
+
+
 class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         """Say it in one line; 4 is the status of bad usage everywhere in this project."""
@@ -89,6 +114,10 @@ def _parser() -> argparse.ArgumentParser:
     bench.add_argument("--runs", type=int, default=5, metavar="N", help="starts of each kind (default: 5)")
     bench.add_argument("--whole", type=int, default=1, metavar="N", help="runs of everything, each way (default: 1)")
     bench.set_defaults(run=_bench)
+    diagnose = commands.add_parser("diagnose", help="load and attach an object's programs, and explain what is refused")
+    diagnose.add_argument("object", type=Path, metavar="OBJECT", help="such as build/kprobe_execve.bpf.o")
+    diagnose.add_argument("--kernel", metavar="NAME", help="in a guest of this kernel (default: on this machine)")
+    diagnose.set_defaults(run=_diagnose)
     matrix = commands.add_parser(
         "matrix", help="run the suites on the kernels (takes pytest's arguments)", add_help=False
     )

@@ -21,9 +21,10 @@ from harness import expect, images, matrix, preparation, reports, results, snaps
 from harness.cells import Cell, Outcome
 from harness.ending import End, Ending
 from harness.errors import HarnessError, of_system
+from harness.features import VARIANT
 from harness.guests import Guests, summary
 from harness.scheduler import Fresh, KernelScheduling
-from harness.workers import DESELECTED, WORKER_KEY
+from harness.workers import ARGUMENTS, DESELECTED, WORKER_KEY
 
 #: the "test" of a guest that died outside every test
 BOOT = "boot"
@@ -60,6 +61,7 @@ def start(config: pytest.Config) -> None:
             cold=config.option.cold,
             worker="always" if config.option.fresh != Fresh.KERNEL or _takes_all(config) else "again",
             with_cache=any(getattr(config.option, name, False) for name in _READING_THE_CACHE),
+            options=_narrowing(config),
         ),
         run,
         say=say,
@@ -73,6 +75,14 @@ def _takes_all(config: pytest.Config) -> bool:
     """Whether the run leaves no test out: a long one, in which saving each kernel's worker costs little."""
     chosen = config.option.keyword or config.option.markexpr or config.args_source is config.ArgsSource.ARGS
     return not chosen
+
+
+def _narrowing(config: pytest.Config) -> tuple[str, ...]:
+    """Return the options that leave out some of the tests that the paths and node ids name."""
+    option = config.option
+    given = [("-k", option.keyword), ("-m", option.markexpr)]
+    narrowing = [word for name, value in given if value for word in (name, value)]
+    return (*narrowing, *(["--lf"] if option.lf else []))
 
 
 def _xspec(guest: preparation.PlannedGuest) -> str:
@@ -143,6 +153,7 @@ class MatrixPlugin:
             "all_features": sorted(self._plan.all_features),
             "kernels": {name: sorted(features) for name, features in self._plan.all_kernels.items()},
             "gone": self._gone.get(kernel, ""),
+            ARGUMENTS: list(self._guests[kernel].arguments),
         }
         # nothing that differs from run to run: a worker that was told the same before may have been saved
         node.workerinput.update(workerid="guest", workercount=1, testrunuid="matrix", mainargv=["pytest"])
@@ -278,19 +289,23 @@ class MatrixPlugin:
             session.exitstatus = HarnessError.exit_status
 
     def _expected(self) -> set[tuple[str, str]]:
-        """Every kernel runs what any kernel collected, unless the command line names kernels in node ids."""
+        """Every kernel runs what any of its variant collected, unless node ids of the command line name kernels."""
         own = {
             kernel: {expect.split_nodeid(nodeid, kernel) for nodeid in self._scheduling.collected(kernel)}
             for kernel in self._guests
         }
         named = any(expect.kernel_of_argument(argument, self._plan.all_kernels) for argument in self._config.args)
-        union = set().union(*own.values())
+        union: dict[str, set[str]] = {}
+        for kernel, tests in own.items():
+            union.setdefault(kernel.partition(VARIANT)[2], set()).update(tests)
         left_out = {
             kernel: {expect.split_nodeid(nodeid, kernel) for nodeid in nodeids}
             for kernel, nodeids in self._deselected.items()
         }
         return {
-            (kernel, test) for kernel in self._guests for test in (own[kernel] if named else union - left_out[kernel])
+            (kernel, test)
+            for kernel in self._guests
+            for test in (own[kernel] if named else union[kernel.partition(VARIANT)[2]] - left_out[kernel])
         }
 
     def pytest_terminal_summary(self, terminalreporter: TerminalReporter) -> None:

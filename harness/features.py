@@ -11,6 +11,9 @@ from dataclasses import dataclass, fields
 
 from harness.errors import ManifestError
 
+#: between a kernel's name and the variant of its command line, in a guest's name: ``6.1+lockdown_integrity``
+VARIANT = "+"
+
 
 @dataclass(frozen=True, slots=True)
 class Feature:
@@ -30,14 +33,24 @@ class Feature:
 class GuestFacts:
     """What the manifest says about the kernel a guest runs, and the names it knows at all."""
 
-    #: this guest's kernel, by its name in kernels.toml
+    #: this guest's kernel, by its name in kernels.toml, with the variant of its command line if it has one
     kernel: str
     #: the features kernels.toml lists for it
     features: frozenset[str]
     #: every feature in features.toml
     all_features: frozenset[str]
-    #: every kernel in kernels.toml and its features
+    #: every kernel in kernels.toml, with each variant and without, and its features
     kernels: Mapping[str, frozenset[str]]
+
+    @property
+    def variant(self) -> str:
+        """The variant of the kernel's command line, empty for its own."""
+        return self.kernel.partition(VARIANT)[2]
+
+    @property
+    def variants(self) -> frozenset[str]:
+        """Every variant in variants.toml."""
+        return frozenset(kernel.partition(VARIANT)[2] for kernel in self.kernels) - {""}
 
 
 def parse_features(text: str, *, source: str) -> tuple[Feature, ...]:

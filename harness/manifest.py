@@ -13,7 +13,7 @@ from typing import Annotated, Any, Literal, TypeVar
 import msgspec
 
 from harness.errors import ManifestError
-from harness.features import Feature, parse_features
+from harness.features import VARIANT, Feature, parse_features
 
 #: tiers by name; ``full`` is both
 _GROUPS = ("core", "full")
@@ -38,6 +38,32 @@ class Kernel(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     modules: str = ""
     #: the table's name; not a key of its own
     name: str = ""
+
+
+class Variant(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """One kernel command line of variants.toml."""
+
+    #: one line: what is different then
+    meaning: str
+    #: added to the kernel's command line
+    append: Annotated[tuple[str, ...], msgspec.Meta(min_length=1)]
+    #: features that a kernel has then, and features that it has not
+    adds: tuple[str, ...] = ()
+    removes: tuple[str, ...] = ()
+    #: the table's name; not a key of its own
+    name: str = ""
+
+    def of(self, kernel: Kernel) -> str:
+        """Return the name of that kernel's guest with this command line."""
+        return f"{kernel.name}{VARIANT}{self.name}"
+
+    def features(self, kernel: Kernel) -> frozenset[str]:
+        """Return what that kernel has with this command line."""
+        return (frozenset(kernel.features) | set(self.adds)) - set(self.removes)
+
+    def changes(self, kernel: Kernel) -> bool:
+        """Say whether that kernel differs with it; one that has already what the variant adds does not."""
+        return not self.adds or self.features(kernel) != frozenset(kernel.features)
 
 
 class Root(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -66,6 +92,15 @@ class Manifest(msgspec.Struct, frozen=True):
     kernels: tuple[Kernel, ...]
     features: tuple[Feature, ...]
     root: Root
+    variants: tuple[Variant, ...] = ()
+
+    @property
+    def guests(self) -> dict[str, frozenset[str]]:
+        """Every guest there can be, kernels and their variants, and its features."""
+        plain = {kernel.name: frozenset(kernel.features) for kernel in self.kernels}
+        return plain | {
+            variant.of(kernel): variant.features(kernel) for kernel in self.kernels for variant in self.variants
+        }
 
 
 _T = TypeVar("_T")
@@ -74,11 +109,14 @@ _T = TypeVar("_T")
 def load(folder: Path) -> Manifest:
     """Read kernels.toml, features.toml and rootfs.toml of ``folder``."""
     features = parse_features(_text(folder / "features.toml"), source="features.toml")
+    variants = folder / "variants.toml"
+    names = {feature.name for feature in features}
     return Manifest(
         folder=folder,
-        kernels=parse_kernels(_text(folder / "kernels.toml"), {feature.name for feature in features}),
+        kernels=parse_kernels(_text(folder / "kernels.toml"), names),
         features=features,
         root=_convert(_toml(_text(folder / "rootfs.toml"), "rootfs.toml"), Root, "rootfs.toml"),
+        variants=parse_variants(_text(variants), names) if variants.exists() else (),
     )
 
 
@@ -98,13 +136,31 @@ def parse_kernels(text: str, features: Iterable[str]) -> tuple[Kernel, ...]:
         for key in needed:
             if not getattr(kernel, key):
                 raise ManifestError(f"{where}: provider {kernel.provider} needs {key}")
-        if name in _GROUPS or "/" in name or name.strip() != name or not name:
+        if name in _GROUPS or "/" in name or VARIANT in name or name.strip() != name or not name:
             raise ManifestError(f"{where}: not a name for a kernel")
         for feature in kernel.features:
             if feature not in known:
                 raise ManifestError(f"{where}: unknown feature {feature!r} (known: {', '.join(sorted(known))})")
         kernels.append(kernel)
     return tuple(kernels)
+
+
+def parse_variants(text: str, features: Iterable[str]) -> tuple[Variant, ...]:
+    """Read the text of variants.toml; ``features`` are the names a variant may add or remove."""
+    known = set(features)
+    variants = []
+    for name, table in _toml(text, "variants.toml").items():
+        where = f"variants.toml: {name}"
+        if not isinstance(table, dict) or "name" in table:
+            raise ManifestError(f"{where}: must be a table without a name of its own")
+        variant = _convert({**table, "name": name}, Variant, where)
+        if not name.isidentifier():
+            raise ManifestError(f"{where}: not a name for a variant (letters, digits and _)")
+        for feature in (*variant.adds, *variant.removes):
+            if feature not in known:
+                raise ManifestError(f"{where}: unknown feature {feature!r} (known: {', '.join(sorted(known))})")
+        variants.append(variant)
+    return tuple(variants)
 
 
 def select(manifest: Manifest, names: Iterable[str]) -> tuple[Kernel, ...]:

@@ -15,6 +15,9 @@ from pathlib import Path
 
 from harness.errors import BuildError, ToolMissing
 
+#: fixtures that are compiled for the other byte order
+BIG_ENDIAN = frozenset({"big_endian.bpf.c"})
+
 ROOT = Path(__file__).resolve().parent.parent
 
 #: -g makes BTF, without which libbpf refuses an object; -mcpu=v2 is what 5.10 verifies as well as later kernels do
@@ -51,7 +54,12 @@ def _build(source: Path, target: Path, headers: list[Path]) -> None:
         made = Path(name) / target.name
         include = [f"-I{source.parent}", f"-I{source.parents[1] / 'bpf'}"]
         system = [f"-idirafter{folder}" for folder in _system_headers()]
-        _run(["clang", *FLAGS, *include, *system, "-c", str(source), "-o", str(made)], f"{source.name}: clang failed")
+        # of two -target the last one counts
+        order = ["-target", "bpfeb"] if source.name in BIG_ENDIAN else []
+        _run(
+            ["clang", *FLAGS, *order, *include, *system, "-c", str(source), "-o", str(made)],
+            f"{source.name}: clang failed",
+        )
         # DWARF goes, BTF stays
         _run(["llvm-strip", "--strip-debug", str(made)], f"{source.name}: llvm-strip failed")
         made.replace(target)

@@ -12,7 +12,7 @@ import pytest
 
 from harness.errors import HarnessError, of_system
 from harness.features import GuestFacts
-from harness.workers import WORKER_KEY
+from harness.workers import ARGUMENTS, WORKER_KEY
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -116,4 +116,4 @@ def _configure_worker(config: pytest.Config, told: dict[str, Any]) -> None:
         all_features=frozenset(told["all_features"]),
         kernels={name: frozenset(features) for name, features in told["kernels"].items()},
     )
-    plugin.register(config, facts)
+    plugin.register(config, facts, tuple(told[ARGUMENTS]))

@@ -5,14 +5,15 @@ from __future__ import annotations
 import os
 import sys
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
-from harness import accelerator, images, manifest, objects, slots, snapshots, wire
+from harness import accelerator, images, manifest, objects, selection, slots, snapshots, wire
 from harness.errors import ImageError, ManifestError
 from harness.expect import kernel_of_argument
+from harness.features import VARIANT
 from harness.images import KernelImage, RootImage
 from harness.results import KernelFacts, RunDirectory, RunFacts
 from harness.vm import Accelerator, GuestSpec
@@ -40,12 +41,15 @@ class Wishes:
     #: as in `GuestSpec`
     worker: Literal["never", "again", "always"] = "never"
     with_cache: bool = False
+    #: pytest's options that narrow the choice of tests: ``-k``, ``-m``, ``--lf``
+    options: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class PlannedGuest:
-    """One kernel that will be booted."""
+    """One kernel that will be booted, with its own command line or with a variant of it."""
 
+    #: such as ``6.1`` or ``6.1+lockdown_integrity``
     kernel: str
     release: str
     features: frozenset[str]
@@ -53,6 +57,8 @@ class PlannedGuest:
     spec_path: Path
     #: where the relay says how the guest ended
     ending_path: Path
+    #: what it collects instead of what the command line says: the files with tests for its variant; empty: no other
+    arguments: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,14 +86,19 @@ def prepare(root: Path, wishes: Wishes, run: RunDirectory, *, say: Callable[[str
         raise ManifestError(f"--guests {wishes.guests}: at least one guest is needed")
     _check_paths(root, wishes.arguments)
     known = manifest.load(wishes.manifest or root / "vmimages")
-    chosen = manifest.select(known, _kernel_names(wishes, [kernel.name for kernel in known.kernels]))
+    named = _kernel_names(wishes, list(known.guests))
+    chosen = manifest.select(known, [name.partition(VARIANT)[0] for name in named])
+    wanted = _Wanted.of(root, known, wishes, named)
     objects.build_all()
     root_image = images.root_image(known, root)
     found, missing = _kernel_images(known, chosen, locked=wishes.locked, say=say)
     if not found:
         raise ImageError("; ".join(f"{name}: {why}" for name, why in missing.items()))
     folder = Path(tempfile.mkdtemp(prefix="guests-", dir=run.path))
-    specs = [_spec(kernel.name, image, root_image, root=root, run=run, wishes=wishes) for kernel, image in found]
+    planned = [each for kernel, image in found for each in wanted.guests(kernel, image)]
+    if not planned:
+        raise ManifestError(f"{' '.join(named)}: no selected test asks for it, or the kernel is so anyway")
+    specs = [_spec(each, root_image, root=root, run=run, wishes=wishes) for each in planned]
     choice = accelerator.choose(replace(specs[0], slots=slots.make(folder, 1)), images.cache_dir())
     count = wishes.guests or slots.guests_at_once(
         cores=os.cpu_count() or 1,
@@ -99,7 +110,7 @@ def prepare(root: Path, wishes: Wishes, run: RunDirectory, *, say: Callable[[str
     held = slots.make(folder, count)
     machine = accelerator.machine(choice.accelerator)
     guests = []
-    for (kernel, image), spec in zip(found, specs, strict=True):
+    for each, spec in zip(planned, specs, strict=True):
         spec = replace(  # noqa: PLW2901 - the same spec, completed
             spec,
             accelerator=choice.accelerator,
@@ -109,32 +120,81 @@ def prepare(root: Path, wishes: Wishes, run: RunDirectory, *, say: Callable[[str
         if not wishes.cold:
             saved = (images.cache_dir() / "snapshots", snapshots.key(spec, machine))
             spec = replace(spec, snapshot=saved, worker=wishes.worker)  # noqa: PLW2901
-        path = folder / f"{kernel.name}.json"
+        path = folder / f"{each.name}.json"
         wire.write(path, spec)
-        guests.append(
-            PlannedGuest(
-                kernel.name,
-                image.release,
-                frozenset(kernel.features),
-                path,
-                folder / f"{kernel.name}.ending.json",
-            )
-        )
+        ending = folder / f"{each.name}.ending.json"
+        guests.append(PlannedGuest(each.name, each.image.release, each.features, path, ending, each.arguments))
     return Plan(
         guests=tuple(guests),
         folder=folder,
         missing=missing,
         all_features=frozenset(feature.name for feature in known.features),
-        all_kernels={kernel.name: frozenset(kernel.features) for kernel in known.kernels},
+        all_kernels=known.guests,
         facts=RunFacts(
             accelerator=choice.why,
             guests=count,
             kernels=tuple(
-                KernelFacts(kernel.name, image.release, image.version, image.notes) for kernel, image in found
+                KernelFacts(each.name, each.image.release, each.image.version, each.image.notes) for each in planned
             ),
         ),
         notes=tuple(note for _, image in found for note in image.notes),
     )
+
+
+@dataclass(frozen=True, slots=True)
+class _Guest:
+    """A kernel's image and the command line that it is booted with."""
+
+    name: str
+    image: KernelImage
+    features: frozenset[str]
+    append: tuple[str, ...] = ()
+    arguments: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class _Wanted:
+    """Which guests of a kernel the run needs: its own, and one for each variant that a selected test asks for."""
+
+    variants: tuple[manifest.Variant, ...]
+    #: names of guests with variants that have a selected test
+    selected: frozenset[str]
+    #: what the command line names, where it names guests with variants; empty: whatever is selected
+    named: frozenset[str]
+    #: file -> the variants that its tests ask for
+    files: Mapping[str, frozenset[str]]
+
+    @classmethod
+    def of(cls, root: Path, known: manifest.Manifest, wishes: Wishes, named: Sequence[str]) -> _Wanted:
+        """Find it out; raises ManifestError for a name that is not known, and for a variant that no test asks for."""
+        for name in named:
+            if VARIANT in name and name not in known.guests:
+                names = ", ".join(variant.name for variant in known.variants)
+                raise ManifestError(f"unknown kernel {name!r} (a kernel's name, +, and one of: {names or 'none'})")
+        tests = selection.Selection(wishes.arguments, wishes.options)
+        files = selection.declared(root, tests)
+        selection.check(root, files, [variant.name for variant in known.variants])
+        possible = {
+            variant.of(kernel): variant.name
+            for kernel in manifest.select(known, [name.partition(VARIANT)[0] for name in named])
+            for variant in known.variants
+            if variant.changes(kernel)
+        }
+        selected = selection.guests(root, tests, possible)
+        exact = {name for name in named if VARIANT in name}
+        if exact and (others := [name for name in named if VARIANT not in name]):
+            exact |= {kernel.name for kernel in manifest.select(known, others)}
+        return cls(known.variants, selected, frozenset(exact), files)
+
+    def guests(self, kernel: manifest.Kernel, image: KernelImage) -> Iterator[_Guest]:
+        """Yield the guests that a kernel is booted as."""
+        if not self.named or kernel.name in self.named:
+            yield _Guest(kernel.name, image, frozenset(kernel.features))
+        for variant in self.variants:
+            name = variant.of(kernel)
+            if name in self.selected and (not self.named or self.named & {name, kernel.name}):
+                files = tuple(file for file, variants in self.files.items() if variant.name in variants)
+                yield _Guest(name, image, variant.features(kernel), variant.append, files)
 
 
 def _check_paths(root: Path, arguments: Sequence[str]) -> None:
@@ -171,16 +231,15 @@ def _kernel_images(
     return found, missing
 
 
-def _spec(
-    name: str, image: KernelImage, root_image: RootImage, *, root: Path, run: RunDirectory, wishes: Wishes
-) -> GuestSpec:
+def _spec(guest: _Guest, root_image: RootImage, *, root: Path, run: RunDirectory, wishes: Wishes) -> GuestSpec:
     return GuestSpec(
-        kernel=name,
-        vmlinuz=image.vmlinuz,
-        modules=image.modules,
+        kernel=guest.name,
+        vmlinuz=guest.image.vmlinuz,
+        modules=guest.image.modules,
+        append=guest.append,
         root=root_image.path,
         accelerator=Accelerator.TCG,
-        console=run.console(name),
+        console=run.console(guest.name),
         project=root,
         slots=(),
         boot_timeout=0,

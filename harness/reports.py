@@ -12,6 +12,7 @@ from _pytest._io import TerminalWriter
 from harness import console, expect
 from harness.cells import Outcome
 from harness.ending import End, Ending
+from harness.workers import DIAGNOSIS
 
 #: how much of a console goes into a cell
 _CONSOLE_LINES = 60
@@ -39,6 +40,8 @@ def phase_of(report: pytest.TestReport) -> expect.Phase:
     log = [content for title, content in report.sections if "kernel log" in title]
     if report.failed and log:
         text = "\n".join([text, "kernel log:", *log])
+    if why := [content for title, content in report.sections if title == DIAGNOSIS]:
+        text = "\n".join([text, "diagnosis:", *why])
     return expect.Phase(
         when=report.when,
         result=report.outcome,

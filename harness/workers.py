@@ -5,5 +5,11 @@ from __future__ import annotations
 #: the key of a worker's input (and the title of a report's section) under which a kernel is named
 WORKER_KEY = "harness"
 
+#: in a worker's input: the paths that a guest collects instead of the command line's; empty: those
+ARGUMENTS = "arguments"
+
 #: the key of a worker's output with the node ids that -k or -m left out there
 DESELECTED = "deselected"
+
+#: the title of a report's section that says why a step was refused, and what to do about it
+DIAGNOSIS = "diagnosis"

@@ -188,3 +188,34 @@ def test_refused_and_then_wrong(refused):
             "expected load refused with EBUSY, found attach refused with EBUSY: *",
         ]
     )
+
+
+_VARIANTS = """
+@boots_with("quiet")
+def test_quiet(): pass
+
+@boots_with("quiet", "loud")
+def test_both(): pass
+
+def test_plain(): pass
+"""
+
+
+@pytest.mark.parametrize(
+    ("kernel", "run"),
+    [("5.10", {"test_plain"}), ("5.10+quiet", {"test_quiet", "test_both"}), ("5.10+loud", {"test_both"})],
+)
+def test_a_guest_runs_the_tests_of_its_own_command_line(pytester: pytest.Pytester, kernel: str, run: set[str]) -> None:
+    facts = _FACTS.replace('kernel="5.10"', f'kernel="{kernel}"')
+    pytester.makeconftest(facts.replace("kernels={", 'kernels={"5.10+quiet": frozenset(), "5.10+loud": frozenset(), '))
+    pytester.makepyfile("from harness.guest.marks import boots_with\n" + _VARIANTS)
+    result = pytester.runpytest_inprocess("-p", "harness.guest.marks", "-s", "--strict-markers")
+    result.assert_outcomes(passed=len(run), deselected=3 - len(run))
+    for test in run:
+        result.stdout.fnmatch_lines([f"*SEEN {test} passed*"])
+
+
+def test_an_unknown_variant_stops_the_run(pytester: pytest.Pytester) -> None:
+    result = _run(pytester, "from harness.guest.marks import boots_with\n" + _VARIANTS)
+    assert result.ret == pytest.ExitCode.USAGE_ERROR
+    result.stderr.fnmatch_lines(["*test_quiet: unknown variant 'quiet' (manifest has: )"])

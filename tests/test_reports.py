@@ -44,6 +44,12 @@ def test_a_failure_begins_with_what_went_wrong(pytester: pytest.Pytester) -> Non
     assert "[gw0]" not in phase.text
 
 
+def test_a_refusal_that_fails_a_test_is_explained(pytester: pytest.Pytester) -> None:
+    (report,) = failing(pytester, "def test_x():\n    assert False\n")
+    report.sections.append(("diagnosis", "cause: x\nremedy: y"))
+    assert reports.phase_of(report).text.endswith("diagnosis:\ncause: x\nremedy: y")
+
+
 def test_a_skip_says_its_reason_alone(pytester: pytest.Pytester) -> None:
     (report,) = failing(pytester, "import pytest\ndef test_x():\n    pytest.skip('feature x')\n")
     assert reports.phase_of(report).text == "feature x"

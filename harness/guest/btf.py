@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import ctypes
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
@@ -65,12 +66,37 @@ class Btf:
         self._lib.btf__type_by_id.restype = ctypes.c_void_p
         self._lib.btf__name_by_offset.restype = ctypes.c_char_p
 
+    @classmethod
+    @contextmanager
+    def of_kernel(cls) -> Iterator[Btf]:
+        """Give the running kernel's BTF; raises OSError when it has none."""
+        lib = libbpf()
+        lib.btf__load_vmlinux_btf.restype = ctypes.c_void_p
+        lib.btf__free.argtypes = [ctypes.c_void_p]
+        pointer = lib.btf__load_vmlinux_btf()
+        if not pointer:
+            raise OSError(ctypes.get_errno(), "the kernel's BTF")
+        try:
+            yield cls(pointer)
+        finally:
+            lib.btf__free(pointer)
+
+    def names(self, struct: str) -> tuple[str, ...]:
+        """Return the names of a struct's members, whatever their types; raises KeyError as `members` does."""
+        found, _, data = self._type(self._find(struct))
+        addresses = range(data, data + (found.info & 0xFFFF) * ctypes.sizeof(_Member), ctypes.sizeof(_Member))
+        offsets = [_Member.from_address(address).name for address in addresses]
+        return tuple(self._lib.btf__name_by_offset(self._pointer, offset).decode() for offset in offsets)
+
     def members(self, struct: str) -> tuple[int, tuple[Member, ...]]:
         """Return a struct's size in bytes and its members; raises KeyError when the object has no such struct."""
-        number = self._lib.btf__find_by_name_kind(self._pointer, struct.encode(), _STRUCT)
+        return self._struct(self._find(struct))
+
+    def _find(self, struct: str) -> int:
+        number = int(self._lib.btf__find_by_name_kind(self._pointer, struct.encode(), _STRUCT))
         if number < 0:
-            raise KeyError(f"the object's BTF has no struct {struct}")
-        return self._struct(number)
+            raise KeyError(f"the BTF has no struct {struct}")
+        return number
 
     def _type(self, number: int) -> tuple[_Type, int, int]:
         """Return a type, its kind and where its own data begins; typedefs and qualifiers are looked through."""

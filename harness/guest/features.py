@@ -16,8 +16,10 @@ import socket
 from collections.abc import Callable, Collection
 from pathlib import Path
 
-from harness.guest import steps
+from harness.guest import instructions, steps
+from harness.guest.btf import Btf
 from harness.guest.privilege import NOBODY, Cap, ChildError, run_as, with_only, without_capabilities
+from harness.guest.verifier import verified
 
 #: the loopback interface of the current network namespace
 _LO = "lo"
@@ -209,6 +211,46 @@ def _ia32_emulation() -> bool:
     return True
 
 
+def _uninit_stack_read() -> bool:
+    """Before, check_stack_read_fixed_off() answers EACCES, whatever the capabilities."""
+
+    def step() -> None:
+        with verified("socket_filter", instructions.load("b", 0, 10, -1) + instructions.leave()):
+            pass
+
+    return _does(step, unsupported={errno.EACCES})
+
+
+def _lookup_never_null() -> bool:
+    """Before, check_mem_access() answers EACCES for the value that may be NULL."""
+    fd = steps.create_map(_ARRAY)
+    code = [
+        instructions.store("w", 10, -4, 0),
+        *(instructions.load_map(1, fd), instructions.copy(2, 10), instructions.add(2, -4)),
+        *(instructions.call(1), instructions.load("w", 0, 0), instructions.leave()),  # 1: bpf_map_lookup_elem()
+    ]
+
+    def step() -> None:
+        with verified("socket_filter", b"".join(code)):
+            pass
+
+    try:
+        return _does(step, unsupported={errno.EACCES})
+    finally:
+        os.close(fd)
+
+
+def _task_state_renamed() -> bool:
+    """Ask the kernel's own BTF."""
+    with Btf.of_kernel() as kernel:
+        return "__state" in kernel.names("task_struct")
+
+
+def _bloom_filter() -> bool:
+    """As for the ring buffer; a bloom filter has no keys."""
+    return _does(lambda: _create(steps.MapSpec("bloom_filter", key=0, value=4, entries=1)), unsupported={errno.EINVAL})
+
+
 PROBES: dict[str, Callable[[], bool]] = {
     "ringbuf": _ringbuf,
     "cap_bpf": _cap_bpf,
@@ -227,5 +269,9 @@ PROBES: dict[str, Callable[[], bool]] = {
     "bpf_token": _bpf_token,
     "lsm_active": _lsm_active,
     "ia32_emulation": _ia32_emulation,
+    "uninit_stack_read": _uninit_stack_read,
+    "lookup_never_null": _lookup_never_null,
+    "task_state_renamed": _task_state_renamed,
+    "bloom_filter": _bloom_filter,
 }
 """Every feature of features.toml and how the running kernel shows that it has it."""

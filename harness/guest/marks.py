@@ -1,8 +1,8 @@
 """Marks that say where a test runs and where it must be refused, and the pytest plugin behind them.
 
-`requires` skips by manifest data at collection; `refused_without` demands one exact refusal;
-`known_issue` is a strict xfail on one named kernel. Whoever runs the tests puts a `GuestFacts` in
-``config.stash[GUEST_FACTS]`` before collection.
+`requires` skips by manifest data at collection; `refused_without` demands one exact refusal; `known_issue` is a
+strict xfail on one named kernel; `boots_with` asks for another kernel command line. Whoever runs the tests puts a
+`GuestFacts` in ``config.stash[GUEST_FACTS]`` before collection.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from collections.abc import Collection, Generator
 
 import pytest
 
-from harness.features import GuestFacts
+from harness.features import VARIANT, GuestFacts
 
 #: where the plugin finds what the manifest says about this guest's kernel
 GUEST_FACTS = pytest.StashKey[GuestFacts]()
@@ -31,6 +31,7 @@ _MARKS = {
     "requires": "requires(*features): skip where the manifest does not list these features",
     "refused_without": "refused_without(feature, errno): where the feature is missing, the test must raise"
     " an OSError with exactly this errno",
+    "boots_with": "boots_with(*variants): run only in guests whose kernel command line is one of these variants",
     "known_issue": "known_issue(kernel, reason, ref, raises): strict xfail on this one kernel",
 }
 
@@ -43,6 +44,11 @@ def requires(*features: str) -> pytest.MarkDecorator:
 def refused_without(feature: str, errno: int) -> pytest.MarkDecorator:
     """On kernels without the feature the test must end with an OSError of exactly this errno."""
     return pytest.mark.refused_without(feature, errno)
+
+
+def boots_with(*variants: str) -> pytest.MarkDecorator:
+    """Run the test only in guests whose kernel command line is one of these variants of variants.toml."""
+    return pytest.mark.boots_with(*variants)
 
 
 def known_issue(kernel: str, *, reason: str, ref: str, raises: type[BaseException]) -> pytest.MarkDecorator:
@@ -66,12 +72,18 @@ def pytest_make_parametrize_id(val: object, argname: str) -> str | None:
 
 def pytest_configure(config: pytest.Config) -> None:
     """Register the marks, so that a misspelt one is an error."""
+    register(config)
+
+
+def register(config: pytest.Config) -> None:
+    """Make the marks known to a pytest that need not obey them."""
     for line in _MARKS.values():
         config.addinivalue_line("markers", line)
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Turn the marks into skips, xfails and expected refusals for this guest's kernel."""
+    """Leave out other variants' tests; turn the marks into skips, xfails and expected refusals for this kernel."""
+    _leave_out_other_variants(config, items)
     for item in items:
         if not any(item.get_closest_marker(name) for name in _MARKS):
             continue
@@ -79,6 +91,22 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         if facts is None:
             raise pytest.UsageError(f"{item.nodeid}: has marks about kernels, but this run knows no kernel")
         _apply(item, facts)
+
+
+def _leave_out_other_variants(config: pytest.Config, items: list[pytest.Item]) -> None:
+    facts = config.stash.get(GUEST_FACTS, None)
+    there = [item for item in items if (facts.variant if facts else "") not in (_variants(item, facts) or {""})]
+    if there:
+        config.hook.pytest_deselected(items=there)
+        items[:] = [item for item in items if item not in set(there)]
+
+
+def _variants(item: pytest.Item, facts: GuestFacts | None) -> set[str]:
+    """Return the variants that a test asks for; one that the manifest has not is a UsageError."""
+    wanted = {name for mark in item.iter_markers("boots_with") for name in mark.args}
+    for name in wanted if facts else ():
+        _known(item, "variant", name, facts.variants if facts else ())
+    return wanted
 
 
 def _apply(item: pytest.Item, facts: GuestFacts) -> None:
@@ -99,7 +127,8 @@ def _apply(item: pytest.Item, facts: GuestFacts) -> None:
     for mark in item.iter_markers("known_issue"):
         kernel = mark.args[0]
         _known(item, "kernel", kernel, facts.kernels)
-        if kernel == facts.kernel:
+        # what is wrong with a kernel is wrong whatever its command line
+        if kernel in {facts.kernel, facts.kernel.partition(VARIANT)[0]}:
             reason = f"{mark.kwargs['reason']} ({mark.kwargs['ref']})"
             item.add_marker(pytest.mark.xfail(reason=reason, raises=mark.kwargs["raises"], strict=True))
 

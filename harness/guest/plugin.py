@@ -14,7 +14,7 @@ import pytest
 from harness.expect import kernel_of_argument
 from harness.features import GuestFacts
 from harness.guest.marks import GUEST_FACTS
-from harness.workers import DESELECTED, WORKER_KEY
+from harness.workers import DESELECTED, DIAGNOSIS, WORKER_KEY
 
 _SECTION = "kernel log"
 #: where the console shows which test a line belongs to (harness.console reads it back)
@@ -56,8 +56,9 @@ class KernelLog:
 class GuestPlugin:
     """Hooks of one guest."""
 
-    def __init__(self, facts: GuestFacts) -> None:
+    def __init__(self, facts: GuestFacts, arguments: tuple[str, ...] = ()) -> None:
         self._facts = facts
+        self._arguments = arguments
         self._log = KernelLog()
         self._seeded = False
 
@@ -69,7 +70,11 @@ class GuestPlugin:
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_collection(self, session: pytest.Session) -> None:
-        """Leave out the node ids that name another kernel."""
+        """Collect no more than this guest is for; leave out the node ids that name another kernel."""
+        if self._arguments:
+            given = [each for each in session.config.args if each.partition("::")[0] in self._arguments]
+            whole = [each for each in self._arguments if not any(each == other.partition("::")[0] for other in given)]
+            session.config.args[:] = [*given, *whole]
         session.config.args[:] = [
             argument
             for argument in session.config.args
@@ -110,6 +115,16 @@ class GuestPlugin:
             self._attach(item, "call")
 
     @pytest.hookimpl(wrapper=True)
+    def pytest_runtest_makereport(self, call: pytest.CallInfo[None]) -> Generator[None, Any, Any]:
+        """Say of a step that was refused and fails a test why it was."""
+        report: pytest.TestReport = yield
+        if report.failed and call.excinfo is not None:
+            from harness.guest import machine
+
+            report.sections += [(DIAGNOSIS, str(each)) for each in machine.explanations(call.excinfo.value)]
+        return report
+
+    @pytest.hookimpl(wrapper=True)
     def pytest_runtest_teardown(self, item: pytest.Item) -> Generator[None, Any, Any]:
         """Let a test fail during which the kernel warned, whatever the test itself found."""
         result = yield
@@ -137,11 +152,14 @@ class GonePlugin:
         session.config.args[:] = []
 
 
-def register(config: pytest.Config, facts: GuestFacts) -> None:
-    """Make this pytest the worker of a guest."""
+def register(config: pytest.Config, facts: GuestFacts, arguments: tuple[str, ...] = ()) -> None:
+    """Make this pytest the worker of a guest.
+
+    ``arguments``: the files that have tests for it, empty when that is up to the command line.
+    """
     from harness.guest import fixtures, marks
 
     config.stash[GUEST_FACTS] = facts
     config.pluginmanager.register(marks, "harness-marks")
     config.pluginmanager.register(fixtures, "harness-fixtures")
-    config.pluginmanager.register(GuestPlugin(facts), "harness-guest")
+    config.pluginmanager.register(GuestPlugin(facts, arguments), "harness-guest")

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Generator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Literal
 
 import pytest
@@ -25,6 +26,15 @@ Stage = Literal[
 ]
 
 
+@dataclass(slots=True)
+class Found:
+    """What a refusal said beside its errno, once it has come."""
+
+    #: libbpf's lines and the verifier's log, where the step has one
+    log: str = ""
+    error: OSError | None = None
+
+
 class Refused:
     """Callable as a context manager around the one step that must be refused."""
 
@@ -32,19 +42,21 @@ class Refused:
         self._item = item
 
     @contextmanager
-    def __call__(self, errno: int, *, stage: Stage) -> Generator[None]:
+    def __call__(self, errno: int, *, stage: Stage) -> Generator[Found]:
         """Demand an OSError of exactly this errno, whose `stage`, when it names one, is this stage.
 
         Any other exception goes through; no exception fails the test.
         """
         wanted = f"{stage} refused with {errno_name(errno)}"
+        found = Found()
         try:
-            yield
+            yield found
         except OSError as error:
             found_stage = getattr(error, "stage", stage)
+            found.log, found.error = getattr(error, "log", ""), error
             if (error.errno, found_stage) != (errno, stage):
-                found = f"{found_stage} refused with {errno_name(error.errno)}"
-                raise pytest.fail.Exception(f"expected {wanted}, found {found}: {error}", pytrace=False) from error
+                other = f"{found_stage} refused with {errno_name(error.errno)}"
+                raise pytest.fail.Exception(f"expected {wanted}, found {other}: {error}", pytrace=False) from error
         else:
             pytest.fail(f"expected {wanted}, but it succeeded")
         if REFUSED_PROPERTY not in self._item.user_properties:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from harness.guest.btf import Btf, Layout
-from harness.guest.steps import StepError, XdpFlags, libbpf, xdp_attach, xdp_detach
+from harness.guest.steps import StepError, XdpFlags, kind_of, libbpf, speaking, where, xdp_attach, xdp_detach
 
 _R = TypeVar("_R")
 
@@ -196,9 +196,10 @@ class Object:
         for name, pointer in self.programs().items():
             if names and name not in names:
                 continue
-            link = self._lib.bpf_program__attach(pointer)
-            if not link:
-                raise StepError(ctypes.get_errno(), "attach", name)
+            with speaking() as said:
+                link = self._lib.bpf_program__attach(pointer)
+                if not link:
+                    raise StepError(ctypes.get_errno(), "attach", where(pointer), said(), kind_of(pointer))
             links.callback(self._lib.bpf_link__destroy, link)
         return links
 
@@ -245,7 +246,8 @@ def opened(path: Path, *, max_entries: dict[str, int] | None = None) -> Iterator
             result = lib.bpf_map__set_max_entries(lib.bpf_object__find_map_by_name(pointer, name.encode()), entries)
             if result < 0:
                 raise StepError(-result, "open", f"max_entries of {name}")
-        result = lib.bpf_object__load(pointer)
-        if result < 0:
-            raise StepError(-result, "load", path.name)
+        with speaking() as said:
+            result = lib.bpf_object__load(pointer)
+            if result < 0:
+                raise StepError(-result, "load", path.name, said())
         yield made

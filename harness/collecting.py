@@ -1,0 +1,35 @@
+"""Plugin of the pytest that `harness.selection` starts: collects as guests would, and says which guests have a test."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+import pytest
+
+from harness.features import VARIANT
+from harness.guest import marks
+from harness.selection import FOUND, NAMES
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Register the marks; they decide nothing here."""
+    marks.register(config)
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Make every guest the first parameter of every test, so that -k and node ids find it."""
+    metafunc.fixturenames.insert(0, "kernel")
+    metafunc.parametrize("kernel", json.loads(os.environ[NAMES]), scope="session")
+
+
+def pytest_collection_finish(session: pytest.Session) -> None:
+    """Write down the guests whose variant one of the selected tests asks for."""
+    found = set()
+    for item in session.items:
+        guest = item.callspec.params["kernel"]  # type: ignore[attr-defined]
+        wanted = {name for mark in item.iter_markers("boots_with") for name in mark.args}
+        if guest.partition(VARIANT)[2] in wanted:
+            found.add(guest)
+    Path(os.environ[FOUND]).write_text(json.dumps(sorted(found)))

@@ -1,0 +1,57 @@
+"""One errand to a guest: start it, send an object, hear what became of it there; without pytest."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import execnet
+
+from harness import preparation, results
+from harness.errors import HarnessError
+from harness.features import VARIANT
+from harness.preparation import PlannedGuest, Wishes
+
+#: runs in the guest, where the project is at /harness
+_IN_THE_GUEST = """
+import pathlib, sys, tempfile
+sys.path.insert(0, "/harness")
+from harness.guest import trying
+name, data = channel.receive()
+with tempfile.TemporaryDirectory() as folder:
+    path = pathlib.Path(folder, name)
+    path.write_bytes(data)
+    channel.send(trying.report(path))
+"""
+
+
+def diagnose(root: Path, kernel: str, path: Path) -> Iterator[tuple[bool, str]]:
+    """Try an object in a guest of a kernel (of each one of a group); yield whether all went well, and what to tell.
+
+    Raises HarnessError when the kernel is not known or its guest does not come up.
+    """
+    # not beside the matrix's runs: `latest` is one of those
+    record = results.RunDirectory.create(root / "results" / "diagnose")
+    # a kernel's other command lines are those that tests ask for
+    arguments = ("suites",) if VARIANT in kernel else ()
+    wishes = Wishes((kernel,), arguments=arguments, guests=1, locked=False, silence=None)
+    for guest in preparation.prepare(root, wishes, record, say=lambda _: None).guests:
+        try:
+            yield _try_in(guest, path)
+        except (EOFError, OSError, execnet.RemoteError) as error:
+            console = record.console(guest.kernel)
+            raise HarnessError(f"{guest.kernel}: its guest gave no answer ({error}); console: {console}") from error
+
+
+def _try_in(guest: PlannedGuest, path: Path) -> tuple[bool, str]:
+    relay = shlex.join([sys.executable, "-m", "harness.relay", str(guest.spec_path), str(guest.ending_path)])
+    group = execnet.Group()
+    try:
+        channel = group.makegateway(f"popen//python={relay}").remote_exec(_IN_THE_GUEST)
+        channel.send((path.name, path.read_bytes()))
+        well, text = channel.receive()
+    finally:
+        group.terminate(timeout=10)
+    return bool(well), str(text)

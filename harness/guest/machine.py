@@ -1,0 +1,125 @@
+"""What a running machine is like, read from it: the facts that `harness.diagnose` needs. Runs on any Linux."""
+
+from __future__ import annotations
+
+import errno
+import gzip
+import os
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+from harness.diagnose import Diagnosis, Situation, diagnose
+from harness.diagnose.situation import CAPABILITIES
+from harness.guest.steps import StepError
+
+_SYSCTLS = ("kernel.unprivileged_bpf_disabled", "kernel.perf_event_paranoid", "kernel.kptr_restrict")
+_SECURITY = Path("/sys/kernel/security")
+#: what `StepError.what` begins with -> how diagnose calls that way to attach
+_HOOKS = {"kprobe": "kprobe", "tracepoint": "tracepoint", "XDP": "XDP", "tcx": "tcx"}
+#: of a kernel that charges BPF's memory to RLIMIT_MEMLOCK: kernel/bpf/syscall.c, until 5.11
+_CHARGING = ("bpf_map_charge_init", "bpf_map_init_memlock")
+
+
+def explain(error: StepError) -> Diagnosis:
+    """Say why a step of this process, or of a child of it, was refused on this machine."""
+    return diagnose(situation(error))
+
+
+def explanations(error: BaseException) -> Iterator[Diagnosis]:
+    """Say it of the step behind an exception, if there is one: the exception itself, or what it was raised from."""
+    seen: BaseException | None = error
+    while seen is not None:
+        if isinstance(seen, StepError):
+            yield explain(seen)
+            return
+        seen = seen.__cause__
+
+
+def situation(error: StepError) -> Situation:
+    """Join what is known of the step with what this machine is like now."""
+    hook, _, target = error.what.partition(" ")
+    if hook not in _HOOKS:
+        hook, target = "", error.what
+    missing = re.search(r"failed to find kernel BTF type ID of '([^']+)'", error.log)
+    # reading all symbols takes a while: only where a name is missing, or memory may be charged
+    named = missing[1] if missing else target if hook == "kprobe" and error.errno == errno.ENOENT else ""
+    return Situation(
+        stage=error.stage,
+        errno=error.errno or 0,
+        kind=error.kind,
+        hook=_HOOKS.get(hook, ""),
+        target=target,
+        log=error.log,
+        uid=error.asker.uid,
+        effective=error.asker.effective,
+        memlock=error.asker.memlock,
+        charges_memlock=_may_be_memlock(error) and not set(_CHARGING).isdisjoint(_symbols()),
+        sysctls=dict(_sysctls()),
+        mounts=_mounts(),
+        config=_config(),
+        lsms=active_lsms(),
+        lockdown=_lockdown(),
+        btf=Path("/sys/kernel/btf/vmlinux").exists(),
+        symbols=_alike(named) if named else (),
+    )
+
+
+def _may_be_memlock(error: StepError) -> bool:
+    """Say whether the limit could be the reason: EPERM under a limit for one who has what creating a map takes."""
+    privileged = any(error.asker.effective >> CAPABILITIES[name] & 1 for name in ("CAP_BPF", "CAP_SYS_ADMIN"))
+    return error.errno == errno.EPERM and error.asker.memlock is not None and privileged
+
+
+def active_lsms() -> tuple[str, ...] | None:
+    """Return the security modules that are active, None when securityfs is not mounted."""
+    try:
+        return tuple((_SECURITY / "lsm").read_text().strip().split(","))
+    except OSError:
+        return None
+
+
+def _lockdown() -> str:
+    """Return the level in brackets, such as ``[none] integrity confidentiality``."""
+    try:
+        found = re.search(r"\[(\w+)\]", (_SECURITY / "lockdown").read_text())
+    except OSError:
+        return "none"
+    return found[1] if found else "none"
+
+
+def _sysctls() -> Iterator[tuple[str, int]]:
+    for name in _SYSCTLS:
+        path = Path("/proc/sys", *name.split("."))
+        if path.exists():
+            yield name, int(path.read_text())
+
+
+def _mounts() -> dict[str, str]:
+    lines = (line.split() for line in Path("/proc/self/mounts").read_text().splitlines())
+    return {fields[1]: fields[2] for fields in lines}
+
+
+def _config() -> dict[str, str]:
+    """Return the kernel's configuration where it, or the distribution, keeps it; empty otherwise."""
+    for path in (Path("/proc/config.gz"), Path(f"/boot/config-{os.uname().release}")):
+        try:
+            data = path.read_bytes()
+        except OSError:
+            continue
+        text = (gzip.decompress(data) if path.suffix == ".gz" else data).decode()
+        unset = dict.fromkeys(re.findall(r"^# (CONFIG_\w+) is not set$", text, re.MULTILINE), "n")
+        return unset | dict(re.findall(r"^(CONFIG_\w+)=(.*)$", text, re.MULTILINE))
+    return {}
+
+
+def _symbols() -> list[str]:
+    """Return the names of all symbols of the kernel and its modules; their addresses need no privilege here."""
+    return re.findall(r"^\S+ \S (\S+)", Path("/proc/kallsyms").read_text(errors="replace"), re.MULTILINE)
+
+
+def _alike(name: str) -> tuple[str, ...]:
+    """Return the functions whose names end in this one, such as ``__x64_sys_execve``, the shortest first."""
+    ends = {each for each in _symbols() if each.endswith(name) and not each.startswith(("__pfx_", "__SCT__", "__ksym"))}
+    # what 64-bit programs call comes before the entries of 32-bit ones
+    return tuple(sorted(ends, key=lambda each: (not each.startswith("__x64_"), len(each), each)))

@@ -1,0 +1,116 @@
+"""A program of each type at each hook: the right one attaches, all others are refused, most with EINVAL.
+
+Kernel: bpf_prog_get_type() and bpf_prog_get_type_dev() compare the program's type with the one that is wanted;
+link_create() and bpf_raw_tracepoint_open() switch over it; perf_event_set_bpf_prog() compares it with the event's.
+"""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+
+import pytest
+
+from harness.guest import hooks, steps
+from harness.guest.marks import requires
+from harness.guest.refusal import Refused
+from suites.attach.conftest import Interfaces
+
+_TYPES = {
+    "socket_filter",
+    "xdp",
+    "sched_cls",
+    "cgroup_skb",
+    "kprobe",
+    "tracepoint",
+    "raw_tracepoint",
+    "fentry",
+    "lsm",
+}
+
+Attach = Callable[[steps.Program, Interfaces], AbstractContextManager[None]]
+
+
+def _xdp_by_netlink(program: steps.Program, interfaces: Interfaces) -> AbstractContextManager[None]:
+    return hooks.on_xdp(program.fd, interfaces.end)
+
+
+def _xdp_link(program: steps.Program, interfaces: Interfaces) -> AbstractContextManager[None]:
+    return hooks.on_link(program.fd, interfaces.end, hooks.XDP)
+
+
+def _tcx_link(program: steps.Program, interfaces: Interfaces) -> AbstractContextManager[None]:
+    return hooks.on_link(program.fd, interfaces.end, hooks.TCX_INGRESS)
+
+
+#: hook -> how to attach there, and the types that it takes
+_HOOKS: dict[str, tuple[Attach, set[str]]] = {
+    "socket": (lambda program, _: hooks.on_socket(program.fd), {"socket_filter"}),
+    "XDP by netlink": (_xdp_by_netlink, {"xdp"}),
+    "classifier": (lambda program, place: hooks.on_classifier(program.fd, place.end), {"sched_cls"}),
+    "cgroup": (lambda program, _: hooks.on_cgroup(program.fd), {"cgroup_skb"}),
+    "kprobe": (lambda program, _: steps.kprobe(program, "do_nanosleep"), {"kprobe"}),
+    "tracepoint": (lambda program, _: steps.tracepoint(program, "sched", "sched_switch"), {"tracepoint"}),
+    "raw tracepoint": (lambda program, _: hooks.on_raw_tracepoint(program.fd, "sched_switch"), {"raw_tracepoint"}),
+    # fentry and LSM programs were loaded for one function, so no hook is named
+    "its own function": (lambda program, _: hooks.on_raw_tracepoint(program.fd, None), {"fentry", "lsm"}),
+}
+#: bpf_raw_tracepoint_open() reads the name, which is not there, before it looks for the tracepoint
+_OTHER_ERRNOS = {("its own function", "raw_tracepoint"): errno.EFAULT}
+
+
+@contextmanager
+def _program(kind: str) -> Iterator[steps.Program]:
+    name = f"hook_{kind}"
+    with steps.loaded(steps.object_path("fixtures/hooks"), name) as found:
+        yield found.programs[name]
+
+
+def _wrong_pairs() -> list[tuple[str, str]]:
+    return [(hook, kind) for hook, (_, right) in _HOOKS.items() for kind in sorted(_TYPES - right)]
+
+
+def _check(refused: Refused, interfaces: Interfaces, attach: Attach, kind: str, number: int | None) -> None:
+    with _program(kind) as program:
+        if number is None:
+            with attach(program, interfaces):
+                pass
+        else:
+            with refused(number, stage="attach"), attach(program, interfaces):
+                pass
+
+
+@pytest.mark.parametrize(("hook", "kind"), _wrong_pairs())
+def test_a_program_of_another_type_is_refused(refused: Refused, interfaces: Interfaces, hook: str, kind: str) -> None:
+    """And the one of the right type attaches, in the same place."""
+    attach, right = _HOOKS[hook]
+    _check(refused, interfaces, attach, kind, _OTHER_ERRNOS.get((hook, kind), errno.EINVAL))
+    for each in right:
+        _check(refused, interfaces, attach, each, None)
+
+
+@requires("xdp_link")
+@pytest.mark.parametrize("kind", sorted(_TYPES - {"xdp"}))
+def test_an_xdp_link_takes_xdp_programs_alone(refused: Refused, interfaces: Interfaces, kind: str) -> None:
+    """link_create(): EINVAL."""
+    _check(refused, interfaces, _xdp_link, kind, errno.EINVAL)
+    _check(refused, interfaces, _xdp_link, "xdp", None)
+
+
+@requires("tcx")
+@pytest.mark.parametrize("kind", sorted(_TYPES - {"sched_cls"}))
+def test_a_tcx_link_takes_classifiers_alone(refused: Refused, interfaces: Interfaces, kind: str) -> None:
+    """link_create(): EINVAL."""
+    _check(refused, interfaces, _tcx_link, kind, errno.EINVAL)
+    _check(refused, interfaces, _tcx_link, "sched_cls", None)
+
+
+@pytest.mark.parametrize(("missing", "right"), [("fentry_missing", "fentry"), ("lsm_missing", "lsm")])
+def test_a_function_to_trace_that_does_not_exist(refused: Refused, missing: str, right: str) -> None:
+    """libbpf_find_attach_btf_id(): the kernel's BTF has no such function, so it is not even loaded: ESRCH."""
+    with refused(errno.ESRCH, stage="load") as found, _program(missing):
+        pass
+    assert "failed to find kernel BTF type ID of" in found.log
+    with _program(right):
+        pass

@@ -1,0 +1,22 @@
+"""What the tests of a program's surroundings share."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from harness.guest import steps
+from harness.guest.refusal import refused
+
+__all__ = ["refused"]
+
+
+@pytest.fixture
+def programs() -> Iterator[dict[str, steps.Program]]:
+    """Load one program for each kind of hook."""
+    with steps.loaded(steps.object_path("fixtures/hooks"), *_NAMES) as found:
+        yield {name.removeprefix("hook_"): program for name, program in found.programs.items()}
+
+
+_NAMES = ("hook_socket_filter", "hook_kprobe", "hook_tracepoint", "hook_raw_tracepoint", "hook_fentry")

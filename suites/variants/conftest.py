@@ -1,0 +1,7 @@
+"""What the tests of kernel command lines share."""
+
+from __future__ import annotations
+
+from harness.guest.refusal import refused
+
+__all__ = ["refused"]

@@ -1,0 +1,29 @@
+"""``python -m harness diagnose OBJECT --kernel NAME``: an object is tried in a guest, and what is refused explained."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def _diagnose(name: str, kernel: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "harness", "diagnose", f"build/{name}.bpf.o", "--kernel", kernel]
+    return subprocess.run(command, capture_output=True, text=True, check=False, cwd=ROOT)
+
+
+def test_what_attaches_is_said_to_attach() -> None:
+    done = _diagnose("kprobe_execve", "6.1")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "trace_execve (kprobe): attached" in done.stdout
+
+
+def test_what_is_refused_is_explained() -> None:
+    done = _diagnose("fixtures/hooks", "5.10")
+    assert (done.returncode, done.stderr) == (1, "")
+    assert "hook_fentry (tracing): attached" in done.stdout
+    assert "hook_fentry_missing (tracing): refused at load: ESRCH" in done.stdout
+    assert "cause: symbol missing: the kernel has no function no_such_function" in done.stdout
+    assert "remedy: boot with lsm=" in done.stdout
