@@ -70,6 +70,26 @@ def _bench(arguments: argparse.Namespace) -> int:
     return 0
 
 
+def _capabilities(arguments: argparse.Namespace) -> int:
+    from rich.console import Console
+
+    from harness import capability_view
+
+    if arguments.update:
+        given = [*arguments.pytest]
+
+        def run(words: list[str]) -> int:
+            return _matrix(argparse.Namespace(pytest=[*words, *given]))
+
+        for line in capability_view.update(ROOT, arguments.kernel or ["core"], run, ROOT / "results" / "latest"):
+            print(line)
+        return 0
+    screen = Console()
+    for table in capability_view.show(ROOT, arguments.kernel, cells=arguments.cells):
+        screen.print(table)
+    return 0
+
+
 class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         """Say it in one line; 4 is the status of bad usage everywhere in this project."""
@@ -88,6 +108,11 @@ def _parser() -> argparse.ArgumentParser:
     bench.add_argument("--kernel", action="append", metavar="NAME", help="default: core")
     bench.add_argument("--runs", type=int, default=5, metavar="N", help="of each kind (default: 5)")
     bench.set_defaults(run=_bench)
+    capabilities = commands.add_parser("capabilities", help="show or rewrite the baseline of the capability table")
+    capabilities.add_argument("--kernel", action="append", default=[], metavar="NAME", help="also 'core', 'full'")
+    capabilities.add_argument("--cells", action="store_true", help="show every cell, not only the minimal sets")
+    capabilities.add_argument("--update", action="store_true", help="measure in guests and rewrite the baseline")
+    capabilities.set_defaults(run=_capabilities)
     matrix = commands.add_parser(
         "matrix", help="run the suites on the kernels (takes pytest's arguments)", add_help=False
     )
@@ -98,7 +123,8 @@ def _parser() -> argparse.ArgumentParser:
 def main() -> int:
     """Run one command."""
     arguments, rest = _parser().parse_known_args()
-    if rest and arguments.run is not _matrix:
+    takes_more = arguments.run is _matrix or (arguments.run is _capabilities and arguments.update)
+    if rest and not takes_more:
         print(f"harness: unknown arguments: {' '.join(rest)}", file=sys.stderr)
         return 4
     arguments.pytest = rest

@@ -10,3 +10,6 @@ SHARE = "share"
 
 #: the key of a worker's output with the node ids that -k or -m left out there
 DESELECTED = "deselected"
+
+#: the start of a user property with which a test hands facts to the host; behind it is their name, its value is JSON
+FACTS = "facts:"

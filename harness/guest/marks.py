@@ -34,6 +34,8 @@ _MARKS = {
     "known_issue": "known_issue(kernel, reason, ref, raises): strict xfail on this one kernel",
 }
 
+_SPOILS = "spoils_guest(reason): run after all others of its guest, because only a reboot puts back what it changes"
+
 
 def requires(*features: str) -> pytest.MarkDecorator:
     """Skip the test on kernels whose manifest entry lacks one of the features."""
@@ -48,6 +50,11 @@ def refused_without(feature: str, errno: int) -> pytest.MarkDecorator:
 def known_issue(kernel: str, *, reason: str, ref: str, raises: type[BaseException]) -> pytest.MarkDecorator:
     """Expect this failure, strictly, on one kernel; `ref` is a commit or a report others can open."""
     return pytest.mark.known_issue(kernel, reason=reason, ref=ref, raises=raises)
+
+
+def spoils_guest(reason: str) -> pytest.MarkDecorator:
+    """Run the test after all others of its guest: it changes what only a reboot puts back."""
+    return pytest.mark.spoils_guest(reason)
 
 
 def errno_name(number: int | None) -> str:
@@ -66,12 +73,14 @@ def pytest_make_parametrize_id(val: object, argname: str) -> str | None:
 
 def pytest_configure(config: pytest.Config) -> None:
     """Register the marks, so that a misspelt one is an error."""
-    for line in _MARKS.values():
+    for line in [*_MARKS.values(), _SPOILS]:
         config.addinivalue_line("markers", line)
 
 
+@pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Turn the marks into skips, xfails and expected refusals for this guest's kernel."""
+    """Turn the marks into skips, xfails and expected refusals for this guest's kernel; put what spoils it last."""
+    items.sort(key=lambda item: item.get_closest_marker("spoils_guest") is not None)
     for item in items:
         if not any(item.get_closest_marker(name) for name in _MARKS):
             continue
