@@ -108,7 +108,7 @@ def describe_change(before: Sequence[Caps], after: Sequence[Caps]) -> Iterator[s
             gone.remove(old)
             come.remove(new)
             yield f"minimal set {'grew' if old < new else 'shrank'}: {_braced(old)} -> {_braced(new)}"
-    yield from (f"minimal set is not enough or not needed any more: {_braced(one)}" for one in gone)
+    yield from (f"minimal set gone: {_braced(one)}" for one in gone)
     yield from (f"new minimal set: {_braced(one)}" for one in come)
 
 

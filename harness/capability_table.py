@@ -2,7 +2,7 @@
 
 A table maps what was tried (``kprobe load``, ``xdp attach netlink``) to what came of it in each context: who tried
 (root, nobody, the root of a user namespace) and, where it differs from the default, a sysctl. In the file, who and
-sysctl are the key of a line, a context without a line of its own is as without its sysctl:
+sysctl are the key of a line; a context without a line of its own is as without its sysctl:
 
     "socket_filter load": {
       "root nobody": "EPERM | BPF ok | SYS_ADMIN ok",
@@ -13,8 +13,9 @@ sysctl are the key of a line, a context without a line of its own is as without 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from harness import capabilities
 from harness.errors import ManifestError
@@ -23,6 +24,9 @@ from harness.errors import ManifestError
 BASELINE = "baselines/capabilities.json"
 #: the name under which a guest hands its table to the host
 FACTS = "capabilities"
+#: who tries, in the order of the file: the host's root, a user of it who owns nothing, root of that user's own user
+#: and network namespace, and the same with a BPF token
+PEOPLE = ("root", "nobody", "userns", "token")
 #: changed cells that are named in one line
 _NAMED = 4
 
@@ -60,55 +64,59 @@ class Table:
         """Return the form of the file."""
         return {
             "defaults": dict(self.defaults),
-            "settings": list(self.settings),
+            "settings": " ".join(self.settings),
             "minimum": {name: grouped(lines) for name, lines in self.minimum.items()},
             "cells": {name: grouped(lines) for name, lines in self.cells.items()},
         }
 
     @classmethod
-    def from_json(cls, data: Mapping[str, Mapping[str, Mapping[str, str]]]) -> Table:
+    def from_json(cls, data: Mapping[str, Any]) -> Table:
         """Read the form of the file; raises KeyError, ValueError."""
-        settings = tuple(data["settings"])
-        defaults = {name: int(value) for name, value in data["defaults"].items()}  # type: ignore[call-overload]
-        minimum, cells = (
-            {name: _spread(lines, settings) for name, lines in data[part].items()} for part in ("minimum", "cells")
-        )
-        for lines, read in ((minimum, capabilities.parse_sets), (cells, capabilities.answers)):
-            for text in {text for contexts in lines.values() for text in contexts.values()}:
-                read(text)  # type: ignore[operator]
-        return cls(defaults, settings, minimum, cells)
+        minimum, cells = ({name: _spread(lines) for name, lines in data[part].items()} for part in ("minimum", "cells"))
+        for contexts in minimum.values():
+            for text in contexts.values():
+                capabilities.parse_sets(text)
+        for contexts in cells.values():
+            for text in contexts.values():
+                capabilities.answers(text)
+        return cls(dict(data["defaults"]), tuple(data["settings"].split()), minimum, cells)
 
 
 def grouped(lines: Mapping[Context, str]) -> dict[str, str]:
-    """Join contexts with equal lines: without a sysctl first, then each exception to that."""
-    groups: dict[tuple[str, tuple[str, ...], str], list[str]] = {}
-    for who in dict.fromkeys(context.who for context in lines):
+    """Join contexts with equal lines: those without a sysctl first, then each exception to them."""
+    groups: dict[tuple[str, tuple[int, ...], str], list[str]] = {}
+    for who in sorted({context.who for context in lines}, key=PEOPLE.index):
         usual = lines[Context(who)]
-        exceptions: dict[tuple[str, str], list[str]] = {}
+        exceptions: dict[tuple[str, str], list[int]] = {}
         for context, line in lines.items():
             if context.who == who and context.sysctl and line != usual:
                 name, _, value = context.sysctl.partition("=")
-                exceptions.setdefault((name, line), []).append(value)
+                exceptions.setdefault((name, line), []).append(int(value))
         groups.setdefault(("", (), usual), []).append(who)
         for (name, line), values in exceptions.items():
-            groups.setdefault((name, tuple(values), line), []).append(who)
-    written = {}
-    for (name, values, line), people in sorted(groups.items(), key=lambda group: bool(group[0][0])):
-        written[" ".join(people) + (f", {name}={' '.join(values)}" if name else "")] = line
-    return written
+            groups.setdefault((name, tuple(sorted(values)), line), []).append(who)
+    return {
+        " ".join(people) + (f", {name}={' '.join(map(str, values))}" if name else ""): line
+        for (name, values, line), people in sorted(groups.items(), key=lambda group: (group[0][:2], _ranks(group[1])))
+    }
 
 
-def _spread(lines: Mapping[str, str], settings: Sequence[str]) -> dict[Context, str]:
+def _ranks(people: Iterable[str]) -> list[int]:
+    return [PEOPLE.index(who) for who in people]
+
+
+def _spread(lines: Mapping[str, str]) -> dict[Context, str]:
     found: dict[Context, str] = {}
     for key, line in lines.items():
         people, _, sysctl = key.partition(", ")
         name, _, values = sysctl.partition("=")
         for who in people.split(" "):
+            if who not in PEOPLE:
+                raise ValueError(f"nobody is called {who!r}")
             for value in values.split(" "):
                 found[Context(who, f"{name}={value}" if name else "")] = line
-    for who in [context.who for context in found if not context.sysctl]:
-        for setting in settings:
-            found.setdefault(Context(who, setting), found[Context(who)])
+    if without := {context.who for context in found} - {context.who for context in found if not context.sysctl}:
+        raise ValueError(f"no line without a sysctl for {', '.join(sorted(without))}")
     return found
 
 
@@ -146,22 +154,22 @@ def compare_cells(kernel: str, expected: Table, found: Table) -> list[str]:
 def _differences(
     kernel: str, expected: Lines, found: Lines, changes: Callable[[str, str], Iterable[str]]
 ) -> Iterator[str]:
-    for name in [*expected, *(name for name in found if name not in expected)]:
-        if name not in found or name not in expected:
-            yield f"{kernel} {name}: {'not tried any more' if name in expected else 'not in the baseline'}"
-            continue
-        contexts: dict[str, list[Context]] = {}
-        for context in dict.fromkeys([*expected[name], *found[name]]):
-            before, after = expected[name].get(context), found[name].get(context)
+    for name in dict.fromkeys([*expected, *found]):
+        contexts: dict[str, list[str]] = {}
+        old, new = expected.get(name, {}), found.get(name, {})
+        for context in dict.fromkeys([*old, *new]):
+            # a sysctl that no line names makes no difference
+            usual = Context(context.who)
+            before, after = old.get(context, old.get(usual)), new.get(context, new.get(usual))
             if before is None or after is None:
-                lines = ["not tried any more" if after is None else "not in the baseline"]
+                lines: Iterable[str] = ["not tried any more" if after is None else "not in the baseline"]
             else:
-                lines = list(changes(before, after)) if before != after else []
+                lines = changes(before, after) if before != after else ()
             for line in lines:
-                contexts.setdefault(line, []).append(context)
+                contexts.setdefault(line, []).append(str(context))
         for line, where in contexts.items():
             more = f" and {len(where) - _NAMED} more" if len(where) > _NAMED else ""
-            yield f"{kernel} {name} ({'; '.join(str(context) for context in where[:_NAMED])}{more}): {line}"
+            yield f"{kernel} {name} ({'; '.join(where[:_NAMED])}{more}): {line}"
 
 
 def _minimum_changes(before: str, after: str) -> Iterator[str]:

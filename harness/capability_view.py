@@ -87,5 +87,7 @@ def show(root: Path, names: Sequence[str], *, cells: bool) -> Iterator[RichTable
     tables = load(root)
     for kernel in chosen(root, names) if names else tables:
         if kernel not in tables:
-            raise ManifestError(f"{BASELINE} has no kernel {kernel}: `nox -s capabilities -- --update --kernel {kernel}`")
+            raise ManifestError(
+                f"{BASELINE} has no kernel {kernel}: `nox -s capabilities -- --update --kernel {kernel}`"
+            )
         yield from render(kernel, tables[kernel], cells=cells)

@@ -124,7 +124,6 @@ class Probe:
 _Attach = Callable[[int, Place], object]
 
 
-
 def _paths(kind: str, symbol: str) -> dict[str, _Attach]:
     """Return every path by which a program of that type can be attached."""
 

@@ -17,7 +17,6 @@ from harness.guest import capability_probes, hooks, people, steps
 from harness.guest.capability_probes import BPF_SYSCTL, FIXTURES, MAPS, PERF_SYSCTL, SHIPPED, Given, Probe
 from harness.guest.netns import namespace
 
-
 _SYSCTLS = Path("/proc/sys/kernel")
 #: what is tried besides the defaults; unprivileged_bpf_disabled=1 is final, so it has a test of its own
 SETTINGS = (f"{BPF_SYSCTL}=0", *(f"{PERF_SYSCTL}={value}" for value in (-1, 0, 1, 2)))
@@ -52,7 +51,9 @@ def given() -> Iterator[Given]:
         resource.setrlimit(resource.RLIMIT_MEMLOCK, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
         stack.callback(resource.setrlimit, resource.RLIMIT_MEMLOCK, limits)
         fixtures = stack.enter_context(steps.loaded(steps.object_path("fixtures/capabilities")))
-        loadables = {name: hooks.Loadable.of(fixtures.programs[f"type_{name}"], target) for name, target in FIXTURES.items()}
+        loadables = {
+            name: hooks.Loadable.of(fixtures.programs[f"type_{name}"], target) for name, target in FIXTURES.items()
+        }
         maps = {name: hooks.create_map(MAPS[name], stack) for name in ("array", "ringbuf", "perf_event_array")}
         shipped_maps = {}
         for name, program in SHIPPED.items():

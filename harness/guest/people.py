@@ -17,13 +17,14 @@ from typing import TypeVar
 
 from harness import capabilities
 from harness.capabilities import Caps
+from harness.capability_table import PEOPLE
 from harness.guest import steps
 from harness.guest.capability_probes import Given, Place, Probe
 from harness.guest.deadline import limit
 from harness.guest.marks import errno_name
 from harness.guest.privilege import NOBODY, Cap, run_as, set_capabilities
 
-ROOT, NOBODY_NAME, USERNS, TOKEN = "root", "nobody", "userns", "token"
+ROOT, NOBODY_NAME, USERNS, TOKEN = PEOPLE
 
 #: what a child may ever have; the effective set is chosen from it
 _PERMITTED = tuple(Cap[name] for name in (*capabilities.CAPABILITIES, *capabilities.FILE_CAPABILITIES))
