@@ -12,7 +12,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
-from harness.guest import hooks, steps
+from harness.guest import hooks, perf, steps
 
 #: the stage in which a process attaches what it has loaded itself
 BOTH = "load+attach"
@@ -129,9 +129,9 @@ def _paths(kind: str, symbol: str) -> dict[str, _Attach]:
 
     def perf_paths(event: Callable[[Place], int], in_tracefs: Callable[[Place], int]) -> dict[str, _Attach]:
         return {
-            "perf": lambda program, place: hooks.perf_ioctl(program, event(place)),
-            "tracefs": lambda program, place: hooks.perf_ioctl(
-                program, hooks.tracepoint_event(in_tracefs(place), place.undo)
+            "perf": lambda program, place: perf.attach(program, event(place)),
+            "tracefs": lambda program, place: perf.attach(
+                program, perf.tracepoint_event(in_tracefs(place), place.undo)
             ),
             "link": lambda program, place: hooks.link(program, event(place), "perf_event", place.undo),
         }
@@ -153,12 +153,12 @@ def _paths(kind: str, symbol: str) -> dict[str, _Attach]:
             "link": lambda program, place: hooks.link(program, place.given.cgroup, "cgroup_inet_ingress", place.undo),
         },
         "kprobe": perf_paths(
-            lambda place: hooks.kprobe_event(symbol, place.undo),
-            lambda place: hooks.tracefs_kprobe(symbol, place.undo),
+            lambda place: perf.kprobe_event(symbol, place.undo),
+            lambda place: perf.tracefs_kprobe(symbol, place.undo),
         ),
         "tracepoint": perf_paths(
-            lambda place: hooks.tracepoint_event(place.given.tracepoint, place.undo),
-            lambda _: hooks.tracepoint_number(TRACEPOINT),
+            lambda place: perf.tracepoint_event(place.given.tracepoint, place.undo),
+            lambda _: perf.tracepoint_number(TRACEPOINT),
         ),
         "raw_tracepoint": {"link": lambda program, place: hooks.raw_tracepoint(program, "sys_enter", place.undo)},
         "fentry": {"link": lambda program, place: hooks.link(program, 0, "trace_fentry", place.undo)},
@@ -246,14 +246,12 @@ def _of_maps() -> Iterator[Probe]:
     yield Probe("array", "lookup", lambda place: steps.lookup(fd(place), MAPS["array"], key=0))
     yield Probe("array", "update", lambda place: hooks.update(fd(place), bytes(4)))
     yield Probe("ringbuf", "read", lambda place: hooks.map_ringbuf(place.given.maps["ringbuf"], _PAGE, place.undo))
-    yield Probe(
-        "perf_event_array", "read open", lambda place: hooks.output_event(place.undo), (BPF_SYSCTL, PERF_SYSCTL)
-    )
+    yield Probe("perf_event_array", "read open", lambda place: perf.output_event(place.undo), (BPF_SYSCTL, PERF_SYSCTL))
     yield Probe("perf_event_array", "read", _read_perf, (BPF_SYSCTL, PERF_SYSCTL))
 
 
 def _read_perf(place: Place) -> None:
-    event = hooks.output_event(place.undo)
+    event = perf.output_event(place.undo)
     hooks.update(place.given.maps["perf_event_array"], event.to_bytes(4, "little"))
 
 

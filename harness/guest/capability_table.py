@@ -13,7 +13,7 @@ from pathlib import Path
 from harness import capabilities
 from harness.capabilities import Caps
 from harness.capability_table import Context, Lines, Table
-from harness.guest import capability_probes, hooks, people, steps
+from harness.guest import capability_probes, hooks, people, perf, steps
 from harness.guest.capability_probes import BPF_SYSCTL, FIXTURES, MAPS, PERF_SYSCTL, SHIPPED, Given, Probe
 from harness.guest.netns import namespace
 
@@ -74,7 +74,7 @@ def given() -> Iterator[Given]:
             cgroup=stack.enter_context(_cgroup("probed")),
             private=private,
             public=public,
-            tracepoint=hooks.tracepoint_number(capability_probes.TRACEPOINT),
+            tracepoint=perf.tracepoint_number(capability_probes.TRACEPOINT),
         )
 
 
@@ -87,9 +87,9 @@ def _keep_hooks_busy(loadables: Mapping[str, hooks.Loadable], stack: ExitStack) 
     """
     fds = {name: loadable.program.fd for name, loadable in loadables.items()}
     for symbol in ("do_nanosleep", "__x64_sys_execve"):
-        hooks.perf_ioctl(fds["kprobe"], hooks.kprobe_event(symbol, stack))
-    tracepoint = hooks.tracepoint_event(hooks.tracepoint_number(capability_probes.TRACEPOINT), stack)
-    hooks.perf_ioctl(fds["tracepoint"], tracepoint)
+        perf.attach(fds["kprobe"], perf.kprobe_event(symbol, stack))
+    tracepoint = perf.tracepoint_event(perf.tracepoint_number(capability_probes.TRACEPOINT), stack)
+    perf.attach(fds["tracepoint"], tracepoint)
     hooks.raw_tracepoint(fds["raw_tracepoint"], "sys_enter", stack)
     # a trampoline takes a program only once
     for name, attach_type in (("fentry", "trace_fentry"), ("lsm", "lsm_mac")):

@@ -8,7 +8,6 @@ and raises StepError with the kernel's errno. What is made is undone through the
 from __future__ import annotations
 
 import ctypes
-import fcntl
 import mmap
 import os
 import socket
@@ -21,13 +20,6 @@ from pathlib import Path
 from harness.guest import steps
 from harness.guest.refusal import Stage
 
-TRACEFS = Path("/sys/kernel/tracing")
-_PMU = Path("/sys/bus/event_source/devices/kprobe/type")
-#: x86_64's number of perf_event_open (asm/unistd_64.h)
-_PERF_EVENT_OPEN = 298
-#: linux/perf_event.h
-_IOC_SET_BPF, _IOC_ENABLE = 0x40042408, 0x2400
-_TYPE_SOFTWARE, _TYPE_TRACEPOINT, _BPF_OUTPUT, _SAMPLE_RAW, _FD_CLOEXEC = 1, 2, 10, 1 << 10, 1 << 3
 #: asm-generic/socket.h
 _SO_ATTACH_BPF = 50
 #: linux/bpf.h: the program is loaded with the rights of a token; the same for a map
@@ -99,27 +91,6 @@ class _TcOpts(ctypes.Structure):
         ("handle", c_uint32),
         ("priority", c_uint32),
     )
-
-
-class _PerfAttr(ctypes.Structure):
-    """struct perf_event_attr of linux/perf_event.h, its second version (PERF_ATTR_SIZE_VER1)."""
-
-    _fields_ = (
-        ("type", c_uint32),
-        ("size", c_uint32),
-        ("config", c_uint64),
-        ("sample_period", c_uint64),
-        ("sample_type", c_uint64),
-        ("read_format", c_uint64),
-        ("flags", c_uint64),
-        ("wakeup_events", c_uint32),
-        ("bp_type", c_uint32),
-        ("config1", c_uint64),
-        ("config2", c_uint64),
-    )
-
-
-_libc = ctypes.CDLL(None, use_errno=True)
 
 
 @cache
@@ -261,51 +232,6 @@ def clsact(program: int, ifindex: int, undo: ExitStack) -> None:
     _done(lib.bpf_tc_attach(ctypes.byref(hook), ctypes.byref(opts)), "attach", "tc filter")
 
 
-def _perf(attributes: _PerfAttr, pid: int, cpu: int, undo: ExitStack, what: str) -> int:
-    attributes.size = ctypes.sizeof(attributes)
-    fd = _libc.syscall(_PERF_EVENT_OPEN, ctypes.byref(attributes), pid, cpu, -1, c_size_t(_FD_CLOEXEC))
-    return _fd(-ctypes.get_errno() if fd < 0 else fd, "attach", what, undo)
-
-
-def kprobe_event(symbol: str, undo: ExitStack) -> int:
-    """Make a perf event of a kernel function's entry; return its fd."""
-    name = ctypes.create_string_buffer(symbol.encode())
-    attributes = _PerfAttr(type=int(_PMU.read_text()), config1=ctypes.addressof(name))
-    return _perf(attributes, -1, 0, undo, f"kprobe {symbol}")
-
-
-def tracepoint_event(number: int, undo: ExitStack) -> int:
-    """Make a perf event of a tracepoint by its number; return its fd."""
-    return _perf(_PerfAttr(type=_TYPE_TRACEPOINT, config=number), -1, 0, undo, f"tracepoint {number}")
-
-
-def tracepoint_number(name: str) -> int:
-    """Read a tracepoint's number (``syscalls/sys_enter_connect``) from tracefs."""
-    return int((TRACEFS / "events" / name / "id").read_text())
-
-
-def tracefs_kprobe(symbol: str, undo: ExitStack) -> int:
-    """Define a kprobe event in tracefs; return its number."""
-    definitions = TRACEFS / "kprobe_events"
-
-    def append(line: str) -> None:
-        fd = os.open(definitions, os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC)
-        try:
-            os.write(fd, line.encode())
-        finally:
-            os.close(fd)
-
-    append(f"p:harness/step {symbol}\n")
-    undo.callback(append, "-:harness/step\n")
-    return tracepoint_number("harness/step")
-
-
-def perf_ioctl(program: int, event: int) -> None:
-    """Let a perf event call a program: two ioctls."""
-    fcntl.ioctl(event, _IOC_SET_BPF, program)
-    fcntl.ioctl(event, _IOC_ENABLE, 0)
-
-
 def pin(fd: int, path: Path, undo: ExitStack) -> None:
     """Make the one BPF_OBJ_PIN call."""
     _done(_library().bpf_obj_pin(fd, os.fsencode(path)), "pin", str(path))
@@ -345,11 +271,3 @@ def map_ringbuf(fd: int, size: int, undo: ExitStack) -> None:
     """Map a ring buffer as a consumer does: its own position writable, then the producer's and the data."""
     undo.enter_context(mmap.mmap(fd, mmap.PAGESIZE))
     undo.enter_context(mmap.mmap(fd, mmap.PAGESIZE + 2 * size, prot=mmap.PROT_READ, offset=mmap.PAGESIZE))
-
-
-def output_event(undo: ExitStack) -> int:
-    """Make the perf event that a perf_event_array's events of one CPU go to, and map it; return its fd."""
-    attributes = _PerfAttr(type=_TYPE_SOFTWARE, config=_BPF_OUTPUT, sample_type=_SAMPLE_RAW, sample_period=1)
-    event = _perf(attributes, -1, 0, undo, "BPF output")
-    undo.enter_context(mmap.mmap(event, 2 * mmap.PAGESIZE))
-    return event
