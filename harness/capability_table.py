@@ -2,7 +2,7 @@
 
 A table maps what was tried (``kprobe load``, ``xdp attach netlink``) to what came of it in each context: who tried
 (root, nobody, the root of a user namespace) and, where it differs from the default, a sysctl. In the file, who and
-sysctl are the key of a line; a context without a line of its own is as without its sysctl:
+sysctl are the key of a line; a context without a line of its own is as without its sysctl (docs/capabilities.md):
 
     "socket_filter load": {
       "root nobody": "EPERM | BPF ok | SYS_ADMIN ok",

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from harness.guest import hooks, perf, steps
@@ -48,12 +48,17 @@ FIXTURES = {
     "fentry": "bpf_fentry_test1",
     "lsm": "task_setnice",
 }
+#: types of which each program is attached only once in its life on kernels before 5.13: bpf_tracing_prog_attach()
+#: answers ENOENT to the second time (f3a95075549e, "bpf: Allow trampoline re-attach for tracing and lsm programs")
+ATTACHED_ONCE = ("fentry", "lsm")
 #: shipped object -> the program that stands for it
 SHIPPED = {
     "xdp_packet_counter": "xdp_packet_counter",
     "kprobe_execve": "trace_execve",
     "tracepoint_network": "trace_connect_enter",
 }
+#: a function that only loading a module calls; near the start of the kernel, where older ones find its name sooner
+SYMBOL = "do_one_initcall"
 TRACEPOINT = "syscalls/sys_enter_connect"
 
 
@@ -84,6 +89,13 @@ class Place:
     token: int | None = None
     #: an open bpffs that a token can be made of
     delegating: int | None = None
+
+    #: programs for one try each, of types that need that
+    unused: Mapping[str, list[int]] = field(default_factory=dict)
+
+    def inherited(self, name: str) -> int:
+        """Return the fd of a program that a privileged process has loaded."""
+        return self.unused[name].pop() if name in self.unused else self.given.loadables[name].program.fd
 
     def load(self, name: str) -> int:
         """Load a program here and now."""
@@ -179,7 +191,7 @@ def probes() -> Iterator[Probe]:
     for kind in MAPS:
         yield Probe(kind, "map_create", _creates(kind), takes_token=True)
     for name in [*FIXTURES, *SHIPPED]:
-        kind, symbol = _SHIPPED_AS.get(name, (name, "do_nanosleep"))
+        kind, symbol = _SHIPPED_AS.get(name, (name, SYMBOL))
         yield from _of_program(name, kind, symbol)
     yield from _of_maps()
     yield from _commands()
@@ -195,7 +207,7 @@ def _of_program(name: str, kind: str, symbol: str) -> Iterator[Probe]:
     yield Probe(name, "load", lambda place: place.load(name), takes_token=True)
 
     def inherited(attach: _Attach) -> Callable[[Place], object]:
-        return lambda place: attach(place.given.loadables[name].program.fd, place)
+        return lambda place: attach(place.inherited(name), place)
 
     def own(attach: _Attach) -> Callable[[Place], object]:
         return lambda place: attach(place.load(name), place)

@@ -85,21 +85,21 @@ def _keep_hooks_busy(loadables: Mapping[str, hooks.Loadable], stack: ExitStack) 
     has to translate anew, and wait for every task (unregister_ftrace_direct(), a second each time); one that
     comes and goes beside another does neither.
     """
-    fds = {name: loadable.program.fd for name, loadable in loadables.items()}
-    for symbol in ("do_nanosleep", "__x64_sys_execve"):
-        perf.attach(fds["kprobe"], perf.kprobe_event(symbol, stack))
+    # programs of their own: a hook takes each only once
+    own = {name: hooks.load(loadables[name], stack) for name in FIXTURES}
+    for symbol in (capability_probes.SYMBOL, "__x64_sys_execve"):
+        perf.attach(own["kprobe"], perf.kprobe_event(symbol, stack))
     tracepoint = perf.tracepoint_event(perf.tracepoint_number(capability_probes.TRACEPOINT), stack)
-    perf.attach(fds["tracepoint"], tracepoint)
-    hooks.raw_tracepoint(fds["raw_tracepoint"], "sys_enter", stack)
-    # a trampoline takes a program only once
-    for name, attach_type in (("fentry", "trace_fentry"), ("lsm", "lsm_mac")):
-        hooks.link(hooks.load(loadables[name], stack), 0, attach_type, stack)
-    hooks.cgroup(fds["cgroup_skb"], stack.enter_context(_cgroup("busy")), "cgroup_inet_ingress", stack)
+    perf.attach(own["tracepoint"], tracepoint)
+    hooks.raw_tracepoint(own["raw_tracepoint"], "sys_enter", stack)
+    hooks.link(own["fentry"], 0, "trace_fentry", stack)
+    hooks.link(own["lsm"], 0, "lsm_mac", stack)
+    hooks.cgroup(own["cgroup_skb"], stack.enter_context(_cgroup("busy")), "cgroup_inet_ingress", stack)
     elsewhere = stack.enter_context(namespace())
     with elsewhere.entered(), ExitStack() as here:
         # goes with its namespace
-        hooks.xdp_netlink(fds["xdp"], capability_probes.LOOPBACK, here)
-        hooks.clsact(fds["sched_cls"], capability_probes.LOOPBACK, here)
+        hooks.xdp_netlink(own["xdp"], capability_probes.LOOPBACK, here)
+        hooks.clsact(own["sched_cls"], capability_probes.LOOPBACK, here)
         here.pop_all()
 
 
@@ -177,13 +177,18 @@ class Part:
 
 
 def measure(features: Collection[str], assignment: str) -> Part:
-    """Try, as everybody, what has to do with a setting, under that setting."""
+    """Try, as everybody, what has to do with a setting, under that setting.
+
+    The cells of a shipped program are tried under the defaults; what a setting changes of them it changes of the
+    program that does nothing too, so there only their minimal sets are searched.
+    """
     before = _busy()
     cells: dict[str, dict[Context, str]] = {}
     minimum: dict[str, dict[Context, str]] = {}
     with given() as things, setting(assignment):
         probes = concerned(assignment)
-        for (name, person), answers in answered(things, features, probes).items():
+        tried = [probe for probe in probes if not (assignment and probe.shipped)]
+        for (name, person), answers in answered(things, features, tried).items():
             cells.setdefault(name, {})[Context(person, assignment)] = capabilities.rules(answers)
         shipped = [probe for probe in probes if probe.shipped]
         for person in who(features):

@@ -10,7 +10,7 @@ from __future__ import annotations
 import ctypes
 import os
 import socket
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TypeVar
@@ -18,7 +18,7 @@ from typing import TypeVar
 from harness import capabilities
 from harness.capabilities import Caps
 from harness.capability_table import PEOPLE
-from harness.guest import steps
+from harness.guest import capability_probes, hooks, steps
 from harness.guest.capability_probes import Given, Place, Probe
 from harness.guest.deadline import limit
 from harness.guest.marks import errno_name
@@ -50,10 +50,10 @@ class Trier:
         self._token = token
         self._delegating = delegating
 
-    def answer(self, probe: Probe, caps: Caps) -> str:
+    def answer(self, probe: Probe, caps: Caps, unused: Mapping[str, list[int]] | None = None) -> str:
         """Try with exactly these capabilities effective; undo with all."""
         with ExitStack() as undo:
-            place = Place(self._given, undo, self._token, self._delegating)
+            place = Place(self._given, undo, self._token, self._delegating, unused or {})
             set_capabilities(effective=[Cap[name] for name in caps], permitted=_PERMITTED)
             try:
                 probe.run(place)
@@ -79,10 +79,17 @@ def answers(who: str, given: Given, probes: Iterable[Probe], subsets: Iterable[C
     """Try each probe with each set."""
     wanted, sets = list(probes), list(subsets)
 
-    def body(trier: Trier) -> Answers:
-        return {probe.name: {caps: trier.answer(probe, caps) for caps in sets} for probe in wanted}
+    with ExitStack() as loaded:
+        unused = {
+            name: [hooks.load(given.loadables[name], loaded) for _ in sets]
+            for name in capability_probes.ATTACHED_ONCE
+            if any(probe.subject == name for probe in wanted)
+        }
 
-    return tried_by(who, given, body)
+        def body(trier: Trier) -> Answers:
+            return {probe.name: {caps: trier.answer(probe, caps, unused) for caps in sets} for probe in wanted}
+
+        return tried_by(who, given, body)
 
 
 def minima(who: str, given: Given, probes: Iterable[Probe]) -> dict[str, tuple[Caps, ...]]:
