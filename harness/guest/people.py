@@ -83,7 +83,7 @@ def answers(who: str, given: Given, probes: Iterable[Probe], subsets: Iterable[C
         unused = {
             name: [hooks.load(given.loadables[name], loaded) for _ in sets]
             for name in capability_probes.ATTACHED_ONCE
-            if any(probe.subject == name for probe in wanted)
+            if any(probe.name == f"{name} attach link" for probe in wanted)
         }
 
         def body(trier: Trier) -> Answers:
