@@ -161,6 +161,8 @@ def _differences(
             # a sysctl that no line names makes no difference
             usual = Context(context.who)
             before, after = old.get(context, old.get(usual)), new.get(context, new.get(usual))
+            if context.sysctl and (before, after) == (old.get(usual), new.get(usual)):
+                continue
             if before is None or after is None:
                 lines: Iterable[str] = ["not tried any more" if after is None else "not in the baseline"]
             else:
