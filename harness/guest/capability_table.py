@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import resource
 import subprocess
+import tempfile
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -71,7 +72,7 @@ def given() -> Iterator[Given]:
             maps,
             map_id=hooks.next_id("map"),
             program_id=hooks.next_id("prog"),
-            cgroup=stack.enter_context(_cgroup("probed")),
+            cgroup=stack.enter_context(_cgroup()),
             private=private,
             public=public,
             tracepoint=perf.tracepoint_number(capability_probes.TRACEPOINT),
@@ -94,7 +95,7 @@ def _keep_hooks_busy(loadables: Mapping[str, hooks.Loadable], stack: ExitStack) 
     hooks.raw_tracepoint(own["raw_tracepoint"], "sys_enter", stack)
     hooks.link(own["fentry"], 0, "trace_fentry", stack)
     hooks.link(own["lsm"], 0, "lsm_mac", stack)
-    hooks.cgroup(own["cgroup_skb"], stack.enter_context(_cgroup("busy")), "cgroup_inet_ingress", stack)
+    hooks.cgroup(own["cgroup_skb"], stack.enter_context(_cgroup()), "cgroup_inet_ingress", stack)
     elsewhere = stack.enter_context(namespace())
     with elsewhere.entered(), ExitStack() as here:
         # goes with its namespace
@@ -105,28 +106,23 @@ def _keep_hooks_busy(loadables: Mapping[str, hooks.Loadable], stack: ExitStack) 
 
 @contextmanager
 def _bpffs(mode: str) -> Iterator[Path]:
-    folder = Path(f"/tmp/bpffs-{mode}")  # noqa: S108  the guest is ours
-    folder.mkdir()
-    folder.chmod(0o755)
-    try:
+    with tempfile.TemporaryDirectory(prefix=f"bpffs-{mode}-") as name:
+        # a user that owns nothing reaches what is mounted below
+        Path(name).chmod(0o755)
+        folder = Path(name, "bpf")
+        folder.mkdir()
         subprocess.run(["mount", "-t", "bpf", "-o", f"mode={mode}", "bpf", folder], check=True)
         try:
             yield folder
         finally:
             subprocess.run(["umount", folder], check=True)
-    finally:
-        folder.rmdir()
 
 
 @contextmanager
-def _cgroup(name: str) -> Iterator[int]:
-    root = next(
-        Path(fields[1])
-        for fields in (line.split() for line in Path("/proc/mounts").read_text().splitlines())
-        if fields[2] == "cgroup2"
-    )
-    folder = root / name
-    folder.mkdir()
+def _cgroup() -> Iterator[int]:
+    mounts = [line.split() for line in Path("/proc/mounts").read_text().splitlines()]
+    root = next(fields[1] for fields in mounts if fields[2] == "cgroup2")
+    folder = Path(tempfile.mkdtemp(dir=root))
     try:
         fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
