@@ -9,10 +9,11 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from harness.guest import hooks, perf, steps
+from harness.guest.loaders.libbpf import possible_cpus
 
 #: the stage in which a process attaches what it has loaded itself
 BOTH = "load+attach"
@@ -240,7 +241,9 @@ def _read_shipped(name: str, place: Place) -> None:
         hooks.map_ringbuf(ring, 256 * 1024, place.undo)
     else:
         counters = next(spec for spec in place.given.shipped_maps[name] if spec.type == "percpu_array")
-        steps.lookup(place.given.maps[f"{name} counters"], counters, key=0)
+        # the kernel writes a value for each CPU, each rounded up to eight bytes (bpf_percpu_array_copy())
+        size = (counters.value + 7) // 8 * 8 * possible_cpus()
+        steps.lookup(place.given.maps[f"{name} counters"], replace(counters, value=size), key=0)
 
 
 def _pin(fd: int, folder: Path, place: Place) -> None:
