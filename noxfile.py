@@ -80,6 +80,13 @@ def kernel_matrix(session: nox.Session) -> None:
 
 
 @nox.session(venv_backend="none")
+def capabilities(session: nox.Session) -> None:
+    """Show the recorded capability table (-- [--kernel NAME]... [--cells]; --update: measure and rewrite it)."""
+    groups = ["build", "matrix"] if "--update" in session.posargs else []
+    run(session, python(session, *groups), "-m", "harness", "capabilities", *session.posargs)
+
+
+@nox.session(venv_backend="none")
 def tests(session: nox.Session) -> None:
     """Run the harness's own tests (no VM, no root), then a smoke run of the matrix on one kernel."""
     interpreter = python(session, "build", "matrix", "tests")

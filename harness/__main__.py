@@ -95,6 +95,26 @@ def _diagnose(arguments: argparse.Namespace) -> int:
     return status
 
 
+def _capabilities(arguments: argparse.Namespace) -> int:
+    from rich.console import Console
+
+    from harness import capability_view
+
+    if arguments.update:
+        given = [*arguments.pytest]
+
+        def run(words: list[str]) -> int:
+            return _matrix(argparse.Namespace(pytest=[*words, *given]))
+
+        for line in capability_view.update(ROOT, arguments.kernel or ["core"], run, ROOT / "results" / "latest"):
+            print(line)
+        return 0
+    screen = Console()
+    for table in capability_view.show(ROOT, arguments.kernel, cells=arguments.cells):
+        screen.print(table)
+    return 0
+
+
 class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         """Say it in one line; 4 is the status of bad usage everywhere in this project."""
@@ -118,6 +138,11 @@ def _parser() -> argparse.ArgumentParser:
     diagnose.add_argument("object", type=Path, metavar="OBJECT", help="such as build/kprobe_execve.bpf.o")
     diagnose.add_argument("--kernel", metavar="NAME", help="in a guest of this kernel (default: on this machine)")
     diagnose.set_defaults(run=_diagnose)
+    capabilities = commands.add_parser("capabilities", help="show or rewrite the baseline of the capability table")
+    capabilities.add_argument("--kernel", action="append", default=[], metavar="NAME", help="also 'core', 'full'")
+    capabilities.add_argument("--cells", action="store_true", help="show every cell, not only the minimal sets")
+    capabilities.add_argument("--update", action="store_true", help="measure in guests and rewrite the baseline")
+    capabilities.set_defaults(run=_capabilities)
     matrix = commands.add_parser(
         "matrix", help="run the suites on the kernels (takes pytest's arguments)", add_help=False
     )
@@ -128,7 +153,8 @@ def _parser() -> argparse.ArgumentParser:
 def main() -> int:
     """Run one command."""
     arguments, rest = _parser().parse_known_args()
-    if rest and arguments.run is not _matrix:
+    takes_more = arguments.run is _matrix or (arguments.run is _capabilities and arguments.update)
+    if rest and not takes_more:
         print(f"harness: unknown arguments: {' '.join(rest)}", file=sys.stderr)
         return 4
     arguments.pytest = rest

@@ -24,7 +24,7 @@ from harness.errors import HarnessError, of_system
 from harness.features import VARIANT
 from harness.guests import Guests, summary
 from harness.scheduler import Fresh, KernelScheduling
-from harness.workers import ARGUMENTS, DESELECTED, WORKER_KEY
+from harness.workers import ARGUMENTS, DESELECTED, FACTS, WORKER_KEY
 
 #: the "test" of a guest that died outside every test
 BOOT = "boot"
@@ -239,6 +239,8 @@ class MatrixPlugin:
         kernel = _kernel_of(report.node)
         # xdist takes what one worker collected for all there is
         self._session.testscollected = self._scheduling.foreseen
+        if report.when == "call":
+            self._keep_facts(kernel, report)
         phase = reports.phase_of(report)
         phases = self._phases.setdefault((kernel, report.nodeid), [])
         phases.append(phase)
@@ -247,6 +249,12 @@ class MatrixPlugin:
             outcome, detail = expect.decide(phases)
             duration = sum(each.duration for each in phases)
             self._record(kernel, expect.split_nodeid(report.nodeid, kernel), outcome, detail, duration)
+
+    def _keep_facts(self, kernel: str, report: pytest.TestReport) -> None:
+        """Write what the test found out about its kernel (harness.guest.fixtures.record)."""
+        for key, value in report.user_properties:
+            if key.startswith(FACTS):
+                self._run.keep_facts(key.removeprefix(FACTS), kernel, str(value))
 
     def pytest_collectreport(self, report: pytest.CollectReport) -> None:
         """Make a file that a guest could not collect an error of that kernel."""

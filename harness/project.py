@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 #: folders that no guest needs, at any depth; hidden ones neither
-_LEFT_OUT = frozenset({"__pycache__", "results", "node_modules", "venv", "docs", "baselines"})
+_LEFT_OUT = frozenset({"__pycache__", "results", "node_modules", "venv", "docs"})
 _CACHE = ".pytest_cache"
 
 

@@ -100,6 +100,12 @@ class RunDirectory:
         with (self.path / "results.jsonl").open("ab") as file:
             file.write(wire.encode(cell) + b"\n")
 
+    def keep_facts(self, name: str, kernel: str, text: str) -> None:
+        """Write what a test found out about a kernel, as JSON: ``<name>/<kernel>.json``."""
+        folder = self.path / name
+        folder.mkdir(exist_ok=True)
+        (folder / f"{kernel}.json").write_text(text)
+
     def finish(self, judged: matrix.Matrix, facts: RunFacts, guests: tuple[GuestRecord, ...], exit_status: int) -> None:
         """Write what needs the whole matrix: the cells without a report, JUnit, Markdown, run.json."""
         for cell in judged.cells:

@@ -13,3 +13,7 @@ DESELECTED = "deselected"
 
 #: the title of a report's section that says why a step was refused, and what to do about it
 DIAGNOSIS = "diagnosis"
+
+
+#: the start of a user property with which a test hands facts to the host; behind it is their name, its value is JSON
+FACTS = "facts:"

@@ -219,3 +219,26 @@ def test_an_unknown_variant_stops_the_run(pytester: pytest.Pytester) -> None:
     result = _run(pytester, "from harness.guest.marks import boots_with\n" + _VARIANTS)
     assert result.ret == pytest.ExitCode.USAGE_ERROR
     result.stderr.fnmatch_lines(["*test_quiet: unknown variant 'quiet' (manifest has: )"])
+
+
+def test_what_spoils_its_guest_comes_after_all_others(pytester: pytest.Pytester) -> None:
+    """In the order of the file among themselves, and without any facts about kernels."""
+    result = _run(
+        pytester,
+        """
+from harness.guest.marks import spoils_guest
+
+@spoils_guest("stays")
+def test_a(): print("RUN a")
+
+def test_b(): print("RUN b")
+
+@spoils_guest("stays too")
+def test_c(): print("RUN c")
+
+def test_d(): print("RUN d")
+""",
+        facts=False,
+    )
+    result.assert_outcomes(passed=4)
+    result.stdout.fnmatch_lines(["*RUN b*", "*RUN d*", "*RUN a*", "*RUN c*"])

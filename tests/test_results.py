@@ -73,3 +73,11 @@ def test_a_line_that_is_no_cell_is_named(tmp_path: Path) -> None:
     path.write_bytes(wire.encode(CELLS[0]) + b"\n{}\n")
     with pytest.raises(HarnessError, match=r"results\.jsonl:2: not a cell"):
         results.read_cells(path)
+
+
+def test_facts_are_kept_by_name_and_kernel(tmp_path: Path) -> None:
+    run = results.RunDirectory.create(tmp_path)
+    run.keep_facts("capabilities", "6.1", '{"a": 1}')
+    run.keep_facts("capabilities", "7.3", "{}")
+    assert (tmp_path / "latest" / "capabilities" / "6.1.json").read_text() == '{"a": 1}'
+    assert (tmp_path / "latest" / "capabilities" / "7.3.json").exists()

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import json
+from collections.abc import Callable, Iterator
 
 import pytest
 
 from harness.guest import leaks
+from harness.workers import FACTS
+
+#: the facts' name, the facts as JSON has them
+Record = Callable[[str, object], None]
 
 
 @pytest.fixture(autouse=True, scope="session")
@@ -24,3 +29,10 @@ def nothing_left_in_the_kernel() -> Iterator[None]:
     left = leaks.wait_for_release(before)
     if left:
         pytest.fail(f"left in the kernel: {', '.join(sorted(left))}", pytrace=False)
+
+
+@pytest.fixture
+def record(request: pytest.FixtureRequest) -> Record:
+    """Give a function that hands facts about this kernel to the host: ``results/latest/<name>/<kernel>.json``."""
+    properties = request.node.user_properties
+    return lambda name, facts: properties.append((FACTS + name, json.dumps(facts)))

@@ -35,6 +35,8 @@ _MARKS = {
     "known_issue": "known_issue(kernel, reason, ref, raises): strict xfail on this one kernel",
 }
 
+_SPOILS = "spoils_guest(reason): run after all others of its guest, because only a reboot puts back what it changes"
+
 
 def requires(*features: str) -> pytest.MarkDecorator:
     """Skip the test on kernels whose manifest entry lacks one of the features."""
@@ -54,6 +56,11 @@ def boots_with(*variants: str) -> pytest.MarkDecorator:
 def known_issue(kernel: str, *, reason: str, ref: str, raises: type[BaseException]) -> pytest.MarkDecorator:
     """Expect this failure, strictly, on one kernel; `ref` is a commit or a report others can open."""
     return pytest.mark.known_issue(kernel, reason=reason, ref=ref, raises=raises)
+
+
+def spoils_guest(reason: str) -> pytest.MarkDecorator:
+    """Run the test after all others of its guest: it changes what only a reboot puts back."""
+    return pytest.mark.spoils_guest(reason)
 
 
 def errno_name(number: int | None) -> str:
@@ -77,13 +84,15 @@ def pytest_configure(config: pytest.Config) -> None:
 
 def register(config: pytest.Config) -> None:
     """Make the marks known to a pytest that need not obey them."""
-    for line in _MARKS.values():
+    for line in [*_MARKS.values(), _SPOILS]:
         config.addinivalue_line("markers", line)
 
 
+@pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Leave out other variants' tests; turn the marks into skips, xfails and expected refusals for this kernel."""
+    """Leave out other variants' tests; turn the marks into skips, xfails and refusals; put what spoils a guest last."""
     _leave_out_other_variants(config, items)
+    items.sort(key=lambda item: item.get_closest_marker("spoils_guest") is not None)
     for item in items:
         if not any(item.get_closest_marker(name) for name in _MARKS):
             continue

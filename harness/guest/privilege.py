@@ -149,11 +149,15 @@ def _become(uid: int, caps: Collection[Cap]) -> None:
         os.setgroups([])
         os.setresgid(uid, uid, uid)
         os.setresuid(uid, uid, uid)
-    wanted = sum(1 << cap for cap in caps)
-    low, high = wanted & 0xFFFFFFFF, wanted >> 32
+    set_capabilities(effective=caps, permitted=caps)
+
+
+def set_capabilities(*, effective: Collection[Cap], permitted: Collection[Cap]) -> None:
+    """Give this process exactly these sets; what leaves the permitted set is gone for good. Raises OSError."""
+    has, may = (sum(1 << cap for cap in caps) for caps in (effective, permitted))
     header = struct.pack("=Ii", _CAPABILITY_VERSION_3, 0)
     # two blocks (capabilities 0 to 31, 32 to 63) of effective, permitted, inheritable
-    data = struct.pack("=6I", low, low, 0, high, high, 0)
+    data = struct.pack("=6I", has & 0xFFFFFFFF, may & 0xFFFFFFFF, 0, has >> 32, may >> 32, 0)
     if _libc.capset(header, data):
         raise OSError(ctypes.get_errno(), "capset")
 

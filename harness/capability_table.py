@@ -1,0 +1,185 @@
+"""The capability table of a kernel, and the reviewed file with those of all: reading, writing, comparing. Pure.
+
+A table maps what was tried (``kprobe load``, ``xdp attach netlink``) to what came of it in each context: who tried
+(root, nobody, the root of a user namespace) and, where it differs from the default, a sysctl. In the file, who and
+sysctl are the key of a line; a context without a line of its own is as without its sysctl (docs/capabilities.md):
+
+    "socket_filter load": {
+      "root nobody": "EPERM | BPF ok | SYS_ADMIN ok",
+      "root nobody, unprivileged_bpf_disabled=0": "ok"
+    }
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from harness import capabilities
+from harness.errors import ManifestError
+
+#: the file with every kernel's table, below the project's folder
+BASELINE = "baselines/capabilities.json"
+#: the name under which a guest hands its table to the host
+FACTS = "capabilities"
+#: who tries, in the order of the file: the host's root, a user of it who owns nothing, root of that user's own user
+#: and network namespace, and the same with a BPF token
+PEOPLE = ("root", "nobody", "userns", "token")
+#: changed cells that are named in one line
+_NAMED = 4
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Context:
+    """Who tries, and under which sysctl."""
+
+    who: str
+    #: ``name=value``; empty for the distribution's defaults
+    sysctl: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.who}, {self.sysctl}" if self.sysctl else self.who
+
+
+#: what was tried -> context -> what came of it, as one line
+Lines = Mapping[str, Mapping[Context, str]]
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    """What a kernel answers."""
+
+    #: sysctl -> its value where a context names none
+    defaults: Mapping[str, int]
+    #: every sysctl setting that was tried besides, in order
+    settings: tuple[str, ...]
+    #: of each shipped program and stage: the minimal sets that work (capabilities.show_sets)
+    minimum: Lines
+    #: of everything: what came of each of the sixteen sets (capabilities.rules)
+    cells: Lines
+
+    def to_json(self) -> dict[str, object]:
+        """Return the form of the file."""
+        return {
+            "defaults": dict(self.defaults),
+            "settings": " ".join(self.settings),
+            "minimum": {name: grouped(lines) for name, lines in self.minimum.items()},
+            "cells": {name: grouped(lines) for name, lines in self.cells.items()},
+        }
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> Table:
+        """Read the form of the file; raises KeyError, ValueError."""
+        minimum, cells = ({name: _spread(lines) for name, lines in data[part].items()} for part in ("minimum", "cells"))
+        for contexts in minimum.values():
+            for text in contexts.values():
+                capabilities.parse_sets(text)
+        for contexts in cells.values():
+            for text in contexts.values():
+                capabilities.answers(text)
+        return cls(dict(data["defaults"]), tuple(data["settings"].split()), minimum, cells)
+
+
+def grouped(lines: Mapping[Context, str]) -> dict[str, str]:
+    """Join contexts with equal lines: those without a sysctl first, then each exception to them."""
+    groups: dict[tuple[str, tuple[int, ...], str], list[str]] = {}
+    for who in sorted({context.who for context in lines}, key=PEOPLE.index):
+        usual = lines[Context(who)]
+        exceptions: dict[tuple[str, str], list[int]] = {}
+        for context, line in lines.items():
+            if context.who == who and context.sysctl and line != usual:
+                name, _, value = context.sysctl.partition("=")
+                exceptions.setdefault((name, line), []).append(int(value))
+        groups.setdefault(("", (), usual), []).append(who)
+        for (name, line), values in exceptions.items():
+            groups.setdefault((name, tuple(sorted(values)), line), []).append(who)
+    return {
+        " ".join(people) + (f", {name}={' '.join(map(str, values))}" if name else ""): line
+        for (name, values, line), people in sorted(groups.items(), key=lambda group: (group[0][:2], _ranks(group[1])))
+    }
+
+
+def _ranks(people: Iterable[str]) -> list[int]:
+    return [PEOPLE.index(who) for who in people]
+
+
+def _spread(lines: Mapping[str, str]) -> dict[Context, str]:
+    found: dict[Context, str] = {}
+    for key, line in lines.items():
+        people, _, sysctl = key.partition(", ")
+        name, _, values = sysctl.partition("=")
+        for who in people.split(" "):
+            if who not in PEOPLE:
+                raise ValueError(f"nobody is called {who!r}")
+            for value in values.split(" "):
+                found[Context(who, f"{name}={value}" if name else "")] = line
+    if without := {context.who for context in found} - {context.who for context in found if not context.sysctl}:
+        raise ValueError(f"no line without a sysctl for {', '.join(sorted(without))}")
+    return found
+
+
+def read(text: str, *, source: str = BASELINE) -> dict[str, Table]:
+    """Read the file: a table for each kernel; raises ManifestError."""
+    try:
+        return {kernel: Table.from_json(table) for kernel, table in json.loads(text).items()}
+    except (ValueError, KeyError, AttributeError, TypeError) as error:
+        raise ManifestError(f"{source}: {type(error).__name__}: {error}") from error
+
+
+def write(tables: Mapping[str, Table], order: Iterable[str]) -> str:
+    """Return the file's text: kernels in the manifest's order, a line for each entry of a table."""
+    known = [kernel for kernel in order if kernel in tables]
+    whole = {kernel: tables[kernel].to_json() for kernel in known}
+    return json.dumps(whole, indent=1) + "\n"
+
+
+def compare_minimum(kernel: str, expected: Table, found: Table) -> list[str]:
+    """Say which minimal sets of a shipped program grew or shrank, a line each; empty when none did."""
+    return list(_differences(kernel, expected.minimum, found.minimum, _minimum_changes))
+
+
+def compare_cells(kernel: str, expected: Table, found: Table) -> list[str]:
+    """Name each cell that changed, one line for all contexts in which it changed alike; empty when none did."""
+    differences = []
+    if (expected.defaults, expected.settings) != (found.defaults, found.settings):
+        differences.append(
+            f"{kernel} sysctls: {dict(expected.defaults)} and {', '.join(expected.settings)}"
+            f" -> {dict(found.defaults)} and {', '.join(found.settings)}"
+        )
+    return [*differences, *_differences(kernel, expected.cells, found.cells, _cell_changes)]
+
+
+def _differences(
+    kernel: str, expected: Lines, found: Lines, changes: Callable[[str, str], Iterable[str]]
+) -> Iterator[str]:
+    for name in dict.fromkeys([*expected, *found]):
+        contexts: dict[str, list[str]] = {}
+        old, new = expected.get(name, {}), found.get(name, {})
+        for context in dict.fromkeys([*old, *new]):
+            # a sysctl that no line names makes no difference
+            usual = Context(context.who)
+            before, after = old.get(context, old.get(usual)), new.get(context, new.get(usual))
+            if context.sysctl and (before, after) == (old.get(usual), new.get(usual)):
+                continue
+            if before is None or after is None:
+                lines: Iterable[str] = ["not tried any more" if after is None else "not in the baseline"]
+            else:
+                lines = changes(before, after) if before != after else ()
+            for line in lines:
+                contexts.setdefault(line, []).append(str(context))
+        for line, where in contexts.items():
+            more = f" and {len(where) - _NAMED} more" if len(where) > _NAMED else ""
+            yield f"{kernel} {name} ({'; '.join(where[:_NAMED])}{more}): {line}"
+
+
+def _minimum_changes(before: str, after: str) -> Iterator[str]:
+    return capabilities.describe_change(capabilities.parse_sets(before), capabilities.parse_sets(after))
+
+
+def _cell_changes(before: str, after: str) -> Iterator[str]:
+    old, new = capabilities.answers(before), capabilities.answers(after)
+    for caps in capabilities.subsets():
+        if old[caps] != new[caps]:
+            yield f"with {capabilities.show(caps)}: {old[caps]} -> {new[caps]}"

@@ -1,0 +1,211 @@
+"""Measuring the capability table of the running kernel."""
+
+from __future__ import annotations
+
+import os
+import resource
+import subprocess
+import tempfile
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from harness import capabilities
+from harness.capabilities import Caps
+from harness.capability_table import Context, Lines, Table
+from harness.guest import bpf_calls, capability_probes, people, perf, steps
+from harness.guest.capability_probes import BPF_SYSCTL, FIXTURES, MAPS, PERF_SYSCTL, SHIPPED, Given, Probe
+from harness.guest.netns import namespace
+
+_SYSCTLS = Path("/proc/sys/kernel")
+#: what is tried besides the defaults; unprivileged_bpf_disabled=1 is final, so it has a test of its own
+SETTINGS = (f"{BPF_SYSCTL}=0", *(f"{PERF_SYSCTL}={value}" for value in (-1, 0, 1, 2)))
+
+
+def value(sysctl: str) -> int:
+    """Read a kernel.* sysctl."""
+    return int((_SYSCTLS / sysctl).read_text())
+
+
+@contextmanager
+def setting(assignment: str) -> Iterator[None]:
+    """Set a kernel.* sysctl (``name=value``; nothing for an empty string), and put it back."""
+    sysctl, _, wanted = assignment.partition("=")
+    if not sysctl:
+        yield
+        return
+    before = value(sysctl)
+    (_SYSCTLS / sysctl).write_text(wanted)
+    try:
+        yield
+    finally:
+        (_SYSCTLS / sysctl).write_text(str(before))
+
+
+@contextmanager
+def given() -> Iterator[Given]:
+    """Make, with every capability, what the probes inherit."""
+    with ExitStack() as stack:
+        # before memory control groups a map is charged to the user's limit, which is no capability
+        limits = resource.getrlimit(resource.RLIMIT_MEMLOCK)
+        resource.setrlimit(resource.RLIMIT_MEMLOCK, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+        stack.callback(resource.setrlimit, resource.RLIMIT_MEMLOCK, limits)
+        fixtures = stack.enter_context(steps.loaded(steps.object_path("fixtures/capabilities")))
+        loadables = {
+            name: bpf_calls.Loadable.of(fixtures.programs[f"type_{name}"], target) for name, target in FIXTURES.items()
+        }
+        maps = {name: bpf_calls.create_map(MAPS[name], stack) for name in ("array", "ringbuf", "perf_event_array")}
+        shipped_maps = {}
+        for name, program in SHIPPED.items():
+            shipped = stack.enter_context(steps.loaded(steps.object_path(name), program))
+            loadables[name] = bpf_calls.Loadable.of(shipped.programs[program])
+            shipped_maps[name] = shipped.specs
+            maps |= {f"{name} {each}": fd for each, fd in shipped.maps.items()}
+        _keep_hooks_busy(loadables, stack)
+        private, public = (stack.enter_context(_bpffs(mode)) for mode in ("0700", "1777"))
+        for folder in (private, public):
+            bpf_calls.pin(maps["array"], folder / "map", stack)
+        yield Given(
+            loadables,
+            shipped_maps,
+            maps,
+            map_id=bpf_calls.next_id("map"),
+            program_id=bpf_calls.next_id("prog"),
+            cgroup=stack.enter_context(_cgroup()),
+            private=private,
+            public=public,
+            tracepoint=perf.tracepoint_number(capability_probes.TRACEPOINT),
+        )
+
+
+def _keep_hooks_busy(loadables: Mapping[str, bpf_calls.Loadable], stack: ExitStack) -> None:
+    """Have something attached at every hook all the time, in places that no probe sees.
+
+    The first and the last program of a hook make the kernel patch its own text (static keys, ftrace), which an emulator
+    has to translate anew, and wait for every task (unregister_ftrace_direct(), a second each time); one that
+    comes and goes beside another does neither.
+    """
+    # programs of their own: a hook takes each only once
+    own = {name: bpf_calls.load(loadables[name], stack) for name in FIXTURES}
+    for symbol in (capability_probes.SYMBOL, "__x64_sys_execve"):
+        perf.attach(own["kprobe"], perf.kprobe_event(symbol, stack))
+    tracepoint = perf.tracepoint_event(perf.tracepoint_number(capability_probes.TRACEPOINT), stack)
+    perf.attach(own["tracepoint"], tracepoint)
+    bpf_calls.raw_tracepoint(own["raw_tracepoint"], "sys_enter", stack)
+    bpf_calls.link(own["fentry"], 0, "trace_fentry", stack)
+    bpf_calls.link(own["lsm"], 0, "lsm_mac", stack)
+    bpf_calls.cgroup(own["cgroup_skb"], stack.enter_context(_cgroup()), "cgroup_inet_ingress", stack)
+    elsewhere = stack.enter_context(namespace())
+    with elsewhere.entered(), ExitStack() as here:
+        # goes with its namespace
+        bpf_calls.xdp_netlink(own["xdp"], capability_probes.LOOPBACK, here)
+        bpf_calls.clsact(own["sched_cls"], capability_probes.LOOPBACK, here)
+        here.pop_all()
+
+
+@contextmanager
+def _bpffs(mode: str) -> Iterator[Path]:
+    with tempfile.TemporaryDirectory(prefix=f"bpffs-{mode}-") as name:
+        # a user that owns nothing reaches what is mounted below
+        Path(name).chmod(0o755)
+        folder = Path(name, "bpf")
+        folder.mkdir()
+        subprocess.run(["mount", "-t", "bpf", "-o", f"mode={mode}", "bpf", folder], check=True)
+        try:
+            yield folder
+        finally:
+            subprocess.run(["umount", folder], check=True)
+
+
+@contextmanager
+def _cgroup() -> Iterator[int]:
+    mounts = [line.split() for line in Path("/proc/mounts").read_text().splitlines()]
+    root = next(fields[1] for fields in mounts if fields[2] == "cgroup2")
+    folder = Path(tempfile.mkdtemp(dir=root))
+    try:
+        fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            yield fd
+        finally:
+            os.close(fd)
+    finally:
+        folder.rmdir()
+
+
+def who(features: Collection[str]) -> tuple[str, ...]:
+    """Return who tries on a kernel with these features."""
+    return (people.ROOT, people.NOBODY_NAME, people.USERNS, *([people.TOKEN] if "bpf_token" in features else []))
+
+
+def answered(
+    things: Given, features: Collection[str], probes: Sequence[Probe], subsets: Sequence[Caps] = capabilities.subsets()
+) -> dict[tuple[str, str], dict[Caps, str]]:
+    """Try these probes with these sets as everybody, under the sysctls as they are: (probe, who) -> the answers."""
+    return {
+        (name, person): answers
+        for person in who(features)
+        for name, answers in people.answers(person, things, _tried(probes, person), subsets).items()
+    }
+
+
+def _tried(probes: Sequence[Probe], person: str) -> list[Probe]:
+    """Leave out what a token makes no difference to."""
+    return [probe for probe in probes if probe.takes_token or person != people.TOKEN]
+
+
+def concerned(assignment: str) -> list[Probe]:
+    """Return the probes that are tried under a setting: under the defaults all."""
+    sysctl = assignment.partition("=")[0]
+    return [probe for probe in capability_probes.probes() if not sysctl or sysctl in probe.sysctls]
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """What came of everything under one setting."""
+
+    #: probe -> who -> what came of each set
+    cells: Lines
+    #: of the shipped programs: probe -> who -> the minimal sets
+    minimum: Lines
+    #: what it took of the guest's processors, in seconds
+    seconds: float
+
+
+def measure(features: Collection[str], assignment: str) -> Part:
+    """Try, as everybody, what has to do with a setting, under that setting.
+
+    The cells of a shipped program are tried under the defaults; what a setting changes of them it changes of the
+    program that does nothing too, so there only their minimal sets are searched.
+    """
+    before = _busy()
+    cells: dict[str, dict[Context, str]] = {}
+    minimum: dict[str, dict[Context, str]] = {}
+    with given() as things, setting(assignment):
+        probes = concerned(assignment)
+        tried = [probe for probe in probes if not (assignment and probe.shipped)]
+        for (name, person), answers in answered(things, features, tried).items():
+            cells.setdefault(name, {})[Context(person, assignment)] = capabilities.rules(answers)
+        shipped = [probe for probe in probes if probe.shipped]
+        for person in who(features):
+            for name, sets in people.minima(person, things, _tried(shipped, person)).items():
+                minimum.setdefault(name, {})[Context(person, assignment)] = capabilities.show_sets(sets)
+    return Part(cells, minimum, _busy() - before)
+
+
+def joined(parts: Mapping[str, Part]) -> Table:
+    """Make the table of its parts, the one of the defaults first."""
+    cells: dict[str, dict[Context, str]] = {}
+    minimum: dict[str, dict[Context, str]] = {}
+    for part in parts.values():
+        for whole, lines in ((cells, part.cells), (minimum, part.minimum)):
+            for name, contexts in lines.items():
+                whole.setdefault(name, {}).update(contexts)
+    defaults = {sysctl: value(sysctl) for sysctl in (BPF_SYSCTL, PERF_SYSCTL)}
+    return Table(defaults, tuple(assignment for assignment in parts if assignment), minimum, cells)
+
+
+def _busy() -> float:
+    """Return the seconds that the guest's processors have worked: neither idle nor waiting (proc(5), /proc/stat)."""
+    user, nice, system, _idle, _iowait, irq, softirq = map(int, Path("/proc/stat").read_text().split()[1:8])
+    return (user + nice + system + irq + softirq) / os.sysconf("SC_CLK_TCK")

@@ -1,0 +1,171 @@
+"""Who tries: processes of an exact uid and user namespace that change their effective set before every try.
+
+One child for each: root and nobody of the host, root of a user namespace of nobody's with a network namespace of its
+own (what a container without privileges has), and the same with a BPF token. The sets are the kernel's own: the child
+keeps every capability of the table permitted and makes only the chosen ones effective.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import socket
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import TypeVar
+
+from harness import capabilities
+from harness.capabilities import Caps
+from harness.capability_table import PEOPLE
+from harness.guest import bpf_calls, capability_probes, steps
+from harness.guest.capability_probes import Given, Place, Probe
+from harness.guest.deadline import limit
+from harness.guest.marks import errno_name
+from harness.guest.privilege import NOBODY, Cap, run_as, set_capabilities
+
+ROOT, NOBODY_NAME, USERNS, TOKEN = PEOPLE
+
+#: what a child may ever have; the effective set is chosen from it
+_PERMITTED = tuple(Cap[name] for name in (*capabilities.CAPABILITIES, *capabilities.FILE_CAPABILITIES))
+#: linux/prctl.h
+_PR_SET_DUMPABLE = 4
+#: x86_64's numbers of the mount calls (asm/unistd_64.h), and linux/mount.h
+_FSOPEN, _FSCONFIG, _FSMOUNT = 430, 431, 432
+_CLOEXEC, _SET_STRING, _CMD_CREATE = 1, 1, 6
+_DELEGATIONS = ("delegate_cmds", "delegate_maps", "delegate_progs", "delegate_attachs")
+
+_libc = ctypes.CDLL(None, use_errno=True)
+
+_T = TypeVar("_T")
+#: probe -> what came of each set
+Answers = dict[str, dict[Caps, str]]
+
+
+class Trier:
+    """A process that tries."""
+
+    def __init__(self, given: Given, *, token: int | None = None, delegating: int | None = None) -> None:
+        self._given = given
+        self._token = token
+        self._delegating = delegating
+
+    def answer(self, probe: Probe, caps: Caps, unused: Mapping[str, list[int]] | None = None) -> str:
+        """Try with exactly these capabilities effective; undo with all."""
+        with ExitStack() as undo:
+            place = Place(self._given, undo, self._token, self._delegating, unused or {})
+            set_capabilities(effective=[Cap[name] for name in caps], permitted=_PERMITTED)
+            try:
+                probe.run(place)
+            except OSError as error:
+                return errno_name(error.errno)
+            finally:
+                set_capabilities(effective=_PERMITTED, permitted=_PERMITTED)
+        return capabilities.OK
+
+
+def tried_by(who: str, given: Given, body: Callable[[Trier], _T], seconds: float = 120) -> _T:
+    """Run the body in a child that is ``who``; return its result."""
+    if who in {ROOT, NOBODY_NAME}:
+        uid = NOBODY if who == NOBODY_NAME else 0
+        return run_as(lambda: body(Trier(given)), caps=_PERMITTED, uid=uid, seconds=limit(seconds))
+    if who == USERNS:
+        return run_as(lambda: _in_user_namespace(given, body), caps=(), uid=NOBODY, seconds=limit(seconds))
+    with _delegator() as ours:
+        return run_as(lambda: _with_token(given, body, ours), caps=(), uid=NOBODY, seconds=limit(seconds))
+
+
+def answers(who: str, given: Given, probes: Iterable[Probe], subsets: Iterable[Caps]) -> Answers:
+    """Try each probe with each set."""
+    wanted, sets = list(probes), list(subsets)
+
+    with ExitStack() as loaded:
+        unused = {
+            name: [bpf_calls.load(given.loadables[name], loaded) for _ in sets]
+            for name in capability_probes.ATTACHED_ONCE
+            if any(probe.name == f"{name} attach link" for probe in wanted)
+        }
+
+        def body(trier: Trier) -> Answers:
+            return {probe.name: {caps: trier.answer(probe, caps, unused) for caps in sets} for probe in wanted}
+
+        return tried_by(who, given, body)
+
+
+def minima(who: str, given: Given, probes: Iterable[Probe]) -> dict[str, tuple[Caps, ...]]:
+    """Search the minimal sets with which each probe works, file capabilities included."""
+    wanted, names = list(probes), (*capabilities.CAPABILITIES, *capabilities.FILE_CAPABILITIES)
+
+    def body(trier: Trier) -> dict[str, tuple[Caps, ...]]:
+        return {
+            probe.name: capabilities.search(
+                lambda caps, probe=probe: trier.answer(probe, caps) == capabilities.OK,  # type: ignore[misc]
+                names,
+            )
+            for probe in wanted
+        }
+
+    return tried_by(who, given, body)
+
+
+def _become_root_of_a_namespace(more: int = 0) -> None:
+    """Enter a user namespace, with root mapped to this uid, and a network namespace that belongs to it."""
+    # after a change of uid the files of /proc/self are root's
+    _libc.prctl(_PR_SET_DUMPABLE, 1, 0, 0, 0)
+    uid, gid = os.getuid(), os.getgid()
+    os.unshare(os.CLONE_NEWUSER | os.CLONE_NEWNET | more)
+    Path("/proc/self/setgroups").write_text("deny")
+    Path("/proc/self/uid_map").write_text(f"0 {uid} 1")
+    Path("/proc/self/gid_map").write_text(f"0 {gid} 1")
+
+
+def _in_user_namespace(given: Given, body: Callable[[Trier], _T]) -> _T:
+    _become_root_of_a_namespace()
+    return body(Trier(given))
+
+
+def _with_token(given: Given, body: Callable[[Trier], _T], delegator: socket.socket) -> _T:
+    """Open a bpffs in the namespace, have it made delegating by the host's root, take a token of it."""
+    _become_root_of_a_namespace(os.CLONE_NEWNS)
+    opened = _call(_FSOPEN, b"bpf", _CLOEXEC)
+    socket.send_fds(delegator, [b"x"], [opened])
+    fds = socket.recv_fds(delegator, 1, 1)[1]
+    if not fds:
+        raise RuntimeError("the host's root could not make the bpffs delegating")
+    folder = os.open(".", os.O_RDONLY | os.O_CLOEXEC, dir_fd=fds[0])
+    return body(Trier(given, token=steps.create_token(folder), delegating=folder))
+
+
+@contextmanager
+def _delegator() -> Iterator[socket.socket]:
+    """Have a child with every privilege that makes one bpffs delegating: only CAP_SYS_ADMIN of the host may."""
+    ours, theirs = socket.socketpair()
+    child = os.fork()
+    if child == 0:
+        ours.close()
+        try:
+            _delegate(theirs)
+        finally:
+            os._exit(0)
+    theirs.close()
+    try:
+        yield ours
+    finally:
+        ours.close()
+        os.waitpid(child, 0)
+
+
+def _delegate(peer: socket.socket) -> None:
+    fds = socket.recv_fds(peer, 1, 1)[1]
+    if fds:
+        for name in _DELEGATIONS:
+            _call(_FSCONFIG, fds[0], _SET_STRING, name.encode(), b"any", 0)
+        _call(_FSCONFIG, fds[0], _CMD_CREATE, None, None, 0)
+        socket.send_fds(peer, [b"x"], [_call(_FSMOUNT, fds[0], 0, 0)])
+
+
+def _call(number: int, *arguments: int | bytes | None) -> int:
+    result = int(_libc.syscall(number, *arguments))
+    if result < 0:
+        raise OSError(ctypes.get_errno(), f"system call {number}")
+    return result

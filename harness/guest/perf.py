@@ -1,0 +1,100 @@
+"""Perf events that BPF programs are attached to or write to: perf_event_open(2), ioctl(2), tracefs.
+
+As in harness.guest.bpf_calls what is made is undone through the caller's ExitStack, and a refusal is a StepError.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import fcntl
+import mmap
+import os
+from contextlib import ExitStack
+from ctypes import c_size_t, c_uint32, c_uint64
+from pathlib import Path
+
+from harness.guest.steps import StepError
+
+TRACEFS = Path("/sys/kernel/tracing")
+_PMU = Path("/sys/bus/event_source/devices/kprobe/type")
+#: x86_64's number of perf_event_open (asm/unistd_64.h)
+_PERF_EVENT_OPEN = 298
+#: linux/perf_event.h
+_IOC_SET_BPF, _IOC_ENABLE = 0x40042408, 0x2400
+_TYPE_SOFTWARE, _TYPE_TRACEPOINT, _BPF_OUTPUT, _SAMPLE_RAW, _FD_CLOEXEC = 1, 2, 10, 1 << 10, 1 << 3
+
+_libc = ctypes.CDLL(None, use_errno=True)
+
+
+class _PerfAttr(ctypes.Structure):
+    """struct perf_event_attr of linux/perf_event.h, its second version (PERF_ATTR_SIZE_VER1)."""
+
+    _fields_ = (
+        ("type", c_uint32),
+        ("size", c_uint32),
+        ("config", c_uint64),
+        ("sample_period", c_uint64),
+        ("sample_type", c_uint64),
+        ("read_format", c_uint64),
+        ("flags", c_uint64),
+        ("wakeup_events", c_uint32),
+        ("bp_type", c_uint32),
+        ("config1", c_uint64),
+        ("config2", c_uint64),
+    )
+
+
+def _open(attributes: _PerfAttr, pid: int, cpu: int, undo: ExitStack, what: str) -> int:
+    attributes.size = ctypes.sizeof(attributes)
+    fd = _libc.syscall(_PERF_EVENT_OPEN, ctypes.byref(attributes), pid, cpu, -1, c_size_t(_FD_CLOEXEC))
+    if fd < 0:
+        raise StepError(ctypes.get_errno(), "attach", what)
+    undo.callback(os.close, fd)
+    return int(fd)
+
+
+def kprobe_event(symbol: str, undo: ExitStack) -> int:
+    """Make a perf event of a kernel function's entry; return its fd."""
+    name = ctypes.create_string_buffer(symbol.encode())
+    attributes = _PerfAttr(type=int(_PMU.read_text()), config1=ctypes.addressof(name))
+    return _open(attributes, -1, 0, undo, f"kprobe {symbol}")
+
+
+def tracepoint_event(number: int, undo: ExitStack) -> int:
+    """Make a perf event of a tracepoint by its number; return its fd."""
+    return _open(_PerfAttr(type=_TYPE_TRACEPOINT, config=number), -1, 0, undo, f"tracepoint {number}")
+
+
+def tracepoint_number(name: str) -> int:
+    """Read a tracepoint's number (``syscalls/sys_enter_connect``) from tracefs."""
+    return int((TRACEFS / "events" / name / "id").read_text())
+
+
+def tracefs_kprobe(symbol: str, undo: ExitStack) -> int:
+    """Define a kprobe event in tracefs; return its number."""
+    definitions = TRACEFS / "kprobe_events"
+
+    def append(line: str) -> None:
+        fd = os.open(definitions, os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC)
+        try:
+            os.write(fd, line.encode())
+        finally:
+            os.close(fd)
+
+    append(f"p:harness/step {symbol}\n")
+    undo.callback(append, "-:harness/step\n")
+    return tracepoint_number("harness/step")
+
+
+def attach(program: int, event: int) -> None:
+    """Let a perf event call a program: two ioctls."""
+    fcntl.ioctl(event, _IOC_SET_BPF, program)
+    fcntl.ioctl(event, _IOC_ENABLE, 0)
+
+
+def output_event(undo: ExitStack) -> int:
+    """Make the perf event that a perf_event_array's events of one CPU go to, and map it; return its fd."""
+    attributes = _PerfAttr(type=_TYPE_SOFTWARE, config=_BPF_OUTPUT, sample_type=_SAMPLE_RAW, sample_period=1)
+    event = _open(attributes, -1, 0, undo, "BPF output")
+    undo.enter_context(mmap.mmap(event, 2 * mmap.PAGESIZE))
+    return event

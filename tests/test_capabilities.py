@@ -1,0 +1,105 @@
+"""Rules, minimal sets and what is said of their changes."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from harness import capabilities
+from harness.capabilities import CAPABILITIES, FILE_CAPABILITIES, OK, subsets
+
+_NAMES = (*CAPABILITIES, *FILE_CAPABILITIES)
+sets = st.frozensets(st.sampled_from(_NAMES))
+tables = st.lists(st.sampled_from([OK, "EPERM", "EACCES", "EINVAL"]), min_size=16, max_size=16).map(
+    lambda answers: dict(zip(subsets(), answers, strict=True))
+)
+
+
+def test_there_are_sixteen_sets_each_after_its_own_subsets() -> None:
+    found = subsets()
+    assert len(set(found)) == 16
+    assert not any(later < earlier for number, earlier in enumerate(found) for later in found[number:])
+
+
+@given(tables)
+def test_rules_say_the_whole_table(table: dict[frozenset[str], str]) -> None:
+    assert capabilities.answers(capabilities.rules(table)) == table
+
+
+@given(tables, tables)
+def test_two_tables_have_the_same_rules_only_when_they_are_the_same(
+    one: dict[frozenset[str], str], other: dict[frozenset[str], str]
+) -> None:
+    assert (capabilities.rules(one) == capabilities.rules(other)) == (one == other)
+
+
+def test_rules_read_like_the_kernels_checks() -> None:
+    """BPF and NET_ADMIN to be let in, PERFMON to subtract pointers, SYS_ADMIN for all."""
+
+    def answer(caps: frozenset[str]) -> str:
+        if "SYS_ADMIN" in caps or caps >= {"BPF", "NET_ADMIN", "PERFMON"}:
+            return OK
+        return "EACCES" if caps >= {"BPF", "NET_ADMIN"} else "EPERM"
+
+    rules = "EPERM | BPF+NET_ADMIN EACCES | BPF+NET_ADMIN+PERFMON ok | SYS_ADMIN ok"
+    assert capabilities.rules({caps: answer(caps) for caps in subsets()}) == rules
+
+
+@pytest.mark.parametrize("text", ["", "BPF ok", "EPERM | ok", "EPERM | CAP_BPF ok", "EPERM | BPF ok | "])
+def test_what_is_not_a_list_of_rules_is_an_error(text: str) -> None:
+    with pytest.raises(ValueError, match=r"not a list|unknown capability"):
+        capabilities.answers(text)
+
+
+@given(st.lists(sets))
+def test_minimal_sets_are_an_antichain_below_all(given_sets: list[frozenset[str]]) -> None:
+    found = capabilities.minimal(given_sets)
+    assert not any(one < other for one in found for other in found)
+    assert all(any(one <= each for one in found) for each in given_sets)
+    assert set(found) <= set(given_sets)
+
+
+@given(st.lists(sets, max_size=6))
+def test_the_search_finds_exactly_the_minimal_sets(enough: list[frozenset[str]]) -> None:
+    """Of whatever works with one of some sets and everything beyond."""
+    tried: list[frozenset[str]] = []
+
+    def works(caps: frozenset[str]) -> bool:
+        tried.append(caps)
+        return any(one <= caps for one in enough)
+
+    assert capabilities.search(works, _NAMES) == capabilities.minimal(enough)
+    assert len(tried) == len(set(tried))
+
+
+@given(st.lists(sets).map(capabilities.minimal))
+def test_minimal_sets_round_trip(found: tuple[frozenset[str], ...]) -> None:
+    assert capabilities.parse_sets(capabilities.show_sets(found)) == found
+
+
+def test_no_set_and_the_empty_set_are_different_words() -> None:
+    assert capabilities.show_sets(()) == "never"
+    assert capabilities.show_sets([frozenset()]) == "nothing"
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "said"),
+    [
+        ("BPF+NET_ADMIN", "BPF+NET_ADMIN+PERFMON", ["minimal set grew: {BPF, NET_ADMIN} -> {BPF, NET_ADMIN, PERFMON}"]),
+        ("BPF+PERFMON | SYS_ADMIN", "BPF | SYS_ADMIN", ["minimal set shrank: {BPF, PERFMON} -> {BPF}"]),
+        ("nothing", "BPF", ["minimal set grew: {} -> {BPF}"]),
+        ("BPF", "SYS_ADMIN", ["minimal set gone: {BPF}", "new minimal set: {SYS_ADMIN}"]),
+        ("BPF | SYS_ADMIN", "BPF", ["minimal set gone: {SYS_ADMIN}"]),
+        ("never", "SYS_ADMIN", ["new minimal set: {SYS_ADMIN}"]),
+        ("BPF | SYS_ADMIN", "BPF | SYS_ADMIN", []),
+    ],
+)
+def test_a_change_says_which_set_grew_or_shrank(before: str, after: str, said: list[str]) -> None:
+    found = capabilities.describe_change(capabilities.parse_sets(before), capabilities.parse_sets(after))
+    assert list(found) == said
+
+
+@given(st.lists(sets).map(capabilities.minimal), st.lists(sets).map(capabilities.minimal))
+def test_a_change_is_never_silent(before: tuple[frozenset[str], ...], after: tuple[frozenset[str], ...]) -> None:
+    assert bool(list(capabilities.describe_change(before, after))) == (before != after)

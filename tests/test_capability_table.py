@@ -1,0 +1,129 @@
+"""The file with the tables, and what a comparison says."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from harness import capability_table
+from harness.capability_table import Context, Table, compare_cells, compare_minimum
+from harness.errors import ManifestError
+
+_SETTINGS = ("unprivileged_bpf_disabled=0", "perf_event_paranoid=-1", "perf_event_paranoid=0")
+_DEFAULTS = {"unprivileged_bpf_disabled": 2, "perf_event_paranoid": 3}
+_RULES = ["EPERM", "ok", "EPERM | BPF ok", "EPERM | BPF+PERFMON EACCES | SYS_ADMIN ok"]
+
+
+@st.composite
+def lines(draw: st.DrawFn, texts: list[str]) -> dict[str, dict[Context, str]]:
+    found: dict[str, dict[Context, str]] = {}
+    for name in draw(st.sets(st.sampled_from(["xdp load", "xdp attach link", "array map_create"]))):
+        people = draw(st.sets(st.sampled_from(["root", "nobody", "userns"]), min_size=1))
+        contexts = [Context(who, sysctl) for sysctl in ("", *_SETTINGS) for who in sorted(people)]
+        found[name] = {context: draw(st.sampled_from(texts)) for context in contexts}
+    return found
+
+
+tables = st.builds(
+    Table,
+    st.just(_DEFAULTS),
+    st.just(_SETTINGS),
+    lines(["never", "nothing", "BPF", "BPF+PERFMON | SYS_ADMIN"]),
+    lines(_RULES),
+)
+
+
+@given(tables)
+def test_a_table_comes_back_from_the_file_as_it_went(table: Table) -> None:
+    text = capability_table.write({"6.1": table}, ["6.1"])
+    back = capability_table.read(text)["6.1"]
+    assert compare_cells("6.1", table, back) == compare_minimum("6.1", table, back) == []
+    assert capability_table.write({"6.1": back}, ["6.1"]) == text
+
+
+@given(tables, tables)
+def test_a_comparison_is_silent_only_about_equal_tables(one: Table, other: Table) -> None:
+    differences = compare_cells("6.1", one, other) + compare_minimum("6.1", one, other)
+    assert bool(differences) == ((one.minimum, one.cells) != (other.minimum, other.cells))
+
+
+def _table(minimum: str, cells: str, sysctl: str = "") -> Table:
+    usual = {Context("root"): "BPF+NET_ADMIN", Context("nobody"): "BPF+NET_ADMIN"}
+    rules = {Context("root"): "EPERM | BPF ok"}
+    return Table(
+        _DEFAULTS,
+        _SETTINGS,
+        {"xdp_packet_counter load": {**usual, Context("root", sysctl): minimum}},
+        {"xdp load": {**rules, Context("root", sysctl): cells}},
+    )
+
+
+def test_a_grown_set_is_named_with_kernel_program_stage_and_who() -> None:
+    before = _table("BPF+NET_ADMIN", "EPERM | BPF ok")
+    after = _table("BPF+NET_ADMIN+PERFMON", "EPERM | BPF ok")
+    assert compare_minimum("6.1", before, after) == [
+        "6.1 xdp_packet_counter load (root): minimal set grew: {BPF, NET_ADMIN} -> {BPF, NET_ADMIN, PERFMON}"
+    ]
+    assert compare_cells("6.1", before, after) == []
+
+
+def test_a_changed_cell_is_named_with_its_set_and_sysctl() -> None:
+    before = _table("BPF+NET_ADMIN", "EPERM | BPF ok")
+    after = _table("BPF+NET_ADMIN", "EPERM | BPF ok | BPF+NET_ADMIN+PERFMON EACCES", "perf_event_paranoid=0")
+    assert compare_cells("6.1", before, after) == [
+        "6.1 xdp load (root, perf_event_paranoid=0): with BPF+NET_ADMIN+PERFMON: ok -> EACCES",
+        "6.1 xdp load (root, perf_event_paranoid=0): with BPF+NET_ADMIN+PERFMON+SYS_ADMIN: ok -> EACCES",
+    ]
+
+
+def test_what_is_new_or_gone_is_named() -> None:
+    table = _table("BPF", "ok")
+    without = replace(table, cells={})
+    assert compare_cells("6.1", without, table) == ["6.1 xdp load (root): not in the baseline"]
+    assert compare_cells("6.1", table, without) == ["6.1 xdp load (root): not tried any more"]
+
+
+def test_another_default_is_a_difference() -> None:
+    table = _table("BPF", "ok")
+    other = replace(table, defaults={**_DEFAULTS, "perf_event_paranoid": 2})
+    assert "perf_event_paranoid': 3" in compare_cells("6.1", table, other)[0]
+
+
+def test_equal_lines_share_one_and_only_exceptions_are_written() -> None:
+    rules = {
+        **{Context(who, sysctl): "EPERM" for who in ("root", "nobody") for sysctl in ("", *_SETTINGS)},
+        Context("root", "perf_event_paranoid=-1"): "ok",
+        Context("root", "perf_event_paranoid=0"): "ok",
+    }
+    assert capability_table.grouped(rules) == {"root nobody": "EPERM", "root, perf_event_paranoid=-1 0": "ok"}
+
+
+@pytest.mark.parametrize(
+    "table",
+    [
+        {},
+        {"defaults": {}, "settings": "", "minimum": {}},
+        {"defaults": {}, "settings": "", "minimum": {}, "cells": {"xdp load": {"root": "EPERM | CAP_BPF ok"}}},
+        {"defaults": {}, "settings": "", "minimum": {"xdp load": {"root": "BPFF"}}, "cells": {}},
+        {"defaults": {}, "settings": "", "minimum": {}, "cells": {"xdp load": {"root, x=1": "ok"}}},
+        [],
+    ],
+)
+def test_a_file_that_is_not_the_table_is_one_error(table: object) -> None:
+    with pytest.raises(ManifestError, match=r"capabilities\.json"):
+        capability_table.read(json.dumps({"6.1": table}))
+
+
+def test_kernels_are_written_in_the_manifests_order() -> None:
+    table = _table("BPF", "ok")
+    text = capability_table.write({"7.3": table, "5.10": table, "unknown": table}, ["5.10", "6.1", "7.3"])
+    assert list(capability_table.read(text)) == ["5.10", "7.3"]
+
+
+def test_every_line_of_a_table_is_one_line_of_the_file() -> None:
+    text = capability_table.write({"6.1": _table("BPF", "EPERM | BPF ok")}, ["6.1"])
+    assert any(line.strip() == '"root": "EPERM | BPF ok"' for line in text.splitlines())

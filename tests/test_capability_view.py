@@ -1,0 +1,86 @@
+"""Showing the capability tables and rewriting them from what guests found."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from harness import capability_table, capability_view
+from harness.capability_table import BASELINE, Context, Table
+from harness.errors import HarnessError, ManifestError
+
+_ROOT = Path(__file__).parents[1]
+
+
+def _table(minimum: str) -> Table:
+    return Table(
+        {"perf_event_paranoid": 3},
+        ("perf_event_paranoid=2",),
+        {
+            "kprobe_execve attach perf": {
+                Context("root"): "SYS_ADMIN",
+                Context("root", "perf_event_paranoid=2"): minimum,
+            }
+        },
+        {"array map_create": {Context("root"): "EPERM | BPF ok"}},
+    )
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    shutil.copytree(_ROOT / "vmimages", tmp_path / "vmimages")
+    (tmp_path / "baselines").mkdir()
+    (tmp_path / BASELINE).write_text(capability_table.write({"6.1": _table("PERFMON | SYS_ADMIN")}, ["6.1"]))
+    return tmp_path
+
+
+def _shown(root: Path, *names: str, cells: bool = False) -> str:
+    screen = Console(width=120)
+    with screen.capture() as capture:
+        for table in capability_view.show(root, names, cells=cells):
+            screen.print(table)
+    return capture.get()
+
+
+def test_a_person_reads_the_sets_and_the_sysctl_they_are_for(root: Path) -> None:
+    text = _shown(root, "6.1")
+    assert "kernel.perf_event_paranoid=3" in text
+    assert "PERFMON | SYS_ADMIN" in text
+    assert "perf_event_paranoid=2" in text
+    assert "array map_create" not in text
+    assert "EPERM | BPF ok" in _shown(root, cells=True)
+
+
+def test_a_kernel_that_is_not_recorded_is_told_how(root: Path) -> None:
+    with pytest.raises(ManifestError, match=r"--update --kernel 7\.3"):
+        _shown(root, "7.3")
+
+
+def _run(root: Path, found: dict[str, Table], status: int, asked: list[str]) -> int:
+    folder = root / "results" / "capabilities"
+    folder.mkdir(parents=True)
+    for kernel, table in found.items():
+        (folder / f"{kernel}.json").write_text(json.dumps(table.to_json()))
+    assert asked == ["--kernel", "6.1", "--kernel", "7.3", capability_view.MEASURING]
+    return status
+
+
+def test_an_update_rewrites_what_was_measured_and_says_what_changed(root: Path) -> None:
+    found = {"6.1": _table("SYS_ADMIN"), "7.3": _table("SYS_ADMIN")}
+    changes = capability_view.update(root, ["6.1", "7.3"], lambda asked: _run(root, found, 0, asked), root / "results")
+    assert changes == [
+        "6.1 kprobe_execve attach perf (root, perf_event_paranoid=2): minimal set gone: {PERFMON}",
+        "7.3: new",
+    ]
+    assert list(capability_view.load(root)) == ["6.1", "7.3"]
+
+
+def test_a_kernel_that_was_not_measured_keeps_its_entry_and_is_an_error(root: Path) -> None:
+    before = (root / BASELINE).read_text()
+    with pytest.raises(HarnessError, match=r"not measured: 6\.1, 7\.3; the run ended with status 3"):
+        capability_view.update(root, ["6.1", "7.3"], lambda asked: _run(root, {}, 3, asked), root / "results")
+    assert (root / BASELINE).read_text() == before
