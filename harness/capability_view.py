@@ -51,7 +51,9 @@ def update(root: Path, names: Sequence[str], run: Callable[[list[str]], int], re
         tables[kernel] = found
     order = [kernel.name for kernel in manifest.load(root / "vmimages").kernels]
     (root / "baselines").mkdir(exist_ok=True)
-    (root / BASELINE).write_text(capability_table.write(tables, order))
+    whole = (root / BASELINE).with_suffix(".part")
+    whole.write_text(capability_table.write(tables, order))
+    whole.replace(root / BASELINE)
     if missing or status:
         raise HarnessError(f"not measured: {', '.join(missing) or 'nothing'}; the run ended with status {status}")
     return changes

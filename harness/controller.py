@@ -59,7 +59,7 @@ def start(config: pytest.Config) -> None:
             boot_timeout=config.option.boot_timeout,
             manifest=config.option.manifest,
             cold=config.option.cold,
-            worker="always" if config.option.fresh != Fresh.KERNEL or _takes_all(config) else "again",
+            worker="always" if config.option.fresh != Fresh.KERNEL else "whole" if _takes_all(config) else "again",
             with_cache=any(getattr(config.option, name, False) for name in _READING_THE_CACHE),
             options=_narrowing(config),
         ),

@@ -38,8 +38,8 @@ class Wishes:
     manifest: Path | None = None
     #: boot every guest, save and restore none
     cold: bool = False
-    #: as in `GuestSpec`
-    worker: Literal["never", "again", "always"] = "never"
+    #: as in `GuestSpec`; "whole": always, but for command lines of tests' own
+    worker: Literal["never", "again", "always", "whole"] = "never"
     with_cache: bool = False
     #: pytest's options that narrow the choice of tests: ``-k``, ``-m``, ``--lf``
     options: tuple[str, ...] = ()
@@ -102,6 +102,7 @@ def prepare(root: Path, wishes: Wishes, run: RunDirectory, *, say: Callable[[str
     choice = accelerator.choose(replace(specs[0], slots=slots.make(folder, 1)), images.cache_dir())
     count = wishes.guests or slots.guests_at_once(
         cores=os.cpu_count() or 1,
+        emulated=choice.accelerator is Accelerator.TCG,
         free_mib=slots.free_memory_mib(Path("/proc/meminfo").read_text()),
         memory_mib=specs[0].memory_mib,
     )
@@ -111,17 +112,8 @@ def prepare(root: Path, wishes: Wishes, run: RunDirectory, *, say: Callable[[str
     machine = accelerator.machine(choice.accelerator)
     guests = []
     for each, spec in zip(planned, specs, strict=True):
-        spec = replace(  # noqa: PLW2901 - the same spec, completed
-            spec,
-            accelerator=choice.accelerator,
-            slots=held,
-            boot_timeout=wishes.boot_timeout or _BOOT_TIMEOUT[choice.accelerator],
-        )
-        if not wishes.cold:
-            saved = (images.cache_dir() / "snapshots", snapshots.key(spec, machine))
-            spec = replace(spec, snapshot=saved, worker=wishes.worker)  # noqa: PLW2901
         path = folder / f"{each.name}.json"
-        wire.write(path, spec)
+        wire.write(path, _completed(spec, choice.accelerator, held, wishes, machine))
         ending = folder / f"{each.name}.ending.json"
         guests.append(PlannedGuest(each.name, each.image.release, each.features, path, ending, each.arguments))
     return Plan(
@@ -195,6 +187,18 @@ class _Wanted:
             if name in self.selected and (not self.named or self.named & {name, kernel.name}):
                 files = tuple(file for file, variants in self.files.items() if variant.name in variants)
                 yield _Guest(name, image, variant.features(kernel), variant.append, files)
+
+
+def _completed(spec: GuestSpec, chosen: Accelerator, held: tuple[Path, ...], wishes: Wishes, machine: str) -> GuestSpec:
+    """Add to a spec what is known once the accelerator is."""
+    timeout = wishes.boot_timeout or _BOOT_TIMEOUT[chosen]
+    spec = replace(spec, accelerator=chosen, slots=held, boot_timeout=timeout)
+    if wishes.cold:
+        return spec
+    saved = (images.cache_dir() / "snapshots", snapshots.key(spec, machine))
+    # few tests run with a command line of their own: such a guest's worker is worth its place only if it is used often
+    worker = "again" if wishes.worker == "whole" and VARIANT in spec.kernel else wishes.worker
+    return replace(spec, snapshot=saved, worker="always" if worker == "whole" else worker)
 
 
 def _check_paths(root: Path, arguments: Sequence[str]) -> None:

@@ -11,9 +11,12 @@ from pathlib import Path
 _OVERHEAD_MIB = 256
 
 
-def guests_at_once(*, cores: int, free_mib: int, memory_mib: int) -> int:
-    """Return how many guests of that memory fit: one per core and as many as the free memory holds, at least one."""
-    return max(1, min(cores, free_mib // (memory_mib + _OVERHEAD_MIB)))
+def guests_at_once(*, cores: int, emulated: bool, free_mib: int, memory_mib: int) -> int:
+    """Return how many guests of that memory fit: what keeps the cores busy and the free memory holds, at least one.
+
+    An emulated guest is one thread, and waits now and then (for grace periods of RCU): one more fills those gaps.
+    """
+    return max(1, min(cores + emulated, free_mib // (memory_mib + _OVERHEAD_MIB)))
 
 
 def free_memory_mib(meminfo: str) -> int:

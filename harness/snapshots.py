@@ -24,8 +24,9 @@ from harness.vm import GuestSpec, Memory, Sockets, vng_command
 
 #: part of every key: what this project does before it saves
 _FORMAT = "2"
-#: bytes on disk that snapshots may hold; the least recently used go first
-LIMIT = 4 << 30
+#: bytes on disk that snapshots may hold; the least recently used go first. A guest holds a quarter of a GB and its
+#: worker as much again: the kernels, thirteen with and without a worker each, and some command lines of tests' own
+LIMIT = 8 << 30
 _META = "snapshot.json"
 _BLOCK = 1 << 16
 _UNUSABLE = ".unusable"

@@ -11,16 +11,17 @@ from harness import slots
 
 
 @pytest.mark.parametrize(
-    ("cores", "free_mib", "guests"),
+    ("cores", "emulated", "free_mib", "guests"),
     [
-        (2, 24_000, 2),
-        (64, 24_000, 31),  # 24000 // (512 + 256)
-        (8, 1_000, 1),
-        (2, 100, 1),  # one guest is tried whatever the memory says
+        (2, False, 24_000, 2),
+        (2, True, 24_000, 3),
+        (64, False, 24_000, 31),  # 24000 // (512 + 256)
+        (8, True, 1_000, 1),
+        (2, False, 100, 1),  # one guest is tried whatever the memory says
     ],
 )
-def test_cores_and_memory_decide(cores: int, free_mib: int, guests: int) -> None:
-    assert slots.guests_at_once(cores=cores, free_mib=free_mib, memory_mib=512) == guests
+def test_cores_and_memory_decide(cores: int, emulated: bool, free_mib: int, guests: int) -> None:
+    assert slots.guests_at_once(cores=cores, emulated=emulated, free_mib=free_mib, memory_mib=512) == guests
 
 
 def test_available_memory_is_read_in_mib() -> None:
