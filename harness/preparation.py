@@ -96,6 +96,8 @@ def prepare(root: Path, wishes: Wishes, run: RunDirectory, *, say: Callable[[str
         raise ImageError("; ".join(f"{name}: {why}" for name, why in missing.items()))
     folder = Path(tempfile.mkdtemp(prefix="guests-", dir=run.path))
     planned = [each for kernel, image in found for each in wanted.guests(kernel, image)]
+    # the long ones begin first: a kernel's own tests are many, those of a command line few
+    planned.sort(key=lambda each: VARIANT in each.name)
     if not planned:
         raise ManifestError(f"{' '.join(named)}: no selected test asks for it, or the kernel is so anyway")
     specs = [_spec(each, root_image, root=root, run=run, wishes=wishes) for each in planned]
