@@ -17,61 +17,14 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
-from harness.guest import steps
+from harness.guest import library, steps
 from harness.guest.refusal import Stage
+from harness.guest.step_error import StepError
 
 #: asm-generic/socket.h
 _SO_ATTACH_BPF = 50
 #: linux/bpf.h: the program is loaded with the rights of a token; the same for a map
 _TOKEN_FLAG = 1 << 16
-
-
-class _ProgLoadOpts(ctypes.Structure):
-    """struct bpf_prog_load_opts of libbpf 1.5's bpf.h."""
-
-    _fields_ = (
-        ("sz", c_size_t),
-        ("attempts", c_int),
-        ("expected_attach_type", c_int),
-        ("prog_btf_fd", c_uint32),
-        ("prog_flags", c_uint32),
-        ("prog_ifindex", c_uint32),
-        ("kern_version", c_uint32),
-        ("attach_btf_id", c_uint32),
-        ("attach_prog_fd", c_uint32),
-        ("attach_btf_obj_fd", c_uint32),
-        ("fd_array", c_void_p),
-        ("func_info", c_void_p),
-        ("func_info_cnt", c_uint32),
-        ("func_info_rec_size", c_uint32),
-        ("line_info", c_void_p),
-        ("line_info_cnt", c_uint32),
-        ("line_info_rec_size", c_uint32),
-        ("log_level", c_uint32),
-        ("log_size", c_uint32),
-        ("log_buf", c_char_p),
-        ("log_true_size", c_uint32),
-        ("token_fd", c_uint32),
-    )
-
-
-class _MapCreateOpts(ctypes.Structure):
-    """struct bpf_map_create_opts of libbpf 1.5's bpf.h."""
-
-    _fields_ = (
-        ("sz", c_size_t),
-        ("btf_fd", c_uint32),
-        ("btf_key_type_id", c_uint32),
-        ("btf_value_type_id", c_uint32),
-        ("btf_vmlinux_value_type_id", c_uint32),
-        ("inner_map_fd", c_uint32),
-        ("map_flags", c_uint32),
-        ("map_extra", c_uint64),
-        ("numa_node", c_uint32),
-        ("map_ifindex", c_uint32),
-        ("value_type_btf_obj_fd", c_int),
-        ("token_fd", c_uint32),
-    )
 
 
 class _TcHook(ctypes.Structure):
@@ -95,7 +48,7 @@ class _TcOpts(ctypes.Structure):
 
 @cache
 def _library() -> ctypes.CDLL:
-    lib = steps.libbpf()
+    lib = library.libbpf()
     for name, arguments in {
         "bpf_program__expected_attach_type": [c_void_p],
         "bpf_link_create": [c_int, c_int, c_int, c_void_p],
@@ -133,14 +86,14 @@ def _numbers(kind: str) -> dict[str, int]:
 
 def _fd(result: int, stage: Stage, what: str, undo: ExitStack) -> int:
     if result < 0:
-        raise steps.StepError(-result, stage, what)
+        raise StepError(-result, stage, what)
     undo.callback(os.close, result)
     return result
 
 
 def _done(result: int, stage: Stage, what: str) -> None:
     if result < 0:
-        raise steps.StepError(-result, stage, what)
+        raise StepError(-result, stage, what)
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,8 +118,8 @@ class Loadable:
 def load(loadable: Loadable, undo: ExitStack, token: int | None = None) -> int:
     """Make the one BPF_PROG_LOAD call; return the fd."""
     lib, pointer = _library(), loadable.program.pointer
-    opts = _ProgLoadOpts(
-        sz=ctypes.sizeof(_ProgLoadOpts),
+    opts = library.ProgLoadOpts(
+        sz=ctypes.sizeof(library.ProgLoadOpts),
         expected_attach_type=loadable.expected_attach_type,
         attach_btf_id=loadable.target,
         prog_flags=0 if token is None else _TOKEN_FLAG,
@@ -180,8 +133,8 @@ def load(loadable: Loadable, undo: ExitStack, token: int | None = None) -> int:
 
 def create_map(spec: steps.MapSpec, undo: ExitStack, token: int | None = None, *, flags: int = 0) -> int:
     """Make the one BPF_MAP_CREATE call; return the fd."""
-    opts = _MapCreateOpts(
-        sz=ctypes.sizeof(_MapCreateOpts),
+    opts = library.MapCreateOpts(
+        sz=ctypes.sizeof(library.MapCreateOpts),
         map_flags=flags | (0 if token is None else _TOKEN_FLAG),
         token_fd=token or 0,
     )

@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
-from harness.guest.steps import libbpf
+from harness.guest.library import libbpf
 
 # BTF_KIND_* of linux/btf.h
 _INT, _ARRAY, _STRUCT, _ENUM, _TYPEDEF, _VOLATILE, _CONST = 1, 3, 4, 6, 8, 9, 10

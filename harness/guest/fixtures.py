@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
 
 import pytest
 
@@ -12,6 +14,8 @@ from harness.workers import FACTS
 
 #: the facts' name, the facts as JSON has them
 Record = Callable[[str, object], None]
+#: name below kernel., value
+Sysctl = Callable[[str, int], None]
 
 
 @pytest.fixture(autouse=True, scope="session")
@@ -36,3 +40,16 @@ def record(request: pytest.FixtureRequest) -> Record:
     """Give a function that hands facts about this kernel to the host: ``results/latest/<name>/<kernel>.json``."""
     properties = request.node.user_properties
     return lambda name, facts: properties.append((FACTS + name, json.dumps(facts)))
+
+
+@pytest.fixture
+def sysctl() -> Iterator[Sysctl]:
+    """Give a function that sets a kernel.* sysctl of this guest; the test's end puts it back."""
+    with ExitStack() as restore:
+
+        def set_value(name: str, value: int) -> None:
+            path = Path("/proc/sys/kernel", name)
+            restore.callback(path.write_text, path.read_text())
+            path.write_text(str(value))
+
+        yield set_value

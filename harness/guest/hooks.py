@@ -12,7 +12,9 @@ from ctypes import c_int, c_uint32, c_void_p
 from pyroute2 import IPRoute
 from pyroute2.netlink.exceptions import NetlinkError
 
-from harness.guest.steps import StepError, libbpf, xdp_attach, xdp_detach
+from harness.guest.library import libbpf
+from harness.guest.step_error import StepError
+from harness.guest.steps import xdp_attach, xdp_detach
 
 # enum bpf_attach_type of linux/bpf.h
 CGROUP_INET_INGRESS = 0

@@ -6,7 +6,7 @@ import ctypes
 from pathlib import Path
 
 from harness.guest.deadline import wait_until
-from harness.guest.steps import libbpf
+from harness.guest.library import libbpf
 
 _PINS = Path("/sys/fs/bpf")
 _TRACEFS = Path("/sys/kernel/tracing")

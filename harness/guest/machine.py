@@ -11,7 +11,7 @@ from pathlib import Path
 
 from harness.diagnose import Diagnosis, Situation, diagnose
 from harness.diagnose.situation import CAPABILITIES
-from harness.guest.steps import StepError
+from harness.guest.step_error import StepError
 
 _SYSCTLS = ("kernel.unprivileged_bpf_disabled", "kernel.perf_event_paranoid", "kernel.kptr_restrict")
 _SECURITY = Path("/sys/kernel/security")

@@ -13,7 +13,7 @@ from contextlib import ExitStack
 from ctypes import c_size_t, c_uint32, c_uint64
 from pathlib import Path
 
-from harness.guest.steps import StepError
+from harness.guest.step_error import StepError
 
 TRACEFS = Path("/sys/kernel/tracing")
 _PMU = Path("/sys/bus/event_source/devices/kprobe/type")

@@ -11,24 +11,15 @@ import ctypes
 import enum
 import os
 import re
-import resource
-import struct
-from collections import deque
 from collections.abc import Callable, Collection, Generator, Iterator, Mapping
 from contextlib import contextmanager
-from ctypes import POINTER, c_bool, c_char_p, c_int, c_size_t, c_uint8, c_uint32, c_void_p
+from ctypes import c_bool
 from dataclasses import dataclass
 from pathlib import Path
 
+from harness.guest.library import MapCreateOpts, XdpAttachOpts, XdpQueryOpts, libbpf, speaking
 from harness.guest.refusal import Stage
-
-#: enum libbpf_errno of libbpf's libbpf.h, which begins at 4000
-LIBBPF_ERRORS = {
-    4000 + number: f"LIBBPF_ERRNO__{name}"
-    for number, name in enumerate(
-        "LIBELF FORMAT KVERSION ENDIAN INTERNAL RELOC LOAD VERIFY PROG2BIG KVER PROGTYPE WRNGPID INVSEQ NLPARSE".split()  # noqa: SIM905
-    )
-}
+from harness.guest.step_error import StepError
 
 #: where the compiled objects are; the project has the same layout in a guest as on the host
 _BUILD = Path(__file__).parents[2] / "build"
@@ -37,54 +28,6 @@ _BUILD = Path(__file__).parents[2] / "build"
 def object_path(name: str) -> Path:
     """Return the path of a compiled object by its name, such as ``fixtures/attach``."""
     return _BUILD / f"{name}.bpf.o"
-
-
-@dataclass(frozen=True, slots=True)
-class Asker:
-    """Who made a step: what of this process decides whether it may."""
-
-    uid: int
-    #: effective capabilities, a bit each by number
-    effective: int
-    #: RLIMIT_MEMLOCK in bytes, None: without limit
-    memlock: int | None
-
-    @classmethod
-    def this_process(cls) -> Asker:
-        """Ask the kernel about this process (capget(2), version 3)."""
-        data = (c_uint32 * 6)()
-        ctypes.CDLL(None).capget(struct.pack("=Ii", 0x20080522, 0), data)
-        limit = resource.getrlimit(resource.RLIMIT_MEMLOCK)[0]
-        return cls(os.geteuid(), data[0] | data[3] << 32, None if limit == resource.RLIM_INFINITY else limit)
-
-
-class StepError(OSError):
-    """A step that failed: `errno` is the kernel's (or libbpf's own, from 4000 on), `stage` says which step."""
-
-    def __init__(self, number: int, stage: Stage, what: str, log: str = "", kind: str = "") -> None:
-        super().__init__(number, f"{what}: {strerror(number)}")
-        self.stage: Stage = stage
-        #: what was to be done, such as ``kprobe sys_execve``
-        self.what = what
-        #: what libbpf said while it was done, the verifier's log included; empty for a step that has none
-        self.log = log
-        #: libbpf's name of the program's type, empty where none takes part or it is not known
-        self.kind = kind
-        #: who was refused; it comes back from a child with other privileges
-        self.asker = Asker.this_process()
-
-    def __reduce__(self) -> tuple[type[StepError], tuple[int, Stage, str, str, str], dict[str, Asker]]:
-        assert self.errno is not None
-        return StepError, (self.errno, self.stage, self.what, self.log, self.kind), {"asker": self.asker}
-
-
-def strerror(number: int) -> str:
-    """Say what an errno means, the kernel's or one of libbpf's own."""
-    if number not in LIBBPF_ERRORS:
-        return os.strerror(number)
-    text = ctypes.create_string_buffer(128)
-    libbpf().libbpf_strerror(number, text, len(text))
-    return text.value.decode()
 
 
 class XdpFlags(enum.IntFlag):
@@ -96,125 +39,6 @@ class XdpFlags(enum.IntFlag):
     NATIVE = 4
     OFFLOAD = 8
     REPLACE = 16
-
-
-class _XdpAttachOpts(ctypes.Structure):
-    """struct bpf_xdp_attach_opts of libbpf's bpf.h."""
-
-    _fields_ = (("sz", c_size_t), ("old_prog_fd", c_int))
-
-
-class _XdpQueryOpts(ctypes.Structure):
-    """struct bpf_xdp_query_opts of libbpf's bpf.h, up to the attach mode.
-
-    Without the newer fields libbpf does not ask for the generic netlink family `netdev`, for which a
-    kernel that has none runs modprobe: a second for each query.
-    """
-
-    _fields_ = (
-        ("sz", c_size_t),
-        ("prog_id", c_uint32),
-        ("drv_prog_id", c_uint32),
-        ("hw_prog_id", c_uint32),
-        ("skb_prog_id", c_uint32),
-        ("attach_mode", c_uint8),
-    )
-
-
-def _library() -> ctypes.CDLL:
-    """Load libbpf and declare what is used of it: pointers are returned whole, errno is kept."""
-    lib = ctypes.CDLL("libbpf.so.1", use_errno=True)
-    pointer_results = {
-        "bpf_object__open_file": [c_char_p, c_void_p],
-        "bpf_object__next_program": [c_void_p, c_void_p],
-        "bpf_object__next_map": [c_void_p, c_void_p],
-        "bpf_program__insns": [c_void_p],
-        "bpf_program__attach": [c_void_p],
-        "bpf_program__attach_xdp": [c_void_p, c_int],
-        "bpf_program__attach_tcx": [c_void_p, c_int, c_void_p],
-        "bpf_program__attach_kprobe": [c_void_p, c_bool, c_char_p],
-        "bpf_program__attach_tracepoint": [c_void_p, c_char_p, c_char_p],
-    }
-    int_results = {
-        "bpf_object__load": [c_void_p],
-        "bpf_object__close": [c_void_p],
-        "bpf_program__set_autoload": [c_void_p, c_bool],
-        "bpf_program__fd": [c_void_p],
-        "bpf_program__type": [c_void_p],
-        "bpf_map__fd": [c_void_p],
-        "bpf_map__type": [c_void_p],
-        "bpf_map__key_size": [c_void_p],
-        "bpf_map__value_size": [c_void_p],
-        "bpf_map__max_entries": [c_void_p],
-        "bpf_map_create": [c_int, c_char_p, c_uint32, c_uint32, c_uint32, c_void_p],
-        "bpf_map_lookup_elem": [c_int, c_void_p, c_void_p],
-        "bpf_prog_load": [c_int, c_char_p, c_char_p, c_void_p, c_size_t, c_void_p],
-        "bpf_link__destroy": [c_void_p],
-        "libbpf_strerror": [c_int, c_char_p, c_size_t],
-        "bpf_obj_pin": [c_int, c_char_p],
-        "bpf_obj_get": [c_char_p],
-        "bpf_program__pin": [c_void_p, c_char_p],
-        "bpf_token_create": [c_int, c_void_p],
-        "bpf_xdp_attach": [c_int, c_int, c_uint32, c_void_p],
-        "bpf_xdp_detach": [c_int, c_uint32, c_void_p],
-        "bpf_xdp_query": [c_int, c_int, POINTER(_XdpQueryOpts)],
-    }
-    for names, result in ((pointer_results, c_void_p), (int_results, c_int)):
-        for name, arguments in names.items():
-            # a machine's libbpf may be too old for some: they are an error when they are used
-            function = getattr(lib, name, None)
-            if function is None:
-                continue
-            function.argtypes, function.restype = arguments, result
-    for name in (
-        *("bpf_program__name", "bpf_program__section_name", "bpf_map__name"),
-        *("libbpf_bpf_map_type_str", "libbpf_bpf_prog_type_str"),
-    ):
-        getattr(lib, name).argtypes = [c_int if name.endswith("_str") else c_void_p]
-        getattr(lib, name).restype = c_char_p
-    lib.bpf_program__insn_cnt.argtypes, lib.bpf_program__insn_cnt.restype = [c_void_p], c_size_t
-    # an expected refusal is no news: what libbpf says is kept for the StepError, not printed
-    lib.libbpf_set_print(_printer)
-    return lib
-
-
-#: libbpf's latest lines, with the verifier's log
-_messages: deque[str] = deque(maxlen=256)
-
-#: int (*libbpf_print_fn_t)(enum libbpf_print_level, const char *format, va_list); on x86_64 a va_list is a pointer
-_PRINT = ctypes.CFUNCTYPE(c_int, c_int, c_char_p, c_void_p)
-#: LIBBPF_DEBUG of libbpf's libbpf.h: what it does step by step
-_DEBUG = 2
-
-
-def _keep(level: int, text: bytes, arguments: int) -> int:
-    if level == _DEBUG:
-        return 0
-    line = ctypes.create_string_buffer(1 << 20)
-    ctypes.CDLL(None).vsnprintf(line, c_size_t(len(line)), text, c_void_p(arguments))
-    _messages.append(line.value.decode(errors="replace"))
-    return 0
-
-
-#: kept: libbpf calls it as long as the process lives
-_printer = _PRINT(_keep)
-
-
-@contextmanager
-def speaking() -> Generator[Callable[[], str]]:
-    """Give a function that returns what libbpf has said since, for a StepError's log."""
-    _messages.clear()
-    yield lambda: "".join(_messages)
-
-
-_cached: list[ctypes.CDLL] = []
-
-
-def libbpf() -> ctypes.CDLL:
-    """Return libbpf, loaded on first use: collecting tests on a host needs none."""
-    if not _cached:
-        _cached.append(_library())
-    return _cached[0]
 
 
 def _checked(result: int, stage: Stage, what: str) -> int:
@@ -346,20 +170,6 @@ def _spec(map_pointer: int) -> MapSpec:
     )
 
 
-class _MapOpts(ctypes.Structure):
-    """struct bpf_map_create_opts of libbpf's bpf.h, up to the flags."""
-
-    _fields_ = (
-        ("sz", c_size_t),
-        ("btf_fd", c_uint32),
-        ("btf_key_type_id", c_uint32),
-        ("btf_value_type_id", c_uint32),
-        ("btf_vmlinux_value_type_id", c_uint32),
-        ("inner_map_fd", c_uint32),
-        ("map_flags", c_uint32),
-    )
-
-
 def create_map(spec: MapSpec, *, flags: int = 0) -> int:
     """Make the one BPF_MAP_CREATE call; return the fd."""
     lib = libbpf()
@@ -373,7 +183,7 @@ def create_map(spec: MapSpec, *, flags: int = 0) -> int:
 
 def create_map_of_type(number: int, spec: MapSpec, *, flags: int = 0) -> int:
     """Make the one BPF_MAP_CREATE call for a type by its number, whether there is such a type or not."""
-    opts = ctypes.byref(_MapOpts(sz=ctypes.sizeof(_MapOpts), map_flags=flags)) if flags else None
+    opts = ctypes.byref(MapCreateOpts(sz=ctypes.sizeof(MapCreateOpts), map_flags=flags)) if flags else None
     result = libbpf().bpf_map_create(number, b"step", spec.key, spec.value, spec.entries, opts)
     return _checked(result, "map_create", spec.type)
 
@@ -477,7 +287,7 @@ def tracepoint(program: Program, category: str, name: str) -> Generator[None]:
 
 def xdp_attach(fd: int, ifindex: int, flags: XdpFlags = XdpFlags.NONE, *, replacing: int | None = None) -> None:
     """Put a program onto an interface by netlink; `replacing` is the fd it expects to find there."""
-    opts = None if replacing is None else ctypes.byref(_XdpAttachOpts(ctypes.sizeof(_XdpAttachOpts), replacing))
+    opts = None if replacing is None else ctypes.byref(XdpAttachOpts(ctypes.sizeof(XdpAttachOpts), replacing))
     result = libbpf().bpf_xdp_attach(ifindex, fd, flags, opts)
     if result < 0:
         raise StepError(-result, "attach", f"XDP on {ifindex}, {flags!r}", kind=_kind_of_fd(fd))
@@ -490,7 +300,7 @@ def xdp_detach(ifindex: int, flags: XdpFlags = XdpFlags.NONE) -> None:
 
 def xdp_id(ifindex: int, mode: XdpFlags = XdpFlags.NONE) -> int:
     """Return the id of the program on the interface, in this mode or in any; 0 when there is none."""
-    found = _XdpQueryOpts(sz=ctypes.sizeof(_XdpQueryOpts))
+    found = XdpQueryOpts(sz=ctypes.sizeof(XdpQueryOpts))
     _checked(libbpf().bpf_xdp_query(ifindex, 0, ctypes.byref(found)), "query", f"XDP on {ifindex}")
     ids = {XdpFlags.NONE: found.prog_id, XdpFlags.NATIVE: found.drv_prog_id, XdpFlags.GENERIC: found.skb_prog_id}
     return int(ids[mode])

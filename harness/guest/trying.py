@@ -15,6 +15,7 @@ from pathlib import Path
 from harness.diagnose import Cause, Diagnosis, Situation, diagnose
 from harness.guest import machine, steps
 from harness.guest.marks import errno_name
+from harness.guest.step_error import StepError
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +39,7 @@ def attempts(path: Path) -> Iterator[Attempt]:
     """Try each program of an object."""
     try:
         kinds = steps.kinds(path)
-    except steps.StepError as error:
+    except StepError as error:
         yield _refused("", "", error)
         return
     for program, kind in kinds.items():
@@ -50,7 +51,7 @@ def _attempt(path: Path, program: str, kind: str) -> Attempt:
         try:
             found = stack.enter_context(steps.loaded(path, program))
             stack.enter_context(steps.by_section(found.programs[program]))
-        except steps.StepError as error:
+        except StepError as error:
             if (error.stage, error.errno) == ("attach", errno.EOPNOTSUPP):
                 return Attempt(program, kind, "loaded; not attached: its section does not say where")
             return _refused(program, kind, error)
@@ -60,7 +61,7 @@ def _attempt(path: Path, program: str, kind: str) -> Attempt:
     return Attempt(program, kind, "attached")
 
 
-def _refused(program: str, kind: str, error: steps.StepError) -> Attempt:
+def _refused(program: str, kind: str, error: StepError) -> Attempt:
     outcome = f"refused at {error.stage}: {errno_name(error.errno)}"
     return Attempt(program, kind, outcome, machine.explain(error))
 

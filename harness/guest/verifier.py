@@ -6,10 +6,10 @@ import ctypes
 import os
 from collections.abc import Generator
 from contextlib import contextmanager
-from ctypes import c_int, c_size_t, c_uint32, c_void_p
 from dataclasses import dataclass
 
-from harness.guest.steps import StepError, libbpf
+from harness.guest.library import ProgLoadOpts, libbpf
+from harness.guest.step_error import StepError
 
 #: linux/bpf.h has no names for these: kernel, linux/bpf_verifier.h, BPF_LOG_LEVEL1 and BPF_LOG_STATS
 EVERY_INSTRUCTION = 1
@@ -23,33 +23,6 @@ class Log:
     #: in bytes; the kernel takes 128 and more
     size: int = 1 << 16
     level: int = EVERY_INSTRUCTION
-
-
-class _LoadOpts(ctypes.Structure):
-    """struct bpf_prog_load_opts of libbpf's bpf.h, up to log_buf."""
-
-    _fields_ = (
-        ("sz", c_size_t),
-        ("attempts", c_int),
-        ("expected_attach_type", c_int),
-        ("prog_btf_fd", c_uint32),
-        ("prog_flags", c_uint32),
-        ("prog_ifindex", c_uint32),
-        ("kern_version", c_uint32),
-        ("attach_btf_id", c_uint32),
-        ("attach_prog_fd", c_uint32),
-        ("attach_btf_obj_fd", c_uint32),
-        ("fd_array", c_void_p),
-        ("func_info", c_void_p),
-        ("func_info_cnt", c_uint32),
-        ("func_info_rec_size", c_uint32),
-        ("line_info", c_void_p),
-        ("line_info_cnt", c_uint32),
-        ("line_info_rec_size", c_uint32),
-        ("log_level", c_uint32),
-        ("log_size", c_uint32),
-        ("log_buf", c_void_p),
-    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,7 +63,7 @@ def _type_number(kind: str) -> int:
 @contextmanager
 def _loaded(number: int, code: int, count: int, licence: str, log: Log | None, flags: int) -> Generator[Verified]:
     text = ctypes.create_string_buffer(log.size if log else 1)
-    opts = _LoadOpts(sz=ctypes.sizeof(_LoadOpts), prog_flags=flags)
+    opts = ProgLoadOpts(sz=ctypes.sizeof(ProgLoadOpts), prog_flags=flags)
     if log is not None:
         opts.log_level, opts.log_size, opts.log_buf = log.level, log.size, ctypes.addressof(text)
     fd = int(libbpf().bpf_prog_load(number, b"verified", licence.encode(), code, count, ctypes.byref(opts)))

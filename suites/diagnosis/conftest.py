@@ -5,36 +5,18 @@ from __future__ import annotations
 import ctypes
 import os
 import struct
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack
-from pathlib import Path
-
-import pytest
+from collections.abc import Callable
 
 from harness.diagnose import Diagnosis
 from harness.guest import machine, steps
-
-Sysctl = Callable[[str, int], None]
-
-
-@pytest.fixture
-def sysctl() -> Iterator[Sysctl]:
-    """Give a function that sets a kernel.* sysctl of this guest; the test's end puts it back."""
-    with ExitStack() as restore:
-
-        def set_value(name: str, value: int) -> None:
-            path = Path("/proc/sys/kernel", name)
-            restore.callback(path.write_text, path.read_text())
-            path.write_text(str(value))
-
-        yield set_value
+from harness.guest.step_error import StepError
 
 
 def diagnosed(step: Callable[[], object]) -> Diagnosis:
     """Do what must be refused, and return why it was: in the process, or the child, that did it."""
     try:
         step()
-    except steps.StepError as error:
+    except StepError as error:
         return machine.explain(error)
     raise AssertionError("it was not refused")
 

@@ -14,13 +14,14 @@ from pyroute2 import IPRoute
 from harness.diagnose import Cause, Diagnosis
 from harness.features import GuestFacts
 from harness.guest import steps, trying
+from harness.guest.fixtures import Sysctl
 from harness.guest.instructions import MAX_INSNS, copy, leave
 from harness.guest.marks import GUEST_FACTS, requires
 from harness.guest.mounts import without
 from harness.guest.netns import namespace
 from harness.guest.privilege import NOBODY, Cap, run_as
 from harness.guest.verifier import count_only, verified
-from suites.diagnosis.conftest import Sysctl, attach, diagnosed, load, without_bpf
+from suites.diagnosis.conftest import attach, diagnosed, load, without_bpf
 
 _ALL = frozenset(Cap)
 _ARRAY = steps.MapSpec("array", key=4, value=4, entries=1)

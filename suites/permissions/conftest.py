@@ -5,7 +5,6 @@ from __future__ import annotations
 import socket
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
-from pathlib import Path
 
 import pytest
 from pyroute2 import IPRoute
@@ -18,8 +17,6 @@ __all__ = ["refused"]
 
 #: object, and the programs of it (all, when none is named)
 Load = Callable[..., steps.Loaded]
-#: name below kernel., value
-Sysctl = Callable[[str, int], None]
 
 
 @pytest.fixture
@@ -27,19 +24,6 @@ def load() -> Iterator[Load]:
     """Give a function that loads programs of an object, with every capability; the test's end unloads them."""
     with ExitStack() as objects:
         yield lambda name, *programs: objects.enter_context(steps.loaded(steps.object_path(name), *programs))
-
-
-@pytest.fixture
-def sysctl() -> Iterator[Sysctl]:
-    """Give a function that sets a kernel.* sysctl of this guest; the test's end puts it back."""
-    with ExitStack() as restore:
-
-        def set_value(name: str, value: int) -> None:
-            path = Path("/proc/sys/kernel", name)
-            restore.callback(path.write_text, path.read_text())
-            path.write_text(str(value))
-
-        yield set_value
 
 
 @pytest.fixture

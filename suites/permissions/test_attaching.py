@@ -12,10 +12,11 @@ from pathlib import Path
 import pytest
 
 from harness.guest import steps
+from harness.guest.fixtures import Sysctl
 from harness.guest.marks import refused_without, requires
 from harness.guest.privilege import NOBODY, Cap, run_as
 from harness.guest.refusal import Refused
-from suites.permissions.conftest import Load, Sysctl
+from suites.permissions.conftest import Load
 
 _ALL = frozenset(Cap)
 

@@ -15,9 +15,10 @@ from dataclasses import dataclass
 import pytest
 
 from harness.guest import steps
+from harness.guest.fixtures import Sysctl
 from harness.guest.privilege import NOBODY, Cap, run_as
 from harness.guest.refusal import Refused
-from suites.permissions.conftest import Load, Sysctl
+from suites.permissions.conftest import Load
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,6 +19,7 @@ from harness.guest import hooks, machine, steps
 from harness.guest.instructions import add, call, copy, leave, mov
 from harness.guest.marks import boots_with
 from harness.guest.refusal import Refused, Stage
+from harness.guest.step_error import StepError
 from harness.guest.verifier import verified
 
 #: linux/bpf.h
@@ -101,7 +102,7 @@ def test_confidentiality_refuses(refused: Refused, what: str, stage: Stage, refu
     assert _level() == "confidentiality"
     with refused(refused_errno, stage=stage) as found:
         _use(what)
-    assert isinstance(found.error, steps.StepError)
+    assert isinstance(found.error, StepError)
     diagnosis = machine.explain(found.error)
     assert diagnosis.cause is Cause.LOCKDOWN, diagnosis
 

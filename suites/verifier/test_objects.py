@@ -8,12 +8,13 @@ from pathlib import Path
 import pytest
 
 from harness.guest import steps
+from harness.guest.library import LIBBPF_ERRORS
 from harness.guest.marks import refused_without
 from harness.guest.mounts import without
 from harness.guest.refusal import Refused
 
 # enum libbpf_errno of libbpf's libbpf.h
-_LIBELF, _FORMAT, _, _ENDIAN = sorted(steps.LIBBPF_ERRORS)[:4]
+_LIBELF, _FORMAT, _, _ENDIAN = sorted(LIBBPF_ERRORS)[:4]
 
 _RIGHT = steps.object_path("xdp_packet_counter")
 

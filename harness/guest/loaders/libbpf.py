@@ -13,34 +13,14 @@ from pathlib import Path
 from typing import TypeVar
 
 from harness.guest.btf import Btf, Layout
-from harness.guest.steps import StepError, XdpFlags, kind_of, libbpf, speaking, where, xdp_attach, xdp_detach
+from harness.guest.library import TestRunOpts, libbpf, speaking
+from harness.guest.step_error import StepError
+from harness.guest.steps import XdpFlags, kind_of, where, xdp_attach, xdp_detach
 
 _R = TypeVar("_R")
 
 #: int (*ring_buffer_sample_fn)(void *ctx, void *data, size_t size)
 _SAMPLE = ctypes.CFUNCTYPE(c_int, c_void_p, c_void_p, c_size_t)
-
-
-class _TestRun(ctypes.Structure):
-    """struct bpf_test_run_opts of libbpf's bpf.h."""
-
-    _fields_ = (
-        ("sz", c_size_t),
-        ("data_in", c_void_p),
-        ("data_out", c_void_p),
-        ("data_size_in", c_uint32),
-        ("data_size_out", c_uint32),
-        ("ctx_in", c_void_p),
-        ("ctx_out", c_void_p),
-        ("ctx_size_in", c_uint32),
-        ("ctx_size_out", c_uint32),
-        ("retval", c_uint32),
-        ("repeat", c_int),
-        ("duration", c_uint32),
-        ("flags", c_uint32),
-        ("cpu", c_uint32),
-        ("batch_size", c_uint32),
-    )
 
 
 @cache
@@ -57,7 +37,7 @@ def _library() -> ctypes.CDLL:
         ("ring_buffer__new", [c_int, _SAMPLE, c_void_p, c_void_p], c_void_p),
         ("ring_buffer__consume", [c_void_p], c_int),
         ("ring_buffer__free", [c_void_p], None),
-        ("bpf_prog_test_run_opts", [c_int, POINTER(_TestRun)], c_int),
+        ("bpf_prog_test_run_opts", [c_int, POINTER(TestRunOpts)], c_int),
     ):
         function = getattr(lib, name)
         function.argtypes, function.restype = arguments, result
@@ -215,8 +195,8 @@ class Object:
         """Run a program on data without any interface; return its verdict and the data as it left it."""
         source = ctypes.create_string_buffer(data, len(data))
         target = ctypes.create_string_buffer(len(data) + 256)
-        run = _TestRun(
-            sz=ctypes.sizeof(_TestRun),
+        run = TestRunOpts(
+            sz=ctypes.sizeof(TestRunOpts),
             data_in=ctypes.cast(source, c_void_p),
             data_out=ctypes.cast(target, c_void_p),
             data_size_in=len(data),

@@ -1,0 +1,52 @@
+"""What a step that failed says: stage, errno, what libbpf said, and who asked."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import resource
+import struct
+from ctypes import c_uint32
+from dataclasses import dataclass
+
+from harness.guest.library import strerror
+from harness.guest.refusal import Stage
+
+
+@dataclass(frozen=True, slots=True)
+class Asker:
+    """Who made a step: what of this process decides whether it may."""
+
+    uid: int
+    #: effective capabilities, a bit each by number
+    effective: int
+    #: RLIMIT_MEMLOCK in bytes, None: without limit
+    memlock: int | None
+
+    @classmethod
+    def this_process(cls) -> Asker:
+        """Ask the kernel about this process (capget(2), version 3)."""
+        data = (c_uint32 * 6)()
+        ctypes.CDLL(None).capget(struct.pack("=Ii", 0x20080522, 0), data)
+        limit = resource.getrlimit(resource.RLIMIT_MEMLOCK)[0]
+        return cls(os.geteuid(), data[0] | data[3] << 32, None if limit == resource.RLIM_INFINITY else limit)
+
+
+class StepError(OSError):
+    """A step that failed: `errno` is the kernel's (or libbpf's own, from 4000 on), `stage` says which step."""
+
+    def __init__(self, number: int, stage: Stage, what: str, log: str = "", kind: str = "") -> None:
+        super().__init__(number, f"{what}: {strerror(number)}")
+        self.stage: Stage = stage
+        #: what was to be done, such as ``kprobe sys_execve``
+        self.what = what
+        #: what libbpf said while it was done, the verifier's log included; empty for a step that has none
+        self.log = log
+        #: libbpf's name of the program's type, empty where none takes part or it is not known
+        self.kind = kind
+        #: who was refused; it comes back from a child with other privileges
+        self.asker = Asker.this_process()
+
+    def __reduce__(self) -> tuple[type[StepError], tuple[int, Stage, str, str, str], dict[str, Asker]]:
+        assert self.errno is not None
+        return StepError, (self.errno, self.stage, self.what, self.log, self.kind), {"asker": self.asker}
