@@ -109,7 +109,8 @@ class Boots:
         folder = self._spec.snapshot[0]
         if found := snapshots.find(folder, name):
             return found
-        with self._locked(folder / f"{name}.lock"):
+        # a guest and its workers have one lock: workers come and go
+        with self._locked(folder / f"{name.partition('+')[0]}.lock"):
             if found := snapshots.find(folder, name):
                 return found
             # a guest whose memory's file cannot grow is killed by SIGBUS

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import re
 import select
@@ -238,6 +239,18 @@ def test_a_fresh_guest_for_every_test_is_one(start: Callable[..., Started]) -> N
     assert found.outcomes() == {"test_leaks": Outcome.PASS, "test_is_not_met_by_it": Outcome.PASS}
     found = start("--kernel", KERNEL, "--fresh", "kernel", str(CASES / "case_leak.py")).finish()
     assert found.outcomes() == {"test_leaks": Outcome.PASS, "test_is_not_met_by_it": Outcome.FAIL}
+
+
+def test_copies_of_a_worker_share_neither_random_numbers_nor_the_time(start: Callable[..., Started]) -> None:
+    """Three guests restored from one saved worker."""
+    before = time.time()
+    found = start("--kernel", KERNEL, "--fresh", "test", str(CASES / "case_random.py")).finish()
+    assert found.status == 0, found.output
+    paths = [found.results / "latest" / f"drawn-{number}" / f"{KERNEL}.json" for number in range(3)]
+    urandom, drawn, times = zip(*[json.loads(path.read_text()) for path in paths], strict=True)
+    assert len(set(urandom)) == len(set(drawn)) == 3
+    order = [before, *times, time.time()]
+    assert order == sorted(order)
 
 
 def test_ctrl_c_ends_within_ten_seconds_and_leaves_no_guest(start: Callable[..., Started]) -> None:
