@@ -11,7 +11,6 @@ import platform
 import select
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -111,16 +110,18 @@ def run(root: Path, kernels: Sequence[str], runs: int, whole: int, say: Callable
 
 def _row(spec: GuestSpec, plan: Plan, runs: int) -> Row:
     kernel = ["--kernel", spec.kernel]
-    # the first two make what is restored: the guest, and its worker
+    plain, booted, restored, panic = [], [], [], []
+    # the first two make what is restored, the guest and its worker; a guest keeps the worker of one command line
     for _ in range(2):
         _matrix(spec.project, *kernel, *_SHORT)
-        _matrix(spec.project, *kernel, _PANIC)
-    plain, booted, restored, panic = [], [], [], []
     for _ in range(runs):
         alone = plainly.run(spec, plan, _SHORT)
         plain.append(Start(alone.first_test, alone.first_test_cpu))
         booted += [_start(each) for each in _matrix(spec.project, *kernel, "--cold", *_SHORT).record.guests]
         restored += [_start(each) for each in _matrix(spec.project, *kernel, *_SHORT).record.guests]
+    for _ in range(2):
+        _matrix(spec.project, *kernel, _PANIC)
+    for _ in range(runs):
         panic += [each.gap for each in _matrix(spec.project, *kernel, _PANIC).record.guests if each.gap is not None]
     fresh = _matrix(spec.project, *kernel, "--fresh", "test", _FILE).record.guests
     gaps = [each.gap for each in fresh if each.gap is not None]
@@ -157,19 +158,21 @@ class _Run:
 
 def _matrix(project: Path, *arguments: str) -> _Run:
     """Run the matrix as a user does; return what it recorded, its wall time and the most memory it held."""
-    with tempfile.TemporaryDirectory(prefix="harness-") as name:
-        command = [sys.executable, "-m", "harness", "matrix", f"--results={name}", *arguments]
-        began = time.monotonic()
-        memory = 0
-        with subprocess.Popen(command, cwd=project, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE) as process:
-            while process.poll() is None:
-                select.select([], [], [], 0.5)
-                memory = max(memory, _anonymous_mib(process.pid))
-        seconds = time.monotonic() - began
-        try:
-            return _Run(wire.decode((Path(name) / "latest" / "run.json").read_bytes(), RunRecord), seconds, memory)
-        except OSError as error:
-            raise HarnessError(f"no results of {' '.join(command[1:])}: status {process.returncode}") from error
+    # always the same: a worker is told the whole command line, and one that was told another is not restored
+    results_of_bench = project / "results" / "bench"
+    command = [sys.executable, "-m", "harness", "matrix", f"--results={results_of_bench}", *arguments]
+    began = time.monotonic()
+    memory = 0
+    with subprocess.Popen(command, cwd=project, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
+        while process.poll() is None:
+            select.select([], [], [], 0.5)
+            memory = max(memory, _anonymous_mib(process.pid))
+    seconds = time.monotonic() - began
+    try:
+        record = wire.decode((results_of_bench / "latest" / "run.json").read_bytes(), RunRecord)
+    except OSError as error:
+        raise HarnessError(f"no results of {' '.join(command[1:])}: status {process.returncode}") from error
+    return _Run(record, seconds, memory)
 
 
 def _anonymous_mib(ancestor: int) -> int:
