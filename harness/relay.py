@@ -22,6 +22,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
+from functools import cached_property
 from pathlib import Path
 from typing import NoReturn
 
@@ -133,8 +134,13 @@ class Relay:
         """Return what the agent expects first: the project, and how fast this guest is."""
         slowness = max(1.0, hello.seconds / REFERENCE_SECONDS)
         environment = {"HARNESS_SPEED": f"{slowness:.2f}", "HARNESS_KERNEL": self.spec.kernel}
-        tar = project.pack(self.spec.project, with_cache=self.spec.with_cache)
-        return json.dumps({"bytes": len(tar), "environment": environment}).encode() + b"\n" + tar
+        header = json.dumps({"bytes": len(self._tar), "environment": environment})
+        return header.encode() + b"\n" + self._tar
+
+    @cached_property
+    def _tar(self) -> bytes:
+        """The project, packed once: what a worker was sought for is what a guest without one is told."""
+        return project.pack(self.spec.project, with_cache=self.spec.with_cache)
 
     def _started(self, running: Running) -> None:
         """Take over a guest that is ready: tell it what it has not been told."""
