@@ -50,14 +50,14 @@ def run(arguments: list[str], environment: dict[str, str]) -> subprocess.Complet
     )
 
 
-def root_images() -> Path:
-    """Return the folder of the cache with the root image, which every run needs first."""
-    return images.root_image(manifest.load(ROOT / "vmimages"), ROOT).path.parents[1]
+def root_image() -> Path:
+    """Return the cache's folder of the root image that every run needs first; beside it are those of other days."""
+    return images.root_image(manifest.load(ROOT / "vmimages"), ROOT).path.parent
 
 
 def test_a_corrupt_package_is_never_used_and_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     fresh = tmp_path / "cache"
-    shutil.copytree(root_images(), fresh / "roots", copy_function=os.link)
+    shutil.copytree(root_image(), fresh / "roots" / root_image().name, copy_function=os.link)
     wrapper = tmp_path / "bin" / "apt-get"
     wrapper.parent.mkdir()
     wrapper.write_text(_CORRUPTING.format(real=shutil.which("apt-get")))
@@ -79,7 +79,7 @@ def test_a_full_disk_is_one_line_and_leaves_nothing_behind(tmp_path: Path, size:
     """A file system of that size holds the cache: too small for the root image, or for a kernel's package."""
     small = tmp_path / "small"
     small.mkdir()
-    copied = f"cp -r {root_images()} {small}/ &&" if with_root else ""
+    copied = f"mkdir {small}/roots && cp -r {root_image()} {small}/roots/ &&" if with_root else ""
     script = f"""
 mount -t tmpfs -o size={size} none {small} && {copied} "$@"
 status=$?
@@ -102,7 +102,7 @@ def test_a_disk_without_room_for_a_saved_guest_is_a_cold_boot_that_says_so(tmp_p
     known = manifest.load(ROOT / "vmimages")
     kernel = images.kernel_image(known, manifest.select(known, [KERNEL])[0]).vmlinuz.parents[1]
     script = f"""
-mount -t tmpfs -o size=400m none {small} && mkdir {small}/kernels && cp -r {root_images()} {small}/ &&
+mount -t tmpfs -o size=400m none {small} && mkdir {small}/kernels {small}/roots && cp -r {root_image()} {small}/roots/ &&
 cp -r {kernel} {small}/kernels/ && cp {images.cache_dir()}/accelerator-*.json {small}/; "$@"
 """
     arguments = ["unshare", "--mount", *([] if os.geteuid() == 0 else ["--map-root-user"])]
