@@ -49,5 +49,11 @@ class Cell:
     release: str = ""
     #: seconds, all phases of the test together
     duration: float = 0.0
-    #: why: the failure's text, the skip's reason, the kernel log of a crash; empty for a pass
+    #: why: the failure's text, the skip's reason, the console of a crash; empty for a pass
     detail: str = ""
+    #: of a failure: what the kernel logged during the test
+    log: str = ""
+    #: of a failed load: what libbpf and the verifier said
+    verifier: str = ""
+    #: of a refused step that fails the test: one cause, one remedy
+    diagnosis: str = ""

@@ -62,6 +62,7 @@ def start(config: pytest.Config) -> None:
             worker="always" if config.option.fresh != Fresh.KERNEL else "whole" if _takes_all(config) else "again",
             with_cache=any(getattr(config.option, name, False) for name in _READING_THE_CACHE),
             options=_narrowing(config),
+            words=tuple(config.invocation_params.args),
         ),
         run,
         say=say,
@@ -182,9 +183,8 @@ class MatrixPlugin:
         running = self._scheduling.current(node)
         if running is None:
             self._strikes[kernel] += 1
-            self._record(
-                kernel, BOOT, reports.outcome_of(last), reports.describe_death(last, None, self._run.console(kernel))
-            )
+            why = reports.describe_death(last, None, self._run.console(kernel))
+            self._record(kernel, BOOT, expect.Decision(reports.outcome_of(last), why))
         else:
             self._strikes[kernel] = 0
         remaining = self._scheduling.remaining(kernel)
@@ -246,9 +246,8 @@ class MatrixPlugin:
         phases.append(phase)
         if phase.when == "teardown" or phase.stated in {Outcome.CRASH, Outcome.LOST}:
             del self._phases[kernel, report.nodeid]
-            outcome, detail = expect.decide(phases)
             duration = sum(each.duration for each in phases)
-            self._record(kernel, expect.split_nodeid(report.nodeid, kernel), outcome, detail, duration)
+            self._record(kernel, expect.split_nodeid(report.nodeid, kernel), expect.decide(phases), duration)
 
     def _keep_facts(self, kernel: str, report: pytest.TestReport) -> None:
         """Write what the test found out about its kernel (harness.guest.fixtures.record)."""
@@ -260,10 +259,20 @@ class MatrixPlugin:
         """Make a file that a guest could not collect an error of that kernel."""
         for title, kernel in report.sections:
             if title == WORKER_KEY and report.failed:
-                self._record(kernel, report.nodeid, Outcome.ERROR, reports.text_of(report))
+                self._record(kernel, report.nodeid, expect.Decision(Outcome.ERROR, reports.text_of(report)))
 
-    def _record(self, kernel: str, test: str, outcome: Outcome, detail: str, duration: float = 0.0) -> None:
-        cell = Cell(kernel, test, outcome, self._release(kernel), round(duration, 3), detail)
+    def _record(self, kernel: str, test: str, decision: expect.Decision, duration: float = 0.0) -> None:
+        cell = Cell(
+            kernel,
+            test,
+            decision.outcome,
+            self._release(kernel),
+            round(duration, 3),
+            decision.detail,
+            decision.log,
+            decision.verifier,
+            decision.diagnosis,
+        )
         self._cells.append(cell)
         try:
             self._run.append(cell)

@@ -24,28 +24,43 @@ class Phase:
     stated: str | None = None
     text: str = ""
     duration: float = 0.0
+    #: of a failure, as in `Cell`
+    log: str = ""
+    verifier: str = ""
+    diagnosis: str = ""
 
 
-def decide(phases: Iterable[Phase]) -> tuple[Outcome, str]:
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """What came of a test, and why: as in `Cell`."""
+
+    outcome: Outcome
+    detail: str = ""
+    log: str = ""
+    verifier: str = ""
+    diagnosis: str = ""
+
+
+def decide(phases: Iterable[Phase]) -> Decision:
     """Return a test's outcome and why; the first phase that is not a pass decides, a stated outcome refines it."""
     phases = list(phases)
     called = False
     stated: str | None = None
     for phase in phases:
         if phase.result == "failed":
-            return _failed(phase), phase.text
+            return Decision(_failed(phase), phase.text, phase.log, phase.verifier, phase.diagnosis)
         if phase.result == "skipped":
             if phase.xfail_reason is not None:
-                return Outcome.XFAIL, phase.xfail_reason
-            return Outcome.SKIP, phase.text
+                return Decision(Outcome.XFAIL, phase.xfail_reason)
+            return Decision(Outcome.SKIP, phase.text)
         if phase.when == "call":
             called = True
             if phase.xfail_reason is not None:
-                return Outcome.XPASS, phase.xfail_reason
+                return Decision(Outcome.XPASS, phase.xfail_reason)
             stated = phase.stated
     if not called:
-        return Outcome.NOTRUN, "no report of the test itself came"
-    return (Outcome.REFUSED, "") if stated == Outcome.REFUSED else (Outcome.PASS, "")
+        return Decision(Outcome.NOTRUN, "no report of the test itself came")
+    return Decision(Outcome.REFUSED if stated == Outcome.REFUSED else Outcome.PASS)
 
 
 def _failed(phase: Phase) -> Outcome:

@@ -43,6 +43,8 @@ class Wishes:
     with_cache: bool = False
     #: pytest's options that narrow the choice of tests: ``-k``, ``-m``, ``--lf``
     options: tuple[str, ...] = ()
+    #: the whole command line, as pytest was given it
+    words: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,8 +129,11 @@ def prepare(root: Path, wishes: Wishes, run: RunDirectory, *, say: Callable[[str
         facts=RunFacts(
             accelerator=choice.why,
             guests=count,
+            arguments=wishes.words,
             kernels=tuple(
-                KernelFacts(each.name, each.image.release, each.image.version, each.image.notes) for each in planned
+                KernelFacts(each.name, image.release, image.version, image.notes, image.config_digest)
+                for each in planned
+                for image in [each.image]
             ),
         ),
         notes=tuple(note for _, image in found for note in image.notes),

@@ -12,7 +12,7 @@ from _pytest._io import TerminalWriter
 from harness import console, expect
 from harness.cells import Outcome
 from harness.ending import End, Ending
-from harness.workers import DIAGNOSIS
+from harness.workers import DIAGNOSIS, KERNEL_LOG, VERIFIER
 
 #: how much of a console goes into a cell
 _CONSOLE_LINES = 60
@@ -28,7 +28,7 @@ def text_of(report: pytest.TestReport | pytest.CollectReport) -> str:
 
 
 def phase_of(report: pytest.TestReport) -> expect.Phase:
-    """Return what decides a test's outcome: the report's result, and its text with the kernel's log behind it."""
+    """Return what decides a test's outcome: the report's result, and of a failure what explains it."""
     stated = dict(report.user_properties).get(expect.OUTCOME_PROPERTY)
     text = text_of(report)
     crash = getattr(report.longrepr, "reprcrash", None)
@@ -37,11 +37,6 @@ def phase_of(report: pytest.TestReport) -> expect.Phase:
         text = f"{crash.message.partition(chr(10))[0]}\n{text}"
     if report.skipped and isinstance(report.longrepr, tuple):
         text = report.longrepr[2].removeprefix("Skipped: ")
-    log = [content for title, content in report.sections if "kernel log" in title]
-    if report.failed and log:
-        text = "\n".join([text, "kernel log:", *log])
-    if why := [content for title, content in report.sections if title == DIAGNOSIS]:
-        text = "\n".join([text, "diagnosis:", *why])
     return expect.Phase(
         when=report.when,
         result=report.outcome,
@@ -49,7 +44,15 @@ def phase_of(report: pytest.TestReport) -> expect.Phase:
         stated=stated if isinstance(stated, str) else None,
         text=text,
         duration=report.duration,
+        log=_sections(report, KERNEL_LOG) if report.failed else "",
+        verifier=_sections(report, VERIFIER),
+        diagnosis=_sections(report, DIAGNOSIS),
     )
+
+
+def _sections(report: pytest.TestReport, name: str) -> str:
+    # pytest names a section of an item "Captured <name> <when>"
+    return "\n".join(content for title, content in report.sections if name in title)
 
 
 def outcome_of(last: Ending) -> Outcome:

@@ -11,13 +11,16 @@ import shutil
 import time
 from collections.abc import Iterable
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 
 import msgspec
 from junitparser import Error, Failure, JUnitXml, Skipped, TestCase, TestSuite
 
-from harness import matrix, wire
+from harness import document, matrix, wire
 from harness.cells import Cell, Outcome
+from harness.changes import Change
+from harness.document import Column, Document
 from harness.errors import HarnessError
 from harness.guests import GuestRecord
 
@@ -37,6 +40,8 @@ class KernelFacts:
     #: the package's version
     version: str
     notes: tuple[str, ...] = ()
+    #: the first twelve digits of its configuration's sha256; empty where the configuration is not to be had
+    config: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +53,10 @@ class RunFacts:
     #: guests at once
     guests: int
     kernels: tuple[KernelFacts, ...]
+    #: the command line, as pytest was given it
+    arguments: tuple[str, ...] = ()
+    #: which part of the tests ran, such as ``2/5``; empty: all
+    shard: str = ""
 
     @property
     def releases(self) -> dict[str, str]:
@@ -73,6 +82,7 @@ class RunDirectory:
     def __init__(self, path: Path) -> None:
         self.path = path
         self._started = time.monotonic()
+        self._began = datetime.now(UTC)
         (path / "console").mkdir()
 
     @classmethod
@@ -106,12 +116,43 @@ class RunDirectory:
         folder.mkdir(exist_ok=True)
         (folder / f"{kernel}.json").write_text(text)
 
-    def finish(self, judged: matrix.Matrix, facts: RunFacts, guests: tuple[GuestRecord, ...], exit_status: int) -> None:
-        """Write what needs the whole matrix: the cells without a report, JUnit, Markdown, run.json."""
+    def document(self, judged: matrix.Matrix, facts: RunFacts, changes: Iterable[Change], exit_status: int) -> Document:
+        """Make one value of what this run found; raises HarnessError for what tests recorded and nobody can read."""
+        costs = document.read_costs(self.path)
+        known = {kernel.name: kernel for kernel in facts.kernels}
+        columns = []
+        for name in judged.kernels:
+            kernel = known.get(name, KernelFacts(name, "", ""))
+            columns.append(Column(name, kernel.release, kernel.version, kernel.config, costs.get(name, {})))
+        return Document(
+            version=document.VERSION,
+            started=self._began.isoformat(timespec="seconds"),
+            seconds=round(time.monotonic() - self._started, 3),
+            exit_status=exit_status,
+            accelerator=facts.accelerator,
+            guests=facts.guests,
+            arguments=facts.arguments,
+            shard=facts.shard,
+            notes=tuple(note for kernel in facts.kernels for note in kernel.notes),
+            columns=tuple(columns),
+            cells=judged.cells,
+            changes=tuple(changes),
+        )
+
+    def finish(
+        self,
+        judged: matrix.Matrix,
+        facts: RunFacts,
+        guests: tuple[GuestRecord, ...],
+        exit_status: int,
+        changes: tuple[Change, ...] = (),
+    ) -> None:
+        """Write what needs the whole matrix: the cells without a report, JUnit, Markdown, matrix.json, run.json."""
         for cell in judged.cells:
             if cell.outcome is Outcome.NOTRUN:
                 self.append(cell)
         seconds = round(time.monotonic() - self._started, 3)
+        wire.write(self.path / document.NAME, self.document(judged, facts, changes, exit_status))
         (self.path / "matrix.md").write_text(matrix.markdown(judged, facts.accelerator, facts.releases))
         (self.path / "junit.xml").write_bytes(junit(judged.cells))
         wire.write(self.path / "run.json", RunRecord(facts, seconds, exit_status, len(judged.cells), guests))
@@ -160,8 +201,12 @@ def _case(cell: Cell) -> TestCase:
     elif not cell.outcome.green:
         kind = Failure if cell.outcome in {Outcome.FAIL, Outcome.XPASS} else Error
         result = kind(_printable(f"{cell.outcome}: {first}"), str(cell.outcome))
-        result.text = _printable(cell.detail)
+        parts = [cell.detail, *(["diagnosis:", cell.diagnosis] if cell.diagnosis else [])]
+        result.text = _printable("\n".join(parts))
         case.result = [result]
+    parts = [f"{title}:\n{text}" for title, text in (("kernel log", cell.log), ("verifier log", cell.verifier)) if text]
+    if parts:
+        case.system_out = _printable("\n".join(parts))
     return case
 
 

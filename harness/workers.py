@@ -14,6 +14,11 @@ DESELECTED = "deselected"
 #: the title of a report's section that says why a step was refused, and what to do about it
 DIAGNOSIS = "diagnosis"
 
+#: the title of a report's section with what libbpf and the verifier said of a step that was refused
+VERIFIER = "verifier log"
+
+#: the title of a report's section with what the kernel logged during a test
+KERNEL_LOG = "kernel log"
 
 #: the start of a user property with which a test hands facts to the host; behind it is their name, its value is JSON
 FACTS = "facts:"

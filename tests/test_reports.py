@@ -40,14 +40,16 @@ def test_a_failure_begins_with_what_went_wrong(pytester: pytest.Pytester) -> Non
     report.sections.append(("kernel log call", "[    1.0] a line"))
     phase = reports.phase_of(report)
     assert phase.text.splitlines()[0] == "assert (1 + 1) == 3"
-    assert phase.text.endswith("kernel log:\n[    1.0] a line")
+    assert phase.log == "[    1.0] a line"
     assert "[gw0]" not in phase.text
 
 
 def test_a_refusal_that_fails_a_test_is_explained(pytester: pytest.Pytester) -> None:
     (report,) = failing(pytester, "def test_x():\n    assert False\n")
-    report.sections.append(("diagnosis", "cause: x\nremedy: y"))
-    assert reports.phase_of(report).text.endswith("diagnosis:\ncause: x\nremedy: y")
+    report.sections += [("verifier log", "R0 !read_ok"), ("diagnosis", "cause: x\nremedy: y")]
+    phase = reports.phase_of(report)
+    assert phase.diagnosis == "cause: x\nremedy: y"
+    assert phase.verifier == "R0 !read_ok"
 
 
 def test_a_skip_says_its_reason_alone(pytester: pytest.Pytester) -> None:

@@ -26,12 +26,12 @@ def explain(error: StepError) -> Diagnosis:
     return diagnose(situation(error))
 
 
-def explanations(error: BaseException) -> Iterator[Diagnosis]:
-    """Say it of the step behind an exception, if there is one: the exception itself, or what it was raised from."""
+def refused_steps(error: BaseException) -> Iterator[StepError]:
+    """Yield the step behind an exception, if there is one: the exception itself, or what it was raised from."""
     seen: BaseException | None = error
     while seen is not None:
         if isinstance(seen, StepError):
-            yield explain(seen)
+            yield seen
             return
         seen = seen.__cause__
 

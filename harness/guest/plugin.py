@@ -14,9 +14,8 @@ import pytest
 from harness.expect import kernel_of_argument
 from harness.features import GuestFacts
 from harness.guest.marks import GUEST_FACTS
-from harness.workers import DESELECTED, DIAGNOSIS, WORKER_KEY
+from harness.workers import DESELECTED, DIAGNOSIS, KERNEL_LOG, VERIFIER, WORKER_KEY
 
-_SECTION = "kernel log"
 #: where the console shows which test a line belongs to (harness.console reads it back)
 _START = "harness: start "
 _KMSG = Path("/dev/kmsg")
@@ -121,7 +120,10 @@ class GuestPlugin:
         if report.failed and call.excinfo is not None:
             from harness.guest import machine
 
-            report.sections += [(DIAGNOSIS, str(each)) for each in machine.explanations(call.excinfo.value)]
+            for step in machine.refused_steps(call.excinfo.value):
+                if step.log:
+                    report.sections.append((VERIFIER, step.log))
+                report.sections.append((DIAGNOSIS, str(machine.explain(step))))
         return report
 
     @pytest.hookimpl(wrapper=True)
@@ -130,13 +132,13 @@ class GuestPlugin:
         result = yield
         self._attach(item, "teardown")
         for when, title, text in item._report_sections:  # noqa: SLF001 - pytest has a setter only
-            if title == _SECTION and _CUT_HERE in text:
+            if title == KERNEL_LOG and _CUT_HERE in text:
                 pytest.fail(f"the kernel warned ({when}):\n{text}", pytrace=False)
         return result
 
     def _attach(self, item: pytest.Item, when: str) -> None:
         if lines := self._log.new():
-            item.add_report_section(when, _SECTION, "\n".join(lines))
+            item.add_report_section(when, KERNEL_LOG, "\n".join(lines))
 
 
 class GonePlugin:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -36,6 +37,12 @@ class KernelImage:
     config: Path
     #: what the user should know, a line each
     notes: tuple[str, ...] = ()
+
+    @property
+    def config_digest(self) -> str:
+        """The first twelve digits of the configuration's sha256; empty where its package is not to be had."""
+        data = self.config.read_bytes()
+        return hashlib.sha256(data).hexdigest()[:12] if data else ""
 
 
 _suites: dict[str, Suite] = {}

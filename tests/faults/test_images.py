@@ -102,8 +102,9 @@ def test_a_disk_without_room_for_a_saved_guest_is_a_cold_boot_that_says_so(tmp_p
     known = manifest.load(ROOT / "vmimages")
     kernel = images.kernel_image(known, manifest.select(known, [KERNEL])[0]).vmlinuz.parents[1]
     script = f"""
-mount -t tmpfs -o size=400m none {small} && mkdir {small}/kernels {small}/roots && cp -r {root_image()} {small}/roots/ &&
-cp -r {kernel} {small}/kernels/ && cp {images.cache_dir()}/accelerator-*.json {small}/; "$@"
+mount -t tmpfs -o size=400m none {small} && mkdir {small}/kernels {small}/roots &&
+cp -r {root_image()} {small}/roots/ && cp -r {kernel} {small}/kernels/ &&
+cp {images.cache_dir()}/accelerator-*.json {small}/; "$@"
 """
     arguments = ["unshare", "--mount", *([] if os.geteuid() == 0 else ["--map-root-user"])]
     arguments += [
