@@ -87,6 +87,19 @@ def capabilities(session: nox.Session) -> None:
 
 
 @nox.session(venv_backend="none")
+def baseline(session: nox.Session) -> None:
+    """Say what the last run changes (-- [--kernel NAME]... [--results DIR]); --update: run and rewrite it."""
+    groups = ["build", "matrix"] if "--update" in session.posargs and "--results" not in session.posargs else []
+    run(session, python(session, *groups), "-m", "harness", "baseline", *session.posargs)
+
+
+@nox.session(venv_backend="none")
+def compare(session: nox.Session) -> None:
+    """Compare two result sets, or two kernels (-- results/A results/B, -- baseline:6.1 baseline:6.12)."""
+    run(session, python(session), "-m", "harness", "compare", *session.posargs)
+
+
+@nox.session(venv_backend="none")
 def tests(session: nox.Session) -> None:
     """Run the harness's own tests (no VM, no root), then a smoke run of the matrix on one kernel."""
     interpreter = python(session, "build", "matrix", "tests")

@@ -10,9 +10,12 @@ import argparse
 import os
 import sys
 from pathlib import Path
-from typing import NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
 from harness.errors import HarnessError, ManifestError, of_system
+
+if TYPE_CHECKING:
+    from harness.baseline_view import Answer
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -115,6 +118,39 @@ def _capabilities(arguments: argparse.Namespace) -> int:
     return 0
 
 
+def _baseline(arguments: argparse.Namespace) -> int:
+    from harness import baseline_view
+
+    results: Path = arguments.results or ROOT / "results" / "latest"
+    if not arguments.update:
+        return _answered(baseline_view.differences(ROOT, results, arguments.kernel))
+    if arguments.results is None:
+        kernels = [word for name in arguments.kernel or ["core"] for word in ("--kernel", name)]
+        status = _matrix(argparse.Namespace(pytest=kernels))
+        if status not in {0, 1}:
+            return status
+    return _answered(baseline_view.update(ROOT, results, arguments.kernel))
+
+
+def _compare(arguments: argparse.Namespace) -> int:
+    from harness import baseline_view
+
+    return _answered(baseline_view.compare(ROOT, arguments.first, arguments.second))
+
+
+def _schema(_: argparse.Namespace) -> int:
+    from harness import document
+
+    print(document.schema(), end="")
+    return 0
+
+
+def _answered(answer: Answer) -> int:
+    for line in answer.lines:
+        print(line)
+    return answer.status
+
+
 class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         """Say it in one line; 4 is the status of bad usage everywhere in this project."""
@@ -143,6 +179,19 @@ def _parser() -> argparse.ArgumentParser:
     capabilities.add_argument("--cells", action="store_true", help="show every cell, not only the minimal sets")
     capabilities.add_argument("--update", action="store_true", help="measure in guests and rewrite the baseline")
     capabilities.set_defaults(run=_capabilities)
+    baseline = commands.add_parser(
+        "baseline", help="show what the last run changes against the baseline, or rewrite it"
+    )
+    baseline.add_argument("--kernel", action="append", default=[], metavar="NAME", help="also 'core', 'full'")
+    baseline.add_argument("--results", type=Path, metavar="DIR", help="a run's folder (default: results/latest)")
+    baseline.add_argument("--update", action="store_true", help="rewrite it, from --results or from a run made now")
+    baseline.set_defaults(run=_baseline)
+    compare = commands.add_parser("compare", help="compare two result sets, or two kernels of them")
+    for name in ("first", "second"):
+        compare.add_argument(name, help="a run's folder or 'baseline'; of one kernel: FOLDER:KERNEL")
+    compare.set_defaults(run=_compare)
+    schema = commands.add_parser("schema", help="print the JSON schema of matrix.json (docs/results.schema.json)")
+    schema.set_defaults(run=_schema)
     matrix = commands.add_parser(
         "matrix", help="run the suites on the kernels (takes pytest's arguments)", add_help=False
     )

@@ -8,6 +8,11 @@ from __future__ import annotations
 import enum
 from dataclasses import dataclass
 
+#: the "test" of a guest that died outside every test
+BOOT = "boot"
+#: the "test" of a kernel whose image is not to be had
+IMAGE = "image"
+
 
 class Outcome(enum.StrEnum):
     """What a test did on one kernel (a program's verdict, such as XDP_PASS, is something else)."""

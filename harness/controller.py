@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import shlex
 import sys
+from dataclasses import replace
 
 import execnet
 import pytest
@@ -17,8 +18,9 @@ from rich.console import Console
 from xdist.dsession import Interrupted
 from xdist.workermanage import WorkerController
 
-from harness import expect, images, matrix, preparation, reports, results, snapshots, wire
-from harness.cells import Cell, Outcome
+from harness import baseline, comparison, expect, images, matrix, preparation, reports, results, snapshots, wire
+from harness.cells import BOOT, IMAGE, Cell, Outcome
+from harness.changes import Change
 from harness.ending import End, Ending
 from harness.errors import HarnessError, of_system
 from harness.features import VARIANT
@@ -26,10 +28,6 @@ from harness.guests import Guests, summary
 from harness.scheduler import Fresh, KernelScheduling
 from harness.workers import ARGUMENTS, DESELECTED, FACTS, WORKER_KEY
 
-#: the "test" of a guest that died outside every test
-BOOT = "boot"
-#: the "test" of a kernel whose image is not to be had
-IMAGE = "image"
 #: the options with which a worker reads pytest's cache
 _READING_THE_CACHE = ("lf", "failedfirst", "newfirst", "stepwise")
 #: a kernel whose guests die that often in a row without having run a test is given up
@@ -60,9 +58,11 @@ def start(config: pytest.Config) -> None:
             manifest=config.option.manifest,
             cold=config.option.cold,
             worker="always" if config.option.fresh != Fresh.KERNEL else "whole" if _takes_all(config) else "again",
+            baseline=config.option.baseline,
             with_cache=any(getattr(config.option, name, False) for name in _READING_THE_CACHE),
             options=_narrowing(config),
             words=tuple(config.invocation_params.args),
+            whole=_takes_all(config),
         ),
         run,
         say=say,
@@ -74,8 +74,9 @@ def start(config: pytest.Config) -> None:
 
 def _takes_all(config: pytest.Config) -> bool:
     """Whether the run leaves no test out: a long one, in which saving each kernel's worker costs little."""
-    chosen = config.option.keyword or config.option.markexpr or config.args_source is config.ArgsSource.ARGS
-    return not chosen
+    option = config.option
+    options = (option.keyword, option.markexpr, option.lf, option.deselect, option.ignore, option.ignore_glob)
+    return not any(options) and config.args_source is not config.ArgsSource.ARGS
 
 
 def _narrowing(config: pytest.Config) -> tuple[str, ...]:
@@ -115,6 +116,7 @@ class MatrixPlugin:
         self._cells: list[Cell] = []
         self._user_interrupted = False
         self._judged: matrix.Matrix | None = None
+        self._changes: tuple[Change, ...] = ()
         self._unwritten = ""
         self._unused: object = None
         for kernel, why in plan.missing.items():
@@ -296,14 +298,22 @@ class MatrixPlugin:
         judged = matrix.Matrix.of(self._cells, self._expected(), [*self._guests, *self._plan.missing])
         self._judged = judged
         status = int(exitstatus)
-        if not (self._user_interrupted or status in {3, 4}):
-            status = 1 if status == 1 else matrix.exit_status(judged)
-            session.exitstatus = status
         try:
-            self._run.finish(judged, self._plan.facts, self._times.records(), status)
-        except OSError as error:
-            self._unwritten = f"results cannot be written: {of_system(error)}"
+            if not (self._user_interrupted or status in {3, 4}):
+                self._changes = self._compared(judged)
+                status = 1 if status == 1 else matrix.exit_status(judged, self._changes)
+                session.exitstatus = status
+            self._run.finish(judged, self._plan.facts, self._times.records(), status, self._changes)
+        except (OSError, HarnessError) as error:
+            why = of_system(error) if isinstance(error, OSError) else error
+            self._unwritten = f"results cannot be written: {why}"
             session.exitstatus = HarnessError.exit_status
+
+    def _compared(self, judged: matrix.Matrix) -> tuple[Change, ...]:
+        """Compare with the baseline; a run of some tests says nothing about the others."""
+        scope = replace(self._plan.scope, whole=self._plan.facts.whole and not self._plan.facts.shard)
+        now = baseline.found(self._run.document(judged, self._plan.facts, (), 0))
+        return comparison.compare(self._plan.baseline, now, scope)
 
     def _expected(self) -> set[tuple[str, str]]:
         """Every kernel runs what any of its variant collected, unless node ids of the command line name kernels."""
@@ -339,6 +349,10 @@ class MatrixPlugin:
         screen.print(matrix.render_table(self._judged, self._plan.facts.releases))
         for line in [*matrix.red_lines(self._judged), matrix.summary_line(self._judged.cells)]:
             terminalreporter.write_line(line)
+        if self._changes:
+            terminalreporter.write_line(f"against the baseline: {comparison.summary(self._changes)}")
+            for line in comparison.lines(self._changes, matrix.LISTED):
+                terminalreporter.write_line(line)
         records = self._times.records()
         notes = [f"{each.kernel}: {each.note}" for each in records if each.note]
         for note in [*self._plan.notes, *dict.fromkeys(notes), self._unwritten]:

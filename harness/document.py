@@ -56,6 +56,8 @@ class Document:
     guests: int
     #: the command line, as pytest was given it
     arguments: tuple[str, ...]
+    #: whether all tests of its kernels were to run
+    whole: bool
     #: which part of the tests ran, such as ``2/5``; empty: all
     shard: str
     #: what the user should know, a line each

@@ -12,6 +12,7 @@ from typing import Annotated, Any, Literal, TypeVar
 
 import msgspec
 
+from harness.comparison import Scope
 from harness.errors import ManifestError
 from harness.features import VARIANT, Feature, parse_features
 
@@ -66,6 +67,13 @@ class Variant(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         return not self.adds or self.features(kernel) != frozenset(kernel.features)
 
 
+class _Gate(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """[gate] of kernels.toml."""
+
+    cost_growth: Annotated[float, msgspec.Meta(ge=0)] = 0.1
+    drift: Literal["say", "gate"] = "say"
+
+
 class Root(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """rootfs.toml: the guest's root image and the modules that every kernel image keeps."""
 
@@ -93,6 +101,7 @@ class Manifest(msgspec.Struct, frozen=True):
     features: tuple[Feature, ...]
     root: Root
     variants: tuple[Variant, ...] = ()
+    gate: Scope = Scope()
 
     @property
     def guests(self) -> dict[str, frozenset[str]]:
@@ -114,6 +123,7 @@ def load(folder: Path) -> Manifest:
     return Manifest(
         folder=folder,
         kernels=parse_kernels(_text(folder / "kernels.toml"), names),
+        gate=parse_gate(_text(folder / "kernels.toml")),
         features=features,
         root=_convert(_toml(_text(folder / "rootfs.toml"), "rootfs.toml"), Root, "rootfs.toml"),
         variants=parse_variants(_text(variants), names) if variants.exists() else (),
@@ -123,8 +133,8 @@ def load(folder: Path) -> Manifest:
 def parse_kernels(text: str, features: Iterable[str]) -> tuple[Kernel, ...]:
     """Read the text of kernels.toml; ``features`` are the names a kernel may list."""
     tables = _toml(text, "kernels.toml")
-    if set(tables) != {"kernel"} or not isinstance(tables["kernel"], dict):
-        raise ManifestError('kernels.toml: only tables [kernel."NAME"] are allowed')
+    if set(tables) - {"gate"} != {"kernel"} or not isinstance(tables["kernel"], dict):
+        raise ManifestError('kernels.toml: only [gate] and tables [kernel."NAME"] are allowed')
     known = set(features)
     kernels = []
     for name, table in tables["kernel"].items():
@@ -143,6 +153,12 @@ def parse_kernels(text: str, features: Iterable[str]) -> tuple[Kernel, ...]:
                 raise ManifestError(f"{where}: unknown feature {feature!r} (known: {', '.join(sorted(known))})")
         kernels.append(kernel)
     return tuple(kernels)
+
+
+def parse_gate(text: str) -> Scope:
+    """Read [gate] of kernels.toml's text: what makes a run red besides red cells."""
+    gate = _convert(_toml(text, "kernels.toml").get("gate", {}), _Gate, "kernels.toml: [gate]")
+    return Scope(cost_growth=gate.cost_growth, drift_gates=gate.drift == "gate")
 
 
 def parse_variants(text: str, features: Iterable[str]) -> tuple[Variant, ...]:

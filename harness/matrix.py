@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from rich.table import Table
 from rich.text import Text
 
-from harness.cells import Cell, Outcome
+from harness.cells import IMAGE, Cell, Outcome
+from harness.changes import Change
 
 #: readable without colour, and each outcome its own sign
 SIGNS = {
@@ -26,7 +27,7 @@ SIGNS = {
 }
 _COLOURS = {Outcome.SKIP: "yellow", Outcome.XFAIL: "yellow"}
 #: red cells that are listed one by one; a broken run has thousands, and results.jsonl has them all
-_LISTED = 40
+LISTED = 40
 #: when results of one cell meet (a test that failed, whose guest died in its teardown), the worse one stays
 _WORSE = [
     Outcome.PASS,
@@ -74,12 +75,18 @@ class Matrix:
         return tuple(cell for cell in self.cells if not cell.outcome.green)
 
 
-def exit_status(matrix: Matrix) -> int:
-    """Return 0 when there are cells and all are green; 3 when no cell has a verdict at all; otherwise 1."""
+def exit_status(matrix: Matrix, changes: Iterable[Change] = ()) -> int:
+    """Return 0 when there are cells, all are green and no difference from the baseline gates; otherwise 1.
+
+    3 when no cell has a verdict at all, or all that is wrong is that images of kernels were not to be had: a regression
+    that is proven is never hidden by that.
+    """
+    if any(change.gates for change in changes):
+        return 1
     if matrix.cells and not matrix.red:
         return 0
     verdicts = [cell for cell in matrix.cells if cell.outcome not in {Outcome.NOTRUN, Outcome.LOST}]
-    return 1 if verdicts else 3
+    return 1 if verdicts and any(cell.test != IMAGE for cell in matrix.red) else 3
 
 
 def summary_line(cells: Iterable[Cell]) -> str:
@@ -108,10 +115,10 @@ def red_lines(matrix: Matrix) -> list[str]:
     """Return a line for each red cell, the first ones when there are many."""
     lines = [
         f"{SIGNS[cell.outcome]} {cell.outcome:6} {cell.kernel} {cell.test}: {cell.detail.partition(chr(10))[0]}"
-        for cell in matrix.red[:_LISTED]
+        for cell in matrix.red[:LISTED]
     ]
-    if len(matrix.red) > _LISTED:
-        lines.append(f"... and {len(matrix.red) - _LISTED} more in results.jsonl")
+    if len(matrix.red) > LISTED:
+        lines.append(f"... and {len(matrix.red) - LISTED} more in results.jsonl")
     return lines
 
 

@@ -73,6 +73,13 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         help="a folder like vmimages/ (default: the project's)",
     )
     group.addoption(
+        "--baseline",
+        type=Path,
+        default=None,
+        metavar="DIR",
+        help="what the matrix is expected to find (default: baselines/matrix of the project)",
+    )
+    group.addoption(
         "--results",
         type=Path,
         default=None,

@@ -6,11 +6,13 @@ import os
 import sys
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
-from harness import accelerator, images, manifest, objects, selection, slots, snapshots, wire
+from harness import accelerator, baseline, images, manifest, objects, selection, slots, snapshots, wire
+from harness.baseline import Expectation
+from harness.comparison import Scope
 from harness.errors import ImageError, ManifestError
 from harness.expect import kernel_of_argument
 from harness.features import VARIANT
@@ -38,6 +40,8 @@ class Wishes:
     manifest: Path | None = None
     #: boot every guest, save and restore none
     cold: bool = False
+    #: what is expected; None: the project's own
+    baseline: Path | None = None
     #: as in `GuestSpec`; "whole": always, but for command lines of tests' own
     worker: Literal["never", "again", "always", "whole"] = "never"
     with_cache: bool = False
@@ -45,6 +49,8 @@ class Wishes:
     options: tuple[str, ...] = ()
     #: the whole command line, as pytest was given it
     words: tuple[str, ...] = ()
+    #: whether it leaves no test out
+    whole: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +83,9 @@ class Plan:
     all_kernels: dict[str, frozenset[str]]
     facts: RunFacts
     notes: tuple[str, ...]
+    #: what the run is compared with, kernel by kernel, and how strictly
+    baseline: Mapping[str, Expectation] = field(default_factory=dict)
+    scope: Scope = field(default_factory=Scope)
 
 
 def prepare(root: Path, wishes: Wishes, run: RunDirectory, *, say: Callable[[str], None]) -> Plan:
@@ -88,6 +97,7 @@ def prepare(root: Path, wishes: Wishes, run: RunDirectory, *, say: Callable[[str
         raise ManifestError(f"--guests {wishes.guests}: at least one guest is needed")
     _check_paths(root, wishes.arguments)
     known = manifest.load(wishes.manifest or root / "vmimages")
+    expected = baseline.read(wishes.baseline or root / baseline.FOLDER)
     named = _kernel_names(wishes, list(known.guests))
     chosen = manifest.select(known, [name.partition(VARIANT)[0] for name in named])
     wanted = _Wanted.of(root, known, wishes, named)
@@ -130,6 +140,7 @@ def prepare(root: Path, wishes: Wishes, run: RunDirectory, *, say: Callable[[str
             accelerator=choice.why,
             guests=count,
             arguments=wishes.words,
+            whole=wishes.whole,
             kernels=tuple(
                 KernelFacts(each.name, image.release, image.version, image.notes, image.config_digest)
                 for each in planned
@@ -137,6 +148,8 @@ def prepare(root: Path, wishes: Wishes, run: RunDirectory, *, say: Callable[[str
             ),
         ),
         notes=tuple(note for _, image in found for note in image.notes),
+        baseline=expected,
+        scope=known.gate,
     )
 
 

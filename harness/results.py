@@ -55,6 +55,8 @@ class RunFacts:
     kernels: tuple[KernelFacts, ...]
     #: the command line, as pytest was given it
     arguments: tuple[str, ...] = ()
+    #: whether all tests of its kernels are to run
+    whole: bool = False
     #: which part of the tests ran, such as ``2/5``; empty: all
     shard: str = ""
 
@@ -132,6 +134,7 @@ class RunDirectory:
             accelerator=facts.accelerator,
             guests=facts.guests,
             arguments=facts.arguments,
+            whole=facts.whole,
             shard=facts.shard,
             notes=tuple(note for kernel in facts.kernels for note in kernel.notes),
             columns=tuple(columns),

@@ -19,8 +19,8 @@ KEYS = "keys: tier, provider, features, suite, series, flavour, vmlinuz, modules
     ("text", "line"),
     [
         ("[kernel", "kernels.toml: "),
-        ('[kernels."6.1"]', 'kernels.toml: only tables [kernel."NAME"] are allowed'),
-        ("kernel = 1", 'kernels.toml: only tables [kernel."NAME"] are allowed'),
+        ('[kernels."6.1"]', 'kernels.toml: only [gate] and tables [kernel."NAME"] are allowed'),
+        ("kernel = 1", 'kernels.toml: only [gate] and tables [kernel."NAME"] are allowed'),
         ('kernel."6.1" = 1', 'kernels.toml: kernel "6.1": must be a table without a name of its own'),
         (f'[kernel."6.1"]\nname = "x"\n{DEBIAN}', 'kernels.toml: kernel "6.1": must be a table without a name'),
         (f'[kernel."6.1"]\n{DEBIAN}colour = 1', "unknown field `colour`"),

@@ -6,7 +6,7 @@ import os
 import resource
 import subprocess
 import tempfile
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -162,7 +162,7 @@ def concerned(assignment: str) -> list[Probe]:
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """What came of everything under one setting."""
+    """What came of everything that one of those who try tried under one setting."""
 
     #: probe -> who -> what came of each set
     cells: Lines
@@ -172,37 +172,38 @@ class Part:
     seconds: float
 
 
-def measure(features: Collection[str], assignment: str) -> Part:
-    """Try, as everybody, what has to do with a setting, under that setting.
+def measure(things: Given, person: str, assignment: str) -> Part:
+    """Try, as one of those who try, what has to do with a setting, under that setting.
 
-    The cells of a shipped program are tried under the defaults; what a setting changes of them it changes of the
-    program that does nothing too, so there only their minimal sets are searched.
+    In parts so small because a detached perf link waits for grace periods, on a real-time kernel 0.3 s each, and a test
+    is the word of a guest that is waited for. The cells of a shipped program are tried under the defaults; what a
+    setting changes of them it changes of the program that does nothing too, so there only their minimal sets are
+    searched.
     """
     before = _busy()
     cells: dict[str, dict[Context, str]] = {}
     minimum: dict[str, dict[Context, str]] = {}
-    with given() as things, setting(assignment):
-        probes = concerned(assignment)
+    context = Context(person, assignment)
+    with setting(assignment):
+        probes = _tried(concerned(assignment), person)
         tried = [probe for probe in probes if not (assignment and probe.shipped)]
-        for (name, person), answers in answered(things, features, tried).items():
-            cells.setdefault(name, {})[Context(person, assignment)] = capabilities.rules(answers)
-        shipped = [probe for probe in probes if probe.shipped]
-        for person in who(features):
-            for name, sets in people.minima(person, things, _tried(shipped, person)).items():
-                minimum.setdefault(name, {})[Context(person, assignment)] = capabilities.show_sets(sets)
+        for name, answers in people.answers(person, things, tried, capabilities.subsets()).items():
+            cells[name] = {context: capabilities.rules(answers)}
+        for name, sets in people.minima(person, things, [probe for probe in probes if probe.shipped]).items():
+            minimum[name] = {context: capabilities.show_sets(sets)}
     return Part(cells, minimum, _busy() - before)
 
 
-def joined(parts: Mapping[str, Part]) -> Table:
-    """Make the table of its parts, the one of the defaults first."""
+def joined(parts: Iterable[Part]) -> Table:
+    """Make the table of its parts, those of the defaults first."""
     cells: dict[str, dict[Context, str]] = {}
     minimum: dict[str, dict[Context, str]] = {}
-    for part in parts.values():
+    for part in parts:
         for whole, lines in ((cells, part.cells), (minimum, part.minimum)):
             for name, contexts in lines.items():
                 whole.setdefault(name, {}).update(contexts)
     defaults = {sysctl: value(sysctl) for sysctl in (BPF_SYSCTL, PERF_SYSCTL)}
-    return Table(defaults, tuple(assignment for assignment in parts if assignment), minimum, cells)
+    return Table(defaults, SETTINGS, minimum, cells)
 
 
 def _busy() -> float:

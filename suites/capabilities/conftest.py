@@ -9,7 +9,7 @@ import pytest
 
 from harness.capability_table import Table
 from harness.features import GuestFacts
-from harness.guest import capability_table
+from harness.guest import capability_table, leaks
 from harness.guest.capability_probes import Given
 from harness.guest.capability_table import Part
 from harness.guest.marks import GUEST_FACTS
@@ -17,8 +17,8 @@ from harness.guest.refusal import refused
 
 __all__ = ["refused"]
 
-#: a setting (``name=value``, empty for the defaults) -> what came of everything under it
-Measured = Callable[[str], Part]
+#: who tries, a setting (``name=value``, empty for the defaults) -> what came of everything so
+Measured = Callable[[str, str], Part]
 
 
 @pytest.fixture(scope="session")
@@ -27,26 +27,32 @@ def facts(request: pytest.FixtureRequest) -> GuestFacts:
     return request.config.stash[GUEST_FACTS]
 
 
-@pytest.fixture
+@pytest.fixture(scope="package")
 def given() -> Iterator[Given]:
-    """Give what the probes inherit."""
+    """Give what the probes inherit, made once; that it is gone afterwards is checked here, not by each test."""
+    before = leaks.present()
     with capability_table.given() as things:
         yield things
+    left = leaks.wait_for_release(before)
+    assert not left
 
 
-@pytest.fixture(scope="session")
-def measured(facts: GuestFacts) -> Measured:
-    """Give a function that measures under a setting, once: an emulated guest takes up to twenty seconds for it."""
-    return cache(lambda assignment: capability_table.measure(facts.features, assignment))
+@pytest.fixture(scope="package")
+def measured(given: Given) -> Measured:
+    """Give a function that measures as one person under a setting, once: an emulated guest takes seconds for it."""
+    return cache(lambda person, assignment: capability_table.measure(given, person, assignment))
 
 
-@pytest.fixture(scope="session")
-def parts(measured: Measured) -> dict[str, Part]:
-    """Return what came of everything under every setting."""
-    return {assignment: measured(assignment) for assignment in ("", *capability_table.SETTINGS)}
+@pytest.fixture(scope="package")
+def parts(measured: Measured, facts: GuestFacts) -> dict[str, list[Part]]:
+    """Return what came of everything: setting -> of each who tries."""
+    return {
+        assignment: [measured(person, assignment) for person in capability_table.who(facts.features)]
+        for assignment in ("", *capability_table.SETTINGS)
+    }
 
 
-@pytest.fixture(scope="session")
-def table(parts: dict[str, Part]) -> Table:
+@pytest.fixture(scope="package")
+def table(parts: dict[str, list[Part]]) -> Table:
     """Return the table of this kernel."""
-    return capability_table.joined(parts)
+    return capability_table.joined(part for each in parts.values() for part in each)

@@ -15,7 +15,7 @@ from harness import capabilities, capability_table
 from harness.capability_table import Context, Table
 from harness.features import GuestFacts
 from harness.guest.capability_probes import BPF_SYSCTL, Given, probes
-from harness.guest.capability_table import answered, concerned, setting, value
+from harness.guest.capability_table import answered, concerned, setting, value, who
 from harness.guest.loaders.libbpf import opened
 from harness.guest.marks import spoils_guest
 from harness.guest.privilege import NOBODY, Cap, run_as
@@ -60,14 +60,14 @@ def test_a_sysctl_changes_nothing_else(given: Given, facts: GuestFacts, measured
     """What is not tried under all values of a sysctl ends the same at its most permissive one."""
     touched = {probe.name for probe in concerned(assignment)}
     others = [probe for probe in probes() if probe.single and probe.name not in touched]
-    usual = measured("").cells
+    usual = {person: measured(person, "").cells for person in who(facts.features)}
     with setting(assignment):
         found = answered(given, facts.features, others, _SETS)
     changed = [
-        f"{name} as {who} with {capabilities.show(caps)}: {expected} -> {answer}"
-        for (name, who), answers in found.items()
+        f"{name} as {person} with {capabilities.show(caps)}: {expected} -> {answer}"
+        for (name, person), answers in found.items()
         for caps, answer in answers.items()
-        if (expected := capabilities.answers(usual[name][Context(who)])[caps]) != answer
+        if (expected := capabilities.answers(usual[person][name][Context(person)])[caps]) != answer
     ]
     assert not changed
 
@@ -83,7 +83,8 @@ def test_unprivileged_bpf_disabled_1_is_2_for_good(
     two = "" if value(BPF_SYSCTL) == 2 else f"{BPF_SYSCTL}=2"
     expected = {
         (name, context.who): rules
-        for name, lines in measured(two).cells.items()
+        for person in who(facts.features)
+        for name, lines in measured(person, two).cells.items()
         if name in {probe.name for probe in concerned(BPF_SYSCTL)}
         for context, rules in lines.items()
     }
@@ -118,7 +119,9 @@ def test_a_minimal_set_carries_a_whole_object(
             loaded.attach()
 
     for assignment in assignments:
-        sets = capabilities.parse_sets(measured(assignment).minimum[f"{name} {stage}"][Context("nobody", assignment)])
+        sets = capabilities.parse_sets(
+            measured("nobody", assignment).minimum[f"{name} {stage}"][Context("nobody", assignment)]
+        )
         assert sets
         with setting(assignment):
             for caps in sets:

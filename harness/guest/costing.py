@@ -1,0 +1,87 @@
+"""What the programs of an object cost the running kernel: the verifier's statistics, and the program's sizes."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from ctypes import c_uint32
+from pathlib import Path
+
+from harness.costs import Cost, Statistics, statistics
+from harness.guest.instructions import leave, mov
+from harness.guest.library import libbpf, speaking
+from harness.guest.step_error import StepError
+from harness.guest.verifier import STATISTICS, Log, verified
+
+#: statistics are some lines for a program
+_LOG_BYTES = 1 << 16
+#: times the reference is verified; the quickest counts
+_TAKES = 5
+#: instructions of the reference, a straight line
+REFERENCE = 4096
+
+
+def of_object(path: Path) -> dict[str, Cost]:
+    """Load an object's programs and return what each costs; raises StepError, ValueError without statistics."""
+    unit = min(reference().seconds for _ in range(_TAKES))
+    with _loaded(path) as programs:
+        return {name: _cost(fd, statistics(log), unit) for name, (fd, log) in programs.items()}
+
+
+def reference() -> Statistics:
+    """Verify the program that the time of others is a ratio to: `REFERENCE` instructions in a straight line."""
+    code = mov(0, 0) * (REFERENCE - 2) + leave()
+    with verified("socket_filter", code, log=Log(_LOG_BYTES, STATISTICS)) as found:
+        return statistics(found.log)
+
+
+def sizes(fd: int) -> tuple[int, int]:
+    """Return a program's bytes as the kernel keeps it, and as machine code (struct bpf_prog_info of linux/bpf.h)."""
+    info = (c_uint32 * 6)()
+    length = c_uint32(ctypes.sizeof(info))
+    result = libbpf().bpf_obj_get_info_by_fd(fd, ctypes.byref(info), ctypes.byref(length))
+    if result < 0:
+        raise StepError(-result, "lookup", "program")
+    # type, id, tag of eight bytes, jited_prog_len, xlated_prog_len
+    return info[5], info[4]
+
+
+def _cost(fd: int, found: Statistics, unit: float) -> Cost:
+    translated, jited = sizes(fd)
+    return Cost(
+        found.instructions,
+        found.states,
+        found.peak_states,
+        found.stack,
+        translated,
+        jited,
+        round(found.seconds / unit, 2),
+    )
+
+
+@contextmanager
+def _loaded(path: Path) -> Iterator[dict[str, tuple[int, str]]]:
+    """Yield each program's file descriptor and the verifier's statistics."""
+    lib = libbpf()
+    with speaking() as said:
+        obj = lib.bpf_object__open_file(os.fsencode(path), None)
+        if not obj:
+            raise StepError(ctypes.get_errno(), "open", path.name, said())
+    try:
+        logs, programs = {}, {}
+        pointer: int | None = None
+        while pointer := lib.bpf_object__next_program(obj, pointer):
+            name = lib.bpf_program__name(pointer).decode()
+            logs[name] = ctypes.create_string_buffer(_LOG_BYTES)
+            lib.bpf_program__set_log_level(pointer, STATISTICS)
+            lib.bpf_program__set_log_buf(pointer, logs[name], _LOG_BYTES)
+            programs[name] = pointer
+        with speaking() as said:
+            result = lib.bpf_object__load(obj)
+            if result < 0:
+                raise StepError(-result, "load", path.name, said())
+        yield {name: (lib.bpf_program__fd(at), logs[name].value.decode()) for name, at in programs.items()}
+    finally:
+        lib.bpf_object__close(obj)

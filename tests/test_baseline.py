@@ -1,0 +1,94 @@
+"""The baseline's files say what they were made of, and never expect red."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from harness import baseline, manifest
+from harness.baseline import Expectation, recorded
+from harness.cells import IMAGE, Cell, Outcome
+from harness.costs import Cost
+from harness.document import VERSION, Column, Document
+from harness.errors import ManifestError
+
+ROOT = Path(__file__).resolve().parents[1]
+GREEN = [outcome for outcome in Outcome if outcome.green]
+COST = Cost(1000, 100, 50, 64, 800, 1600, 2.0)
+names = st.text(st.characters(codec="utf-8"), min_size=1, max_size=20)
+tests = st.dictionaries(
+    st.builds(lambda file, name: f"{file}.py::{name}", st.sampled_from("ab"), names), st.sampled_from(GREEN)
+)
+
+
+def document(*cells: Cell) -> Document:
+    columns = tuple(Column(kernel, "6.1.0", "1", "abc", {"p": COST}) for kernel in {cell.kernel for cell in cells})
+    return Document(VERSION, "", 1.0, 0, "emulated", 1, (), True, "", (), columns, cells, ())
+
+
+@given(tests, st.dictionaries(names, st.just(COST)))
+def test_a_file_is_read_as_it_was_written(of: dict[str, Outcome], costs: dict[str, Cost]) -> None:
+    wanted = Expectation("6.1.0", "6.1.192-2", "abc", costs, of)
+    read = baseline.parsed(baseline.text(wanted).encode(), "6.1.json")
+    assert (dict(read.tests), dict(read.costs)) == (of, costs)
+    assert (read.release, read.version, read.config) == ("6.1.0", "6.1.192-2", "abc")
+
+
+def test_a_test_is_a_line() -> None:
+    lines = [
+        baseline.text(Expectation("", "", "", {}, {f"a.py::{n}": Outcome.PASS for n in ns})).splitlines()
+        for ns in ("xz", "xyz")
+    ]
+    assert set(lines[1]) - set(lines[0]) == {'   "y": "pass",'}
+
+
+@pytest.mark.parametrize(
+    ("data", "line"),
+    [
+        (b"{", "truncated"),
+        (b'{"release": 1}', "release"),
+        (
+            b'{"release": "", "version": "", "config": "", "costs": {}, "tests": {"a.py": {"x": "fail"}}}',
+            "red is never",
+        ),
+    ],
+)
+def test_a_wrong_file_is_one_line(tmp_path: Path, data: bytes, line: str) -> None:
+    (tmp_path / "6.1.json").write_bytes(data)
+    with pytest.raises(ManifestError, match=line) as found:
+        baseline.read(tmp_path)
+    assert "6.1.json" in str(found.value)
+    assert "\n" not in str(found.value)
+
+
+def test_what_was_found_leaves_out_a_kernel_without_an_image() -> None:
+    cells = (Cell("6.1", "a.py::x", Outcome.PASS), Cell("7.0", IMAGE, Outcome.ERROR, detail="gone"))
+    found = baseline.found(document(*cells))
+    assert set(found) == {"6.1"}
+    assert found["6.1"].tests == {"a.py::x": Outcome.PASS}
+    assert found["6.1"].costs == {"p": COST}
+
+
+def test_red_is_not_recorded_and_its_former_entry_stays() -> None:
+    before = Expectation("1", "1", "", {}, {"a": Outcome.PASS, "old": Outcome.PASS})
+    now = Expectation("2", "2", "", {}, {"a": Outcome.FAIL, "b": Outcome.SKIP, "c": Outcome.LOST})
+    wanted, red = recorded(before, now, whole=True)
+    assert red == ["a", "c"]
+    assert wanted.tests == {"a": Outcome.PASS, "b": Outcome.SKIP}
+    assert wanted.release == "2"
+
+
+def test_a_run_of_some_tests_leaves_the_others() -> None:
+    before = Expectation("1", "1", "", {"p": COST}, {"a": Outcome.PASS, "old": Outcome.PASS})
+    now = Expectation("1", "1", "", {}, {"a": Outcome.SKIP})
+    wanted, _ = recorded(before, now, whole=False)
+    assert wanted.tests == {"a": Outcome.SKIP, "old": Outcome.PASS}
+    assert wanted.costs == {"p": COST}
+
+
+def test_every_file_is_of_a_kernel_of_the_manifest() -> None:
+    """A kernel that the manifest has no more leaves no baseline behind."""
+    assert set(baseline.read(ROOT / baseline.FOLDER)) <= set(manifest.load(ROOT / "vmimages").guests)

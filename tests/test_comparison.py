@@ -1,0 +1,139 @@
+"""What is different is named as what it is, and gates when it should."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from harness import comparison
+from harness.baseline import Expectation
+from harness.cells import Outcome
+from harness.changes import Change, Kind
+from harness.comparison import Scope, compare
+from harness.costs import Cost
+
+COST = Cost(instructions=1000, states=100, peak_states=50, stack=64, translated=800, jited=1600, load=2.0)
+EXPECTED = Expectation("6.1.0-56", "6.1.192-2", "abc", {"trace_execve": COST}, {"a.py::test_x": Outcome.PASS})
+
+
+def one(before: Expectation, after: Expectation, scope: Scope | None = None) -> Change:
+    (change,) = compare({"6.1": before}, {"6.1": after}, scope or Scope())
+    return change
+
+
+def outcomes(before: Outcome | None, after: Outcome | None, *, whole: bool = True) -> tuple[Change, ...]:
+    old, new = (replace(EXPECTED, tests={"a.py::test_x": outcome} if outcome else {}) for outcome in (before, after))
+    return compare({"6.1": old}, {"6.1": new}, Scope(whole=whole))
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "kind", "gates"),
+    [
+        (Outcome.PASS, Outcome.FAIL, Kind.REGRESSION, True),
+        (Outcome.REFUSED, Outcome.CRASH, Kind.REGRESSION, True),
+        (Outcome.SKIP, Outcome.ERROR, Kind.REGRESSION, True),
+        (Outcome.PASS, Outcome.LOST, Kind.REGRESSION, True),
+        (Outcome.PASS, Outcome.NOTRUN, Kind.REGRESSION, True),
+        (Outcome.PASS, Outcome.SKIP, Kind.SKIPPED, True),
+        (Outcome.XFAIL, Outcome.SKIP, Kind.SKIPPED, True),
+        (Outcome.PASS, Outcome.XFAIL, Kind.CHANGED, True),
+        (Outcome.SKIP, Outcome.XFAIL, Kind.CHANGED, True),
+        (Outcome.PASS, Outcome.REFUSED, Kind.CHANGED, True),
+        (Outcome.PASS, None, Kind.GONE, True),
+        (Outcome.SKIP, Outcome.PASS, Kind.FIXED, False),
+        (Outcome.XFAIL, Outcome.PASS, Kind.FIXED, False),
+        (Outcome.FAIL, Outcome.PASS, Kind.FIXED, False),
+        (Outcome.FAIL, Outcome.CRASH, Kind.CHANGED, True),
+        (None, Outcome.PASS, Kind.NEW, False),
+        (None, Outcome.FAIL, Kind.NEW, True),
+    ],
+)
+def test_a_change_of_a_test_is_named(before: Outcome | None, after: Outcome | None, kind: Kind, gates: bool) -> None:
+    (change,) = outcomes(before, after)
+    assert (change.kind, change.gates) == (kind, gates)
+    assert (change.kernel, change.what) == ("6.1", "a.py::test_x")
+
+
+def test_a_run_of_some_tests_loses_none() -> None:
+    assert outcomes(Outcome.PASS, None, whole=False) == ()
+
+
+@given(st.sampled_from(Outcome))
+def test_the_same_is_no_change(outcome: Outcome) -> None:
+    assert outcomes(outcome, outcome) == ()
+
+
+@given(st.sampled_from(Outcome), st.sampled_from(Outcome))
+def test_red_gates_unless_it_was_just_so(before: Outcome, after: Outcome) -> None:
+    changes = outcomes(before, after)
+    if not after.green and before != after:
+        assert [change.gates for change in changes] == [True]
+    if after in {Outcome.PASS, Outcome.REFUSED} and before not in {Outcome.PASS, Outcome.REFUSED}:
+        assert [change.gates for change in changes] == [False]
+
+
+def test_a_cost_gates_only_past_the_threshold() -> None:
+    scope = Scope(cost_growth=0.1)
+    grown = {
+        count: replace(EXPECTED, costs={"trace_execve": replace(COST, instructions=count)}) for count in (1100, 1101)
+    }
+    assert compare({"6.1": EXPECTED}, {"6.1": grown[1100]}, scope) == ()
+    change = one(EXPECTED, grown[1101], scope)
+    assert (change.kind, change.gates, change.what) == (Kind.COSTLIER, True, "trace_execve")
+    assert (change.before, change.after) == ("instructions 1000", "instructions 1101")
+
+
+def test_a_cost_that_was_nothing_may_not_become_something() -> None:
+    before = replace(EXPECTED, costs={"trace_execve": replace(COST, stack=0)})
+    assert one(before, EXPECTED).kind is Kind.COSTLIER
+
+
+def test_a_lower_cost_is_said_and_the_time_is_not_compared() -> None:
+    after = replace(EXPECTED, costs={"trace_execve": replace(COST, states=80, load=90.0)})
+    change = one(EXPECTED, after)
+    assert (change.kind, change.gates, change.after) == (Kind.CHEAPER, False, "states 80")
+
+
+def test_a_program_that_is_gone_gates_and_a_new_one_does_not() -> None:
+    without = replace(EXPECTED, costs={})
+    assert (one(EXPECTED, without).kind, one(EXPECTED, without).gates) == (Kind.GONE, True)
+    assert (one(without, EXPECTED).kind, one(without, EXPECTED).gates) == (Kind.NEW, False)
+    assert compare({"6.1": EXPECTED}, {"6.1": without}, Scope(whole=False)) == ()
+
+
+@pytest.mark.parametrize("gates", [False, True])
+def test_another_patch_version_is_a_drift_and_kept_apart(gates: bool) -> None:
+    after = replace(EXPECTED, version="6.1.193-1", tests={"a.py::test_x": Outcome.FAIL})
+    changes = compare({"6.1": EXPECTED}, {"6.1": after}, Scope(drift_gates=gates))
+    drift = next(change for change in changes if change.kind is Kind.DRIFTED)
+    failed = next(change for change in changes if change.kind is Kind.REGRESSION)
+    assert drift.gates is gates
+    assert "6.1.192-2" in drift.before
+    assert "6.1.193-1" in drift.after
+    assert failed.note == "the kernel has drifted: 6.1.192-2 -> 6.1.193-1"
+
+
+def test_a_kernel_without_a_baseline_is_new_in_one_line() -> None:
+    (change,) = compare({}, {"6.1": EXPECTED}, Scope())
+    assert (change.kind, change.after, change.gates) == (Kind.NEW, "1 cells", False)
+
+
+def test_a_guest_that_is_not_booted_any_more_is_gone() -> None:
+    expected = {"6.1": EXPECTED, "6.1+lsm_bpf": EXPECTED, "7.3+lsm_bpf": EXPECTED}
+    (change,) = compare(expected, {"6.1": EXPECTED}, Scope())
+    assert (change.kind, change.kernel, change.gates) == (Kind.GONE, "6.1+lsm_bpf", True)
+    assert compare(expected, {"6.1": EXPECTED}, Scope(whole=False)) == ()
+
+
+def test_what_gates_comes_first_and_new_cells_are_counted() -> None:
+    after = replace(
+        EXPECTED,
+        tests={"a.py::test_x": Outcome.FAIL} | {f"b.py::test_{number}": Outcome.PASS for number in range(30)},
+    )
+    changes = compare({"6.1": EXPECTED}, {"6.1": after}, Scope())
+    assert changes[0].gates
+    assert comparison.summary(changes) == "1 regression, 30 new"
+    assert comparison.lines(changes, 5) == ["regression: 6.1 a.py::test_x: pass -> fail", "new: 6.1: 30 cells"]

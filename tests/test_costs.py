@@ -1,0 +1,25 @@
+"""The verifier's statistics, as kernels write them."""
+
+from __future__ import annotations
+
+import pytest
+
+from harness.costs import Statistics, statistics
+
+# 6.1's print_verification_stats(); the time's line comes first
+LOG = """verification time 1234 usec
+stack depth 104+16+0
+processed 160 insns (limit 1000000) max_states_per_insn 1 total_states 12 peak_states 11 mark_read 4
+"""
+
+
+def test_statistics_are_read() -> None:
+    assert statistics(LOG) == Statistics(160, 12, 11, 120, 0.001234)
+
+
+@pytest.mark.parametrize("line", range(3))
+def test_a_log_that_lacks_a_line_has_no_statistics(line: int) -> None:
+    lines = LOG.splitlines()
+    del lines[line]
+    with pytest.raises(ValueError, match="no statistics"):
+        statistics("\n".join(lines))
