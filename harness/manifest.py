@@ -37,6 +37,8 @@ class Kernel(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     vmlinuz: str = ""
     #: path: the folder that ``lib/modules/RELEASE`` would be
     modules: str = ""
+    #: how many times longer its own waits, such as grace periods, are than other kernels'
+    patience: Annotated[float, msgspec.Meta(ge=1)] = 1.0
     #: the table's name; not a key of its own
     name: str = ""
 

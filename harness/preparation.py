@@ -162,6 +162,7 @@ class _Guest:
     features: frozenset[str]
     append: tuple[str, ...] = ()
     arguments: tuple[str, ...] = ()
+    patience: float = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -201,12 +202,12 @@ class _Wanted:
     def guests(self, kernel: manifest.Kernel, image: KernelImage) -> Iterator[_Guest]:
         """Yield the guests that a kernel is booted as."""
         if not self.named or kernel.name in self.named:
-            yield _Guest(kernel.name, image, frozenset(kernel.features))
+            yield _Guest(kernel.name, image, frozenset(kernel.features), patience=kernel.patience)
         for variant in self.variants:
             name = variant.of(kernel)
             if name in self.selected and (not self.named or self.named & {name, kernel.name}):
                 files = tuple(file for file, variants in self.files.items() if variant.name in variants)
-                yield _Guest(name, image, variant.features(kernel), variant.append, files)
+                yield _Guest(name, image, variant.features(kernel), variant.append, files, kernel.patience)
 
 
 def _completed(spec: GuestSpec, chosen: Accelerator, held: tuple[Path, ...], wishes: Wishes, machine: str) -> GuestSpec:
@@ -269,5 +270,6 @@ def _spec(guest: _Guest, root_image: RootImage, *, root: Path, run: RunDirectory
         boot_timeout=0,
         vng=Path(sys.executable).with_name("vng"),
         silence_timeout=wishes.silence,
+        patience=guest.patience,
         with_cache=wishes.with_cache,
     )

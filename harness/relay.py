@@ -132,7 +132,7 @@ class Relay:
 
     def _project(self, hello: Hello) -> bytes:
         """Return what the agent expects first: the project, and how fast this guest is."""
-        slowness = max(1.0, hello.seconds / REFERENCE_SECONDS)
+        slowness = max(self.spec.patience, hello.seconds / REFERENCE_SECONDS)
         environment = {"HARNESS_SPEED": f"{slowness:.2f}", "HARNESS_KERNEL": self.spec.kernel}
         header = json.dumps({"bytes": len(self._tar), "environment": environment})
         return header.encode() + b"\n" + self._tar
@@ -162,7 +162,8 @@ class Relay:
 
     def _pump(self) -> NoReturn:
         """Carry bytes until one side ends or the guest falls silent."""
-        limit = self.spec.silence_timeout or SILENCE_ON_REFERENCE * min(self.slowness, 10.0)
+        scale = max(min(self.slowness, 10.0), self.spec.patience)
+        limit = self.spec.silence_timeout or SILENCE_ON_REFERENCE * scale
         answered = False
         heard = time.monotonic()
         while True:

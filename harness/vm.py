@@ -68,6 +68,8 @@ class GuestSpec:
     vng: Path = Path("vng")
     #: seconds without a word from the guest after which it counts as hung; None: scaled by its measured speed
     silence_timeout: float | None = None
+    #: how many times longer this kernel's own waits are than other kernels'; limits grow with it
+    patience: float = 1.0
     cpus: int = 2
     memory_mib: int = 512
     #: added to the kernel's command line

@@ -12,7 +12,7 @@ from harness.images import lock
 
 FOLDER = Path(__file__).parents[1] / "vmimages"
 DEBIAN = 'tier = "core"\nprovider = "debian"\nsuite = "s"\nseries = "6.1"\n'
-KEYS = "keys: tier, provider, features, suite, series, flavour, vmlinuz, modules"
+KEYS = "keys: tier, provider, features, suite, series, flavour, vmlinuz, modules, patience"
 
 
 @pytest.mark.parametrize(
