@@ -13,8 +13,8 @@ _PROCESSED = re.compile(
     r"processed (?P<instructions>\d+) insns \(limit \d+\) max_states_per_insn \d+"
     r" total_states (?P<states>\d+) peak_states (?P<peak>\d+)"
 )
-#: the stack of the main function and of each function of its own, in bytes
-_STACK = re.compile(r"^stack depth (?P<depths>[\d+]+)", re.MULTILINE)
+#: bytes of stack: of the main function and of each function of its own, or, in newer kernels, of the deepest call
+_STACK = re.compile(r"^stack depth (?:max )?(?P<depths>[\d+]+)", re.MULTILINE)
 _TIME = re.compile(r"^verification time (?P<microseconds>\d+) usec", re.MULTILINE)
 
 
@@ -27,7 +27,7 @@ class Statistics:
     #: states that were kept, and how many of them at once
     states: int
     peak_states: int
-    #: bytes of stack, those of all functions together
+    #: bytes of stack, those of all functions together or of the deepest call: kernels differ in what they say
     stack: int
     #: of the verification, in seconds
     seconds: float
@@ -42,7 +42,7 @@ class Cost:
     #: states that were kept, and how many of them at once
     states: int
     peak_states: int
-    #: bytes of stack, those of all functions together
+    #: bytes of stack, those of all functions together or of the deepest call: kernels differ in what they say
     stack: int
     #: bytes of the program as the kernel keeps it, and as machine code
     translated: int

@@ -11,6 +11,8 @@ from pathlib import Path
 #: folders that no guest needs, at any depth; hidden ones neither
 _LEFT_OUT = frozenset({"__pycache__", "results", "node_modules", "venv", "docs"})
 _CACHE = ".pytest_cache"
+#: what the host alone compares with: a saved worker would not be found again for every line of it that changes
+_HOSTS_OWN = Path("baselines", "matrix")
 
 
 def carried_files(root: Path, *, with_cache: bool = False) -> Iterator[Path]:
@@ -21,9 +23,12 @@ def carried_files(root: Path, *, with_cache: bool = False) -> Iterator[Path]:
             for name in folders
             if name not in _LEFT_OUT and (not name.startswith(".") or (with_cache and name == _CACHE))
         )
+        within = Path(folder).relative_to(root)
+        if within == _HOSTS_OWN:
+            continue
         for name in sorted(files):
             if not name.endswith(".pyc"):
-                yield (Path(folder) / name).relative_to(root)
+                yield within / name
 
 
 def pack(root: Path, *, with_cache: bool = False) -> bytes:

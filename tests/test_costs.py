@@ -17,6 +17,12 @@ def test_statistics_are_read() -> None:
     assert statistics(LOG) == Statistics(160, 12, 11, 120, 0.001234)
 
 
+def test_a_newer_kernel_names_the_deepest_call() -> None:
+    """As 7.3 does; each function has a line of its own behind."""
+    newer = LOG.replace("104+16+0", "max 112\nsubprog 0 (x) main insns_self 9 insns_total 9 stack 104")
+    assert statistics(newer).stack == 112
+
+
 @pytest.mark.parametrize("line", range(3))
 def test_a_log_that_lacks_a_line_has_no_statistics(line: int) -> None:
     lines = LOG.splitlines()

@@ -23,12 +23,14 @@ def test_sources_and_objects_are_carried_and_caches_are_not(tmp_path: Path) -> N
         ".nox/harness/bin/python",
         ".pytest_cache/v/cache/lastfailed",
         "venv/lib/x.py",
+        "baselines/matrix/6.1.json",
+        "baselines/capabilities.json",
     ):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_text(name)
     with tarfile.open(fileobj=io.BytesIO(project.pack(tmp_path))) as tar:
         names = tar.getnames()
-    assert sorted(names) == ["build/x.bpf.o", "conftest.py", "suites/test_x.py"]
+    assert sorted(names) == ["baselines/capabilities.json", "build/x.bpf.o", "conftest.py", "suites/test_x.py"]
     with tarfile.open(fileobj=io.BytesIO(project.pack(tmp_path, with_cache=True))) as tar:
         assert set(tar.getnames()) - set(names) == {".pytest_cache/v/cache/lastfailed"}
 
