@@ -67,9 +67,11 @@ def compare(root: Path, first: str, second: str) -> Answer:
     scope = replace(manifest.load(root / "vmimages").gate, whole=True)
     left, right = (_result_set(root, name) for name in (first, second))
     if len(left) == 1 and len(right) == 1 and set(left) != set(right):
-        # two kernels: one column each
+        # two kernels: one column, and that they are not the same needs no saying
         both = f"{next(iter(left))} -> {next(iter(right))}"
-        left, right = ({both: each} for of in (left, right) for each in of.values())
+        left, right = (
+            {both: replace(each, release="", version="", config="")} for of in (left, right) for each in of.values()
+        )
     elif not set(left) & set(right):
         raise ManifestError(f"{first} and {second} have no kernel in common; compare two with FOLDER:KERNEL")
     only = [

@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 from rich.console import Console
 
 from harness import matrix
-from harness.cells import Cell, Outcome
+from harness.cells import IMAGE, Cell, Outcome
+from harness.changes import Change, Kind
 
 kernels = st.sampled_from(["5.10", "6.1", "7.3"])
 tests = st.sampled_from([f"suites/{file}.py::test_{name}" for file in "ab" for name in "xyz"])
@@ -61,6 +62,28 @@ def test_the_worst_of_two_results_of_a_cell_stays(came: list[Cell]) -> None:
 def test_exit_status(outcomes: list[Outcome], status: int) -> None:
     came = [Cell("6.1", f"t{number}", outcome) for number, outcome in enumerate(outcomes)]
     assert matrix.exit_status(matrix.Matrix.of(came, [], ["6.1"])) == status
+
+
+def gating(kind: Kind, *, gates: bool) -> Change:
+    return Change(kind, "6.1", "t", "", "", gates=gates)
+
+
+@pytest.mark.parametrize(
+    ("red", "changes", "status"),
+    [
+        ([], [gating(Kind.COSTLIER, gates=True)], 1),
+        ([], [gating(Kind.NEW, gates=False)], 0),
+        ([Cell("7.0", IMAGE, Outcome.ERROR)], [], 3),
+        ([Cell("7.0", IMAGE, Outcome.ERROR)], [gating(Kind.GONE, gates=True)], 1),
+        ([Cell("7.0", IMAGE, Outcome.ERROR), Cell("6.1", "x", Outcome.FAIL)], [], 1),
+        ([Cell("7.0", IMAGE, Outcome.ERROR), Cell("6.1", "x", Outcome.LOST)], [], 1),
+    ],
+)
+def test_what_is_proven_is_never_hidden_by_the_infrastructure(
+    red: list[Cell], changes: list[Change], status: int
+) -> None:
+    judged = matrix.Matrix.of([Cell("6.1", "t", Outcome.PASS), *red], [], ["6.1"])
+    assert matrix.exit_status(judged, changes) == status
 
 
 def test_every_outcome_has_a_sign_of_its_own_and_a_rank() -> None:

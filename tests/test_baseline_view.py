@@ -1,0 +1,105 @@
+"""`baseline` and `compare`, from result sets on disk to what is said, written and returned."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from harness import baseline, baseline_view, document, wire
+from harness.cells import Cell, Outcome
+from harness.costs import Cost
+from harness.document import VERSION, Column, Document
+from harness.errors import HarnessError, ManifestError
+
+ROOT = Path(__file__).resolve().parents[1]
+COST = Cost(1000, 100, 50, 64, 800, 1600, 2.0)
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Path:
+    """A project with this one's manifest and no baseline."""
+    (tmp_path / "vmimages").symlink_to(ROOT / "vmimages")
+    return tmp_path
+
+
+def run(
+    folder: Path, name: str, *, kernel: str = "6.1", version: str = "1", cost: Cost = COST, **outcomes: str
+) -> Path:
+    cells = tuple(Cell(kernel, f"a.py::{test}", Outcome(outcome)) for test, outcome in outcomes.items())
+    column = Column(kernel, f"{kernel}.0", version, "abc", {"trace_execve": cost})
+    place = folder / "results" / name
+    place.mkdir(parents=True)
+    wire.write(place / document.NAME, Document(VERSION, "", 1, 0, "", 1, (), True, "", (), (column,), cells, ()))
+    return place
+
+
+def test_a_first_baseline_is_written_and_then_nothing_differs(project: Path) -> None:
+    results = run(project, "first", x="pass", y="skip")
+    answer = baseline_view.update(project, results, [])
+    assert answer.status == 0
+    assert "1 kernels recorded in baselines/matrix/: review the difference" in answer.lines
+    assert baseline_view.differences(project, results, []).lines == ("no difference",)
+
+
+def test_each_kind_of_regression_is_named_and_gates(project: Path) -> None:
+    baseline_view.update(project, run(project, "first", lost="pass", worse="pass", skipped="pass"), [])
+    second = run(project, "second", version="2", cost=replace(COST, instructions=2000), worse="fail", skipped="skip")
+    answer = baseline_view.differences(project, second, ["6.1"])
+    assert answer.status == 1
+    note = "(the kernel has drifted: 1 -> 2)"
+    assert answer.lines == (
+        f"regression: 6.1 a.py::worse: pass -> fail {note}",
+        f"now skipped: 6.1 a.py::skipped: pass -> skip {note}",
+        f"gone: 6.1 a.py::lost: pass -> - {note}",
+        f"cost grew: 6.1 trace_execve: instructions 1000 -> instructions 2000 {note}",
+        "kernel drifted: 6.1: 6.1.0 1 abc -> 6.1.0 2 abc",
+        "1 regression, 1 now skipped, 1 gone, 1 cost grew, 1 kernel drifted",
+    )
+    assert baseline_view.differences(project, second, ["5.10"]).lines == ("no difference",)
+
+
+def test_red_is_not_recorded(project: Path) -> None:
+    baseline_view.update(project, run(project, "first", x="pass"), [])
+    answer = baseline_view.update(project, run(project, "second", x="fail", y="crash", z="pass"), [])
+    assert answer.status == 1
+    assert "not recorded: 6.1 a.py::y: crash, and red is never expected" in answer.lines
+    tests = baseline.read(project / baseline.FOLDER)["6.1"].tests
+    assert tests == {"a.py::x": Outcome.PASS, "a.py::z": Outcome.PASS}
+
+
+def test_kernels_that_were_not_run_keep_their_baseline(project: Path) -> None:
+    results = run(project, "first", x="pass")
+    baseline_view.update(project, results, [])
+    with pytest.raises(HarnessError, match=r"no results of 5\.10"):
+        baseline_view.update(project, results, ["5.10"])
+    assert set(baseline.read(project / baseline.FOLDER)) == {"6.1"}
+
+
+def test_two_result_sets_and_two_kernels_are_compared(project: Path) -> None:
+    first = run(project, "first", x="pass", y="pass")
+    other = run(project, "other", kernel="6.12", x="pass", y="refused")
+    answer = baseline_view.compare(project, str(first), f"{other}:6.12")
+    assert answer.status == 1
+    assert answer.lines[0] == "changed: 6.1 -> 6.12 a.py::y: pass -> refused"
+    baseline_view.update(project, first, [])
+    assert baseline_view.compare(project, "baseline", str(first)).lines == ("no difference",)
+
+
+def test_two_result_sets_without_a_kernel_in_common_are_not_compared(project: Path) -> None:
+    first, other = run(project, "first", x="pass"), run(project, "other", kernel="6.12", x="pass")
+    two = document.read(other)
+    wire.write(other / document.NAME, replace(two, columns=(*two.columns, Column("7.3", "", "", "", {}))))
+    with pytest.raises(ManifestError, match="have no kernel in common; compare two with FOLDER:KERNEL"):
+        baseline_view.compare(project, str(first), str(other))
+
+
+@pytest.mark.parametrize(
+    ("name", "line"), [("first:7.3", r"has no kernel '7.3' \(it has: 6.1\)"), ("nowhere", "matrix.json: No such file")]
+)
+def test_what_is_not_there_is_one_line(project: Path, name: str, line: str) -> None:
+    first = run(project, "first", x="pass")
+    with pytest.raises(HarnessError, match=line) as found:
+        baseline_view.compare(project, str(first.parent / name), str(first))
+    assert "\n" not in str(found.value)
