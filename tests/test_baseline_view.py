@@ -96,7 +96,7 @@ def test_two_result_sets_without_a_kernel_in_common_are_not_compared(project: Pa
 
 
 @pytest.mark.parametrize(
-    ("name", "line"), [("first:7.3", r"has no kernel '7.3' \(it has: 6.1\)"), ("nowhere", "matrix.json: No such file")]
+    ("name", "line"), [("first:7.3", r"has no kernel '7.3' \(it has: 6.1\)"), ("nowhere", "nowhere: No such file")]
 )
 def test_what_is_not_there_is_one_line(project: Path, name: str, line: str) -> None:
     first = run(project, "first", x="pass")
