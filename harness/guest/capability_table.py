@@ -149,6 +149,11 @@ def answered(
     }
 
 
+def tried(person: str, assignment: str) -> list[Probe]:
+    """Return what one of those who try tries under a setting."""
+    return _tried(concerned(assignment), person)
+
+
 def _tried(probes: Sequence[Probe], person: str) -> list[Probe]:
     """Leave out what a token makes no difference to."""
     return [probe for probe in probes if probe.takes_token or person != people.TOKEN]
@@ -185,9 +190,9 @@ def measure(things: Given, person: str, assignment: str) -> Part:
     minimum: dict[str, dict[Context, str]] = {}
     context = Context(person, assignment)
     with setting(assignment):
-        probes = _tried(concerned(assignment), person)
-        tried = [probe for probe in probes if not (assignment and probe.shipped)]
-        for name, answers in people.answers(person, things, tried, capabilities.subsets()).items():
+        probes = tried(person, assignment)
+        with_cells = [probe for probe in probes if not (assignment and probe.shipped)]
+        for name, answers in people.answers(person, things, with_cells, capabilities.subsets()).items():
             cells[name] = {context: capabilities.rules(answers)}
         for name, sets in people.minima(person, things, [probe for probe in probes if probe.shipped]).items():
             minimum[name] = {context: capabilities.show_sets(sets)}
