@@ -13,11 +13,12 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from statistics import median
 
-from harness import images, plainly, preparation, results, snapshots, wire
+from harness import console, images, plainly, preparation, results, snapshots, wire
+from harness.console import Phases
 from harness.errors import HarnessError
 from harness.guests import GuestRecord
 from harness.preparation import Plan, Wishes
@@ -51,6 +52,8 @@ class Row:
     fresh: tuple[float, ...]
     #: seconds from the notice of a panic to the next test
     panic: tuple[float, ...]
+    #: of the boots
+    phases: tuple[Phases, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,13 +114,18 @@ def run(root: Path, kernels: Sequence[str], runs: int, whole: int, say: Callable
 def _row(spec: GuestSpec, plan: Plan, runs: int) -> Row:
     kernel = ["--kernel", spec.kernel]
     plain, booted, restored, panic = [], [], [], []
+    split: list[Phases] = []
     # the first two make what is restored, the guest and its worker; a guest keeps the worker of one command line
     for _ in range(2):
         _matrix(spec.project, *kernel, *_SHORT)
     for _ in range(runs):
         alone = plainly.run(spec, plan, _SHORT)
         plain.append(Start(alone.first_test, alone.first_test_cpu))
-        booted += [_start(each) for each in _matrix(spec.project, *kernel, "--cold", *_SHORT).record.guests]
+        cold = _matrix(spec.project, *kernel, "--cold", *_SHORT)
+        booted += [_start(each) for each in cold.record.guests]
+        split += filter(
+            None, [console.phases((cold.folder / "console" / f"{spec.kernel}.log").read_text("utf-8", "replace"))]
+        )
         restored += [_start(each) for each in _matrix(spec.project, *kernel, *_SHORT).record.guests]
     for _ in range(2):
         _matrix(spec.project, *kernel, _PANIC)
@@ -125,7 +133,7 @@ def _row(spec: GuestSpec, plan: Plan, runs: int) -> Row:
         panic += [each.gap for each in _matrix(spec.project, *kernel, _PANIC).record.guests if each.gap is not None]
     fresh = _matrix(spec.project, *kernel, "--fresh", "test", _FILE).record.guests
     gaps = [each.gap for each in fresh if each.gap is not None]
-    return Row(spec.kernel, tuple(plain), tuple(booted), tuple(restored), tuple(gaps), tuple(panic))
+    return Row(spec.kernel, tuple(plain), tuple(booted), tuple(restored), tuple(gaps), tuple(panic), tuple(split))
 
 
 def _start(guest: GuestRecord) -> Start:
@@ -151,6 +159,7 @@ def _whole(specs: Sequence[GuestSpec], plan: Plan) -> Whole:
 
 @dataclass(frozen=True, slots=True)
 class _Run:
+    folder: Path
     record: RunRecord
     seconds: float
     memory_mib: int
@@ -172,7 +181,7 @@ def _matrix(project: Path, *arguments: str) -> _Run:
         record = wire.decode((results_of_bench / "latest" / "run.json").read_bytes(), RunRecord)
     except OSError as error:
         raise HarnessError(f"no results of {' '.join(command[1:])}: status {process.returncode}") from error
-    return _Run(record, seconds, memory)
+    return _Run((results_of_bench / "latest").resolve(), record, seconds, memory)
 
 
 def _anonymous_mib(ancestor: int) -> int:
@@ -209,6 +218,12 @@ def markdown(report: Report) -> str:
         head,
         "|---|---|---|---|---|---|---|---|---|---|",
         *[_line(row) for row in report.rows],
+        "",
+        "A cold boot until the guest is ready, by phase, in seconds of the guest's clock:",
+        "",
+        "| kernel | kernel | initramfs | user space | imports and rehearsal |",
+        "|---|---|---|---|---|",
+        *[_phases_line(row) for row in report.rows],
     ]
     if report.whole:
         lines += [
@@ -230,6 +245,11 @@ def _line(row: Row) -> str:
         [getattr(each, what) for each in of] for of in (row.plain, row.booted, row.restored) for what in ("wall", "cpu")
     ]
     return f"| {row.kernel} | {' | '.join(_spread(column) for column in [*starts, ratios, row.fresh, row.panic])} |"
+
+
+def _phases_line(row: Row) -> str:
+    columns = [[getattr(each, field.name) for each in row.phases] for field in fields(Phases)]
+    return f"| {row.kernel} | {' | '.join(_spread(column) for column in columns)} |"
 
 
 def _whole_line(whole: Whole, cores: int) -> str:

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import re
+from dataclasses import dataclass
+from itertools import pairwise
 
 #: what the guest's plugin writes to /dev/kmsg when a test starts; the node id follows
 START_MARK = "harness: start "
 
+#: what the kernel, virtme-ng's initramfs, its init and the agent say at the end of their phase of a boot
+_PHASES = ("Run /init as init process", "virtme initramfs: done", "virtme-ng-init: starting script", "harness: ready")
 _PANIC = re.compile(r"Kernel panic - not syncing: (?P<why>.*)")
 #: the first line of a fault, in the order in which it explains most
 _FAULTS = (
@@ -26,6 +30,31 @@ def since_test(console: str, nodeid: str) -> str:
     """Return the console from the last start of that test on; all of it when the mark is not there."""
     start = console.rfind(START_MARK + nodeid)
     return console[start:] if start >= 0 else console
+
+
+@dataclass(frozen=True, slots=True)
+class Phases:
+    """What a cold boot took, in seconds of the guest's clock, which begins with the kernel's."""
+
+    #: to the start of virtme-ng's initramfs
+    kernel: float
+    #: to the switch to the real root
+    initramfs: float
+    #: virtme-ng's init, to the start of the agent
+    userspace: float
+    #: the agent: what it imports and rehearses before it is ready
+    imports: float
+
+
+def phases(console: str) -> Phases | None:
+    """Return the phases of a boot from its console; None when it shows not all of them."""
+    at = []
+    for mark in _PHASES:
+        found = re.search(rf"^\[ *(\d+\.\d+)\] {mark}", console, re.MULTILINE)
+        if found is None:
+            return None
+        at.append(float(found[1]))
+    return Phases(at[0], *(round(later - earlier, 3) for earlier, later in pairwise(at)))
 
 
 def fault(console: str) -> str | None:

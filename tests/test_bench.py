@@ -8,6 +8,7 @@ from pathlib import Path
 
 from harness import bench, plainly, wire
 from harness.bench import Report, Row, Start, Whole
+from harness.console import Phases
 from harness.preparation import Plan
 from harness.results import RunFacts
 from harness.vm import Accelerator, GuestSpec
@@ -19,6 +20,7 @@ ROW = Row(
     restored=(Start(0.5, 1.0), Start(0.5, 1.0), Start(0.7, 0.5)),
     fresh=(0.4, 0.6),
     panic=(),
+    phases=(Phases(2.0, 0.2, 0.9, 12.0), Phases(1.0, 0.4, 0.9, 10.0)),
 )
 
 
@@ -31,6 +33,7 @@ def test_the_tables_have_medians_spreads_and_the_ratio_of_each_pair() -> None:
         "| 6.1 | 22.00 (20.00 to 28.00) | 18.00 (16.00 to 24.00) | 11.00 (10.00 to 14.00) | 9.00 (8.00 to 12.00)"
         " | 0.50 (0.50 to 0.70) | 1.00 (0.50 to 1.00) | 24.00 (16.00 to 36.00) | 0.50 (0.40 to 0.60) | - |"
     ) in lines
+    assert "| 6.1 | 1.50 (1.00 to 2.00) | 0.30 (0.20 to 0.40) | 0.90 (0.90 to 0.90) | 11.00 (10.00 to 12.00) |" in lines
     assert "| 400 | 50 | 8.0 | 80 | 1.25 | 900 |" in lines
     assert lines[-1] == "- plain, 6.1: passed"
     assert wire.decode(wire.encode(report), Report) == report

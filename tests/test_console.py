@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harness.console import START_MARK, fault, since_test, tail
+from harness.console import START_MARK, Phases, fault, phases, since_test, tail
 from harness.guest import plugin
 
 CONSOLE = """\
@@ -23,6 +23,22 @@ CONSOLE = """\
 def test_a_test_gets_its_part_of_the_console() -> None:
     assert since_test(CONSOLE, "a.py::test_two[6.1]").startswith(START_MARK + "a.py::test_two[6.1]\n[    3.1] two")
     assert since_test(CONSOLE, "b.py::test_never_started") == CONSOLE
+
+
+BOOT = """\
+virtme: a line of virtme-ng itself
+[    0.000000] Linux version 6.1.0
+[    1.644217] Run /init as init process
+[    2.115022] virtme initramfs: done; switching to real root
+[    2.992438] virtme-ng-init: starting script (console fallback)
+[   14.898209] harness: ready
+"""
+
+
+def test_a_boot_has_four_phases() -> None:
+    assert phases(BOOT) == Phases(kernel=1.644217, initramfs=0.471, userspace=0.877, imports=11.906)
+    assert phases(BOOT.replace("starting script", "")) is None
+    assert phases("") is None
 
 
 def test_the_guest_writes_the_mark_that_the_host_reads() -> None:
