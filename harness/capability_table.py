@@ -33,7 +33,7 @@ _NAMED = 4
 
 @dataclass(frozen=True, slots=True, order=True)
 class Context:
-    """Who tries, and under which sysctl."""
+    """Who tries, and under which sysctl, or two of them: ``one=0&other=-1``."""
 
     who: str
     #: ``name=value``; empty for the distribution's defaults
@@ -90,7 +90,7 @@ def grouped(lines: Mapping[Context, str]) -> dict[str, str]:
         exceptions: dict[tuple[str, str], list[int]] = {}
         for context, line in lines.items():
             if context.who == who and context.sysctl and line != usual:
-                name, _, value = context.sysctl.partition("=")
+                name, _, value = context.sysctl.rpartition("=")
                 exceptions.setdefault((name, line), []).append(int(value))
         groups.setdefault(("", (), usual), []).append(who)
         for (name, line), values in exceptions.items():
@@ -109,7 +109,7 @@ def _spread(lines: Mapping[str, str]) -> dict[Context, str]:
     found: dict[Context, str] = {}
     for key, line in lines.items():
         people, _, sysctl = key.partition(", ")
-        name, _, values = sysctl.partition("=")
+        name, _, values = sysctl.rpartition("=")
         for who in people.split(" "):
             if who not in PEOPLE:
                 raise ValueError(f"nobody is called {who!r}")

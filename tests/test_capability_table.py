@@ -13,7 +13,10 @@ from harness import capability_table
 from harness.capability_table import Context, Table, compare_cells, compare_minimum
 from harness.errors import ManifestError
 
-_SETTINGS = ("unprivileged_bpf_disabled=0", "perf_event_paranoid=-1", "perf_event_paranoid=0")
+_SETTINGS = (
+    *("unprivileged_bpf_disabled=0", "perf_event_paranoid=-1", "perf_event_paranoid=0"),
+    *(f"unprivileged_bpf_disabled=0&perf_event_paranoid={value}" for value in (-1, 0)),
+)
 _DEFAULTS = {"unprivileged_bpf_disabled": 2, "perf_event_paranoid": 3}
 _RULES = ["EPERM", "ok", "EPERM | BPF ok", "EPERM | BPF+PERFMON EACCES | SYS_ADMIN ok"]
 

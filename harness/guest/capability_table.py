@@ -20,7 +20,10 @@ from harness.guest.netns import namespace
 
 _SYSCTLS = Path("/proc/sys/kernel")
 #: what is tried besides the defaults; unprivileged_bpf_disabled=1 is final, so it has a test of its own
-SETTINGS = (f"{BPF_SYSCTL}=0", *(f"{PERF_SYSCTL}={value}" for value in (-1, 0, 1, 2)))
+_ALONE = (f"{BPF_SYSCTL}=0", *(f"{PERF_SYSCTL}={value}" for value in (-1, 0, 1, 2)))
+#: two at once, for what depends on both: each may be what refuses a set that the other lets through
+_TOGETHER = tuple(f"{_ALONE[0]}&{other}" for other in _ALONE[1:])
+SETTINGS = (*_ALONE, *_TOGETHER)
 
 
 def value(sysctl: str) -> int:
@@ -30,17 +33,13 @@ def value(sysctl: str) -> int:
 
 @contextmanager
 def setting(assignment: str) -> Iterator[None]:
-    """Set a kernel.* sysctl (``name=value``; nothing for an empty string), and put it back."""
-    sysctl, _, wanted = assignment.partition("=")
-    if not sysctl:
+    """Set kernel.* sysctls (``name=value``, several joined by ``&``; none for an empty string), and put them back."""
+    with ExitStack() as restore:
+        for each in filter(None, assignment.split("&")):
+            sysctl, _, wanted = each.partition("=")
+            restore.callback((_SYSCTLS / sysctl).write_text, str(value(sysctl)))
+            (_SYSCTLS / sysctl).write_text(wanted)
         yield
-        return
-    before = value(sysctl)
-    (_SYSCTLS / sysctl).write_text(wanted)
-    try:
-        yield
-    finally:
-        (_SYSCTLS / sysctl).write_text(str(before))
 
 
 @contextmanager
@@ -161,8 +160,8 @@ def _tried(probes: Sequence[Probe], person: str) -> list[Probe]:
 
 def concerned(assignment: str) -> list[Probe]:
     """Return the probes that are tried under a setting: under the defaults all."""
-    sysctl = assignment.partition("=")[0]
-    return [probe for probe in capability_probes.probes() if not sysctl or sysctl in probe.sysctls]
+    sysctls = {each.partition("=")[0] for each in assignment.split("&") if each}
+    return [probe for probe in capability_probes.probes() if sysctls <= set(probe.sysctls)]
 
 
 @dataclass(frozen=True, slots=True)
