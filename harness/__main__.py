@@ -31,13 +31,12 @@ def _build(_: argparse.Namespace) -> int:
 def _matrix(arguments: argparse.Namespace) -> int:
     import pytest
 
+    from harness.workers import OWN_ARGUMENTS
+
     # the relays are started as modules of the project
     os.chdir(ROOT)
     given = [_relative(argument) for argument in arguments.pytest]
-    # pytest takes every folder among the arguments, an option's value too, for a place of tests: it would look for
-    # its root there, and for the conftest.py that knows the options; relative, because guests get it too
-    own = ["-p", "harness.plugin", "--matrix", "-c", "pyproject.toml", "-o", "testpaths=suites"]
-    return int(pytest.main([*own, *given]))
+    return int(pytest.main([*OWN_ARGUMENTS, *given]))
 
 
 def _relative(argument: str) -> str:

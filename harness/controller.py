@@ -26,10 +26,13 @@ from harness.errors import HarnessError, of_system
 from harness.features import VARIANT
 from harness.guests import Guests, summary
 from harness.scheduler import Fresh, KernelScheduling
-from harness.workers import ARGUMENTS, DESELECTED, FACTS, WORKER_KEY
+from harness.workers import ARGUMENTS, DESELECTED, FACTS, OWN_ARGUMENTS, WORKER_KEY
 
 #: the options with which a worker reads pytest's cache
 _READING_THE_CACHE = ("lf", "failedfirst", "newfirst", "stepwise")
+#: options that make no difference inside a guest: xdist tells a worker the whole command line, and only one that was
+#: told the same before is found again
+_HOSTS_OWN = ("--results", "--baseline", "--guests", "--silence", "--boot-timeout", "--manifest")
 #: a kernel whose guests die that often in a row without having run a test is given up
 _STRIKES = 2
 #: characters of the matrix's table where the output is no terminal: for the tests, and for each kernel
@@ -61,11 +64,15 @@ def start(config: pytest.Config) -> None:
             baseline=config.option.baseline,
             with_cache=any(getattr(config.option, name, False) for name in _READING_THE_CACHE),
             options=_narrowing(config),
-            words=tuple(config.invocation_params.args),
+            words=tuple(map(str, config.invocation_params.args))[len(OWN_ARGUMENTS) :],
             whole=_takes_all(config),
         ),
         run,
         say=say,
+    )
+    told = config.invocation_params
+    config.invocation_params = type(told)(
+        args=expect.without_options(map(str, told.args), _HOSTS_OWN), plugins=told.plugins, dir=told.dir
     )
     config.option.dist = "load"
     config.option.tx = [_xspec(guest) for guest in plan.guests]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 
 from harness.cells import Outcome
@@ -79,6 +79,18 @@ def split_nodeid(nodeid: str, kernel: str) -> str:
         if found:
             return head + without + rest
     return nodeid
+
+
+def without_options(arguments: Iterable[str], names: Collection[str]) -> tuple[str, ...]:
+    """Return a command line without these options, each of which has a value: ``--name value`` or ``--name=value``."""
+    left: list[str] = []
+    words = iter(arguments)
+    for word in words:
+        if word in names:
+            next(words, None)
+        elif word.partition("=")[0] not in names:
+            left.append(word)
+    return tuple(left)
 
 
 def kernel_of_argument(argument: str, kernels: Iterable[str]) -> str | None:

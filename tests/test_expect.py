@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from harness.cells import Outcome
-from harness.expect import Phase, decide, kernel_of_argument, split_nodeid
+from harness.expect import Phase, decide, kernel_of_argument, split_nodeid, without_options
 
 SETUP, CALL, TEARDOWN = (Phase(when, "passed") for when in ("setup", "call", "teardown"))
 
@@ -54,6 +54,12 @@ def test_a_failed_phase_is_never_green(phases: list[Phase]) -> None:
 )
 def test_a_test_has_one_name_on_all_kernels(nodeid: str, kernel: str, test: str) -> None:
     assert split_nodeid(nodeid, kernel) == test
+
+
+def test_options_are_left_out_with_their_values() -> None:
+    given = ["-k", "x", "--results", "/tmp/a", "suites", "--results=/tmp/b", "--guests=2", "--resultsx"]
+    assert without_options(given, {"--results", "--guests"}) == ("-k", "x", "suites", "--resultsx")
+    assert without_options(["--results"], {"--results"}) == ()
 
 
 def test_a_node_id_names_the_longest_kernel_that_fits() -> None:
