@@ -80,6 +80,18 @@ def kernel_matrix(session: nox.Session) -> None:
 
 
 @nox.session(venv_backend="none")
+def merge(session: nox.Session) -> None:
+    """Join the results of all shards of a run (-- DIR... [--results DIR])."""
+    run(session, python(session), "-m", "harness", "merge", *session.posargs)
+
+
+@nox.session(venv_backend="none")
+def durations(session: nox.Session) -> None:
+    """Record how long the tests of a run took, by which shards are balanced (-- [DIR])."""
+    run(session, python(session), "-m", "harness", "durations", *session.posargs)
+
+
+@nox.session(venv_backend="none")
 def capabilities(session: nox.Session) -> None:
     """Show the recorded capability table (-- [--kernel NAME]... [--cells]; --update: measure and rewrite it)."""
     groups = ["build", "matrix"] if "--update" in session.posargs else []

@@ -150,6 +150,30 @@ def _answered(answer: Answer) -> int:
     return answer.status
 
 
+def _merge(arguments: argparse.Namespace) -> int:
+    from rich.console import Console
+
+    from harness import comparison, matrix, merging
+
+    joined = merging.merge(ROOT, arguments.folders, arguments.results, arguments.baseline)
+    screen = Console(width=None if sys.stdout.isatty() else matrix.log_width(joined.judged))
+    screen.print(matrix.render_table(joined.judged, joined.facts.releases))
+    lines = [*matrix.red_lines(joined.judged), matrix.summary_line(joined.judged.cells)]
+    if joined.changes:
+        lines.append(f"against the baseline: {comparison.summary(joined.changes)}")
+        lines += comparison.lines(joined.changes, matrix.LISTED)
+    for line in [*lines, f"results in {joined.folder}"]:
+        print(line)
+    return joined.status
+
+
+def _durations(arguments: argparse.Namespace) -> int:
+    from harness import document, sharding
+
+    print(sharding.write_durations(ROOT, document.read(arguments.folder)))
+    return 0
+
+
 class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         """Say it in one line; 4 is the status of bad usage everywhere in this project."""
@@ -191,6 +215,18 @@ def _parser() -> argparse.ArgumentParser:
     compare.set_defaults(run=_compare)
     schema = commands.add_parser("schema", help="print the JSON schema of matrix.json (docs/results.schema.json)")
     schema.set_defaults(run=_schema)
+    merge = commands.add_parser("merge", help="join the results of all shards of a run into the run's")
+    merge.add_argument("folders", nargs="+", metavar="DIR", help="a shard's results")
+    merge.add_argument(
+        "--results", type=Path, default=ROOT / "results", metavar="DIR", help="where the run's results go"
+    )
+    merge.add_argument("--baseline", type=Path, metavar="DIR", help="what is expected (default: the project's own)")
+    merge.set_defaults(run=_merge)
+    durations = commands.add_parser("durations", help="record how long tests take, by which shards are balanced")
+    durations.add_argument(
+        "folder", type=Path, nargs="?", default=ROOT / "results" / "latest", metavar="DIR", help="a run's results"
+    )
+    durations.set_defaults(run=_durations)
     matrix = commands.add_parser(
         "matrix", help="run the suites on the kernels (takes pytest's arguments)", add_help=False
     )

@@ -9,6 +9,7 @@ from __future__ import annotations
 import shlex
 import sys
 from dataclasses import replace
+from typing import NoReturn
 
 import execnet
 import pytest
@@ -18,12 +19,23 @@ from rich.console import Console
 from xdist.dsession import Interrupted
 from xdist.workermanage import WorkerController
 
-from harness import baseline, comparison, expect, images, matrix, preparation, reports, results, snapshots, wire
+from harness import (
+    baseline,
+    comparison,
+    expect,
+    images,
+    matrix,
+    preparation,
+    reports,
+    results,
+    sharding,
+    snapshots,
+    wire,
+)
 from harness.cells import BOOT, IMAGE, Cell, Outcome
 from harness.changes import Change
 from harness.ending import End, Ending
 from harness.errors import HarnessError, of_system
-from harness.features import VARIANT
 from harness.guests import Guests, summary
 from harness.scheduler import Fresh, KernelScheduling
 from harness.workers import ARGUMENTS, DESELECTED, FACTS, OWN_ARGUMENTS, WORKER_KEY
@@ -32,11 +44,9 @@ from harness.workers import ARGUMENTS, DESELECTED, FACTS, OWN_ARGUMENTS, WORKER_
 _READING_THE_CACHE = ("lf", "failedfirst", "newfirst", "stepwise")
 #: options that make no difference inside a guest: xdist tells a worker the whole command line, and only one that was
 #: told the same before is found again
-_HOSTS_OWN = ("--results", "--baseline", "--guests", "--silence", "--boot-timeout", "--manifest")
+_HOSTS_OWN = ("--results", "--baseline", "--guests", "--silence", "--boot-timeout", "--manifest", "--shard")
 #: a kernel whose guests die that often in a row without having run a test is given up
 _STRIKES = 2
-#: characters of the matrix's table where the output is no terminal: for the tests, and for each kernel
-_LOG_WIDTH = (56, 26)
 
 
 def start(config: pytest.Config) -> None:
@@ -48,6 +58,7 @@ def start(config: pytest.Config) -> None:
             terminal.write_line(line)
 
     root = config.rootpath
+    shard = sharding.Shard.parse(config.option.shard) if config.option.shard is not None else None
     run = results.RunDirectory.create(config.option.results or root / "results")
     plan = preparation.prepare(
         root,
@@ -66,10 +77,13 @@ def start(config: pytest.Config) -> None:
             options=_narrowing(config),
             words=tuple(map(str, config.invocation_params.args))[len(OWN_ARGUMENTS) :],
             whole=_takes_all(config),
+            shard=shard,
         ),
         run,
         say=say,
     )
+    if plan.part is not None and not plan.guests:
+        _end_empty(plan, plan.part, run)
     told = config.invocation_params
     config.invocation_params = type(told)(
         args=expect.without_options(map(str, told.args), _HOSTS_OWN), plugins=told.plugins, dir=told.dir
@@ -77,6 +91,13 @@ def start(config: pytest.Config) -> None:
     config.option.dist = "load"
     config.option.tx = [_xspec(guest) for guest in plan.guests]
     config.pluginmanager.register(MatrixPlugin(config, plan, run), "harness-matrix")
+
+
+def _end_empty(plan: preparation.Plan, part: sharding.Part, run: results.RunDirectory) -> NoReturn:
+    """Leave the results of a shard that has nothing to run, for `merge`, and end green."""
+    run.finish(matrix.Matrix.of((), (), ()), plan.facts, (), 0)
+    sharding.keep(run.path, part)
+    pytest.exit(f"shard {part.shard} has nothing to run: there are fewer test files on kernels than shards", 0)
 
 
 def _takes_all(config: pytest.Config) -> bool:
@@ -308,9 +329,11 @@ class MatrixPlugin:
         try:
             if not (self._user_interrupted or status in {3, 4}):
                 self._changes = self._compared(judged)
-                status = 1 if status == 1 else matrix.exit_status(judged, self._changes)
+                part = self._plan.part is not None
+                status = 1 if status == 1 else matrix.exit_status(judged, self._changes, part=part)
                 session.exitstatus = status
             self._run.finish(judged, self._plan.facts, self._times.records(), status, self._changes)
+            self._keep_part()
         except (OSError, HarnessError) as error:
             why = of_system(error) if isinstance(error, OSError) else error
             self._unwritten = f"results cannot be written: {why}"
@@ -329,18 +352,20 @@ class MatrixPlugin:
             for kernel in self._guests
         }
         named = any(expect.kernel_of_argument(argument, self._plan.all_kernels) for argument in self._config.args)
-        union: dict[str, set[str]] = {}
-        for kernel, tests in own.items():
-            union.setdefault(kernel.partition(VARIANT)[2], set()).update(tests)
-        left_out = {
+        found = matrix.expected(own, self._left_out(), named=named)
+        return found if self._plan.part is None else {cell for cell in found if self._plan.part.has(*cell)}
+
+    def _left_out(self) -> dict[str, set[str]]:
+        return {
             kernel: {expect.split_nodeid(nodeid, kernel) for nodeid in nodeids}
             for kernel, nodeids in self._deselected.items()
         }
-        return {
-            (kernel, test)
-            for kernel in self._guests
-            for test in (own[kernel] if named else union[kernel.partition(VARIANT)[2]] - left_out[kernel])
-        }
+
+    def _keep_part(self) -> None:
+        """Leave what `merge` needs to know of a shard."""
+        if self._plan.part is not None:
+            left_out = {kernel: tuple(sorted(tests)) for kernel, tests in self._left_out().items()}
+            sharding.keep(self._run.path, replace(self._plan.part, left_out=left_out))
 
     def pytest_terminal_summary(self, terminalreporter: TerminalReporter) -> None:
         """Show the matrix."""
@@ -350,8 +375,7 @@ class MatrixPlugin:
         screen = Console(
             file=terminalreporter._tw._file,  # noqa: SLF001 - it has no public name
             force_terminal=terminalreporter.hasmarkup or None,
-            # a log has no width of its own, and folded columns are hard to read
-            width=None if terminalreporter.hasmarkup else _LOG_WIDTH[0] + _LOG_WIDTH[1] * len(self._judged.kernels),
+            width=None if terminalreporter.hasmarkup else matrix.log_width(self._judged),
         )
         screen.print(matrix.render_table(self._judged, self._plan.facts.releases))
         for line in [*matrix.red_lines(self._judged), matrix.summary_line(self._judged.cells)]:

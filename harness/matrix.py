@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 
 from rich.table import Table
@@ -11,6 +11,7 @@ from rich.text import Text
 
 from harness.cells import IMAGE, Cell, Outcome
 from harness.changes import Change
+from harness.features import VARIANT
 
 #: readable without colour, and each outcome its own sign
 SIGNS = {
@@ -26,6 +27,8 @@ SIGNS = {
     Outcome.NOTRUN: "·",
 }
 _COLOURS = {Outcome.SKIP: "yellow", Outcome.XFAIL: "yellow"}
+#: characters of the table where the output is no terminal: for the tests, and for each kernel
+_LOG_WIDTH = (56, 26)
 #: red cells that are listed one by one; a broken run has thousands, and results.jsonl has them all
 LISTED = 40
 #: when results of one cell meet (a test that failed, whose guest died in its teardown), the worse one stays
@@ -75,15 +78,32 @@ class Matrix:
         return tuple(cell for cell in self.cells if not cell.outcome.green)
 
 
-def exit_status(matrix: Matrix, changes: Iterable[Change] = ()) -> int:
+def expected(
+    own: Mapping[str, Collection[str]], left_out: Mapping[str, Collection[str]], *, named: bool
+) -> set[tuple[str, str]]:
+    """Return the cells that must be there: every kernel runs what any of its variant collected, less what is left out.
+
+    ``own``: kernel -> the tests that it collected; ``named``: each is held to those alone.
+    """
+    union: dict[str, set[str]] = {}
+    for kernel, tests in own.items():
+        union.setdefault(kernel.partition(VARIANT)[2], set()).update(tests)
+    return {
+        (kernel, test)
+        for kernel, tests in own.items()
+        for test in (tests if named else union[kernel.partition(VARIANT)[2]] - set(left_out.get(kernel, ())))
+    }
+
+
+def exit_status(matrix: Matrix, changes: Iterable[Change] = (), *, part: bool = False) -> int:
     """Return 0 when there are cells, all are green and no difference from the baseline gates; otherwise 1.
 
     3 when no cell has a verdict at all, or all that is wrong is that images of kernels were not to be had: a regression
-    that is proven is never hidden by that.
+    that is proven is never hidden by that. A ``part`` of a run may have no cells.
     """
     if any(change.gates for change in changes):
         return 1
-    if matrix.cells and not matrix.red:
+    if (matrix.cells or part) and not matrix.red:
         return 0
     verdicts = [cell for cell in matrix.cells if cell.outcome not in {Outcome.NOTRUN, Outcome.LOST}]
     return 1 if verdicts and any(cell.test != IMAGE for cell in matrix.red) else 3
@@ -109,6 +129,11 @@ def render_table(matrix: Matrix, releases: Mapping[str, str]) -> Table:
         table.add_section()
         table.add_row("all", *[_counts(cells) for cells in totals])
     return table
+
+
+def log_width(matrix: Matrix) -> int:
+    """Return how wide the table is in a log, which has no width of its own, and folded columns are hard to read."""
+    return _LOG_WIDTH[0] + _LOG_WIDTH[1] * len(matrix.kernels)
 
 
 def red_lines(matrix: Matrix) -> list[str]:

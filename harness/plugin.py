@@ -29,6 +29,12 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         help="a kernel of vmimages/kernels.toml, 'core' (the default) or 'full'; may be repeated",
     )
     group.addoption(
+        "--shard",
+        default=None,
+        metavar="I/N",
+        help="run only part I of N of the test files on the kernels; `merge` joins the parts' results",
+    )
+    group.addoption(
         "--guests",
         type=int,
         default=None,

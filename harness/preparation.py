@@ -10,7 +10,19 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
-from harness import accelerator, baseline, images, manifest, objects, selection, slots, snapshots, wire
+from harness import (
+    accelerator,
+    baseline,
+    images,
+    manifest,
+    objects,
+    project,
+    selection,
+    sharding,
+    slots,
+    snapshots,
+    wire,
+)
 from harness.baseline import Expectation
 from harness.comparison import Scope
 from harness.errors import ImageError, ManifestError
@@ -18,6 +30,7 @@ from harness.expect import kernel_of_argument
 from harness.features import VARIANT
 from harness.images import KernelImage, RootImage
 from harness.results import KernelFacts, RunDirectory, RunFacts
+from harness.sharding import Part, Shard
 from harness.vm import Accelerator, GuestSpec
 
 #: seconds from QEMU's start to the guest's first word: three to six under emulation on an idle machine, and the
@@ -51,6 +64,8 @@ class Wishes:
     words: tuple[str, ...] = ()
     #: whether it leaves no test out
     whole: bool = False
+    #: the part of the run that is wanted; None: all of it
+    shard: Shard | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +80,8 @@ class PlannedGuest:
     spec_path: Path
     #: where the relay says how the guest ended
     ending_path: Path
-    #: what it collects instead of what the command line says: the files with tests for its variant; empty: no other
+    #: all that it collects of what the command line says: the files of its shard, or with tests for its variant;
+    #: empty: no other
     arguments: tuple[str, ...] = ()
 
 
@@ -86,6 +102,8 @@ class Plan:
     #: what the run is compared with, kernel by kernel, and how strictly
     baseline: Mapping[str, Expectation] = field(default_factory=dict)
     scope: Scope = field(default_factory=Scope)
+    #: what the run is a part of, None for a whole one; a part may have no guests
+    part: Part | None = None
 
 
 def prepare(root: Path, wishes: Wishes, run: RunDirectory, *, say: Callable[[str], None]) -> Plan:
@@ -101,6 +119,13 @@ def prepare(root: Path, wishes: Wishes, run: RunDirectory, *, say: Callable[[str
     named = _kernel_names(wishes, list(known.guests))
     chosen = manifest.select(known, [name.partition(VARIANT)[0] for name in named])
     wanted = _Wanted.of(root, known, wishes, named)
+    part = None
+    if wishes.shard is not None:
+        part = _part(root, known, wishes, wishes.shard, [form for kernel in chosen for form in wanted.forms(kernel)])
+        wanted = replace(wanted, part=part)
+        chosen = tuple(kernel for kernel in chosen if any(wanted.forms(kernel)))
+        if not part.units:
+            return _nothing(known, wishes, part, run)
     objects.build_all()
     root_image = images.root_image(known, root)
     found, missing = _kernel_images(known, chosen, locked=wishes.locked, say=say)
@@ -141,6 +166,7 @@ def prepare(root: Path, wishes: Wishes, run: RunDirectory, *, say: Callable[[str
             guests=count,
             arguments=wishes.words,
             whole=wishes.whole,
+            shard=str(wishes.shard or ""),
             kernels=tuple(
                 KernelFacts(each.name, image.release, image.version, image.notes, image.config_digest)
                 for each in planned
@@ -150,7 +176,54 @@ def prepare(root: Path, wishes: Wishes, run: RunDirectory, *, say: Callable[[str
         notes=tuple(note for _, image in found for note in image.notes),
         baseline=expected,
         scope=known.gate,
+        part=part,
     )
+
+
+def _part(root: Path, known: manifest.Manifest, wishes: Wishes, shard: Shard, forms: Sequence[_Form]) -> Part:
+    """Divide the whole run and return what of it this shard is; raises ManifestError."""
+    if "--lf" in wishes.options:
+        raise ManifestError("--shard: what failed last is another thing on every machine; without --lf, --last-failed")
+    # the order in which the guests of a whole run are planned
+    forms = sorted(forms, key=lambda form: VARIANT in form.name)
+    guests = {form.name: form.arguments for form in forms}
+    units = sharding.units(guests, wishes.arguments, known.guests, lambda each: selection.test_files(root, each))
+    parts = sharding.divide(sharding.weigh(units, sharding.read_durations(root)), shard.count)
+    return Part(
+        shard=shard,
+        division=sharding.digest(parts),
+        project=project.digest(root),
+        selection=(*wishes.arguments, *wishes.options),
+        kernels=tuple(guests),
+        units=parts[shard.index - 1],
+        named=any(kernel_of_argument(argument, known.guests) for argument in wishes.arguments),
+    )
+
+
+def _nothing(known: manifest.Manifest, wishes: Wishes, part: Part, run: RunDirectory) -> Plan:
+    """Return the plan of a shard that has no units."""
+    return Plan(
+        guests=(),
+        folder=run.path,
+        missing={},
+        all_features=frozenset(feature.name for feature in known.features),
+        all_kernels=known.guests,
+        facts=RunFacts("", 0, (), arguments=wishes.words, whole=wishes.whole, shard=str(part.shard)),
+        notes=(),
+        part=part,
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class _Form:
+    """One of the command lines that a kernel is booted with, and what is run then."""
+
+    name: str
+    features: frozenset[str]
+    append: tuple[str, ...] = ()
+    #: as in `PlannedGuest`
+    arguments: tuple[str, ...] = ()
+    patience: float = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,6 +249,8 @@ class _Wanted:
     named: frozenset[str]
     #: file -> the variants that its tests ask for
     files: Mapping[str, frozenset[str]]
+    #: the shard, None when all is wanted
+    part: Part | None = None
 
     @classmethod
     def of(cls, root: Path, known: manifest.Manifest, wishes: Wishes, named: Sequence[str]) -> _Wanted:
@@ -199,15 +274,27 @@ class _Wanted:
             exact |= {kernel.name for kernel in manifest.select(known, others)}
         return cls(known.variants, selected, frozenset(exact), files)
 
-    def guests(self, kernel: manifest.Kernel, image: KernelImage) -> Iterator[_Guest]:
-        """Yield the guests that a kernel is booted as."""
+    def forms(self, kernel: manifest.Kernel) -> Iterator[_Form]:
+        """Yield what a kernel is booted as, and with a shard the files of it that are this one's."""
+        for form in self._forms(kernel):
+            if self.part is None:
+                yield form
+            elif files := self.part.files(form.name):
+                yield replace(form, arguments=files)
+
+    def _forms(self, kernel: manifest.Kernel) -> Iterator[_Form]:
         if not self.named or kernel.name in self.named:
-            yield _Guest(kernel.name, image, frozenset(kernel.features), patience=kernel.patience)
+            yield _Form(kernel.name, frozenset(kernel.features), patience=kernel.patience)
         for variant in self.variants:
             name = variant.of(kernel)
             if name in self.selected and (not self.named or self.named & {name, kernel.name}):
                 files = tuple(file for file, variants in self.files.items() if variant.name in variants)
-                yield _Guest(name, image, variant.features(kernel), variant.append, files, kernel.patience)
+                yield _Form(name, variant.features(kernel), variant.append, files, kernel.patience)
+
+    def guests(self, kernel: manifest.Kernel, image: KernelImage) -> Iterator[_Guest]:
+        """Yield the guests that a kernel is booted as."""
+        for form in self.forms(kernel):
+            yield _Guest(form.name, image, form.features, form.append, form.arguments, form.patience)
 
 
 def _completed(spec: GuestSpec, chosen: Accelerator, held: tuple[Path, ...], wishes: Wishes, machine: str) -> GuestSpec:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import os
 import tarfile
@@ -11,8 +12,12 @@ from pathlib import Path
 #: folders that no guest needs, at any depth; hidden ones neither
 _LEFT_OUT = frozenset({"__pycache__", "results", "node_modules", "venv", "docs"})
 _CACHE = ".pytest_cache"
-#: what the host alone compares with: a saved worker would not be found again for every line of it that changes
-_HOSTS_OWN = Path("baselines", "matrix")
+#: what the host alone reads: a saved worker would not be found again for every line of it that changes
+_HOSTS_OWN = (Path("baselines", "matrix"), Path("baselines", "durations.json"))
+#: what decides what a run finds; not what lies beside it, nor what is made of it
+_SOURCES = frozenset(
+    {"baselines", "bpf", "conftest.py", "harness", "pyproject.toml", "requirements", "suites", "tests", "vmimages"}
+)
 
 
 def carried_files(root: Path, *, with_cache: bool = False) -> Iterator[Path]:
@@ -24,10 +29,10 @@ def carried_files(root: Path, *, with_cache: bool = False) -> Iterator[Path]:
             if name not in _LEFT_OUT and (not name.startswith(".") or (with_cache and name == _CACHE))
         )
         within = Path(folder).relative_to(root)
-        if within == _HOSTS_OWN:
+        if within in _HOSTS_OWN:
             continue
         for name in sorted(files):
-            if not name.endswith(".pyc"):
+            if not name.endswith(".pyc") and within / name not in _HOSTS_OWN:
                 yield within / name
 
 
@@ -38,3 +43,14 @@ def pack(root: Path, *, with_cache: bool = False) -> bytes:
         for path in carried_files(root, with_cache=with_cache):
             tar.add(root / path, arcname=str(path), recursive=False)
     return buffer.getvalue()
+
+
+def digest(root: Path) -> str:
+    """Return the digest of the project's own files: two machines with the same one run the same."""
+    found = hashlib.sha256()
+    for path in carried_files(root):
+        if path.parts[0] not in _SOURCES:
+            continue
+        content = hashlib.sha256((root / path).read_bytes()).hexdigest()
+        found.update(f"{path}\0{content}\n".encode())
+    return found.hexdigest()

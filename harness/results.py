@@ -103,6 +103,11 @@ class RunDirectory:
         except OSError as error:
             raise HarnessError(f"results cannot be written to {parent}: {error.strerror}") from error
 
+    def backdate(self, began: datetime, seconds: float) -> None:
+        """Say of results that were found elsewhere when that began and how long it took."""
+        self._began = began
+        self._started = time.monotonic() - seconds
+
     def console(self, kernel: str) -> Path:
         """Return where that kernel's console goes."""
         return self.path / "console" / f"{kernel}.log"

@@ -20,6 +20,8 @@ from pathlib import Path
 from harness.errors import HarnessError, ManifestError
 
 _MARK = "boots_with"
+#: pytest's python_files
+_TEST_FILES = ("test_*.py", "*_test.py")
 #: for the collecting pytest: the guests' names, and the file for those that have a test
 NAMES, FOUND = "HARNESS_GUEST_NAMES", "HARNESS_GUESTS_FOUND"
 
@@ -83,6 +85,13 @@ def guests(root: Path, selection: Selection, names: Mapping[str, str]) -> frozen
                 f"the selected tests could not be collected:\n{done.stdout[-2000:]}{done.stderr[-2000:]}"
             )
         return frozenset(json.loads(found.read_text()))
+
+
+def test_files(root: Path, argument: str) -> list[str]:
+    """Return the test files of a path or node id of the command line, relative to the project, sorted."""
+    path = root / argument.partition("::")[0]
+    found = {path} if path.is_file() else {each for pattern in _TEST_FILES for each in path.rglob(pattern)}
+    return sorted(str(each.relative_to(root)) for each in found)
 
 
 def _files(root: Path, arguments: Sequence[str]) -> Iterator[Path]:

@@ -179,7 +179,7 @@ def discard(folder: Path, name: str) -> None:
 def held(folder: Path) -> tuple[tuple[Path, int], ...]:
     """Return the snapshots and their bytes on disk, the least recently used first."""
     found = sorted(folder.glob(f"*/{_META}"), key=_used)
-    return tuple((path.parent, sum(file.stat().st_blocks * 512 for file in path.parent.iterdir())) for path in found)
+    return tuple((path.parent, _size(path.parent)) for path in found)
 
 
 def describe(folder: Path) -> str:
@@ -200,6 +200,13 @@ def prune(folder: Path, limit: int = LIMIT) -> list[Path]:
         deleted.append(place)
         total -= size
     return deleted
+
+
+def _size(place: Path) -> int:
+    """Return the bytes that a saved guest takes; none when another run has just deleted it."""
+    with contextlib.suppress(FileNotFoundError):
+        return sum(file.stat().st_blocks * 512 for file in place.iterdir())
+    return 0
 
 
 def _used(path: Path) -> float:

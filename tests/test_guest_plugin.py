@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import pytest
 
+from harness.guest.plugin import only
+
 pytest_plugins = ["pytester"]
 
 
@@ -21,3 +23,18 @@ def pytest_configure(config):
     result = pytester.runpytest_inprocess(*arguments)
     assert result.ret == pytest.ExitCode.NO_TESTS_COLLECTED
     result.stdout.no_fnmatch_line("*imported on the host*")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "kept"),
+    [
+        (["suites"], ["suites/a/test_x.py", "suites/test_y.py"]),
+        (["."], ["suites/a/test_x.py", "suites/test_y.py"]),
+        (["suites/a/"], ["suites/a/test_x.py"]),
+        (["suites/test_y.py::test_1[6.1]", "suites/test_z.py"], ["suites/test_y.py::test_1[6.1]"]),
+        (["suites/a/test_x.py::test_1", "suites/a"], ["suites/a/test_x.py::test_1", "suites/a/test_x.py"]),
+        (["suites/b"], []),
+    ],
+)
+def test_a_guest_for_some_files_collects_those_of_the_command_line(arguments: list[str], kept: list[str]) -> None:
+    assert only(arguments, ("suites/a/test_x.py", "suites/test_y.py")) == kept

@@ -117,3 +117,18 @@ def test_markdown_rows_have_as_many_fields_as_the_head(came: list[Cell]) -> None
     judged = matrix.Matrix.of(came, [], ["5.10"])
     rows = [line for line in matrix.markdown(judged, "emulated", {}).splitlines() if line.startswith("|")]
     assert {row.replace("\\|", "").count("|") for row in rows} == {len(judged.kernels) + 2}
+
+
+def test_a_part_of_a_run_may_have_no_cells() -> None:
+    empty = matrix.Matrix.of([], [], ["6.1"])
+    assert matrix.exit_status(empty) == 3
+    assert matrix.exit_status(empty, part=True) == 0
+    lost = matrix.Matrix.of([Cell("6.1", "boot", Outcome.LOST)], [], ["6.1"])
+    assert matrix.exit_status(lost, part=True) == 3
+
+
+def test_a_kernel_is_held_to_what_others_of_its_variant_collected() -> None:
+    own = {"5.10": {"a", "b"}, "6.1": {"a"}, "6.1+locked": {"c"}, "7.3": set[str]()}
+    found = matrix.expected(own, {"7.3": {"b"}}, named=False)
+    assert found == {("5.10", "a"), ("5.10", "b"), ("6.1", "a"), ("6.1", "b"), ("6.1+locked", "c"), ("7.3", "a")}
+    assert matrix.expected(own, {}, named=True) == {("5.10", "a"), ("5.10", "b"), ("6.1", "a"), ("6.1+locked", "c")}

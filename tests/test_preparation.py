@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -10,7 +11,8 @@ import pytest
 from harness import manifest
 from harness.errors import ManifestError
 from harness.features import VARIANT
-from harness.preparation import Wishes, _Wanted
+from harness.preparation import Wishes, _part, _Wanted
+from harness.sharding import Part, Shard, Unit
 
 ROOT = Path(__file__).resolve().parent.parent
 _KNOWN = manifest.load(ROOT / "vmimages")
@@ -44,3 +46,42 @@ def test_without_a_test_for_it_no_variant_is_booted() -> None:
 def test_a_variant_that_is_not_known_is_named_with_those_that_are() -> None:
     with pytest.raises(ManifestError, match=r"unknown kernel '6\.1\+x' .*one of: lsm_bpf, lockdown_integrity"):
         _planned("6.1+x")
+
+
+def _parts(count: int, *arguments: str, options: tuple[str, ...] = ()) -> list[Part]:
+    wishes = Wishes((), arguments=arguments, guests=None, locked=False, silence=None, options=options)
+    wanted = _Wanted.of(ROOT, _KNOWN, wishes, ())
+    forms = [form for kernel in manifest.select(_KNOWN, ()) for form in wanted.forms(kernel)]
+    return [_part(ROOT, _KNOWN, wishes, Shard(index, count), forms) for index in range(1, count + 1)]
+
+
+def test_shards_have_every_file_on_every_guest_once_and_agree_on_the_run() -> None:
+    parts = _parts(3, "suites")
+    found = [unit for part in parts for unit in part.units]
+    assert len(found) == len(set(found))
+    files = sorted(str(path.relative_to(ROOT)) for path in (ROOT / "suites").rglob("test_*.py"))
+    assert [unit.file for unit in sorted(found) if unit.kernel == "6.1"] == files
+    assert [unit.file for unit in found if unit.kernel == "5.10+lsm_bpf"].count("suites/variants/test_lsm.py") == 1
+    assert len({(part.division, part.project, part.selection, part.kernels) for part in parts}) == 1
+
+
+def test_a_shard_boots_what_it_has_files_for() -> None:
+    """Two files on four kernels in eight shards: each has one kernel to boot."""
+    wishes = Wishes((), arguments=("suites/execve",), guests=None, locked=False, silence=None)
+    wanted = _Wanted.of(ROOT, _KNOWN, wishes, ())
+    for part in _parts(8, "suites/execve"):
+        own = replace(wanted, part=part)
+        booted = [form for kernel in manifest.select(_KNOWN, ()) for form in own.forms(kernel)]
+        assert [Unit(form.name, file) for form in booted for file in form.arguments] == list(part.units)
+        assert len(booted) == 1
+
+
+def test_node_ids_that_name_a_kernel_are_divided_for_that_kernel() -> None:
+    (part,) = _parts(1, "suites/execve/test_counts.py::test_x[6.1]", "suites/features")
+    assert [unit.kernel for unit in part.units if "execve" in unit.file] == ["6.1"]
+    assert part.named
+
+
+def test_what_failed_last_is_not_divided() -> None:
+    with pytest.raises(ManifestError, match=r"^--shard: what failed last is another thing on every machine"):
+        _parts(2, "suites", options=("--lf",))

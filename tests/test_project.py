@@ -24,6 +24,7 @@ def test_sources_and_objects_are_carried_and_caches_are_not(tmp_path: Path) -> N
         ".pytest_cache/v/cache/lastfailed",
         "venv/lib/x.py",
         "baselines/matrix/6.1.json",
+        "baselines/durations.json",
         "baselines/capabilities.json",
     ):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
@@ -33,6 +34,26 @@ def test_sources_and_objects_are_carried_and_caches_are_not(tmp_path: Path) -> N
     assert sorted(names) == ["baselines/capabilities.json", "build/x.bpf.o", "conftest.py", "suites/test_x.py"]
     with tarfile.open(fileobj=io.BytesIO(project.pack(tmp_path, with_cache=True))) as tar:
         assert set(tar.getnames()) - set(names) == {".pytest_cache/v/cache/lastfailed"}
+
+
+def test_the_digest_is_of_what_decides_the_results(tmp_path: Path) -> None:
+    def write(name: str, text: str) -> str:
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(text)
+        return project.digest(tmp_path)
+
+    first = write("suites/test_x.py", "x")
+    for name in ("build/x.bpf.o", "results/latest/matrix.json", "shard-1/matrix.json", "README.md", ".git/HEAD"):
+        assert write(name, "x") == first
+    for name in (
+        "suites/test_y.py",
+        "requirements/host.txt",
+        "vmimages/kernels.toml",
+        "suites/test_x.py",
+        "conftest.py",
+    ):
+        before = project.digest(tmp_path)
+        assert write(name, "y") != before
 
 
 def locked(name: str) -> dict[str, str]:

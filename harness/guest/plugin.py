@@ -5,8 +5,8 @@ from __future__ import annotations
 import os
 import random
 import re
-from collections.abc import Generator
-from pathlib import Path
+from collections.abc import Collection, Generator, Sequence
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import pytest
@@ -71,9 +71,7 @@ class GuestPlugin:
     def pytest_collection(self, session: pytest.Session) -> None:
         """Collect no more than this guest is for; leave out the node ids that name another kernel."""
         if self._arguments:
-            given = [each for each in session.config.args if each.partition("::")[0] in self._arguments]
-            whole = [each for each in self._arguments if not any(each == other.partition("::")[0] for other in given)]
-            session.config.args[:] = [*given, *whole]
+            session.config.args[:] = only(session.config.args, self._arguments)
         session.config.args[:] = [
             argument
             for argument in session.config.args
@@ -152,6 +150,15 @@ class GonePlugin:
         kills its guest would be imported by the host.
         """
         session.config.args[:] = []
+
+
+def only(arguments: Sequence[str], files: Collection[str]) -> list[str]:
+    """Return what of the command line's paths and node ids is in these files; a folder stands for those below it."""
+    found: list[str] = []
+    for argument in arguments:
+        path = PurePosixPath(argument.partition("::")[0])
+        found += [argument] if str(path) in files else [file for file in files if path in PurePosixPath(file).parents]
+    return list(dict.fromkeys(found))
 
 
 def register(config: pytest.Config, facts: GuestFacts, arguments: tuple[str, ...] = ()) -> None:

@@ -1,0 +1,162 @@
+"""Every cell is in exactly one shard, the same on every machine, and no shard has much more to do than another."""
+
+from __future__ import annotations
+
+import json
+import random
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from harness import selection, sharding
+from harness.cells import Cell, Outcome
+from harness.document import VERSION, Document
+from harness.errors import ManifestError
+from harness.sharding import Part, Shard, Unit
+
+ROOT = Path(__file__).resolve().parent.parent
+KERNELS = ("5.10", "6.1", "6.1+locked", "7.3")
+
+units = st.builds(Unit, st.sampled_from(KERNELS), st.sampled_from([f"suites/test_{name}.py" for name in "abcdefgh"]))
+#: as the file of durations has them: tenths of a second
+seconds = st.integers(0, 1000).map(lambda tenths: tenths / 10)
+weights = st.dictionaries(units, seconds)
+counts = st.integers(1, 12)
+
+
+def _cell(kernel: str, test: str, outcome: Outcome = Outcome.PASS, duration: float = 1.0) -> Cell:
+    return Cell(kernel, test, outcome, duration=duration)
+
+
+def _document(*cells: Cell) -> Document:
+    return Document(VERSION, "2026-01-01T00:00:00+00:00", 1.0, 0, "emulated", 1, (), True, "", (), (), cells, ())
+
+
+@given(weights, counts)
+def test_every_unit_is_in_exactly_one_part(weights: dict[Unit, float], count: int) -> None:
+    parts = sharding.divide(weights, count)
+    assert len(parts) == count
+    assert sorted(unit for part in parts for unit in part) == sorted(weights)
+
+
+@given(weights, counts, st.randoms(use_true_random=False))
+def test_the_order_of_what_is_divided_changes_nothing(
+    weights: dict[Unit, float], count: int, rng: random.Random
+) -> None:
+    shuffled = list(weights.items())
+    rng.shuffle(shuffled)
+    parts = sharding.divide(weights, count)
+    assert sharding.divide(dict(shuffled), count) == parts
+    assert sharding.digest(sharding.divide(dict(shuffled), count)) == sharding.digest(parts)
+
+
+@given(weights, counts)
+def test_no_part_takes_longer_than_its_share_and_the_longest_unit(weights: dict[Unit, float], count: int) -> None:
+    """What a part has when it gets its last unit is the least of all, at most the total's share."""
+    loads = [sum(weights[unit] for unit in part) for part in sharding.divide(weights, count)]
+    assert max(loads) <= sum(weights.values()) / count + max(weights.values(), default=0) + 1e-6
+
+
+@given(weights, st.integers(1, 40))
+def test_a_part_is_empty_only_where_there_are_fewer_units(weights: dict[Unit, float], count: int) -> None:
+    weights = {unit: weight + 0.1 for unit, weight in weights.items()}
+    empty = [part for part in sharding.divide(weights, count) if not part]
+    assert len(empty) == max(0, count - len(weights))
+
+
+@given(weights, weights, counts)
+def test_two_divisions_with_one_digest_are_one(one: dict[Unit, float], other: dict[Unit, float], count: int) -> None:
+    parts, others = sharding.divide(one, count), sharding.divide(other, count)
+    assert (parts == others) == (sharding.digest(parts) == sharding.digest(others))
+
+
+@pytest.mark.parametrize("text", ["0/3", "4/3", "x", "", "1", "1/0", "-1/2", "1/2/3", " 1/2", "01/2", "१/२", "1/2\n"])
+def test_what_is_no_part_is_refused_in_a_line(text: str) -> None:
+    with pytest.raises(ManifestError, match="not a part such as 2/5") as found:
+        Shard.parse(text)
+    assert found.value.exit_status == 4
+
+
+@given(st.integers(1, 99), st.integers(0, 99))
+def test_a_part_is_read_as_it_is_written(index: int, more: int) -> None:
+    shard = Shard(index, index + more)
+    assert Shard.parse(str(shard)) == shard
+
+
+def test_an_unknown_unit_takes_the_median_of_its_file_or_of_all() -> None:
+    durations = {"5.10": {"a": 2.0, "b": 9.0}, "6.1": {"a": 4.0}, "7.3": {"a": 9.0}}
+    wanted = [Unit("5.10", "a"), Unit("9.9", "a"), Unit("6.1", "b"), Unit("6.1", "c")]
+    assert list(sharding.weigh(wanted, durations).values()) == [2.0, 4.0, 9.0, 6.5]
+    assert list(sharding.weigh(wanted, {}).values()) == [1.0] * 4
+
+
+def test_units_are_the_files_of_the_command_line_on_the_kernels_it_means() -> None:
+    guests = {"5.10": (), "6.1": (), "6.1+locked": ("s/test_b.py",)}
+    files = {"s": ["s/test_a.py", "s/test_b.py"]}
+
+    def found(*arguments: str) -> list[str]:
+        listed = sharding.units(
+            guests, arguments, [*guests, "9.9"], lambda each: files.get(each, [each.partition("::")[0]])
+        )
+        return [f"{kernel} {file}" for kernel, file in listed]
+
+    everywhere = ["5.10 s/test_a.py", "5.10 s/test_b.py", "6.1 s/test_a.py", "6.1 s/test_b.py"]
+    assert found("s") == [*everywhere, "6.1+locked s/test_b.py"]
+    assert found("s/test_a.py::test_x") == ["5.10 s/test_a.py", "6.1 s/test_a.py"]
+    assert found("s/test_b.py::test_x[6.1-p]", "s/test_a.py::test_x[6.1]") == ["6.1 s/test_a.py", "6.1 s/test_b.py"]
+    assert found("s/test_b.py::test_x[9.9]") == []
+
+
+def test_the_test_files_of_a_folder_are_those_that_pytest_takes(tmp_path: Path) -> None:
+    for name in ("s/test_b.py", "s/t/test_a.py", "s/a_test.py", "s/conftest.py", "s/helper.py", "s/test_a_test.py"):
+        path = tmp_path / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+    assert selection.test_files(tmp_path, "s") == ["s/a_test.py", "s/t/test_a.py", "s/test_a_test.py", "s/test_b.py"]
+    assert selection.test_files(tmp_path, "s/helper.py::test_x") == ["s/helper.py"]
+
+
+def test_durations_are_those_of_a_result_set_and_else_what_they_were() -> None:
+    before = {"5.10": {"a.py": 1.0, "b.py": 2.0}, "6.1": {"a.py": 5.0}}
+    document = _document(
+        _cell("5.10", "a.py::test_x", duration=3.14),
+        _cell("5.10", "a.py::test_y", Outcome.FAIL, duration=1.0),
+        _cell("5.10", "b.py::test_x", Outcome.LOST, duration=100.0),
+        _cell("5.10", "boot", Outcome.LOST),
+        _cell("6.1+locked", "c.py::test_x", duration=7.0),
+    )
+    assert sharding.recorded(document, before) == {
+        "5.10": {"a.py": 4.1, "b.py": 2.0},
+        "6.1": {"a.py": 5.0, "c.py": 0.0},
+        "6.1+locked": {"c.py": 7.0},
+    }
+
+
+def test_durations_are_kept_in_the_project(tmp_path: Path) -> None:
+    (tmp_path / "baselines").mkdir()
+    assert sharding.read_durations(tmp_path) == {}
+    sharding.write_durations(tmp_path, _document(_cell("6.1", "a.py::test_x", duration=2.0)))
+    assert sharding.read_durations(tmp_path) == {"6.1": {"a.py": 2.0}}
+    (tmp_path / sharding.DURATIONS).write_text('{"6.1": 3}')
+    with pytest.raises(ManifestError, match=r"^baselines/durations\.json: "):
+        sharding.read_durations(tmp_path)
+
+
+def test_the_recorded_files_exist() -> None:
+    recorded = json.loads((ROOT / sharding.DURATIONS).read_text())
+    assert {file for files in recorded.values() for file in files if not (ROOT / file).exists()} == set()
+
+
+def test_a_part_is_read_as_it_was_kept(tmp_path: Path) -> None:
+    part = Part(
+        Shard(1, 2), "d", "p", ("suites",), ("6.1",), (Unit("6.1", "a.py"),), left_out={"6.1": ("a.py::test_x",)}
+    )
+    sharding.keep(tmp_path, part)
+    assert sharding.read(tmp_path, "dir") == part
+    assert part.files("6.1") == ("a.py",)
+    assert part.has("6.1", "a.py::test_y")
+    assert not part.has("7.3", "a.py::test_y")
+    with pytest.raises(ManifestError, match=r"^dir: the results of a whole run, not of a shard"):
+        sharding.read(tmp_path.parent, "dir")
