@@ -114,7 +114,7 @@ def compare(session: nox.Session) -> None:
 @nox.session(venv_backend="none")
 def tests(session: nox.Session) -> None:
     """Run the harness's own tests (no VM, no root), then a smoke run of the matrix on one kernel."""
-    interpreter = python(session, "build", "matrix", "tests")
+    interpreter = python(session, "build", "matrix", "tests", "report")
     run(session, interpreter, "-m", "pytest", "tests", "--ignore=tests/faults", "--ignore=tests/soak", *session.posargs)
     if not session.posargs:
         run(session, interpreter, "-m", "harness", "matrix", "--kernel", "6.1", "suites/features")

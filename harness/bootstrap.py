@@ -42,7 +42,7 @@ class Need:
     #: a program's name, or a glob of files
     program: str | None
     files: tuple[str, ...]
-    #: the groups of sessions that need it: build, matrix, tests, lint
+    #: the groups of sessions that need it: build, matrix, tests, report, lint
     groups: frozenset[str]
     #: family -> package
     packages: Mapping[str, str]

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 
 from harness.cells import Outcome
+from harness.features import VARIANT
 
 #: the user property by which a test (or a crash) states its outcome
 OUTCOME_PROPERTY = "outcome"
+#: what a shell still reads between double quotes
+_EXPANDED = frozenset('"$`\\!')
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,10 +78,10 @@ def _failed(phase: Phase) -> Outcome:
 
 def split_nodeid(nodeid: str, kernel: str) -> str:
     """Return the test's name on every kernel: the node id without its kernel, the first part of its parameters."""
-    for given, without in ((f"[{kernel}]", ""), (f"[{kernel}-", "[")):
-        head, found, rest = nodeid.partition(given)
-        if found:
-            return head + without + rest
+    head, _, parameters = nodeid.partition("[")
+    for given, without in ((f"{kernel}]", ""), (f"{kernel}-", "[")):
+        if parameters.startswith(given):
+            return head + without + parameters.removeprefix(given)
     return nodeid
 
 
@@ -91,6 +95,24 @@ def without_options(arguments: Iterable[str], names: Collection[str]) -> tuple[s
         elif word.partition("=")[0] not in names:
             left.append(word)
     return tuple(left)
+
+
+def join_nodeid(test: str, kernel: str) -> str:
+    """Return the node id of a test on a kernel: the inverse of `split_nodeid`; a file is not a test and stays."""
+    if "::" not in test:
+        return test
+    head, bracket, parameters = test.partition("[")
+    return f"{head}[{kernel}-{parameters}" if bracket else f"{head}[{kernel}]"
+
+
+def rerun(test: str, kernel: str) -> str:
+    """Return the command that runs this cell again and nothing else, for a shell; empty for what is no test."""
+    if "/" not in test:  # the end of a guest outside every test, an image that was not to be had
+        return ""
+    nodeid = join_nodeid(test, kernel)
+    quoted = f'"{nodeid}"' if not _EXPANDED & set(nodeid) else shlex.quote(nodeid)
+    only = "" if "::" in test else f"--kernel {shlex.quote(kernel.partition(VARIANT)[0])} "
+    return f"nox -s kernel-matrix -- {only}{quoted}"
 
 
 def kernel_of_argument(argument: str, kernels: Iterable[str]) -> str | None:

@@ -147,37 +147,6 @@ def red_lines(matrix: Matrix) -> list[str]:
     return lines
 
 
-def markdown(matrix: Matrix, accelerator: str, releases: Mapping[str, str]) -> str:
-    """Return the matrix as Markdown: counts by file, then the red cells."""
-    head = ["tests", *[f"{kernel}<br>{releases.get(kernel, '')}" for kernel in matrix.kernels]]
-    lines = [
-        f"# Kernel matrix: {summary_line(matrix.cells)}",
-        "",
-        f"{escape(accelerator)}",
-        "",
-        _row(head),
-        _row(["---", *["--:"] * len(matrix.kernels)]),
-    ]
-    for file, row in _by_file(matrix).items():
-        lines.append(_row([escape(file), *[_counts(row.get(kernel, [])).plain for kernel in matrix.kernels]]))
-    lines += ["", _legend(matrix)]
-    if matrix.red:
-        lines += ["", "## Red", ""]
-        lines += [f"- {escape(line)}" for line in red_lines(matrix)]
-    return "\n".join(lines) + "\n"
-
-
-def escape(text: str) -> str:
-    """Escape what Markdown tables and HTML take for markup."""
-    for char in "\\`*_|<>[]":
-        text = text.replace(char, "\\" + char)
-    return text.replace("\n", " ")
-
-
-def _row(fields: Iterable[str]) -> str:
-    return f"| {' | '.join(fields)} |"
-
-
 def _by_file(matrix: Matrix) -> dict[str, dict[str, list[Cell]]]:
     rows: dict[str, dict[str, list[Cell]]] = {}
     for cell in sorted(matrix.cells, key=lambda cell: cell.test):

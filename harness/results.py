@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import shutil
@@ -17,7 +18,7 @@ from pathlib import Path
 import msgspec
 from junitparser import Error, Failure, JUnitXml, Skipped, TestCase, TestSuite
 
-from harness import document, matrix, wire
+from harness import document, markdown, matrix, page_data, report, wire
 from harness.cells import Cell, Outcome
 from harness.changes import Change
 from harness.document import Column, Document
@@ -26,6 +27,8 @@ from harness.guests import GuestRecord
 
 #: the characters that XML 1.0 cannot hold
 _NOT_XML = re.compile("[^\t\n\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
+#: bytes of a console's end that go into the report
+_CONSOLE = 16_000
 #: runs that are kept, the new one among them; older ones are deleted when a new one starts
 _KEPT_RUNS = 10
 
@@ -155,15 +158,26 @@ class RunDirectory:
         exit_status: int,
         changes: tuple[Change, ...] = (),
     ) -> None:
-        """Write what needs the whole matrix: the cells without a report, JUnit, Markdown, matrix.json, run.json."""
+        """Write what needs the whole matrix: the cells without a report, and every file but results.jsonl."""
         for cell in judged.cells:
             if cell.outcome is Outcome.NOTRUN:
                 self.append(cell)
         seconds = round(time.monotonic() - self._started, 3)
-        wire.write(self.path / document.NAME, self.document(judged, facts, changes, exit_status))
-        (self.path / "matrix.md").write_text(matrix.markdown(judged, facts.accelerator, facts.releases))
+        found = self.document(judged, facts, changes, exit_status)
+        wire.write(self.path / document.NAME, found)
         (self.path / "junit.xml").write_bytes(junit(judged.cells))
         wire.write(self.path / "run.json", RunRecord(facts, seconds, exit_status, len(judged.cells), guests))
+        (self.path / "matrix.md").write_text(markdown.markdown(found), encoding="utf-8")
+        (self.path / "matrix.html").write_text(report.html(found, self._console_ends(judged)), encoding="utf-8")
+
+    def _console_ends(self, judged: matrix.Matrix) -> dict[str, str]:
+        """Return the end of each console that explains a cell, by kernel."""
+        found = {}
+        for kernel in dict.fromkeys(cell.kernel for cell in judged.cells if cell.outcome in page_data.OF_CONSOLE):
+            with contextlib.suppress(FileNotFoundError), self.console(kernel).open("rb") as file:
+                file.seek(max(0, file.seek(0, os.SEEK_END) - _CONSOLE))
+                found[kernel] = file.read().decode(errors="replace")
+        return found
 
 
 def _old_runs(parent: Path) -> list[Path]:

@@ -21,7 +21,7 @@ def need(program: str | None = None, *files: str, groups: str = "matrix") -> Nee
 def test_the_table_has_a_package_for_every_family_and_a_session_for_every_need() -> None:
     for each in bootstrap.needs():
         assert all(each.packages[family] for family in ("apt", "dnf", "pacman")), each
-        assert each.groups <= {"build", "matrix", "tests", "lint"}, each
+        assert each.groups <= {"build", "matrix", "tests", "report", "lint"}, each
         assert each.groups, each
 
 

@@ -2,12 +2,22 @@
 
 from __future__ import annotations
 
+import shlex
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from harness.cells import Outcome
-from harness.expect import Phase, decide, kernel_of_argument, split_nodeid, without_options
+from harness.expect import (
+    Phase,
+    decide,
+    join_nodeid,
+    kernel_of_argument,
+    rerun,
+    split_nodeid,
+    without_options,
+)
 
 SETUP, CALL, TEARDOWN = (Phase(when, "passed") for when in ("setup", "call", "teardown"))
 
@@ -60,6 +70,30 @@ def test_options_are_left_out_with_their_values() -> None:
     given = ["-k", "x", "--results", "/tmp/a", "suites", "--results=/tmp/b", "--guests=2", "--resultsx"]
     assert without_options(given, {"--results", "--guests"}) == ("-k", "x", "suites", "--resultsx")
     assert without_options(["--results"], {"--results"}) == ()
+
+
+# a test without parameters, and one with any: what pytest writes between brackets is anybody's text
+names = st.from_regex(r"suites/[a-z]{1,5}\.py::test_[a-z]{1,5}", fullmatch=True)
+tests = st.builds(lambda name, parameters: name + parameters, names, st.just("") | st.text().map("[{}]".format))
+kernels = st.sampled_from(["6.1", "6.12", "6.12-rt", "6.1+lockdown_integrity"])
+
+
+@given(tests, kernels)
+def test_joining_a_kernel_and_splitting_it_off_gives_the_test_back(test: str, kernel: str) -> None:
+    assert split_nodeid(join_nodeid(test, kernel), kernel) == test
+
+
+@given(tests, kernels)
+def test_the_command_gives_the_shell_exactly_that_node_id(test: str, kernel: str) -> None:
+    assert shlex.split(rerun(test, kernel)) == ["nox", "-s", "kernel-matrix", "--", join_nodeid(test, kernel)]
+
+
+def test_a_cell_is_run_again_by_its_node_id_and_a_file_by_its_kernel() -> None:
+    assert rerun("suites/a.py::test_x[lldp]", "6.1") == 'nox -s kernel-matrix -- "suites/a.py::test_x[6.1-lldp]"'
+    assert rerun("suites/a.py::test_x", "6.1+lsm_bpf") == 'nox -s kernel-matrix -- "suites/a.py::test_x[6.1+lsm_bpf]"'
+    assert rerun("suites/a.py::test_x[$(x)]", "6.1") == "nox -s kernel-matrix -- 'suites/a.py::test_x[6.1-$(x)]'"
+    assert rerun("suites/a.py", "6.1") == 'nox -s kernel-matrix -- --kernel 6.1 "suites/a.py"'
+    assert rerun("boot", "6.1") == ""
 
 
 def test_a_node_id_names_the_longest_kernel_that_fits() -> None:

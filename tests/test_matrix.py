@@ -112,13 +112,6 @@ def test_the_table_counts_by_file_and_kernel() -> None:
     assert matrix.summary_line(judged.cells) == "2 pass, 1 refused, 1 crash, 1 notrun"
 
 
-@given(st.lists(cells, max_size=4))
-def test_markdown_rows_have_as_many_fields_as_the_head(came: list[Cell]) -> None:
-    judged = matrix.Matrix.of(came, [], ["5.10"])
-    rows = [line for line in matrix.markdown(judged, "emulated", {}).splitlines() if line.startswith("|")]
-    assert {row.replace("\\|", "").count("|") for row in rows} == {len(judged.kernels) + 2}
-
-
 def test_a_part_of_a_run_may_have_no_cells() -> None:
     empty = matrix.Matrix.of([], [], ["6.1"])
     assert matrix.exit_status(empty) == 3

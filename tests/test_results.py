@@ -32,12 +32,16 @@ def test_the_end_adds_what_did_not_come(tmp_path: Path) -> None:
     for cell in CELLS:
         run.append(cell)
     judged = matrix.Matrix.of(CELLS, [("7.3", "suites/a.py::test_y")], ["6.1", "7.3"])
+    run.console("6.1").write_bytes(b"x" * 100_000 + b"\xff the last words")
     run.finish(judged, FACTS, (GuestRecord("6.1", "cold", "", 1.0),), 1)
     found = results.read_cells(tmp_path / "latest" / "results.jsonl")
     assert set(found) == set(judged.cells)
     record = wire.decode((tmp_path / "latest" / "run.json").read_bytes(), results.RunRecord)
     assert (record.facts, record.exit_status, record.cells) == (FACTS, 1, 4)
     assert "panic" in (tmp_path / "latest" / "matrix.md").read_text()
+    html = (tmp_path / "latest" / "matrix.html").read_text()
+    assert "\ufffd the last words" in html
+    assert len(html) < 100_000, "of a console its end"
 
 
 def test_junit_has_a_suite_per_kernel_and_can_be_parsed() -> None:

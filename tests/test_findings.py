@@ -1,0 +1,41 @@
+"""What is the same on some kernels is said once, and nothing is left out."""
+
+from __future__ import annotations
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from harness.cells import Cell, Outcome
+from harness.changes import Change, Kind
+from harness.findings import by_file, differences, findings
+
+kernels = st.sampled_from(["5.10", "6.1", "7.3"])
+words = st.sampled_from(["", "a", "b\nE   c"])
+cells = st.builds(Cell, kernels, st.sampled_from("xyz"), st.sampled_from(Outcome), detail=words)
+changes = st.builds(Change, st.sampled_from(Kind), kernels, words, words, words, words, st.booleans())
+
+
+@given(st.lists(cells))
+def test_every_red_cell_is_in_one_finding(came: list[Cell]) -> None:
+    found = [cell for each in findings(came) for cell in each.cells]
+    assert sorted(found) == sorted(cell for cell in came if not cell.outcome.green)
+
+
+@given(st.lists(changes))
+def test_every_change_is_in_one_difference_and_what_gates_comes_first(came: list[Change]) -> None:
+    found = differences(came)
+    assert sum(len(each.kernels) for each in found) == len(came)
+    gates = [each.change.gates for each in found]
+    assert gates == sorted(gates, reverse=True)
+
+
+@given(st.lists(cells))
+def test_every_cell_is_in_one_file(came: list[Cell]) -> None:
+    assert sorted(cell for same in by_file(came).values() for cell in same) == sorted(came)
+
+
+def test_the_same_reason_on_three_kernels_is_one_finding() -> None:
+    red = [Cell(kernel, "t", Outcome.FAIL, detail=f"a.py:3\nE   no\n{kernel}") for kernel in ("5.10", "6.1", "7.3")]
+    (found,) = findings([*red, Cell("7.4", "t", Outcome.PASS)])
+    assert (found.kernels, found.line) == (("5.10", "6.1", "7.3"), "no")
+    assert [each.outcome for each in findings([*red, Cell("8.0", "u", Outcome.CRASH)])] == [Outcome.CRASH, Outcome.FAIL]

@@ -1,0 +1,53 @@
+"""Bars show what the result set says."""
+
+from __future__ import annotations
+
+import pytest
+
+from harness import pictures
+from harness.cells import Cell, Outcome
+from harness.costs import Cost
+from harness.document import Column
+from tests import result_sets
+
+
+def test_a_program_is_a_picture_with_a_bar_a_kernel_on_its_own_scale() -> None:
+    columns = [
+        Column("5.10", "", "", "", {"big": Cost(1000, 10, 9, 8, 7, 6, 1.0), "small": Cost(50, 1, 1, 0, 7, 6, 1.0)}),
+        Column("6.1", "", "", "", {"big": Cost(500, 10, 9, 8, 7, 6, 1.0)}),
+    ]
+    big, small = pictures.costs(result_sets.document([], columns=columns))
+    assert (big.title, big.summary) == ("big", "500 to 1,000 instructions")
+    assert [(bar.label, bar.length, bar.figure) for bar in big.bars] == [("5.10", 1.0, "1,000"), ("6.1", 0.5, "500")]
+    assert (small.summary, [bar.length for bar in small.bars]) == ("50 instructions", [1.0])
+    assert not pictures.costs(result_sets.document([Cell("6.1", "t", Outcome.PASS)]))
+
+
+def test_a_program_that_costs_more_comes_first_and_its_bar_is_marked() -> None:
+    first, *others = pictures.costs(result_sets.full())
+    assert [bar.label for bar in first.bars if bar.marked] == ["7.3"]
+    assert first.title == "trace_accept_exit"
+    assert not any(each.marked for each in others)
+
+
+def test_a_test_is_among_the_slowest_once_with_its_slowest_kernel() -> None:
+    cells = [Cell(kernel, f"a.py::t{n}", Outcome.PASS, "", n + extra) for n in range(20) for kernel, extra in
+             (("5.10", 0.0), ("6.1", 0.5))]  # fmt: skip
+    document = result_sets.document(cells)
+    found = pictures.slowest(document).bars
+    assert [bar.figure for bar in found[:2]] == ["20 s on 6.1", "18 s on 6.1"]
+    assert (len(found), len({bar.label for bar in found})) == (10, 10)
+    assert [bar.figure for bar in pictures.seconds(document).bars] == ["3 min 10 s", "3 min 20 s"]
+
+
+def test_nothing_is_slow_where_nothing_took_time() -> None:
+    document = result_sets.document([Cell("6.1", "t", Outcome.NOTRUN)])
+    assert pictures.slowest(document).bars == ()
+    assert [bar.length for bar in pictures.seconds(document).bars] == [0.0]
+
+
+@pytest.mark.parametrize(
+    ("seconds", "spoken"), [(0, "0.00 s"), (9.994, "9.99 s"), (59.4, "59 s"), (90, "1 min 30 s"), (7260, "2 h 1 min")]
+)
+def test_durations_are_read_by_people(seconds: float, spoken: str) -> None:
+    assert pictures.spoken(seconds) == spoken

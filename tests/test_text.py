@@ -1,0 +1,63 @@
+"""What guests say, made fit to be shown."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from harness.text import capped, first_line, plain, reason
+
+#: hypothesis leaves surrogates out by itself; what a broken console holds may have them
+anything = st.text(st.characters(codec=None, exclude_categories=())) | st.text(
+    st.sampled_from("\x1b[]0m;\x07\n\ra\x9b")
+)
+
+
+@given(anything)
+def test_what_is_shown_can_be_written_and_controls_nothing(text: str) -> None:
+    shown = plain(text)
+    shown.encode("utf-8")
+    assert all(char >= " " or char in "\t\n" for char in shown)
+    assert not any("\x7f" <= char <= "\x9f" for char in shown)
+    assert plain(shown) == shown
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("\x1b[1;31mred\x1b[0m", "red"),
+        ("\x1b]0;title\x07after", "after"),
+        ("\x1b]8;;http://x\x1b\\link\x1b]8;;\x1b\\", "link"),
+        ("\x1b(Bplain\x1b7", "plain"),
+        ("one\r\ntwo\rthree\x00", "one\ntwo\nthree"),
+        ("tab\tünïcödé 🐛", "tab\tünïcödé 🐛"),
+        ("half \ud83d", "half \ufffd"),
+    ],
+)
+def test_escape_sequences_go_and_the_text_stays(text: str, shown: str) -> None:
+    assert plain(text) == shown
+
+
+@given(anything, st.integers(1, 50))
+def test_a_first_line_is_one_line_within_its_limit(text: str, limit: int) -> None:
+    assert len(first_line(text, limit)) <= limit
+    assert len(first_line(text, limit).splitlines()) <= 1
+
+
+def test_the_reason_of_a_failure_is_what_pytest_marks_as_such() -> None:
+    assert (
+        reason("a.py:3: in test_x\n    assert a == b\nE   AssertionError: 1 != 2\nE     more")
+        == "AssertionError: 1 != 2"
+    )
+    assert reason("\n\nno report came\n") == "no report came"
+    assert reason("first\nE ") == "first"
+
+
+def test_a_long_text_keeps_its_beginning_and_its_end_and_says_who_has_the_rest() -> None:
+    shown = capped("begin" + "x" * 1_000_000 + "end", 1000, "results.jsonl")
+    assert shown.startswith("begin")
+    assert shown.endswith("end")
+    assert "\n… 999,008 characters are left out here: results.jsonl has the whole text …\n" in shown
+    assert len(shown) < 1200
+    assert capped("short", 1000, "") == "short"
