@@ -87,6 +87,12 @@ def capabilities(session: nox.Session) -> None:
 
 
 @nox.session(venv_backend="none")
+def shell(session: nox.Session) -> None:
+    """Open a root shell in a guest (-- KERNEL), or run a command there (-- KERNEL COMMAND...)."""
+    run(session, python(session, "build", "matrix"), "-m", "harness", "shell", *session.posargs)
+
+
+@nox.session(venv_backend="none")
 def tests(session: nox.Session) -> None:
     """Run the harness's own tests (no VM, no root), then a smoke run of the matrix on one kernel."""
     interpreter = python(session, "build", "matrix", "tests")

@@ -115,10 +115,42 @@ def _capabilities(arguments: argparse.Namespace) -> int:
     return 0
 
 
+def _shell(arguments: argparse.Namespace) -> int:
+    from harness import shell
+
+    carried = arguments.carry.absolute() if arguments.carry else None
+    os.chdir(ROOT)
+    words: list[str] = arguments.words
+    if arguments.enter is not None:
+        return shell.enter(arguments.enter, words)
+    if not words:
+        raise ManifestError("shell: which kernel? (nox -s kernels lists them)")
+    options = shell.Options(carried, arguments.results, arguments.manifest, cold=arguments.cold)
+    return shell.run(ROOT, words[0], words[1:], options)
+
+
+
+
 class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         """Say it in one line; 4 is the status of bad usage everywhere in this project."""
         self.exit(4, f"{self.prog}: {message} (see {self.prog} --help)\n")
+
+
+def _add_shell(commands: argparse._SubParsersAction[_Parser]) -> None:
+    shell = commands.add_parser(
+        "shell",
+        help="a root shell, or a command, in a guest",
+        usage="%(prog)s [--carry DIR] [--cold] (KERNEL | --enter NAME) [COMMAND...]",
+        epilog="One word is a line for sh, several are a program and its arguments; its exit status is passed on.",
+    )
+    shell.add_argument("words", nargs=argparse.REMAINDER, metavar="KERNEL [COMMAND...]", help="such as: 6.1 uname -r")
+    shell.add_argument("--carry", type=Path, metavar="DIR", help="a folder that is /carried in the guest")
+    shell.add_argument("--enter", metavar="NAME", help="a guest that a run with --keep-guest keeps")
+    shell.add_argument("--cold", action="store_true", help="boot the guest instead of restoring it")
+    shell.add_argument("--manifest", type=Path, metavar="DIR", help="a folder like vmimages/")
+    shell.add_argument("--results", type=Path, metavar="DIR", help="where its console goes, in shell/ there")
+    shell.set_defaults(run=_shell)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -143,6 +175,7 @@ def _parser() -> argparse.ArgumentParser:
     capabilities.add_argument("--cells", action="store_true", help="show every cell, not only the minimal sets")
     capabilities.add_argument("--update", action="store_true", help="measure in guests and rewrite the baseline")
     capabilities.set_defaults(run=_capabilities)
+    _add_shell(commands)
     matrix = commands.add_parser(
         "matrix", help="run the suites on the kernels (takes pytest's arguments)", add_help=False
     )
