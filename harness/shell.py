@@ -26,7 +26,6 @@ _BOOTSTRAP = "import sys; sys.path.insert(0, '/harness'); from harness.guest imp
 _SILENCE = 60.0
 #: seconds that a relay may take to end its guest
 _SECONDS_TO_END = 10.0
-_CONSOLE_LINES = 15
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +59,6 @@ def run(root: Path, kernel: str, command: Sequence[str], options: Options) -> in
     return _in_guest(root, plan.guests[0], command, record.console(kernel))
 
 
-
 def _in_guest(root: Path, guest: PlannedGuest, command: Sequence[str], log: Path) -> int:
     arguments = [sys.executable, "-m", "harness.relay", str(guest.spec_path), str(guest.ending_path)]
     relay = subprocess.Popen(arguments, stdin=subprocess.PIPE, stdout=subprocess.PIPE, cwd=root, bufsize=0)
@@ -68,8 +66,8 @@ def _in_guest(root: Path, guest: PlannedGuest, command: Sequence[str], log: Path
     assert relay.stdout is not None
     try:
         relay.stdin.write(f"{_BOOTSTRAP!r}\n".encode())
-        if not relay.stdout.read(1):
-            raise GuestGone
+        # its answer; more must not follow the line before that
+        relay.stdout.read(1)
         return terminal.converse(relay.stdout.fileno(), relay.stdin.fileno(), command)
     except (GuestGone, BrokenPipeError):
         raise HarnessError(_how_it_ended(guest, log)) from None
@@ -88,7 +86,7 @@ def _how_it_ended(guest: PlannedGuest, log: Path) -> str:
         ending = wire.decode(guest.ending_path.read_bytes(), Ending)
     except (OSError, ValueError) as error:
         return f"{guest.kernel}: its relay was killed ({error}); console: {log}"
-    return f"{ending.describe()}; console: {log}\n{console.tail(ending.console, _CONSOLE_LINES)}"
+    return f"{ending.describe()}; console: {log}\n{console.tail(ending.console)}"
 
 
 def enter(name: str, command: Sequence[str]) -> int:

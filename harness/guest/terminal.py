@@ -71,9 +71,9 @@ class Served:
         self._ended = self._ended or not data
 
     @property
-    def writing(self) -> bool:
-        """Whether there is something to do at the input."""
-        return self.input is not None and (bool(self._waiting) or self._ended)
+    def writing(self) -> list[int]:
+        """The input's descriptor, when there is something to do there."""
+        return [self.input] if self.input is not None and (self._waiting or self._ended) else []
 
     def write(self) -> int:
         """Pass on input; return how many bytes need no more room: taken, or no longer wanted."""
@@ -192,8 +192,7 @@ def _hear(served: Served, kind: bytes, payload: bytes) -> None:
 def _pump(served: Served, said: Reader, reader: int, writer: int) -> bool:
     """Carry bytes until the command has ended; return whether the host is still there."""
     while True:
-        writing = [served.input] if served.writing else []
-        ready, writable, _ = select.select([reader, served.end, *served.outputs], writing, [], frames.BEAT)
+        ready, writable, _ = select.select([reader, served.end, *served.outputs], served.writing, [], frames.BEAT)
         if not (ready or writable):
             _write(writer, frames.number(frames.TAKEN, 0))
         if reader in ready:
