@@ -111,6 +111,17 @@ def compare(session: nox.Session) -> None:
     run(session, python(session), "-m", "harness", "compare", *session.posargs)
 
 
+def shell(session: nox.Session) -> None:
+    """Open a root shell in a guest (-- KERNEL), or run a command there (-- KERNEL COMMAND...)."""
+    run(session, python(session, "build", "matrix"), "-m", "harness", "shell", *session.posargs)
+
+
+@nox.session(name="run", venv_backend="none")
+def run_command(session: nox.Session) -> None:
+    """Run a command of yours on the kernels (-- [--kernel NAME]... [--carry DIR] -- COMMAND...)."""
+    run(session, python(session, "build", "matrix"), "-m", "harness", "run", *session.posargs)
+
+
 @nox.session(venv_backend="none")
 def tests(session: nox.Session) -> None:
     """Run the harness's own tests (no VM, no root), then a smoke run of the matrix on one kernel."""

@@ -39,6 +39,20 @@ def _matrix(arguments: argparse.Namespace) -> int:
     return int(pytest.main([*OWN_ARGUMENTS, *given]))
 
 
+def _run(arguments: argparse.Namespace) -> int:
+    command: list[str] = arguments.command
+    if not command:
+        raise ManifestError("run: no command (nox -s run -- [--kernel NAME]... -- COMMAND...)")
+    words = [f"--command={word}" for word in command]
+    words += [f"--kernel={name}" for name in arguments.kernel]
+    words.append(f"--silence={arguments.silence:g}")
+    if arguments.timeout is not None:
+        words.append(f"--command-timeout={arguments.timeout:g}")
+    if arguments.carry is not None:
+        words.append(f"--carry={arguments.carry.absolute()}")
+    return _matrix(argparse.Namespace(pytest=[*words, *arguments.pytest]))
+
+
 def _relative(argument: str) -> str:
     """Make an absolute path below the project relative: it has another place in a guest."""
     path = Path(argument.partition("::")[0])
@@ -174,10 +188,60 @@ def _durations(arguments: argparse.Namespace) -> int:
     return 0
 
 
+def _shell(arguments: argparse.Namespace) -> int:
+    from harness import shell
+
+    carried = arguments.carry.absolute() if arguments.carry else None
+    os.chdir(ROOT)
+    words: list[str] = arguments.words
+    if arguments.enter is not None:
+        return shell.enter(arguments.enter, words)
+    if not words:
+        raise ManifestError("shell: which kernel? (nox -s kernels lists them)")
+    options = shell.Options(carried, arguments.results, arguments.manifest, cold=arguments.cold)
+    return shell.run(ROOT, words[0], words[1:], options)
+
+
 class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         """Say it in one line; 4 is the status of bad usage everywhere in this project."""
         self.exit(4, f"{self.prog}: {message} (see {self.prog} --help)\n")
+
+
+def _add_run(commands: argparse._SubParsersAction[_Parser]) -> None:
+    run = commands.add_parser(
+        "run",
+        help="run a command on the kernels; its exit status is each kernel's cell",
+        usage="%(prog)s [--kernel NAME]... [--carry DIR] [--timeout SECONDS] [--silence SECONDS] -- COMMAND...",
+        epilog="One word is a line for sh, several are a program and its arguments. Further options are the matrix's.",
+    )
+    run.add_argument("--kernel", action="append", default=[], metavar="NAME", help="also 'core' (the default), 'full'")
+    run.add_argument("--carry", type=Path, metavar="DIR", help="a folder: /carried in each guest, where it runs")
+    run.add_argument("--timeout", type=float, metavar="SECONDS", help="what takes longer fails (default: no limit)")
+    run.add_argument(
+        "--silence",
+        type=float,
+        default=120.0,
+        metavar="SECONDS",
+        help="a guest whose command says nothing for so long is lost (default: 120)",
+    )
+    run.set_defaults(run=_run)
+
+
+def _add_shell(commands: argparse._SubParsersAction[_Parser]) -> None:
+    shell = commands.add_parser(
+        "shell",
+        help="a root shell, or a command, in a guest",
+        usage="%(prog)s [--carry DIR] [--cold] (KERNEL | --enter NAME) [COMMAND...]",
+        epilog="One word is a line for sh, several are a program and its arguments; its exit status is passed on.",
+    )
+    shell.add_argument("words", nargs=argparse.REMAINDER, metavar="KERNEL [COMMAND...]", help="such as: 6.1 uname -r")
+    shell.add_argument("--carry", type=Path, metavar="DIR", help="a folder that is /carried in the guest")
+    shell.add_argument("--enter", metavar="NAME", help="a guest that a run with --keep-guest keeps")
+    shell.add_argument("--cold", action="store_true", help="boot the guest instead of restoring it")
+    shell.add_argument("--manifest", type=Path, metavar="DIR", help="a folder like vmimages/")
+    shell.add_argument("--results", type=Path, metavar="DIR", help="where its console goes, in shell/ there")
+    shell.set_defaults(run=_shell)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -227,6 +291,8 @@ def _parser() -> argparse.ArgumentParser:
         "folder", type=Path, nargs="?", default=ROOT / "results" / "latest", metavar="DIR", help="a run's results"
     )
     durations.set_defaults(run=_durations)
+    _add_run(commands)
+    _add_shell(commands)
     matrix = commands.add_parser(
         "matrix", help="run the suites on the kernels (takes pytest's arguments)", add_help=False
     )
@@ -236,8 +302,14 @@ def _parser() -> argparse.ArgumentParser:
 
 def main() -> int:
     """Run one command."""
-    arguments, rest = _parser().parse_known_args()
-    takes_more = arguments.run is _matrix or (arguments.run is _capabilities and arguments.update)
+    words, command = sys.argv[1:], []
+    if words[:1] == ["run"] and "--" in words:
+        # what is behind it is none of ours
+        command = words[words.index("--") + 1 :]
+        words = words[: words.index("--")]
+    arguments, rest = _parser().parse_known_args(words)
+    arguments.command = command
+    takes_more = arguments.run in {_matrix, _run} or (arguments.run is _capabilities and arguments.update)
     if rest and not takes_more:
         print(f"harness: unknown arguments: {' '.join(rest)}", file=sys.stderr)
         return 4

@@ -45,6 +45,8 @@ class Running:
 
     group: GuardedGroup
     channel: socket.socket
+    #: with its sockets
+    folder: Path
     hello: Hello
     #: from QEMU's start
     seconds: float
@@ -205,4 +207,4 @@ class Boots:
 
     def _handed_over(self, machine: Machine, hello: Hello, how: str, note: str, answer: bytes | None = None) -> Running:
         seconds = time.monotonic() - machine.began
-        return Running(machine.group, machine.channel, hello, seconds, how, note, answer)
+        return Running(machine.group, machine.channel, machine.folder, hello, seconds, how, note, answer)

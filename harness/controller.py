@@ -36,9 +36,11 @@ from harness.cells import BOOT, IMAGE, Cell, Outcome
 from harness.changes import Change
 from harness.ending import End, Ending
 from harness.errors import HarnessError, of_system
+from harness.features import VARIANT
 from harness.guests import Guests, summary
+from harness.output import Outputs
 from harness.scheduler import Fresh, KernelScheduling
-from harness.workers import ARGUMENTS, DESELECTED, FACTS, OWN_ARGUMENTS, WORKER_KEY
+from harness.workers import ARGUMENTS, COMMAND, DESELECTED, FACTS, OUTPUT, OWN_ARGUMENTS, TIMEOUT, WORKER_KEY
 
 #: the options with which a worker reads pytest's cache
 _READING_THE_CACHE = ("lf", "failedfirst", "newfirst", "stepwise")
@@ -64,7 +66,7 @@ def start(config: pytest.Config) -> None:
         root,
         preparation.Wishes(
             kernels=tuple(config.option.kernel),
-            arguments=tuple(config.args),
+            arguments=_selected(config),
             guests=config.option.guests,
             locked=config.option.locked,
             silence=config.option.silence,
@@ -78,6 +80,7 @@ def start(config: pytest.Config) -> None:
             words=tuple(map(str, config.invocation_params.args))[len(OWN_ARGUMENTS) :],
             whole=_takes_all(config),
             shard=shard,
+            carried=config.option.carry,
         ),
         run,
         say=say,
@@ -100,10 +103,26 @@ def _end_empty(plan: preparation.Plan, part: sharding.Part, run: results.RunDire
     pytest.exit(f"shard {part.shard} has nothing to run: there are fewer test files on kernels than shards", 0)
 
 
+def _selected(config: pytest.Config) -> tuple[str, ...]:
+    """Return the paths and node ids that decide which guests there are."""
+    if not config.option.command:
+        return tuple(config.args)
+    # a kernel's other command lines are those that tests ask for
+    return ("suites",) if any(VARIANT in name for name in config.option.kernel) else ()
+
+
 def _takes_all(config: pytest.Config) -> bool:
     """Whether the run leaves no test out: a long one, in which saving each kernel's worker costs little."""
     option = config.option
-    options = (option.keyword, option.markexpr, option.lf, option.deselect, option.ignore, option.ignore_glob)
+    options = (
+        option.command,
+        option.keyword,
+        option.markexpr,
+        option.lf,
+        option.deselect,
+        option.ignore,
+        option.ignore_glob,
+    )
     return not any(options) and config.args_source is not config.ArgsSource.ARGS
 
 
@@ -146,10 +165,17 @@ class MatrixPlugin:
         self._judged: matrix.Matrix | None = None
         self._changes: tuple[Change, ...] = ()
         self._unwritten = ""
+        self._outputs = Outputs(run.path / "output", self._show)
+        self._channels: dict[str, execnet.Channel] = {}
         self._unused: object = None
         for kernel, why in plan.missing.items():
             self._cells.append(Cell(kernel, IMAGE, Outcome.ERROR, detail=why))
             run.append(self._cells[-1])
+
+    def _show(self, line: str) -> None:
+        terminal: TerminalReporter | None = self._config.pluginmanager.getplugin("terminalreporter")
+        if terminal is not None:
+            terminal.write_line(line)
 
     # -- guests come and go
 
@@ -185,6 +211,7 @@ class MatrixPlugin:
             "kernels": {name: sorted(features) for name, features in self._plan.all_kernels.items()},
             "gone": self._gone.get(kernel, ""),
             ARGUMENTS: list(self._guests[kernel].arguments),
+            **self._command(node),
         }
         # nothing that differs from run to run: a worker that was told the same before may have been saved
         node.workerinput.update(workerid="guest", workercount=1, testrunuid="matrix", mainargv=["pytest"])
@@ -192,6 +219,17 @@ class MatrixPlugin:
         # xdist sends the controller's sys.path to a popen worker; a guest has its own
         if not told["gone"]:
             node.gateway.spec.popen = None
+
+    def _command(self, node: WorkerController) -> dict[str, object]:
+        """Return what a worker is told of a command to run in place of tests."""
+        option = self._config.option
+        if not option.command:
+            return {COMMAND: []}
+        kernel = _kernel_of(node)
+        # kept: a channel that nobody holds is closed
+        self._channels[kernel] = channel = node.gateway.newchannel()
+        channel.setcallback(lambda data: self._outputs.take(kernel, data))
+        return {COMMAND: option.command, TIMEOUT: option.command_timeout, OUTPUT: channel}
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_testnodedown(self, node: WorkerController, error: object | None) -> None:
@@ -277,6 +315,7 @@ class MatrixPlugin:
         if phase.when == "teardown" or phase.stated in {Outcome.CRASH, Outcome.LOST}:
             del self._phases[kernel, report.nodeid]
             duration = sum(each.duration for each in phases)
+            self._outputs.end(kernel)
             self._record(kernel, expect.split_nodeid(report.nodeid, kernel), expect.decide(phases), duration)
 
     def _keep_facts(self, kernel: str, report: pytest.TestReport) -> None:

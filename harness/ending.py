@@ -40,6 +40,8 @@ class Started:
     group: int
     #: what the user should know, empty when all went as it does
     note: str = ""
+    #: with the sockets at which it is entered and debugged
+    folder: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -36,10 +36,11 @@ class Machine:
         self, spec: vm.GuestSpec, folder: Path, tick: Tick, *, seconds: float, memory: vm.Memory | None = None
     ) -> None:
         """Start QEMU and connect to the guest's ports; ``folder`` is for the sockets."""
+        self.folder = folder
         self._tick = tick
         self._seconds = seconds
         self._memory = memory
-        sockets = vm.Sockets(folder / "channel", folder / "wake")
+        sockets = vm.Sockets.below(folder)
         command = vm.vng_command(spec, sockets=sockets, pidfile=folder / "pid", memory=memory)
         environment = dict(os.environ)
         # virtme-ng looks for virtme-run and the system's tools there

@@ -5,6 +5,7 @@ Loaded by the root conftest.py on both sides, so it imports neither half before 
 
 from __future__ import annotations
 
+import argparse
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ import pytest
 
 from harness.errors import HarnessError, of_system
 from harness.features import GuestFacts
-from harness.workers import ARGUMENTS, WORKER_KEY
+from harness.workers import ARGUMENTS, COMMAND, OUTPUT, TIMEOUT, WORKER_KEY
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -72,6 +73,16 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         help="boot every guest instead of restoring it from the snapshot of an earlier boot",
     )
     group.addoption(
+        "--carry",
+        type=Path,
+        default=None,
+        metavar="DIR",
+        help="a folder that is /carried in every guest",
+    )
+    # of `nox -s run`: a word of the command each, and the seconds it may take
+    group.addoption("--command", action="append", default=[], help=argparse.SUPPRESS)
+    group.addoption("--command-timeout", type=float, default=None, help=argparse.SUPPRESS)
+    group.addoption(
         "--manifest",
         type=Path,
         default=None,
@@ -129,4 +140,8 @@ def _configure_worker(config: pytest.Config, told: dict[str, Any]) -> None:
         all_features=frozenset(told["all_features"]),
         kernels={name: frozenset(features) for name, features in told["kernels"].items()},
     )
+    if told[COMMAND]:
+        from harness.guest.command import CommandPlugin
+
+        config.pluginmanager.register(CommandPlugin(facts, told[COMMAND], told[TIMEOUT], told[OUTPUT].send))
     plugin.register(config, facts, tuple(told[ARGUMENTS]))

@@ -36,6 +36,8 @@ from harness.vm import Accelerator, GuestSpec
 #: seconds from QEMU's start to the guest's first word: three to six under emulation on an idle machine, and the
 #: imports that the agent does first; the limit is for a machine that does ten other things
 _BOOT_TIMEOUT = {Accelerator.KVM: 60.0, Accelerator.TCG: 240.0}
+#: what of a guest's memory a carried folder may take: it is there twice while it is unpacked
+_MOST_CARRIED_MIB = 96
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +68,8 @@ class Wishes:
     whole: bool = False
     #: the part of the run that is wanted; None: all of it
     shard: Shard | None = None
+    #: a folder of the user's own, carried into each guest
+    carried: Path | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,6 +118,7 @@ def prepare(root: Path, wishes: Wishes, run: RunDirectory, *, say: Callable[[str
     if wishes.guests is not None and wishes.guests < 1:
         raise ManifestError(f"--guests {wishes.guests}: at least one guest is needed")
     _check_paths(root, wishes.arguments)
+    _check_carried(wishes.carried)
     known = manifest.load(wishes.manifest or root / "vmimages")
     expected = baseline.read(wishes.baseline or root / baseline.FOLDER)
     named = _kernel_names(wishes, list(known.guests))
@@ -317,6 +322,16 @@ def _check_paths(root: Path, arguments: Sequence[str]) -> None:
             raise ManifestError(f"{name}: no such file or folder below {root}")
 
 
+def _check_carried(folder: Path | None) -> None:
+    """Find out before a guest boots that a folder cannot be carried into it."""
+    if folder is None:
+        return
+    if not folder.is_dir():
+        raise ManifestError(f"--carry {folder}: no such folder")
+    if (mib := project.size(folder) >> 20) > _MOST_CARRIED_MIB:
+        raise ManifestError(f"--carry {folder}: {mib} MiB; a guest has room for {_MOST_CARRIED_MIB} MiB")
+
+
 def _kernel_names(wishes: Wishes, known: Sequence[str]) -> tuple[str, ...]:
     """Return the kernels of ``--kernel``; without it those that the node ids on the command line name, if any."""
     if wishes.kernels:
@@ -359,4 +374,5 @@ def _spec(guest: _Guest, root_image: RootImage, *, root: Path, run: RunDirectory
         silence_timeout=wishes.silence,
         patience=guest.patience,
         with_cache=wishes.with_cache,
+        carried=None if wishes.carried is None else wishes.carried.absolute(),
     )

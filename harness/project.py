@@ -18,6 +18,8 @@ _HOSTS_OWN = (Path("baselines", "matrix"), Path("baselines", "durations.json"))
 _SOURCES = frozenset(
     {"baselines", "bpf", "conftest.py", "harness", "pyproject.toml", "requirements", "suites", "tests", "vmimages"}
 )
+#: where a guest gets a folder of the user's own (harness.guest.child)
+_CARRIED = ".carried"
 
 
 def carried_files(root: Path, *, with_cache: bool = False) -> Iterator[Path]:
@@ -36,12 +38,17 @@ def carried_files(root: Path, *, with_cache: bool = False) -> Iterator[Path]:
                 yield within / name
 
 
-def pack(root: Path, *, with_cache: bool = False) -> bytes:
-    """Return a tar of the project as it is now: build results included, caches and reports not."""
+def pack(root: Path, *, with_cache: bool = False, carried: Path | None = None) -> bytes:
+    """Return a tar of the project as it is now: build results included, caches and reports not.
+
+    ``carried``: a folder that goes with it as it is, but that everything in it belongs to root.
+    """
     buffer = io.BytesIO()
     with tarfile.open(fileobj=buffer, mode="w") as tar:
         for path in carried_files(root, with_cache=with_cache):
             tar.add(root / path, arcname=str(path), recursive=False)
+        if carried is not None:
+            tar.add(carried, arcname=_CARRIED, filter=_of_root)
     return buffer.getvalue()
 
 
@@ -54,3 +61,14 @@ def digest(root: Path) -> str:
         content = hashlib.sha256((root / path).read_bytes()).hexdigest()
         found.update(f"{path}\0{content}\n".encode())
     return found.hexdigest()
+
+
+def _of_root(member: tarfile.TarInfo) -> tarfile.TarInfo:
+    member.uid = member.gid = 0
+    member.uname = member.gname = ""
+    return member
+
+
+def size(folder: Path) -> int:
+    """Return the bytes that a folder's files have."""
+    return sum(path.lstat().st_size for path in folder.rglob("*") if not path.is_dir())

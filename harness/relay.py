@@ -140,7 +140,7 @@ class Relay:
     @cached_property
     def _tar(self) -> bytes:
         """The project, packed once: what a worker was sought for is what a guest without one is told."""
-        return project.pack(self.spec.project, with_cache=self.spec.with_cache)
+        return project.pack(self.spec.project, with_cache=self.spec.with_cache, carried=self.spec.carried)
 
     def _started(self, running: Running) -> None:
         """Take over a guest that is ready: tell it what it has not been told."""
@@ -151,7 +151,13 @@ class Relay:
         self.boot_seconds = running.seconds
         began = time.monotonic() - running.seconds
         started = Started(
-            self.spec.kernel, running.how, began, running.seconds, running.group.process.pid, running.note
+            self.spec.kernel,
+            running.how,
+            began,
+            running.seconds,
+            running.group.process.pid,
+            running.note,
+            str(running.folder),
         )
         wire.write(self._ending_path.with_name(f"{self.spec.kernel}.{os.getpid()}{STARTED}"), started)
         if running.answer is None:

@@ -86,7 +86,7 @@ def key(spec: GuestSpec, machine: str) -> str:
     lie in folders named by their content; the agent, the guest's Python and virtme-ng's guest tools are in the root.
     """
     memory = Memory(Path("ram"), Path("qmp"), share=True, incoming=False)
-    sockets = Sockets(Path("channel"), Path("wake"))
+    sockets = Sockets.below(Path("sockets"))
     command = vng_command(spec, sockets=sockets, pidfile=Path("pid"), memory=memory)
     parts = [_FORMAT, machine, *command[1:]]
     state = hashlib.sha256()

@@ -17,6 +17,8 @@ from typing import Literal
 PORT_NAME = "harness"
 #: and by this one the port at which it is woken
 WAKE_NAME = "harness-wake"
+#: and by this one the port at which a guest that is kept is entered
+ENTER_NAME = "harness-enter"
 
 #: where the image holds the agent (vmimages/rootfs.toml puts it there)
 AGENT = "/usr/lib/harness/agent.py"
@@ -80,6 +82,8 @@ class GuestSpec:
     worker: Literal["never", "again", "always"] = "never"
     #: the project is carried with pytest's cache, which ``--lf`` and its like read
     with_cache: bool = False
+    #: a folder of the user's own, carried in with the project
+    carried: Path | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,6 +105,12 @@ class Sockets:
 
     channel: Path
     wake: Path
+    enter: Path
+
+    @classmethod
+    def below(cls, folder: Path) -> Sockets:
+        """Return those of a guest that has that folder."""
+        return cls(folder / "channel", folder / "wake", folder / "enter")
 
 
 def vng_command(spec: GuestSpec, *, sockets: Sockets, pidfile: Path, memory: Memory | None = None) -> list[str]:
@@ -117,6 +127,7 @@ def vng_command(spec: GuestSpec, *, sockets: Sockets, pidfile: Path, memory: Mem
         *("-device", "virtio-serial-pci,id=channels"),
         *_port_options("channel", PORT_NAME, sockets.channel),
         *_port_options("wake", WAKE_NAME, sockets.wake),
+        *_port_options("enter", ENTER_NAME, sockets.enter),
     ]
     command = [str(spec.vng), "--verbose", "--disable-microvm", "--force-9p"]
     if spec.accelerator is Accelerator.TCG:

@@ -13,6 +13,9 @@ WORKER_KEY = "harness"
 #: in a worker's input: the paths that a guest collects instead of the command line's; empty: those
 ARGUMENTS = "arguments"
 
+#: in a worker's input: a command to run in place of tests, the seconds it may take, and the channel for its output
+COMMAND, TIMEOUT, OUTPUT = "command", "timeout", "output"
+
 #: the key of a worker's output with the node ids that -k or -m left out there
 DESELECTED = "deselected"
 

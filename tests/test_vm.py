@@ -26,7 +26,7 @@ SPEC = GuestSpec(
 
 
 def command(spec: GuestSpec) -> list[str]:
-    return vng_command(spec, sockets=Sockets(Path("/t/channel"), Path("/t/wake")), pidfile=Path("/t/pid"))
+    return vng_command(spec, sockets=Sockets.below(Path("/t")), pidfile=Path("/t/pid"))
 
 
 def qemu_options(spec: GuestSpec) -> list[str]:

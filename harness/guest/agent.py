@@ -22,14 +22,12 @@ import fcntl
 import gc
 import importlib
 import inspect
-import io
 import json
 import os
 import random
 import struct
 import subprocess
 import sys
-import tarfile
 import tempfile
 import time
 from pathlib import Path
@@ -124,10 +122,12 @@ def rehearse() -> None:
 
 
 def unpack(data: bytearray) -> None:
-    """Unpack the project into a fresh tmpfs: the image itself is read-only."""
+    """Unpack the project into a fresh tmpfs: the image itself is read-only.
+
+    With tar, which is several times faster than Python's own where Python is emulated.
+    """
     subprocess.run(["/bin/mount", "-t", "tmpfs", "-o", "size=75%", "project", PROJECT], check=True)
-    with tarfile.open(fileobj=io.BytesIO(data)) as tar:
-        tar.extractall(PROJECT, filter="fully_trusted")  # noqa: S202 - the host's own tar
+    subprocess.run(["/bin/tar", "--extract", "--directory", PROJECT], input=data, check=True)
     os.chdir(PROJECT)
 
 

@@ -1,0 +1,116 @@
+"""``nox -s shell -- KERNEL [COMMAND]``: a command, or a shell to type into, as root in a guest."""
+
+from __future__ import annotations
+
+import contextlib
+import glob
+import shlex
+import socket
+import subprocess
+import sys
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from harness import console, manifest, preparation, results, terminal, vm, wire
+from harness.ending import Ending
+from harness.errors import HarnessError, ManifestError
+from harness.features import VARIANT
+from harness.preparation import PlannedGuest, Wishes
+from harness.terminal import GuestGone
+
+#: what the agent runs in place of execnet's worker; the relay takes it for a bootstrap line
+_BOOTSTRAP = "import sys; sys.path.insert(0, '/harness'); from harness.guest import terminal; terminal.main()"
+#: seconds without the guest's beat, which comes every second, after which it counts as hung
+_SILENCE = 60.0
+#: seconds that a relay may take to end its guest
+_SECONDS_TO_END = 10.0
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """How the guest is to be."""
+
+    carried: Path | None = None
+    results: Path | None = None
+    manifest: Path | None = None
+    cold: bool = False
+
+
+def run(root: Path, kernel: str, command: Sequence[str], options: Options) -> int:
+    """Run a command in a guest of that kernel and return its exit status; raises HarnessError."""
+    known = manifest.load(options.manifest or root / "vmimages")
+    if kernel not in known.guests:
+        raise ManifestError(f"unknown kernel {kernel!r} (known: {', '.join(each.name for each in known.kernels)})")
+    record = results.RunDirectory.create((options.results or root / "results") / "shell")
+    wishes = Wishes(
+        (kernel,),
+        # a kernel's other command lines are those that tests ask for
+        arguments=("suites",) if VARIANT in kernel else (),
+        guests=1,
+        locked=False,
+        silence=_SILENCE,
+        manifest=options.manifest,
+        cold=options.cold,
+        carried=options.carried,
+    )
+    plan = preparation.prepare(root, wishes, record, say=lambda _: None)
+    return _in_guest(root, plan.guests[0], command, record.console(kernel))
+
+
+def _in_guest(root: Path, guest: PlannedGuest, command: Sequence[str], log: Path) -> int:
+    arguments = [sys.executable, "-m", "harness.relay", str(guest.spec_path), str(guest.ending_path)]
+    relay = subprocess.Popen(arguments, stdin=subprocess.PIPE, stdout=subprocess.PIPE, cwd=root, bufsize=0)
+    assert relay.stdin is not None
+    assert relay.stdout is not None
+    try:
+        relay.stdin.write(f"{_BOOTSTRAP!r}\n".encode())
+        # its answer; more must not follow the line before that
+        relay.stdout.read(1)
+        return terminal.converse(relay.stdout.fileno(), relay.stdin.fileno(), command)
+    except (GuestGone, BrokenPipeError):
+        raise HarnessError(_how_it_ended(guest, log)) from None
+    finally:
+        # the relay's sign to end its guest
+        relay.stdin.close()
+        relay.stdout.close()
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            relay.wait(_SECONDS_TO_END)
+        relay.kill()
+        relay.wait()
+
+
+def _how_it_ended(guest: PlannedGuest, log: Path) -> str:
+    try:
+        ending = wire.decode(guest.ending_path.read_bytes(), Ending)
+    except (OSError, ValueError) as error:
+        return f"{guest.kernel}: its relay was killed ({error}); console: {log}"
+    return f"{ending.describe()}; console: {log}\n{console.tail(ending.console)}"
+
+
+def enter(name: str, command: Sequence[str]) -> int:
+    """Run a command in a guest that a run keeps; raises HarnessError."""
+    # the folder of its relay, and in it that of its boot
+    pattern = f"harness-{glob.escape(name)}/*/{vm.Sockets.below(Path()).enter}"
+    for path in Path(tempfile.gettempdir()).glob(pattern):
+        with socket.socket(socket.AF_UNIX) as connection:
+            try:
+                connection.connect(str(path))
+            except OSError:
+                continue
+            try:
+                return terminal.converse(connection.fileno(), connection.fileno(), command)
+            except GuestGone:
+                raise HarnessError(f"the guest {name} has ended") from None
+    raise ManifestError(f"no guest is kept under the name {name!r}")
+
+
+def kept_name(folder: str) -> str:
+    """Return the name by which `enter` finds the guest that has this folder."""
+    return Path(folder).parent.name.removeprefix("harness-")
+
+
+def how_to_enter(folder: str) -> str:
+    """Return the command that enters a guest."""
+    return f"nox -s shell -- --enter {shlex.quote(kept_name(folder))}"

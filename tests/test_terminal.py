@@ -1,0 +1,87 @@
+"""Both ends of a command's connection, the guest's in a thread of this process."""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+
+from harness.guest import terminal as guest
+
+ROOT = Path(__file__).parents[1]
+#: runs a command at the other end of the descriptor that is its first argument
+CLIENT = "import sys; from harness import terminal as t; n = int(sys.argv.pop(1)); exit(t.converse(n, n, sys.argv[1:]))"
+LIMIT = 20.0
+
+
+@pytest.fixture
+def connection() -> Iterator[tuple[socket.socket, socket.socket]]:
+    with ExitStack() as stack:
+        here, there = socket.socketpair()
+        yield stack.enter_context(here), stack.enter_context(there)
+
+
+def run(
+    connection: tuple[socket.socket, socket.socket], *command: str, said: bytes = b"", serve: bool = True
+) -> subprocess.CompletedProcess[bytes]:
+    here, there = connection
+
+    def end() -> None:
+        if serve:
+            guest.serve(there.fileno(), there.fileno())
+        there.shutdown(socket.SHUT_RDWR)
+
+    thread = threading.Thread(target=end)
+    thread.start()
+    client = [sys.executable, "-c", CLIENT, str(here.fileno()), *command]
+    done = subprocess.run(
+        client, input=said, capture_output=True, check=False, cwd=ROOT, timeout=LIMIT, pass_fds=[here.fileno()]
+    )
+    here.shutdown(socket.SHUT_RDWR)
+    thread.join(LIMIT)
+    assert not thread.is_alive()
+    return done
+
+
+@pytest.mark.parametrize(("command", "status"), [("exit 3", 3), ("kill -TERM $$", 143), ("true", 0)])
+def test_the_exit_status_is_the_commands(
+    connection: tuple[socket.socket, socket.socket], command: str, status: int
+) -> None:
+    assert run(connection, command).returncode == status
+
+
+def test_input_of_any_size_comes_back_whole(connection: tuple[socket.socket, socket.socket]) -> None:
+    data = os.urandom(3_000_001)
+    done = run(connection, "cat; echo end >&2", said=data)
+    assert (done.stdout == data, done.stderr, done.returncode) == (True, b"end\n", 0)
+
+
+def test_a_command_that_does_not_read_takes_no_more_than_the_window(
+    connection: tuple[socket.socket, socket.socket],
+) -> None:
+    assert run(connection, "exit 2", said=bytes(2_000_000)).returncode == 2
+
+
+def test_what_a_command_leaves_running_is_not_waited_for(connection: tuple[socket.socket, socket.socket]) -> None:
+    done = run(connection, "sleep 1000 & echo $!")
+    os.kill(int(done.stdout), 9)
+    assert done.returncode == 0
+
+
+def test_a_program_that_is_not_there_is_said_as_a_shell_would(
+    connection: tuple[socket.socket, socket.socket],
+) -> None:
+    done = run(connection, "no-such-program", "word")
+    assert (done.returncode, done.stderr) == (127, b"no-such-program: No such file or directory\n")
+
+
+def test_a_guest_that_goes_ends_the_conversation(connection: tuple[socket.socket, socket.socket]) -> None:
+    done = run(connection, "true", serve=False)
+    assert b"GuestGone" in done.stderr
