@@ -379,7 +379,9 @@ class MatrixPlugin:
             session.exitstatus = HarnessError.exit_status
 
     def _compared(self, judged: matrix.Matrix) -> tuple[Change, ...]:
-        """Compare with the baseline; a run of some tests says nothing about the others."""
+        """Compare with the baseline; a run of some tests says nothing about the others, a command is nobody's test."""
+        if self._config.option.command:
+            return ()
         scope = replace(self._plan.scope, whole=self._plan.facts.whole and not self._plan.facts.shard)
         now = baseline.found(self._run.document(judged, self._plan.facts, (), 0))
         return comparison.compare(self._plan.baseline, now, scope)
