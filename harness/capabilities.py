@@ -80,12 +80,18 @@ def minimal(sets: Iterable[Caps]) -> tuple[Caps, ...]:
 
 
 def search(works: Callable[[Caps], bool], names: Sequence[str]) -> tuple[Caps, ...]:
-    """Find the minimal sets that work by trying: small sets first, and none that contains one that works."""
+    """Find the minimal sets that work by trying: small sets first, and none that contains one that works.
+
+    Everything comes before all: a capability never takes away what a smaller set allows, so what is refused with every
+    one is refused with any.
+    """
     found: list[Caps] = []
-    for size in range(len(names) + 1):
+    if not works(frozenset(names)):
+        return ()
+    for size in range(len(names)):
         candidates = [frozenset(combination) for combination in itertools.combinations(names, size)]
         found += [one for one in candidates if not any(less <= one for less in found) and works(one)]
-    return tuple(sorted(found, key=_rank))
+    return tuple(sorted(found, key=_rank)) or (frozenset(names),)
 
 
 def show_sets(sets: Iterable[Caps]) -> str:
