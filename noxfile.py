@@ -112,6 +112,7 @@ def compare(session: nox.Session) -> None:
     run(session, python(session), "-m", "harness", "compare", *session.posargs)
 
 
+@nox.session(venv_backend="none")
 def shell(session: nox.Session) -> None:
     """Open a root shell in a guest (-- KERNEL), or run a command there (-- KERNEL COMMAND...)."""
     run(session, python(session, "build", "matrix"), "-m", "harness", "shell", *session.posargs)
