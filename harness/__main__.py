@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
 from harness import ci
-from harness.errors import HarnessError, of_system
+from harness.errors import HarnessError, ManifestError, of_system
 
 if TYPE_CHECKING:
     from harness.baseline_view import Answer

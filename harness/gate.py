@@ -5,14 +5,15 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import execnet
 
 from harness import errand, matrix, objects, preparation
-from harness.cells import Cell, Outcome
+from harness.cells import IMAGE, Cell, Outcome
 from harness.features import VARIANT
-from harness.preparation import Plan, PlannedGuest, Wishes
+from harness.preparation import PlannedGuest, Wishes
 from harness.results import RunDirectory
 
 
@@ -27,15 +28,16 @@ def run(root: Path, kernels: Sequence[str], paths: Sequence[Path], say: Callable
     arguments = ("suites",) if any(VARIANT in kernel for kernel in kernels) else ()
     wishes = Wishes(tuple(kernels), arguments=arguments, guests=1, locked=False, silence=None, words=tuple(names))
     plan = preparation.prepare(root, wishes, record, say=say)
-    cells = []
+    cells = [Cell(kernel, IMAGE, Outcome.ERROR, detail=why) for kernel, why in plan.missing.items()]
     for name, path in names.items():
-        for cell in _row(plan, record, name, path):
-            record.append(cell)
-            say(f"{matrix.SIGNS[cell.outcome]} {cell.kernel} {name}")
-            cells.append(cell)
+        for guest in plan.guests:
+            cells.append(_cell(guest, record, name, path))
+            say(f"{matrix.SIGNS[cells[-1].outcome]} {guest.kernel} {name}")
+    for cell in cells:
+        record.append(cell)
     judged = matrix.Matrix.of(cells, [], [*[guest.kernel for guest in plan.guests], *plan.missing])
     status = matrix.exit_status(judged)
-    record.finish(judged, plan.facts, (), status)
+    record.finish(judged, replace(plan.facts, whole=False), (), status)
     for line in [*matrix.red_lines(judged), matrix.summary_line(judged.cells)]:
         say(line)
     return status
@@ -45,11 +47,6 @@ def names_of(paths: Sequence[Path]) -> dict[str, Path]:
     """Return the objects by the shortest names that tell them apart: their paths below the folder they share."""
     shared = os.path.commonpath([path.parent for path in paths])
     return {str(path.relative_to(shared)): path for path in paths}
-
-
-def _row(plan: Plan, record: RunDirectory, name: str, path: Path) -> list[Cell]:
-    missing = [Cell(kernel, name, Outcome.NOTRUN, detail=why) for kernel, why in plan.missing.items()]
-    return [*[_cell(guest, record, name, path) for guest in plan.guests], *missing]
 
 
 def _cell(guest: PlannedGuest, record: RunDirectory, name: str, path: Path) -> Cell:

@@ -25,7 +25,7 @@ class Job:
     name: str
     #: with all its variants
     kernel: str
-    #: such as ``2/4``; empty: all tests
+    #: such as ``2/4``; all of it is ``1/1``, because only the results of shards can be merged
     shard: str
 
 
@@ -40,11 +40,9 @@ def plan(known: Manifest, names: Sequence[str], shards: int = 1) -> tuple[Job, .
             continue
         if not re.fullmatch(r"[\w.-]+", kernel.name):
             raise ManifestError(f"kernel {kernel.name!r}: no name for a job (letters, digits, '_', '.' and '-')")
-        if shards == 1:
-            jobs.append(Job(kernel.name, kernel.name, ""))
-            continue
-        numbers = range(1, shards + 1)
-        jobs += [Job(f"{kernel.name}-{number}of{shards}", kernel.name, f"{number}/{shards}") for number in numbers]
+        for number in range(1, shards + 1):
+            name = kernel.name if shards == 1 else f"{kernel.name}-{number}of{shards}"
+            jobs.append(Job(name, kernel.name, f"{number}/{shards}"))
     if len(jobs) > _LIMIT:
         raise ManifestError(f"{len(jobs)} jobs: GitHub takes {_LIMIT} at most")
     return tuple(jobs)

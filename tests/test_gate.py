@@ -96,7 +96,14 @@ def test_a_guest_that_is_lost_and_a_kernel_that_is_missing_are_red_and_cost_noth
         "its guest gave no answer (gone); console: console/6.1.log",
     )
     assert found["6.1", "sub/b.bpf.o"] == (Outcome.PASS, "")
-    assert found["7.3", "a.bpf.o"] == found["7.3", "sub/b.bpf.o"] == (Outcome.NOTRUN, "the mirror has no 7.3")
+    assert found["7.3", "image"] == (Outcome.ERROR, "the mirror has no 7.3")
+
+
+def test_a_kernel_that_is_not_to_be_had_is_no_verdict(
+    tmp_path: Path, objects: list[Path], answer: Callable[..., list[Wishes]]
+) -> None:
+    answer({}, {"7.3": "the mirror has no 7.3"})
+    assert gate.run(tmp_path, ["6.1", "7.3"], objects, lambda _: None) == 3
 
 
 def test_no_answer_at_all_is_no_verdict(

@@ -26,7 +26,7 @@ def test_a_group_is_a_job_for_each_of_its_kernels(name: str) -> None:
     planned = jobs.plan(KNOWN, [name])
     kernels = [kernel.name for kernel in manifest.select(KNOWN, [name])]
     assert [job.kernel for job in planned] == [kernel for kernel in kernels if kernel not in GONE]
-    assert all((job.name, job.shard) == (job.kernel, "") for job in planned)
+    assert all((job.name, job.shard) == (job.kernel, "1/1") for job in planned)
     assert jobs.plan(KNOWN, []) == jobs.plan(KNOWN, ["core"])
 
 
@@ -36,7 +36,7 @@ def test_a_kernel_that_no_archive_has_gets_a_job_only_by_its_name(
     locked = {kernel.name: () for kernel in KNOWN.kernels if kernel.name != "6.1"}
     monkeypatch.setattr(lock, "read", lambda _: locked)
     assert jobs.left_out(KNOWN, ["full"]) == jobs.left_out(KNOWN, []) == ("6.1",)
-    assert jobs.plan(KNOWN, ["6.1"]) == (Job("6.1", "6.1", ""),)
+    assert jobs.plan(KNOWN, ["6.1"]) == (Job("6.1", "6.1", "1/1"),)
     parser = argparse.ArgumentParser()
     ci.add(parser.add_subparsers().add_parser)
     plan = parser.parse_args(["plan", "--kernel", "full"])
@@ -48,7 +48,7 @@ def test_a_kernel_that_no_archive_has_gets_a_job_only_by_its_name(
 
 def test_a_kernel_of_the_users_own_needs_no_lock() -> None:
     kernel = manifest.Kernel(tier="core", provider="path", vmlinuz="/x", name="mine")
-    assert jobs.plan(msgspec.structs.replace(KNOWN, kernels=(kernel,)), []) == (Job("mine", "mine", ""),)
+    assert jobs.plan(msgspec.structs.replace(KNOWN, kernels=(kernel,)), []) == (Job("mine", "mine", "1/1"),)
 
 
 def test_shards_are_jobs_that_together_are_the_kernel() -> None:
@@ -61,7 +61,10 @@ def test_the_matrix_is_one_line_that_github_reads() -> None:
     text = jobs.matrix(jobs.plan(KNOWN, ["6.1", "5.10"]))
     assert "\n" not in text
     assert json.loads(text) == {
-        "include": [{"name": "5.10", "kernel": "5.10", "shard": ""}, {"name": "6.1", "kernel": "6.1", "shard": ""}]
+        "include": [
+            {"name": "5.10", "kernel": "5.10", "shard": "1/1"},
+            {"name": "6.1", "kernel": "6.1", "shard": "1/1"},
+        ]
     }
 
 
@@ -87,7 +90,7 @@ def test_a_kernel_whose_name_no_artifact_can_have_is_named() -> None:
 def test_a_report_is_counted(tmp_path: Path) -> None:
     outcomes = [Outcome.PASS, Outcome.REFUSED, Outcome.FAIL, Outcome.NOTRUN, Outcome.SKIP]
     cells = tuple(Cell("6.1", f"test_{outcome}", outcome) for outcome in outcomes)
-    found = Document(document.VERSION, "", 0.0, 1, "", 1, (), "", (), (), cells, ())
+    found = Document(document.VERSION, "", 0.0, 1, "", 1, (), False, "", (), (), cells, ())
     wire.write(tmp_path / document.NAME, found)
     assert jobs.counts(tmp_path) == {"green": 3, "red": 2}
     with pytest.raises(HarnessError, match=r"none: No such file or directory$"):
