@@ -16,7 +16,8 @@ sys.path.insert(0, str(ROOT))
 if sys.version_info < (3, 11):  # noqa: UP036 - nox itself may run on an older one
     sys.exit(f"Python 3.11 or newer is needed, this is {sys.version.split()[0]}")
 
-from harness import bootstrap as machine  # noqa: E402 - the project is not installed
+from harness import actionlint  # noqa: E402 - the project is not installed
+from harness import bootstrap as machine  # noqa: E402
 
 nox.options.sessions = ["kernel-matrix"]
 nox.needs_version = ">=2024.4.15"
@@ -111,6 +112,7 @@ def compare(session: nox.Session) -> None:
     run(session, python(session), "-m", "harness", "compare", *session.posargs)
 
 
+@nox.session(venv_backend="none")
 def shell(session: nox.Session) -> None:
     """Open a root shell in a guest (-- KERNEL), or run a command there (-- KERNEL COMMAND...)."""
     run(session, python(session, "build", "matrix"), "-m", "harness", "shell", *session.posargs)
@@ -156,8 +158,20 @@ def kernels(session: nox.Session) -> None:
 
 
 @nox.session(venv_backend="none")
+def gate(session: nox.Session) -> None:
+    """Load and attach objects of your own on the kernels (-- [--kernel NAME]... OBJECT...)."""
+    run(session, python(session, "build", "matrix"), "-m", "harness", "gate", *session.posargs)
+
+
+@nox.session(venv_backend="none")
+def workflow(session: nox.Session) -> None:
+    """Write GitHub's workflow from the manifest (-- --check: say whether it is what it would be)."""
+    run(session, python(session), "-m", "harness", "workflow", *session.posargs)
+
+
+@nox.session(venv_backend="none")
 def lint(session: nox.Session) -> None:
-    """Check the code: ruff, mypy, import-linter, clang-format, shellcheck."""
+    """Check the code: ruff, mypy, import-linter, clang-format, shellcheck, actionlint, zizmor."""
     interpreter = python(session, "build", "lint")
     tools = Path(interpreter).parent
     run(session, str(tools / "ruff"), "check", ".")
@@ -169,4 +183,13 @@ def lint(session: nox.Session) -> None:
     run(session, str(tools / "lint-imports"))
     sources = sorted(str(path) for path in (ROOT / "bpf").rglob("*.[ch]"))
     run(session, "clang-format", "--dry-run", "-Werror", *sources)
-    run(session, "shellcheck", ".ci/run")
+    scripts = [*ROOT.glob(".ci/*"), *ROOT.glob(".github/actions/*/run")]
+    run(session, "shellcheck", *sorted(str(path.relative_to(ROOT)) for path in scripts))
+    try:
+        program = actionlint.built(ROOT, interpreter, ENVIRONMENT.parent)
+    except machine.BootstrapError as error:
+        session.error(str(error))
+    # named one by one: without them it looks for a git repository
+    run(session, str(program), *sorted(str(path.relative_to(ROOT)) for path in ROOT.glob(".github/workflows/*.yml")))
+    zizmor = ["--offline", "--no-progress", "--quiet", "--strict-collection", "--pedantic"]
+    run(session, str(tools / "zizmor"), *zizmor, ".github")

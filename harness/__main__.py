@@ -12,6 +12,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
+from harness import ci
 from harness.errors import HarnessError, ManifestError, of_system
 
 if TYPE_CHECKING:
@@ -62,12 +63,14 @@ def _relative(argument: str) -> str:
 
 
 def _kernels(arguments: argparse.Namespace) -> int:
-    from harness import images, manifest, snapshots
+    from harness import images, manifest, snapshots, workflow
 
     known = manifest.load(ROOT / "vmimages")
     if arguments.what == "update":
         for line in images.update_lock(known):
             print(line)
+        if workflow.write(ROOT, known):
+            print(f"{workflow.PATH}: written")
     elif arguments.what == "prune":
         folder = images.cache_dir() / "snapshots"
         deleted = snapshots.prune(folder)
@@ -87,14 +90,9 @@ def _bench(arguments: argparse.Namespace) -> int:
 
 
 def _diagnose(arguments: argparse.Namespace) -> int:
-    path: Path = arguments.object.absolute()
-    try:
-        with path.open("rb") as file:
-            magic = file.read(4)
-    except OSError as error:
-        raise ManifestError(f"{arguments.object}: {error.strerror}") from error
-    if magic != b"\x7fELF":
-        raise ManifestError(f"{arguments.object}: not an object file")
+    from harness import objects
+
+    path = objects.checked(arguments.object).absolute()
     if arguments.kernel:
         from harness import errand
 
@@ -293,6 +291,7 @@ def _parser() -> argparse.ArgumentParser:
     durations.set_defaults(run=_durations)
     _add_run(commands)
     _add_shell(commands)
+    ci.add(commands.add_parser)
     matrix = commands.add_parser(
         "matrix", help="run the suites on the kernels (takes pytest's arguments)", add_help=False
     )

@@ -39,13 +39,17 @@ def diagnose(root: Path, kernel: str, path: Path) -> Iterator[tuple[bool, str]]:
     wishes = Wishes((kernel,), arguments=arguments, guests=1, locked=False, silence=None)
     for guest in preparation.prepare(root, wishes, record, say=lambda _: None).guests:
         try:
-            yield _try_in(guest, path)
+            yield try_in(guest, path)
         except (EOFError, OSError, execnet.RemoteError) as error:
             console = record.console(guest.kernel)
             raise HarnessError(f"{guest.kernel}: its guest gave no answer ({error}); console: {console}") from error
 
 
-def _try_in(guest: PlannedGuest, path: Path) -> tuple[bool, str]:
+def try_in(guest: PlannedGuest, path: Path) -> tuple[bool, str]:
+    """Start a guest, try an object in it and end it; return whether all went well, and what to tell.
+
+    Raises EOFError, OSError or execnet.RemoteError when the guest gives no answer.
+    """
     relay = shlex.join([sys.executable, "-m", "harness.relay", str(guest.spec_path), str(guest.ending_path)])
     group = execnet.Group()
     try:

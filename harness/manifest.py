@@ -17,7 +17,7 @@ from harness.errors import ManifestError
 from harness.features import VARIANT, Feature, parse_features
 
 #: tiers by name; ``full`` is both
-_GROUPS = ("core", "full")
+GROUPS = ("core", "full")
 
 
 class Kernel(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -148,7 +148,7 @@ def parse_kernels(text: str, features: Iterable[str]) -> tuple[Kernel, ...]:
         for key in needed:
             if not getattr(kernel, key):
                 raise ManifestError(f"{where}: provider {kernel.provider} needs {key}")
-        if name in _GROUPS or "/" in name or VARIANT in name or name.strip() != name or not name:
+        if name in GROUPS or "/" in name or VARIANT in name or name.strip() != name or not name:
             raise ManifestError(f"{where}: not a name for a kernel")
         for feature in kernel.features:
             if feature not in known:
@@ -186,8 +186,8 @@ def select(manifest: Manifest, names: Iterable[str]) -> tuple[Kernel, ...]:
     wanted = list(names) or ["core"]
     by_name = {kernel.name: kernel for kernel in manifest.kernels}
     for name in wanted:
-        if name not in by_name and name not in _GROUPS:
-            raise ManifestError(f"unknown kernel {name!r} (known: {', '.join([*_GROUPS, *by_name])})")
+        if name not in by_name and name not in GROUPS:
+            raise ManifestError(f"unknown kernel {name!r} (known: {', '.join([*GROUPS, *by_name])})")
     return tuple(
         kernel
         for kernel in manifest.kernels

@@ -1,8 +1,11 @@
-"""From the results of all shards of a run to those of the run: refused unless they are exactly one run's."""
+"""From the results of all shards of a run to those of the run: refused unless they are exactly one run's.
+
+Runs of other kernels, divided or not (``--shard 1/1``), are part of it when they were asked for the same tests.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from itertools import pairwise
@@ -63,35 +66,57 @@ def read(name: str) -> ShardResults:
 
 
 def check(shards: Sequence[ShardResults]) -> None:
-    """Refuse what is not every shard of one run, once; raises ManifestError in one line."""
+    """Refuse what is not every shard of one run, or of runs of different kernels, once; raises ManifestError."""
+    for one, other in pairwise(shards):
+        _same_tests(one, other)
+    by_kernels: dict[tuple[str, ...], list[ShardResults]] = {}
+    owners: dict[str, ShardResults] = {}
+    for each in shards:
+        by_kernels.setdefault(each.part.kernels, []).append(each)
+        for kernel in each.part.kernels:
+            other = owners.setdefault(kernel, each)
+            if other.part.kernels != each.part.kernels:
+                ran = [" ".join(run.part.kernels) for run in (other, each)]
+                raise ManifestError(f"{_different(other, each)}: on the kernels {ran[0]} and {ran[1]}")
+    for run in by_kernels.values():
+        _every_shard(run, "" if len(by_kernels) == 1 else f" of {' '.join(run[0].part.kernels)}")
+    _no_doubles(shards)
+    _same_kernels(shards)
+
+
+def _every_shard(shards: Sequence[ShardResults], of: str) -> None:
+    """Refuse what is not every shard of one run, once; ``of`` says of which."""
     for one, other in pairwise(shards):
         _same_run(one, other)
     by_index: dict[int, ShardResults] = {}
     for each in shards:
         before = by_index.setdefault(each.part.shard.index, each)
         if before is not each:
-            raise ManifestError(f"shard {each.part.shard} is there twice: {before.name} and {each.name}")
+            raise ManifestError(f"shard {each.part.shard}{of} is there twice: {before.name} and {each.name}")
         if each.document.exit_status == _INTERRUPTED:
-            raise ManifestError(f"shard {each.part.shard} ({each.name}) was interrupted: run it again")
+            raise ManifestError(f"shard {each.part.shard}{of} ({each.name}) was interrupted: run it again")
     count = shards[0].part.shard.count
     if missing := [f"{index}/{count}" for index in range(1, count + 1) if index not in by_index]:
-        raise ManifestError(f"missing: shard {', '.join(missing)}")
-    _no_doubles(shards)
-    _same_kernels(shards)
+        raise ManifestError(f"missing: shard {', '.join(missing)}{of}")
 
 
-def _same_run(one: ShardResults, other: ShardResults) -> None:
-    where = f"{one.name} and {other.name} are of different runs"
-    if one.part.shard.count != other.part.shard.count:
-        raise ManifestError(f"{where}: shards {one.part.shard} and {other.part.shard}")
+def _different(one: ShardResults, other: ShardResults) -> str:
+    return f"{one.name} and {other.name} are of different runs"
+
+
+def _same_tests(one: ShardResults, other: ShardResults) -> None:
+    where = _different(one, other)
     if one.part.project != other.part.project:
         raise ManifestError(f"{where}: the project's files are not the same (another commit, or changed ones)")
     if one.part.selection != other.part.selection:
         ran = [" ".join(each.part.selection) for each in (one, other)]
         raise ManifestError(f"{where}: they were asked for '{ran[0]}' and '{ran[1]}'")
-    if one.part.kernels != other.part.kernels:
-        ran = [" ".join(each.part.kernels) for each in (one, other)]
-        raise ManifestError(f"{where}: on the kernels {ran[0]} and {ran[1]}")
+
+
+def _same_run(one: ShardResults, other: ShardResults) -> None:
+    where = _different(one, other)
+    if one.part.shard.count != other.part.shard.count:
+        raise ManifestError(f"{where}: shards {one.part.shard} and {other.part.shard}")
     if one.part.division != other.part.division:
         raise ManifestError(f"{where}: they were divided in different ways")
 
@@ -120,10 +145,16 @@ def _same_kernels(shards: Iterable[ShardResults]) -> None:
                 raise ManifestError(f"kernel {kernel} is {before} in {other.name} and {present} in {each.name}")
 
 
+def _kernels(shards: Iterable[ShardResults]) -> tuple[str, ...]:
+    """Return every guest of all shards, in the order of one run: those with a variant last."""
+    kernels = dict.fromkeys(kernel for each in shards for kernel in each.part.kernels)
+    return tuple(sorted(kernels, key=lambda kernel: VARIANT in kernel))
+
+
 def join(shards: Sequence[ShardResults]) -> matrix.Matrix:
     """Judge what all shards have found as the whole run would have."""
     cells = [cell for each in shards for cell in each.document.cells]
-    own: dict[str, set[str]] = {kernel: set() for kernel in shards[0].part.kernels}
+    own: dict[str, set[str]] = {kernel: set() for kernel in _kernels(shards)}
     for cell in cells:
         if "::" in cell.test and cell.outcome is not Outcome.NOTRUN:
             own.setdefault(cell.kernel, set()).add(cell.test)
@@ -134,7 +165,7 @@ def join(shards: Sequence[ShardResults]) -> matrix.Matrix:
     expected = matrix.expected(own, left_out, named=shards[0].part.named)
     divided = {unit for each in shards for unit in each.part.units}
     there = [cell for cell in expected if sharding.unit_of(*cell) in divided]
-    return matrix.Matrix.of(cells, there, shards[0].part.kernels)
+    return matrix.Matrix.of(cells, there, _kernels(shards))
 
 
 def _exit_status(joined: Joined, shards: Iterable[ShardResults]) -> int:
@@ -167,7 +198,7 @@ def facts(shards: Sequence[ShardResults]) -> RunFacts:
     return RunFacts(
         accelerator="; ".join(accelerators),
         guests=sum(each.document.guests for each in shards),
-        kernels=tuple(known[name] for name in shards[0].part.kernels if name in known),
+        kernels=tuple(known[name] for name in _kernels(shards) if name in known),
         arguments=shards[0].part.selection,
         whole=all(each.document.whole for each in shards),
     )
@@ -183,15 +214,23 @@ def _copy(folder: Path, run: RunDirectory) -> None:
             run.keep_facts(path.parent.name, path.stem, path.read_text())
 
 
+def _place(part: Part, order: Mapping[str, int]) -> tuple[int, int]:
+    """Return what a shard's place among all is by: the manifest's order of kernels, then its number."""
+    first = min((order.get(kernel.partition(VARIANT)[0], len(order)) for kernel in part.kernels), default=0)
+    return first, part.shard.index
+
+
 def merge(root: Path, names: Sequence[str], results: Path, expected: Path | None = None) -> Joined:
     """Join the shards in these folders into a run of ``results``; raises HarnessError.
 
     ``expected`` is a baseline, None the project's own.
     """
-    shards = sorted((read(name) for name in names), key=lambda each: each.part.shard.index)
+    known_manifest = manifest.load(root / "vmimages")
+    order = {kernel.name: number for number, kernel in enumerate(known_manifest.kernels)}
+    shards = sorted((read(name) for name in names), key=lambda each: _place(each.part, order))
     check(shards)
     before = baseline.read(expected or root / baseline.FOLDER)
-    scope = manifest.load(root / "vmimages").gate
+    scope = known_manifest.gate
     run = RunDirectory.create(results)
     judged, of_all = join(shards), facts(shards)
     _fill(shards, judged, run)

@@ -13,7 +13,7 @@ import tempfile
 from functools import cache
 from pathlib import Path
 
-from harness.errors import BuildError, ToolMissing
+from harness.errors import BuildError, ManifestError, ToolMissing
 
 #: fixtures that are compiled for the other byte order
 BIG_ENDIAN = frozenset({"big_endian.bpf.c"})
@@ -39,6 +39,18 @@ def build_all(root: Path = ROOT) -> dict[str, Path]:
     if not objects:
         raise BuildError(f"no BPF sources in {source}")
     return objects
+
+
+def checked(path: Path) -> Path:
+    """Return the path of an object file; anything else is a ManifestError."""
+    try:
+        with path.open("rb") as file:
+            magic = file.read(4)
+    except OSError as error:
+        raise ManifestError(f"{path}: {error.strerror}") from error
+    if magic != b"\x7fELF":
+        raise ManifestError(f"{path}: not an object file")
+    return path
 
 
 def _build(source: Path, target: Path, headers: list[Path]) -> None:

@@ -229,6 +229,50 @@ def test_shards_of_different_runs_are_refused(tmp_path: Path, changed: Part, lin
     assert _refused(tmp_path, names) == f"{names[0]} and {names[1]} are of different runs: {line}"
 
 
+def _runs_of_kernels(folder: Path, count: int = 1) -> list[str]:
+    """Leave what a run of each kernel leaves, each divided into as many parts."""
+    names = []
+    for kernel in KERNELS[::-1]:
+        parts = sharding.divide({Unit(kernel, file): 1.0 for file in FILES}, count)
+        for index in range(1, count + 1):
+            part = replace(_part(index, parts), kernels=(kernel,))
+            names.append(_run(folder / f"{kernel}-{index}", part, _own(part)))
+    return names
+
+
+@pytest.mark.parametrize("count", [1, 2])
+def test_runs_of_different_kernels_are_one_run(tmp_path: Path, count: int) -> None:
+    names = _runs_of_kernels(tmp_path, count)
+    joined = _merge(names, tmp_path / "joined")
+    assert (joined.judged, joined.status) == (WHOLE, 0)
+    assert joined.facts.releases == RELEASES
+    assert document.read(joined.folder).whole
+
+
+def test_a_test_that_one_kernel_has_collected_is_missed_on_another(tmp_path: Path) -> None:
+    """Its guest did not come up, so its own run could not know what to expect of it."""
+    first, second = _runs_of_kernels(tmp_path)
+    part = sharding.read(Path(first), first)
+    lost = _run(tmp_path / "lost", part, [_cell("6.1", "boot", Outcome.LOST)])
+    joined = _merge([lost, second], tmp_path / "joined")
+    assert {cell.test for cell in joined.judged.cells if cell.outcome is Outcome.NOTRUN} == set(TESTS)
+    assert joined.status == 1
+
+
+def test_a_gap_in_one_kernels_run_is_named(tmp_path: Path) -> None:
+    names = _runs_of_kernels(tmp_path, 2)
+    assert _refused(tmp_path, names[:3]) == "missing: shard 2/2 of 5.10"
+    twice = [*names, names[3]]
+    assert _refused(tmp_path, twice) == f"shard 2/2 of 5.10 is there twice: {names[3]} and {names[3]}"
+
+
+def test_runs_that_share_a_kernel_are_refused(tmp_path: Path) -> None:
+    names = [_shards(tmp_path)[0], _runs_of_kernels(tmp_path / "own")[0]]
+    assert _refused(tmp_path, names) == (
+        f"{names[0]} and {names[1]} are of different runs: on the kernels 5.10 6.1 and 6.1"
+    )
+
+
 def test_a_kernel_of_two_releases_is_refused(tmp_path: Path) -> None:
     part = _part(2)
     facts = RunFacts("", 1, (KernelFacts("5.10", "", ""), KernelFacts("6.1", "6.1.0-57-amd64", "1-2")), shard="2/2")

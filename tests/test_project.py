@@ -67,8 +67,14 @@ def test_the_guest_has_the_versions_of_the_host() -> None:
     assert {name: host[name] for name in guest} == guest
 
 
+def test_a_job_starts_with_the_nox_of_the_lock() -> None:
+    host, start = locked("host.txt"), locked("nox.txt")
+    assert "nox" in start
+    assert {name: host[name] for name in start} == start
+
+
 def test_every_locked_package_has_hashes() -> None:
-    for name in ("host.txt", "guest.txt"):
+    for name in ("host.txt", "guest.txt", "nox.txt", "go.txt"):
         text = (ROOT / "requirements" / name).read_text()
         packages = re.split(r"^(?=[a-z0-9])", text, flags=re.MULTILINE)[1:]
         assert len(packages) == len(locked(name)) > 0

@@ -75,6 +75,23 @@ def kernel_image(manifest: Manifest, kernel: Kernel, *, locked_only: bool = Fals
     return replace(image, notes=(note,))
 
 
+def cached_kernel(manifest: Manifest, kernel: Kernel) -> KernelImage | None:
+    """Return the image of a locked kernel if the cache has it."""
+    packages = locks.read(manifest.folder / "kernels.lock.toml").get(kernel.name, ())
+    return _cached(manifest, kernel, packages) if packages and kernel.provider == "debian" else None
+
+
+def kernel_key(manifest: Manifest, kernel: Kernel) -> str:
+    """Return the name of a kernel's image in the cache, a digest of all that it is made of.
+
+    Where it has no name beforehand (nothing is locked, or the kernel is the user's own), what the manifest says of it.
+    """
+    packages = locks.read(manifest.folder / "kernels.lock.toml").get(kernel.name, ())
+    if packages and kernel.provider == "debian":
+        return _folder(manifest, packages).name
+    return digest([_FORMAT, repr(kernel), *manifest.root.modules])
+
+
 def newest_packages(kernel: Kernel) -> tuple[Package, ...]:
     """Return the packages of the series' newest release of which the mirror has every part; raises ImageError."""
     images = _suite(kernel.suite).packages(locks.image_pattern(kernel.series, kernel.flavour))

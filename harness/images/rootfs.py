@@ -46,19 +46,27 @@ def root_image(manifest: Manifest, project: Path) -> RootImage:
     The packages come from the archive by its signature chain and are not locked: Debian's stable release keeps
     their behaviour, and the image is named by its content.
     """
-    folder = cache_dir() / "roots" / _key(manifest, project)
+    folder = cache_dir() / "roots" / root_key(manifest, project)
     with locked(folder.name):
         if not folder.exists():
             print("making the guest's root image (once, a minute or two)", file=sys.stderr)
             with building(folder) as place, disk_errors(folder):
                 _build(manifest, project, place)
-    path = next(folder.glob("root-*.erofs"), None)
-    if path is None:
+    image = cached_root(manifest, project)
+    if image is None:
         raise ImageError(f"the root image in {folder} is gone: delete that folder")
-    return RootImage(path, path.stem.removeprefix("root-"))
+    return image
 
 
-def _key(manifest: Manifest, project: Path) -> str:
+def cached_root(manifest: Manifest, project: Path) -> RootImage | None:
+    """Return the root image if the cache has it."""
+    folder = cache_dir() / "roots" / root_key(manifest, project)
+    path = next(folder.glob("root-*.erofs"), None)
+    return RootImage(path, path.stem.removeprefix("root-")) if path else None
+
+
+def root_key(manifest: Manifest, project: Path) -> str:
+    """Return the name of the root image in the cache: a digest of all that it is made of, but for the packages."""
     root = manifest.root
     files = [manifest.folder / name for name in root.files] + [project / name for name in root.project_files]
     parts = [path.read_bytes() for path in [*files, project / "requirements" / "guest.txt"]]

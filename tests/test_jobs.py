@@ -1,0 +1,97 @@
+"""The jobs of a CI: one for each kernel or shard, under names that GitHub accepts."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from harness import ci, document, jobs, manifest, wire
+from harness.cells import Cell, Outcome
+from harness.document import Document
+from harness.errors import HarnessError, ManifestError
+from harness.images import lock
+from harness.jobs import Job
+
+KNOWN = manifest.load(Path(__file__).resolve().parent.parent / "vmimages")
+#: kernels of the manifest that the lock has not
+GONE = {kernel.name for kernel in KNOWN.kernels} - set(lock.read(KNOWN.folder / "kernels.lock.toml"))
+
+
+@pytest.mark.parametrize("name", ["core", "full"])
+def test_a_group_is_a_job_for_each_of_its_kernels(name: str) -> None:
+    planned = jobs.plan(KNOWN, [name])
+    kernels = [kernel.name for kernel in manifest.select(KNOWN, [name])]
+    assert [job.kernel for job in planned] == [kernel for kernel in kernels if kernel not in GONE]
+    assert all((job.name, job.shard) == (job.kernel, "1/1") for job in planned)
+    assert jobs.plan(KNOWN, []) == jobs.plan(KNOWN, ["core"])
+
+
+def test_a_kernel_that_no_archive_has_gets_a_job_only_by_its_name(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    locked = {kernel.name: () for kernel in KNOWN.kernels if kernel.name != "6.1"}
+    monkeypatch.setattr(lock, "read", lambda _: locked)
+    assert jobs.left_out(KNOWN, ["full"]) == jobs.left_out(KNOWN, []) == ("6.1",)
+    assert jobs.plan(KNOWN, ["6.1"]) == (Job("6.1", "6.1", "1/1"),)
+    parser = argparse.ArgumentParser()
+    ci.add(parser.add_subparsers().add_parser)
+    plan = parser.parse_args(["plan", "--kernel", "full"])
+    assert plan.run(plan) == 0
+    said = capsys.readouterr()
+    assert '"6.1"' not in said.out
+    assert "6.1: not locked, the archive has no whole release of it: no job\n" in said.err
+
+
+def test_a_kernel_of_the_users_own_needs_no_lock() -> None:
+    kernel = manifest.Kernel(tier="core", provider="path", vmlinuz="/x", name="mine")
+    assert jobs.plan(msgspec.structs.replace(KNOWN, kernels=(kernel,)), []) == (Job("mine", "mine", "1/1"),)
+
+
+def test_shards_are_jobs_that_together_are_the_kernel() -> None:
+    assert jobs.plan(KNOWN, ["6.1"], 2) == (Job("6.1-1of2", "6.1", "1/2"), Job("6.1-2of2", "6.1", "2/2"))
+    full = jobs.plan(KNOWN, ["full"], 4)
+    assert len({job.name for job in full}) == len(full) == 4 * (len(KNOWN.kernels) - len(GONE))
+
+
+def test_the_matrix_is_one_line_that_github_reads() -> None:
+    text = jobs.matrix(jobs.plan(KNOWN, ["6.1", "5.10"]))
+    assert "\n" not in text
+    assert json.loads(text) == {
+        "include": [
+            {"name": "5.10", "kernel": "5.10", "shard": "1/1"},
+            {"name": "6.1", "kernel": "6.1", "shard": "1/1"},
+        ]
+    }
+
+
+@pytest.mark.parametrize(
+    ("names", "shards", "line"),
+    [
+        (["core"], 0, r"^--shards 0: at least one job for each kernel is needed$"),
+        (["6.2"], 1, r"^unknown kernel '6\.2' \(known: core, full, "),
+        (["full"], 100, rf"^{100 * (len(KNOWN.kernels) - len(GONE))} jobs: GitHub takes 256 at most$"),
+    ],
+)
+def test_a_plan_that_cannot_be_is_one_line(names: list[str], shards: int, line: str) -> None:
+    with pytest.raises(ManifestError, match=line):
+        jobs.plan(KNOWN, names, shards)
+
+
+def test_a_kernel_whose_name_no_artifact_can_have_is_named() -> None:
+    kernel = manifest.Kernel(tier="core", provider="path", vmlinuz="/x", name="my: kernel")
+    with pytest.raises(ManifestError, match=r"^kernel 'my: kernel': no name for a job"):
+        jobs.plan(msgspec.structs.replace(KNOWN, kernels=(kernel,)), [])
+
+
+def test_a_report_is_counted(tmp_path: Path) -> None:
+    outcomes = [Outcome.PASS, Outcome.REFUSED, Outcome.FAIL, Outcome.NOTRUN, Outcome.SKIP]
+    cells = tuple(Cell("6.1", f"test_{outcome}", outcome) for outcome in outcomes)
+    found = Document(document.VERSION, "", 0.0, 1, "", 1, (), False, "", (), (), cells, ())
+    wire.write(tmp_path / document.NAME, found)
+    assert jobs.counts(tmp_path) == {"green": 3, "red": 2}
+    with pytest.raises(HarnessError, match=r"none: No such file or directory$"):
+        jobs.counts(tmp_path / "none")

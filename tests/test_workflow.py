@@ -1,0 +1,87 @@
+"""The workflow and the manifest agree, and every action is named by one commit."""
+
+from __future__ import annotations
+
+import argparse
+import re
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from harness import ci, manifest, workflow
+from harness.errors import ManifestError
+
+ROOT = Path(__file__).resolve().parent.parent
+KNOWN = manifest.load(ROOT / "vmimages")
+
+
+def choices(text: str) -> list[str]:
+    """The kernels that a run by hand can take."""
+    found = re.search(r"^      kernels:\n.*?options:\n((?: {10}- [^\n]*\n)+)", text, re.MULTILINE | re.DOTALL)
+    assert found
+    return [line.strip().removeprefix("- ").strip('"') for line in found[1].splitlines()]
+
+
+def test_the_committed_workflow_is_what_the_manifest_makes() -> None:
+    assert (ROOT / workflow.PATH).read_text() == workflow.render(KNOWN)
+
+
+def test_a_run_by_hand_can_take_each_kernel_and_each_group() -> None:
+    names = choices((ROOT / workflow.PATH).read_text())
+    assert names == ["core", "full", *[kernel.name for kernel in KNOWN.kernels]]
+    for name in names:
+        assert manifest.select(KNOWN, [name])
+
+
+def test_a_kernel_more_is_a_choice_more_and_nothing_else_changes() -> None:
+    more = manifest.Kernel(tier="core", provider="path", vmlinuz="/x", name="mine")
+    text = workflow.render(msgspec.structs.replace(KNOWN, kernels=(*KNOWN.kernels, more)))
+    assert choices(text)[-1] == "mine"
+    assert text.replace('          - "mine"\n', "") == workflow.render(KNOWN)
+
+
+def test_the_jobs_run_in_the_debian_of_the_guests() -> None:
+    root = msgspec.structs.replace(KNOWN.root, suite="forky")
+    text = workflow.render(msgspec.structs.replace(KNOWN, root=root))
+    assert set(re.findall(r"image: (\S+)", text)) == {"debian:forky"}
+
+
+def test_what_is_written_is_current_and_what_was_edited_is_not(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / workflow.PATH).parent.mkdir(parents=True)
+    assert workflow.write(tmp_path, KNOWN)
+    assert not workflow.write(tmp_path, KNOWN)
+    monkeypatch.setattr(ci, "ROOT", tmp_path)
+    (tmp_path / "vmimages").symlink_to(ROOT / "vmimages")
+    parser = argparse.ArgumentParser()
+    ci.add(parser.add_subparsers().add_parser)
+    check = parser.parse_args(["workflow", "--check"])
+    assert check.run(check) == 0
+    with (tmp_path / workflow.PATH).open("a") as file:
+        file.write("# edited\n")
+    with pytest.raises(
+        ManifestError, match=r"kernel-matrix\.yml is not what the manifest makes: run `nox -s workflow`$"
+    ):
+        check.run(check)
+    write = parser.parse_args(["workflow"])
+    assert write.run(write) == check.run(check) == 0
+    assert capsys.readouterr().out == f"{workflow.PATH}: written\n"
+
+
+def test_every_action_is_named_by_its_commit_and_each_has_one_version() -> None:
+    versions: dict[str, set[str]] = {}
+    for path in (ROOT / ".github").rglob("*.yml"):
+        for name, rest in re.findall(r"uses: ([\w-]+/[\w-]+)(.*)", path.read_text()):
+            found = re.fullmatch(r"(?:/\w+)?@([0-9a-f]{40}) # (v\d+\.\d+\.\d+)", rest)
+            assert found, (path, name, rest)
+            versions.setdefault(name, set()).add(f"{found[1]} {found[2]}")
+    assert {"actions/checkout", "actions/cache", "actions/upload-artifact"} <= set(versions)
+    assert all(len(each) == 1 for each in versions.values()), versions
+
+
+def test_no_input_gets_into_a_script_but_through_the_environment() -> None:
+    for path in (ROOT / ".github").rglob("*.yml"):
+        for script in re.findall(r"^ +run: (?:\|\n((?: {10,}.*\n)+)|(.*))", path.read_text(), re.MULTILINE):
+            assert "${{" not in "".join(script), path
