@@ -27,6 +27,8 @@ from harness.matrix import SIGNS
 from harness.page_data import Texts, text_sign
 from harness.text import first_line, plain
 
+#: the template, and the style and the script that go into it
+_PAGE = Path(__file__).with_name("page")
 #: characters of texts that are written a second time, for a reader without JavaScript
 _SERVED = 1_000_000
 #: findings and differences that are listed, and how many of them before a fold
@@ -52,9 +54,8 @@ class File:
     name: str
     suite: str
     tests: int
-    red: int
     #: a column each: counts by outcome
-    counts: tuple[Counter[Outcome], ...]
+    counts: tuple[dict[Outcome, int], ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,8 +86,8 @@ def html(document: Document, consoles: Mapping[str, str] | None = None) -> str:
         known={(cell.kernel, cell.test) for cell in document.cells},
         served=_Served(),
         data=Markup(page_data.script(data)),  # noqa: S704 - page_data.script is what escapes it
-        css=_source("report.css"),
-        js=_source("report.js"),
+        css=_source("page.css"),
+        js=_script(),
     )
 
 
@@ -133,10 +134,10 @@ def _files(document: Document) -> list[File]:
         for cell in cells:
             counts.setdefault(cell.kernel, Counter())[cell.outcome] += 1
         folder, slash, name = file.rpartition("/")
-        red = {cell.test for cell in cells if not cell.outcome.green}
         tests = len({cell.test for cell in cells})
         suite = page_data.suite_of(file)
-        rows.append(File(folder + slash, name, suite, tests, len(red), tuple(counts.values())))
+        ordered = [{each: found[each] for each in Outcome if found[each]} for found in counts.values()]
+        rows.append(File(folder + slash, name, suite, tests, tuple(ordered)))
     return rows
 
 
@@ -179,13 +180,19 @@ def _many(number: int, word: str) -> str:
 
 
 def _source(name: str) -> Markup:
-    return Markup(Path(__file__).with_name(name).read_text(encoding="utf-8"))  # noqa: S704 - our own file
+    return Markup((_PAGE / name).read_text(encoding="utf-8"))  # noqa: S704 - our own file
+
+
+def _script() -> Markup:
+    parts = [_source(f"{name}.js") for name in ("data", "matrix", "cell")]
+    # a run without a cell has nothing to unfold
+    return Markup('"use strict";\nif (document.getElementById("table")) (() => {\n%s})();\n') % Markup("\n").join(parts)
 
 
 @cache
 def _template() -> jinja2.Template:
     environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(Path(__file__).parent),
+        loader=jinja2.FileSystemLoader(_PAGE),
         autoescape=True,
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
@@ -198,4 +205,4 @@ def _template() -> jinja2.Template:
         "fragment": fragment, "signs": {outcome: text_sign(sign) for outcome, sign in SIGNS.items()},
         "listed": _LISTED, "of_costs": {Kind.COSTLIER, Kind.CHEAPER}, "open": _OPEN, "upright": _UPRIGHT,
     }  # fmt: skip
-    return environment.get_template("report.html.j2")
+    return environment.get_template("page.html.j2")

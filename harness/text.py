@@ -16,8 +16,13 @@ _LINE = 300
 
 def plain(text: str) -> str:
     """Leave out escape sequences and control characters; what cannot be encoded becomes a replacement character."""
-    text = _LINE_END.sub("\n", _ANSI.sub("", text))
-    return _SURROGATE.sub("\ufffd", _CONTROL.sub("", text))
+    # megabytes come here, and most of them are plain already
+    if "\x1b" in text or "\x9b" in text:
+        text = _ANSI.sub("", text)
+    if "\r" in text:
+        text = _LINE_END.sub("\n", text)
+    text = _CONTROL.sub("", text)
+    return text if text.isascii() else _SURROGATE.sub("\ufffd", text)
 
 
 def first_line(text: str, limit: int = _LINE) -> str:

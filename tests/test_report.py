@@ -70,7 +70,7 @@ def page(document: Document, **consoles: str) -> Page:
     return Page(html)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(st.lists(cells, max_size=5), st.lists(changes, max_size=4))
 def test_hostile_text_makes_no_element_no_script_and_no_attribute(came: list[Cell], changed: list[Change]) -> None:
     judged = {(cell.kernel, cell.test): cell for cell in came}.values()
@@ -174,11 +174,11 @@ def test_megabytes_are_cut_and_the_page_says_who_has_them() -> None:
 
 
 def test_thousands_of_failures_do_not_make_the_page_endless() -> None:
-    red = [Cell("6.1", f"a.py::t{n}", Outcome.FAIL, detail=f"{n} " + "x" * 9000) for n in range(8000)]
+    red = [Cell("6.1", f"a.py::t{n}", Outcome.FAIL, detail=f"{n} " + "x" * 9000) for n in range(3000)]
     html = report.html(result_sets.document(red))
-    assert len(html) < 30_000_000
-    assert "7,800 more: matrix.json has all of them" in html
-    assert "8,000 red cells of 8,000" in html
+    assert len(html) < 20_000_000
+    assert "2,800 more: matrix.json has all of them" in html
+    assert "3,000 red cells of 3,000" in html
 
 
 def test_equal_texts_are_carried_once() -> None:

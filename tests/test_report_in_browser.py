@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -307,8 +308,9 @@ def test_a_run_without_a_cell_is_a_page_too(reader: Reader) -> None:
 
 @pytest.mark.skipif("REPORT_PICTURE" not in os.environ, reason="makes the README's picture")
 def test_picture(reader: Reader) -> None:
-    reader.write("picture", result_sets.full(7, 90))
-    reader.open("picture", size=(1360, 960))
-    reader.run("document.querySelector('#changes .list').scrollIntoView()")
-    reader.click("#red a.to")
+    document = result_sets.full(tests=250, variants=False)
+    reader.write("picture", replace(document, changes=document.changes[:6]))
+    opened = report.fragment("5.10", CONNECT)
+    reader.open("picture", f"#failed=1&{opened}", size=(1480, 1370))
+    reader.run("scrollTo(0, 0)")
     assert reader.browser.save_screenshot(os.environ["REPORT_PICTURE"])
