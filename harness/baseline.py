@@ -15,7 +15,7 @@ from typing import Any
 import msgspec
 
 from harness.cells import IMAGE, Outcome
-from harness.costs import Cost
+from harness.costs import COMPARED, Cost
 from harness.document import Document
 from harness.errors import ManifestError
 
@@ -122,8 +122,18 @@ def recorded(before: Expectation | None, now: Expectation, *, whole: bool) -> tu
     red = sorted(test for test, outcome in now.tests.items() if not outcome.green)
     kept = {test: outcome for test, outcome in former.items() if not whole or test in red}
     tests = kept | {test: outcome for test, outcome in now.tests.items() if outcome.green}
-    costs = now.costs if now.costs or before is None else before.costs
+    costs = dict(now.costs)
+    for program, cost in before.costs.items() if before else ():
+        if program in now.costs:
+            # a time that was measured anew is no difference to review
+            costs[program] = cost if _same(cost, now.costs[program]) else now.costs[program]
+        elif not whole or not now.costs:
+            costs[program] = cost
     return Expectation(now.release, now.version, now.config, costs, tests), red
+
+
+def _same(one: Cost, other: Cost) -> bool:
+    return all(getattr(one, name) == getattr(other, name) for name in COMPARED)
 
 
 def write(folder: Path, kernel: str, expectation: Expectation) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -87,6 +88,17 @@ def test_a_run_of_some_tests_leaves_the_others() -> None:
     wanted, _ = recorded(before, now, whole=False)
     assert wanted.tests == {"a": Outcome.SKIP, "old": Outcome.PASS}
     assert wanted.costs == {"p": COST}
+
+
+def test_a_time_that_was_measured_anew_is_no_difference() -> None:
+    before = Expectation("1", "1", "", {"p": COST, "q": COST}, {})
+    now = Expectation("1", "1", "", {"p": replace(COST, load=9.0), "q": replace(COST, states=1, load=9.0)}, {})
+    wanted, _ = recorded(before, now, whole=True)
+    assert wanted.costs == {"p": COST, "q": now.costs["q"]}
+    gone, _ = recorded(before, replace(now, costs={"p": COST}), whole=True)
+    assert set(gone.costs) == {"p"}
+    unmeasured, _ = recorded(before, replace(now, costs={}), whole=True)
+    assert unmeasured.costs == before.costs
 
 
 def test_every_file_is_of_a_kernel_of_the_manifest() -> None:
