@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shlex
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass
@@ -11,6 +12,7 @@ from harness.features import VARIANT
 
 #: the user property by which a test (or a crash) states its outcome
 OUTCOME_PROPERTY = "outcome"
+_IN_A_SUITE = re.compile(r"suites/[^\s:]+\.py(::|$)")
 #: what a shell still reads between double quotes
 _EXPANDED = frozenset('"$`\\!')
 
@@ -107,7 +109,7 @@ def join_nodeid(test: str, kernel: str) -> str:
 
 def rerun(test: str, kernel: str) -> str:
     """Return the command that runs this cell again and nothing else, for a shell; empty for what is no test."""
-    if "/" not in test:  # the end of a guest outside every test, an image that was not to be had
+    if not _IN_A_SUITE.match(test):  # a command of one's own, the end of a guest outside every test
         return ""
     nodeid = join_nodeid(test, kernel)
     quoted = f'"{nodeid}"' if not _EXPANDED & set(nodeid) else shlex.quote(nodeid)

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 
 from harness.cells import Cell, Outcome
 from harness.changes import Change
+from harness.document import Document
 from harness.text import reason
 
 #: red outcomes, what explains the others first: a guest that is lost leaves cells that did not run
@@ -56,6 +57,14 @@ def differences(changes: Iterable[Change]) -> tuple[Difference, ...]:
         found.setdefault(replace(change, kernel=""), []).append(change.kernel)
     joined = [Difference(replace(change, kernel=where[0]), tuple(where)) for change, where in found.items()]
     return tuple(sorted(joined, key=lambda each: not each.change.gates))
+
+
+def unchanged(document: Document) -> str:
+    """Return the line for a result set without a change: an end before its time is compared with nothing."""
+    own = any(argument.startswith("--command=") for argument in document.arguments)
+    if own or document.exit_status in {2, 4}:
+        return "This run was not compared with the baseline."
+    return "Nothing has changed against the baseline."
 
 
 def by_file(cells: Iterable[Cell]) -> dict[str, list[Cell]]:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from harness.cells import Cell, Outcome
 from harness.document import Document
-from harness.findings import Difference, Finding, by_file, differences, findings
+from harness.findings import Difference, Finding, by_file, differences, findings, unchanged
 from harness.matrix import SIGNS, summary_line
 from harness.text import first_line
 
@@ -84,7 +84,7 @@ def _head(document: Document) -> str:
 def _changes_head(document: Document) -> str:
     gating = sum(change.gates for change in document.changes)
     if not document.changes:
-        return "\nNothing has changed against the baseline.\n"
+        return f"\n{unchanged(document)}\n"
     return f"\n## Changes: {len(document.changes)}, {gating} of them red\n\n"
 
 

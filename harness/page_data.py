@@ -128,8 +128,9 @@ def script(data: Mapping[str, Any]) -> str:
 
 def suite_of(file: str) -> str:
     """Return the folder below suites/, which is the program or the subject; the rest is other."""
-    first, _, rest = file.removeprefix("suites/").partition("/")
-    return plain(first) if rest else "other"
+    head, _, tail = file.partition("/")
+    folder, slash, _ = tail.partition("/")
+    return plain(folder) if head == "suites" and slash else "other"
 
 
 def text_sign(sign: str) -> str:

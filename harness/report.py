@@ -22,7 +22,7 @@ from harness.cells import Cell, Outcome
 from harness.changes import Kind
 from harness.document import Document
 from harness.features import VARIANT
-from harness.findings import Difference, Finding, by_file, differences, findings
+from harness.findings import Difference, Finding, by_file, differences, findings, unchanged
 from harness.matrix import SIGNS
 from harness.page_data import Texts, text_sign
 from harness.text import first_line, plain
@@ -76,6 +76,7 @@ def html(document: Document, consoles: Mapping[str, str] | None = None) -> str:
     return _template().render(
         document=document,
         verdict=verdict(document),
+        unchanged=unchanged(document),
         counts=[(outcome, counts[outcome]) for outcome in Outcome if counts[outcome]],
         gating=gating,
         others=others,
@@ -99,7 +100,9 @@ def verdict(document: Document) -> Verdict:
     names = [column.kernel for column in document.columns]
     size = f"{_many(len({cell.test for cell in cells}), 'test')} on {_kernels(names)}"
     if not cells:
-        return Verdict(green=False, text="No cells", more="nothing was run")
+        return Verdict(
+            green=status == 0, text="No cells", more="nothing was to run" if status == 0 else "nothing was run"
+        )
     if status == 2:
         return Verdict(green=False, text="Interrupted", more=f"{len(red):,} red of {_many(len(cells), 'cell')}; {size}")
     if red:

@@ -93,7 +93,7 @@ def test_a_cell_is_run_again_by_its_node_id_and_a_file_by_its_kernel() -> None:
     assert rerun("suites/a.py::test_x", "6.1+lsm_bpf") == 'nox -s kernel-matrix -- "suites/a.py::test_x[6.1+lsm_bpf]"'
     assert rerun("suites/a.py::test_x[$(x)]", "6.1") == "nox -s kernel-matrix -- 'suites/a.py::test_x[6.1-$(x)]'"
     assert rerun("suites/a.py", "6.1") == 'nox -s kernel-matrix -- --kernel 6.1 "suites/a.py"'
-    assert rerun("boot", "6.1") == ""
+    assert rerun("boot", "6.1") == rerun("./loader --all suites/a.py", "6.1") == ""
 
 
 def test_a_node_id_names_the_longest_kernel_that_fits() -> None:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from hypothesis import given
 from hypothesis import strategies as st
 
 from harness.cells import Cell, Outcome
 from harness.changes import Change, Kind
-from harness.findings import by_file, differences, findings
+from harness.findings import by_file, differences, findings, unchanged
+from tests import result_sets
 
 kernels = st.sampled_from(["5.10", "6.1", "7.3"])
 words = st.sampled_from(["", "a", "b\nE   c"])
@@ -32,6 +35,13 @@ def test_every_change_is_in_one_difference_and_what_gates_comes_first(came: list
 @given(st.lists(cells))
 def test_every_cell_is_in_one_file(came: list[Cell]) -> None:
     assert sorted(cell for same in by_file(came).values() for cell in same) == sorted(came)
+
+
+def test_what_was_not_compared_is_not_said_to_be_the_same() -> None:
+    same = result_sets.document([Cell("6.1", "t", Outcome.PASS)])
+    assert unchanged(same) == "Nothing has changed against the baseline."
+    for other in (replace(same, exit_status=2), replace(same, arguments=("--command=./loader",))):
+        assert unchanged(other) == "This run was not compared with the baseline."
 
 
 def test_the_same_reason_on_three_kernels_is_one_finding() -> None:

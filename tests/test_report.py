@@ -209,6 +209,7 @@ def test_the_end_of_a_console_explains_what_did_not_run() -> None:
         ([Outcome.PASS], [], 2, False, "Interrupted"),
         ([Outcome.PASS], [], 3, False, "Exit status 3"),
         ([], [], 3, False, "No cells"),
+        ([], [], 0, True, "No cells"),
     ],
 )
 def test_the_verdict_is_the_exit_status_in_words(
@@ -222,4 +223,6 @@ def test_the_verdict_is_the_exit_status_in_words(
 def test_a_suite_is_the_folder_below_suites() -> None:
     assert page_data.suite_of("suites/xdp/test_frames.py") == "xdp"
     assert page_data.suite_of("suites/xdp/deep/test_frames.py") == "xdp"
-    assert page_data.suite_of("boot") == "other"
+    assert (
+        page_data.suite_of("boot") == page_data.suite_of("./loader a/b") == page_data.suite_of("suites/a.py") == "other"
+    )
