@@ -81,6 +81,12 @@ def split_nodeid(nodeid: str, kernel: str) -> str:
     return nodeid
 
 
+def join_nodeid(test: str, kernel: str) -> str:
+    """Return the node id of a test on that kernel: what `split_nodeid` reads."""
+    head, found, rest = test.partition("[")
+    return f"{head}[{kernel}-{rest}" if found else f"{head}[{kernel}]"
+
+
 def kernel_of_argument(argument: str, kernels: Iterable[str]) -> str | None:
     """Return the kernel that a command-line node id names (``file.py::test[6.1-x]``), None when it names none."""
     if "::" not in argument or "[" not in argument:
