@@ -125,6 +125,12 @@ def run_command(session: nox.Session) -> None:
 
 
 @nox.session(venv_backend="none")
+def rerun(session: nox.Session) -> None:
+    """Repeat one cell, each time in a fresh guest (-- CELL [--repeat N])."""
+    run(session, python(session, "build", "matrix"), "-m", "harness", "rerun", *session.posargs)
+
+
+@nox.session(venv_backend="none")
 def tests(session: nox.Session) -> None:
     """Run the harness's own tests (no VM, no root), then a smoke run of the matrix on one kernel."""
     interpreter = python(session, "build", "matrix", "tests", "report")

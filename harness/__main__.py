@@ -54,6 +54,20 @@ def _run(arguments: argparse.Namespace) -> int:
     return _matrix(argparse.Namespace(pytest=[*words, *arguments.pytest]))
 
 
+def _rerun(arguments: argparse.Namespace) -> int:
+    from harness import manifest, rerun
+
+    if arguments.repeat < 1:
+        raise ManifestError(f"--repeat {arguments.repeat}: once is the least")
+    kernels = manifest.load(arguments.manifest or ROOT / "vmimages").guests
+    nodeid = _relative(rerun.node_id(arguments.cell, kernels))
+    rerun.check(ROOT, nodeid, kernels)
+    words = ["--fresh=test", f"--repeat={arguments.repeat}"]
+    if arguments.manifest is not None:
+        words.append(f"--manifest={arguments.manifest}")
+    return _matrix(argparse.Namespace(pytest=[*words, *arguments.pytest, nodeid]))
+
+
 def _relative(argument: str) -> str:
     """Make an absolute path below the project relative: it has another place in a guest."""
     path = Path(argument.partition("::")[0])
@@ -226,6 +240,19 @@ def _add_run(commands: argparse._SubParsersAction[_Parser]) -> None:
     run.set_defaults(run=_run)
 
 
+def _add_rerun(commands: argparse._SubParsersAction[_Parser]) -> None:
+    rerun = commands.add_parser(
+        "rerun",
+        help="repeat one cell of a report, each time in a fresh guest",
+        epilog="The cell is a node id, suites/x.py::test[6.1-p], or as in results.jsonl: 6.1 'suites/x.py::test[p]'."
+        " Further options are the matrix's, such as -x.",
+    )
+    rerun.add_argument("cell", nargs="+", metavar="CELL")
+    rerun.add_argument("--repeat", type=int, default=1, metavar="N", help="how often (default: once)")
+    rerun.add_argument("--manifest", type=Path, metavar="DIR", help="a folder like vmimages/")
+    rerun.set_defaults(run=_rerun)
+
+
 def _add_shell(commands: argparse._SubParsersAction[_Parser]) -> None:
     shell = commands.add_parser(
         "shell",
@@ -290,6 +317,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     durations.set_defaults(run=_durations)
     _add_run(commands)
+    _add_rerun(commands)
     _add_shell(commands)
     ci.add(commands.add_parser)
     matrix = commands.add_parser(
@@ -308,7 +336,7 @@ def main() -> int:
         words = words[: words.index("--")]
     arguments, rest = _parser().parse_known_args(words)
     arguments.command = command
-    takes_more = arguments.run in {_matrix, _run} or (arguments.run is _capabilities and arguments.update)
+    takes_more = arguments.run in {_matrix, _run, _rerun} or (arguments.run is _capabilities and arguments.update)
     if rest and not takes_more:
         print(f"harness: unknown arguments: {' '.join(rest)}", file=sys.stderr)
         return 4

@@ -12,12 +12,16 @@ from harness.features import VARIANT
 from harness.guest import marks
 from harness.selection import FOUND, NAMES
 
+#: parameters are named as in the guests
+pytest_make_parametrize_id = marks.pytest_make_parametrize_id
+
 
 def pytest_configure(config: pytest.Config) -> None:
     """Register the marks; they decide nothing here."""
     marks.register(config)
 
 
+@pytest.hookimpl(tryfirst=True)
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """Make every guest the first parameter of every test, so that -k and node ids find it."""
     metafunc.fixturenames.insert(0, "kernel")

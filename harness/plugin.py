@@ -68,6 +68,13 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         help="how often a guest that nothing has run in is used (default: kernel)",
     )
     group.addoption(
+        "--repeat",
+        type=int,
+        default=1,
+        metavar="N",
+        help="run each test N times (default: 1); with --fresh test each time in another guest",
+    )
+    group.addoption(
         "--cold",
         action="store_true",
         help="boot every guest instead of restoring it from the snapshot of an earlier boot",

@@ -71,20 +71,33 @@ def guests(root: Path, selection: Selection, names: Mapping[str, str]) -> frozen
     possible = frozenset(name for name, variant in names.items() if variant in variants)
     if not possible or not selection.narrowed:
         return possible
+    _, found, output = _collect(root, selection, sorted(possible))
+    if found is None:
+        raise HarnessError(f"the selected tests could not be collected:\n{output}")
+    return frozenset(found)
+
+
+def collects(root: Path, nodeid: str, guest: str) -> bool:
+    """Whether there is a test of that node id for a guest of that name."""
+    return _collect(root, Selection((nodeid,)), [guest])[0] == 0
+
+
+def _collect(root: Path, selection: Selection, names: Sequence[str]) -> tuple[int, list[str] | None, str]:
+    """Collect as guests of those names would.
+
+    Return pytest's exit status, which guests have a test for their variant (None: not found out), and its output.
+    """
     with tempfile.TemporaryDirectory(prefix="harness-") as folder:
         found = Path(folder, "guests.json")
-        environment = {**os.environ, NAMES: json.dumps(sorted(possible)), FOUND: str(found)}
+        environment = {**os.environ, NAMES: json.dumps(names), FOUND: str(found)}
         command = [sys.executable, "-m", "pytest", "-c", "pyproject.toml", "-p", "harness.collecting", "--collect-only"]
         command += ["-q", "-p", "no:cacheprovider"] if "--lf" not in selection.options else ["-q"]
         done = subprocess.run(
             [*command, *selection.options, *selection.arguments],
             cwd=root, env=environment, capture_output=True, text=True, check=False,
         )  # fmt: skip
-        if not found.exists():
-            raise HarnessError(
-                f"the selected tests could not be collected:\n{done.stdout[-2000:]}{done.stderr[-2000:]}"
-            )
-        return frozenset(json.loads(found.read_text()))
+        output = f"{done.stdout[-2000:]}{done.stderr[-2000:]}"
+        return done.returncode, (json.loads(found.read_text()) if found.exists() else None), output
 
 
 def test_files(root: Path, argument: str) -> list[str]:

@@ -52,6 +52,27 @@ class KernelLog:
                 lines.append(f"[{int(match['time']) / 1e6:12.6f}] {match['text']}")
 
 
+def repeated(argument: str, times: int) -> list[str]:
+    """Return the node ids that a test has which runs as often as that (`Repeats`): ``test[6.1-#2]``."""
+    if times == 1 or not argument.endswith("]"):
+        return [argument]
+    return [f"{argument[:-1]}-#{number}]" for number in range(1, times + 1)]
+
+
+class Repeats:
+    """Lets every test run several times, each with a node id of its own."""
+
+    def __init__(self, times: int) -> None:
+        self._times = times
+
+    @pytest.hookimpl(trylast=True)
+    def pytest_generate_tests(self, metafunc: pytest.Metafunc) -> None:
+        """Make the repetition the last parameter, which no test takes."""
+        metafunc.fixturenames.append("repetition")
+        numbers = range(1, self._times + 1)
+        metafunc.parametrize("repetition", numbers, ids=[f"#{number}" for number in numbers])
+
+
 class GuestPlugin:
     """Hooks of one guest."""
 
@@ -76,6 +97,7 @@ class GuestPlugin:
             argument
             for argument in session.config.args
             if kernel_of_argument(argument, self._facts.kernels) in {None, self._facts.kernel}
+            for argument in repeated(argument, session.config.option.repeat)
         ]
 
     @pytest.hookimpl(tryfirst=True)
@@ -171,4 +193,6 @@ def register(config: pytest.Config, facts: GuestFacts, arguments: tuple[str, ...
     config.stash[GUEST_FACTS] = facts
     config.pluginmanager.register(marks, "harness-marks")
     config.pluginmanager.register(fixtures, "harness-fixtures")
+    if config.option.repeat > 1:
+        config.pluginmanager.register(Repeats(config.option.repeat))
     config.pluginmanager.register(GuestPlugin(facts, arguments), "harness-guest")

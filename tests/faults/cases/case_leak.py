@@ -9,7 +9,8 @@ MODULE = Path("/sys/module/dummy")
 
 
 def test_leaks() -> None:
-    """Loads a module."""
+    """Loads a module that was not there."""
+    assert not MODULE.exists()
     subprocess.run(["modprobe", "dummy"], check=True)
     assert MODULE.exists()
 

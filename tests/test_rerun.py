@@ -1,0 +1,58 @@
+"""From a cell of a report to the node id that repeats it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from harness import expect, rerun
+from harness.errors import ManifestError
+from harness.guest.plugin import repeated
+
+ROOT = Path(__file__).parents[1]
+KERNELS = ("6.1", "6.1+lockdown_integrity", "6.12")
+CASES = "tests/faults/cases/case_panic.py"
+
+
+@pytest.mark.parametrize(
+    ("words", "wanted"),
+    [
+        (["a.py::test[6.1-p]"], "a.py::test[6.1-p]"),
+        (["a.py::test[6.1-p-#3]"], "a.py::test[6.1-p]"),
+        (["a.py::test[6.12-#3]"], "a.py::test[6.12]"),
+        (["6.12", "a.py::test"], "a.py::test[6.12]"),
+        (["6.12", "a.py::test[#2]"], "a.py::test[6.12]"),
+        (["6.1 a.py::test[two words]"], "a.py::test[6.1-two words]"),
+        (["6.1+lockdown_integrity", "a.py::test[p]"], "a.py::test[6.1+lockdown_integrity-p]"),
+    ],
+)
+def test_a_cell_is_found_however_a_report_names_it(words: list[str], wanted: str) -> None:
+    assert rerun.node_id(words, KERNELS) == wanted
+
+
+@pytest.mark.parametrize("words", [["a.py::test"], ["6.1", "boot"], ["9.9", "a.py::test"], ["6.1"], ["./loader x"]])
+def test_what_is_no_cell_is_refused_in_a_line(words: list[str]) -> None:
+    with pytest.raises(ManifestError, match=r"is no cell: suites/x\.py::test\[6\.1-p\], or 6\.1 ") as found:
+        rerun.node_id(words, KERNELS)
+    assert "\n" not in str(found.value)
+
+
+@pytest.mark.parametrize("test", ["a.py::test", "a.py::test[p]", "a.py::test[p-q]"])
+@pytest.mark.parametrize("kernel", KERNELS)
+def test_a_test_and_its_kernel_make_the_node_id_that_is_split_into_them(test: str, kernel: str) -> None:
+    assert expect.split_nodeid(expect.join_nodeid(test, kernel), kernel) == test
+
+
+def test_a_test_that_is_not_there_is_found_out_on_the_host() -> None:
+    rerun.check(ROOT, f"{CASES}::test_panic[6.1]", KERNELS)
+    with pytest.raises(ManifestError, match="there is no such test"):
+        rerun.check(ROOT, f"{CASES}::test_panic[6.1-p]", KERNELS)
+    with pytest.raises(ManifestError, match="no such file below"):
+        rerun.check(ROOT, "tests/none.py::test_panic[6.1]", KERNELS)
+
+
+def test_repetitions_have_node_ids_of_their_own() -> None:
+    assert repeated("a.py::test[6.1]", 2) == ["a.py::test[6.1-#1]", "a.py::test[6.1-#2]"]
+    assert repeated("a.py::test[6.1]", 1) == ["a.py::test[6.1]"]
+    assert repeated("a.py", 2) == ["a.py"]
