@@ -37,7 +37,20 @@ def _matrix(arguments: argparse.Namespace) -> int:
     # the relays are started as modules of the project
     os.chdir(ROOT)
     given = [_relative(argument) for argument in arguments.pytest]
+    if {"-h", "--help"} & set(given):
+        _print_options()
     return int(pytest.main([*OWN_ARGUMENTS, *given]))
+
+
+def _print_options() -> None:
+    """Begin the help with the matrix's own options: in pytest's they come last."""
+    from harness import plugin
+
+    usage = "nox -s kernel-matrix -- [--kernel NAME]... [any pytest argument]"
+    parser = argparse.ArgumentParser(usage=usage, add_help=False, epilog="All of pytest's options work, too:")
+    plugin.add_options(parser.add_argument_group("kernel matrix").add_argument)
+    parser.print_help()
+    print(flush=True)
 
 
 def _run(arguments: argparse.Namespace) -> int:
@@ -210,7 +223,7 @@ def _shell(arguments: argparse.Namespace) -> int:
         return shell.enter(arguments.enter, words)
     if not words:
         raise ManifestError("shell: which kernel? (nox -s kernels lists them)")
-    options = shell.Options(carried, arguments.results, arguments.manifest, cold=arguments.cold)
+    options = shell.Options(carried, arguments.results, arguments.manifest, cold=arguments.cold, gdb=arguments.gdb)
     return shell.run(ROOT, words[0], words[1:], options)
 
 
@@ -257,13 +270,14 @@ def _add_shell(commands: argparse._SubParsersAction[_Parser]) -> None:
     shell = commands.add_parser(
         "shell",
         help="a root shell, or a command, in a guest",
-        usage="%(prog)s [--carry DIR] [--cold] (KERNEL | --enter NAME) [COMMAND...]",
+        usage="%(prog)s [--carry DIR] [--cold | --gdb] (KERNEL | --enter NAME) [COMMAND...]",
         epilog="One word is a line for sh, several are a program and its arguments; its exit status is passed on.",
     )
     shell.add_argument("words", nargs=argparse.REMAINDER, metavar="KERNEL [COMMAND...]", help="such as: 6.1 uname -r")
     shell.add_argument("--carry", type=Path, metavar="DIR", help="a folder that is /carried in the guest")
     shell.add_argument("--enter", metavar="NAME", help="a guest that a run with --keep-guest keeps")
     shell.add_argument("--cold", action="store_true", help="boot the guest instead of restoring it")
+    shell.add_argument("--gdb", action="store_true", help="let gdb connect to the guest's kernel, and say how")
     shell.add_argument("--manifest", type=Path, metavar="DIR", help="a folder like vmimages/")
     shell.add_argument("--results", type=Path, metavar="DIR", help="where its console goes, in shell/ there")
     shell.set_defaults(run=_shell)

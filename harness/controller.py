@@ -22,6 +22,7 @@ from xdist.workermanage import WorkerController
 from harness import (
     baseline,
     comparison,
+    debugging,
     expect,
     images,
     matrix,
@@ -38,9 +39,10 @@ from harness.ending import End, Ending
 from harness.errors import HarnessError, of_system
 from harness.features import VARIANT
 from harness.guests import Guests, summary
+from harness.keeping import KeepingPlugin
 from harness.output import Outputs
 from harness.scheduler import Fresh, KernelScheduling
-from harness.workers import ARGUMENTS, COMMAND, DESELECTED, FACTS, OUTPUT, OWN_ARGUMENTS, TIMEOUT, WORKER_KEY
+from harness.workers import ARGUMENTS, COMMAND, DESELECTED, FACTS, KEEP, OUTPUT, OWN_ARGUMENTS, TIMEOUT, WORKER_KEY
 
 #: the options with which a worker reads pytest's cache
 _READING_THE_CACHE = ("lf", "failedfirst", "newfirst", "stepwise")
@@ -69,7 +71,7 @@ def start(config: pytest.Config) -> None:
             arguments=_selected(config),
             guests=config.option.guests,
             locked=config.option.locked,
-            silence=config.option.silence,
+            silence=config.option.silence or (debugging.PATIENCE if config.option.gdb else None),
             boot_timeout=config.option.boot_timeout,
             manifest=config.option.manifest,
             cold=config.option.cold,
@@ -93,7 +95,10 @@ def start(config: pytest.Config) -> None:
     )
     config.option.dist = "load"
     config.option.tx = [_xspec(guest) for guest in plan.guests]
-    config.pluginmanager.register(MatrixPlugin(config, plan, run), "harness-matrix")
+    matrix_plugin = MatrixPlugin(config, plan, run)
+    config.pluginmanager.register(matrix_plugin, "harness-matrix")
+    if config.option.keep_guest:
+        config.pluginmanager.register(KeepingPlugin(config, plan.folder, matrix_plugin.show))
 
 
 def _end_empty(plan: preparation.Plan, part: sharding.Part, run: results.RunDirectory) -> NoReturn:
@@ -165,17 +170,20 @@ class MatrixPlugin:
         self._judged: matrix.Matrix | None = None
         self._changes: tuple[Change, ...] = ()
         self._unwritten = ""
-        self._outputs = Outputs(run.path / "output", self._show)
+        self._outputs = Outputs(run.path / "output", self.show)
         self._channels: dict[str, execnet.Channel] = {}
         self._unused: object = None
         for kernel, why in plan.missing.items():
             self._cells.append(Cell(kernel, IMAGE, Outcome.ERROR, detail=why))
             run.append(self._cells[-1])
 
-    def _show(self, line: str) -> None:
+    def show(self, line: str) -> None:
+        """Write a line of its own to the terminal."""
         terminal: TerminalReporter | None = self._config.pluginmanager.getplugin("terminalreporter")
         if terminal is not None:
-            terminal.write_line(line)
+            # behind the dots of tests that have passed
+            begun = terminal._tw.width_of_current_line  # noqa: SLF001 - it has no public name
+            terminal.write_line(f"\n{line}" if begun else line)
 
     # -- guests come and go
 
@@ -211,7 +219,7 @@ class MatrixPlugin:
             "kernels": {name: sorted(features) for name, features in self._plan.all_kernels.items()},
             "gone": self._gone.get(kernel, ""),
             ARGUMENTS: list(self._guests[kernel].arguments),
-            **self._command(node),
+            **self._extras(node),
         }
         # nothing that differs from run to run: a worker that was told the same before may have been saved
         node.workerinput.update(workerid="guest", workercount=1, testrunuid="matrix", mainargv=["pytest"])
@@ -220,16 +228,17 @@ class MatrixPlugin:
         if not told["gone"]:
             node.gateway.spec.popen = None
 
-    def _command(self, node: WorkerController) -> dict[str, object]:
-        """Return what a worker is told of a command to run in place of tests."""
+    def _extras(self, node: WorkerController) -> dict[str, object]:
+        """Return what a worker is told of a command to run in place of tests, and of staying when one fails."""
         option = self._config.option
-        if not option.command:
-            return {COMMAND: []}
+        told = {COMMAND: option.command, TIMEOUT: option.command_timeout, KEEP: option.keep_guest}
+        if not (option.command or option.keep_guest):
+            return told
         kernel = _kernel_of(node)
         # kept: a channel that nobody holds is closed
         self._channels[kernel] = channel = node.gateway.newchannel()
         channel.setcallback(lambda data: self._outputs.take(kernel, data))
-        return {COMMAND: option.command, TIMEOUT: option.command_timeout, OUTPUT: channel}
+        return {**told, OUTPUT: channel}
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_testnodedown(self, node: WorkerController, error: object | None) -> None:
@@ -312,7 +321,8 @@ class MatrixPlugin:
         phase = reports.phase_of(report)
         phases = self._phases.setdefault((kernel, report.nodeid), [])
         phases.append(phase)
-        if phase.when == "teardown" or phase.stated in {Outcome.CRASH, Outcome.LOST}:
+        kept = self._config.option.keep_guest and report.failed
+        if kept or phase.when == "teardown" or phase.stated in {Outcome.CRASH, Outcome.LOST}:
             del self._phases[kernel, report.nodeid]
             duration = sum(each.duration for each in phases)
             self._outputs.end(kernel)

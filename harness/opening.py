@@ -14,6 +14,8 @@ from collections.abc import Iterator
 #: execnet.gateway_base.Message.to_io: code, channel, bytes of the payload
 _HEADER = struct.Struct("!bii")
 _CHANNEL_DATA = 4
+#: the last message of a gateway's life, GATEWAY_TERMINATE: it has no channel and no payload
+FAREWELL = _HEADER.pack(2, 0, 0)
 #: xdist.remote.WorkerInteractor.pytest_collection_finish
 _COLLECTED = b"collectionfinish"
 #: the worker's name at the end of the bootstrap line: a number that execnet counts up

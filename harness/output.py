@@ -22,7 +22,9 @@ class Outputs:
         return self._folder / f"{kernel}.log"
 
     def take(self, kernel: str, data: bytes) -> None:
-        """Keep and show what has come; called by the thread that has received it."""
+        """Keep and show what has come, a sign of life may be nothing; called by the thread that has received it."""
+        if not data:
+            return
         with self._lock:
             self._folder.mkdir(exist_ok=True)
             with self.path(kernel).open("ab") as file:

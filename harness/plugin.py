@@ -6,6 +6,7 @@ Loaded by the root conftest.py on both sides, so it imports neither half before 
 from __future__ import annotations
 
 import argparse
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,73 +14,81 @@ import pytest
 
 from harness.errors import HarnessError, of_system
 from harness.features import GuestFacts
-from harness.workers import ARGUMENTS, COMMAND, OUTPUT, TIMEOUT, WORKER_KEY
+from harness.workers import ARGUMENTS, COMMAND, KEEP, OUTPUT, TIMEOUT, WORKER_KEY
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     """Add the matrix's options."""
-    group = parser.getgroup("kernel matrix")
-    group.addoption(
-        "--matrix", action="store_true", help="run the tests inside the guests of the kernel matrix, not here"
-    )
-    group.addoption(
+    add_options(parser.getgroup("kernel matrix").addoption)
+
+
+def add_options(add: Callable[..., object]) -> None:
+    """Add them by that function: pytest's, or argparse's for a help that begins with them."""
+    add("--matrix", action="store_true", help="run the tests inside the guests of the kernel matrix, not here")
+    add(
         "--kernel",
         action="append",
         default=[],
         metavar="NAME",
         help="a kernel of vmimages/kernels.toml, 'core' (the default) or 'full'; may be repeated",
     )
-    group.addoption(
+    add(
         "--shard",
         default=None,
         metavar="I/N",
         help="run only part I of N of the test files on the kernels; `merge` joins the parts' results",
     )
-    group.addoption(
+    add(
         "--guests",
         type=int,
         default=None,
         metavar="N",
         help="how many guests run at once (default: from the machine's cores and free memory)",
     )
-    group.addoption(
+    add(
         "--locked",
         action="store_true",
         help="fail when the mirror no longer has a kernel package of the lock, instead of taking the newest",
     )
-    group.addoption(
+    add(
         "--silence",
         type=float,
         default=None,
         metavar="SECONDS",
         help="a guest that says nothing for so long is lost (default: scaled by its measured speed)",
     )
-    group.addoption(
+    add(
         "--boot-timeout",
         type=float,
         default=None,
         metavar="SECONDS",
         help="a guest that is not ready after so long is lost (default: 60 with KVM, 240 emulated)",
     )
-    group.addoption(
+    add(
         "--fresh",
         choices=["kernel", "file", "test"],
         default="kernel",
         help="how often a guest that nothing has run in is used (default: kernel)",
     )
-    group.addoption(
+    add(
         "--repeat",
         type=int,
         default=1,
         metavar="N",
         help="run each test N times (default: 1); with --fresh test each time in another guest",
     )
-    group.addoption(
+    add(
+        "--keep-guest",
+        action="store_true",
+        help="stop at the first failure, with its guest as it is, and say how to enter it",
+    )
+    add("--gdb", action="store_true", help="with --keep-guest: let gdb connect to the guest's kernel, and say how")
+    add(
         "--cold",
         action="store_true",
         help="boot every guest instead of restoring it from the snapshot of an earlier boot",
     )
-    group.addoption(
+    add(
         "--carry",
         type=Path,
         default=None,
@@ -87,23 +96,23 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         help="a folder that is /carried in every guest",
     )
     # of `nox -s run`: a word of the command each, and the seconds it may take
-    group.addoption("--command", action="append", default=[], help=argparse.SUPPRESS)
-    group.addoption("--command-timeout", type=float, default=None, help=argparse.SUPPRESS)
-    group.addoption(
+    add("--command", action="append", default=[], help=argparse.SUPPRESS)
+    add("--command-timeout", type=float, default=None, help=argparse.SUPPRESS)
+    add(
         "--manifest",
         type=Path,
         default=None,
         metavar="DIR",
         help="a folder like vmimages/ (default: the project's)",
     )
-    group.addoption(
+    add(
         "--baseline",
         type=Path,
         default=None,
         metavar="DIR",
         help="what the matrix is expected to find (default: baselines/matrix of the project)",
     )
-    group.addoption(
+    add(
         "--results",
         type=Path,
         default=None,
@@ -117,7 +126,7 @@ def pytest_configure(config: pytest.Config) -> None:
     worker: dict[str, Any] | None = getattr(config, "workerinput", None)
     if worker is not None and WORKER_KEY in worker:
         _configure_worker(config, worker[WORKER_KEY])
-    elif config.option.matrix and not config.option.collectonly:
+    elif config.option.matrix and not (config.option.collectonly or config.option.help):
         from harness import controller
 
         try:
@@ -147,6 +156,10 @@ def _configure_worker(config: pytest.Config, told: dict[str, Any]) -> None:
         all_features=frozenset(told["all_features"]),
         kernels={name: frozenset(features) for name, features in told["kernels"].items()},
     )
+    if told[KEEP]:
+        from harness.guest.keeping import KeepPlugin
+
+        config.pluginmanager.register(KeepPlugin(told[OUTPUT].send))
     if told[COMMAND]:
         from harness.guest.command import CommandPlugin
 

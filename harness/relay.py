@@ -62,6 +62,7 @@ class Relay:
         self._to_guest = bytearray()
         self._opening_end = 0
         self._from_guest = bytearray()
+        self._last_said = b""
         self._console_start = 0
 
     def run(self) -> Ending:
@@ -119,6 +120,7 @@ class Relay:
         if not chunk:
             raise _Over(End.RELEASED, "no more work")
         self._to_guest += chunk
+        self._last_said = (self._last_said + chunk)[-len(opening.FAREWELL) :]
 
     def _wait_for_opening(self) -> Opening | None:
         """Return what makes all that is said to a guest before its worker collects; None: no worker is saved."""
@@ -219,7 +221,9 @@ class Relay:
         if not chunk:
             with contextlib.suppress(Exception):
                 self._process.wait(timeout=5)
-            raise _Over(End.EXITED, "QEMU ended")
+            # told to end, a guest may be quicker than the controller with closing its end
+            told = self._last_said == opening.FAREWELL
+            raise _Over(End.RELEASED, "no more work") if told else _Over(End.EXITED, "QEMU ended")
         self._from_guest += chunk
         return True
 

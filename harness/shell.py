@@ -9,11 +9,11 @@ import socket
 import subprocess
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from harness import console, manifest, preparation, results, terminal, vm, wire
+from harness import console, debugging, manifest, preparation, results, terminal, vm, wire
 from harness.ending import Ending
 from harness.errors import HarnessError, ManifestError
 from harness.features import VARIANT
@@ -36,6 +36,8 @@ class Options:
     results: Path | None = None
     manifest: Path | None = None
     cold: bool = False
+    #: a debugger may connect to its kernel
+    gdb: bool = False
 
 
 def run(root: Path, kernel: str, command: Sequence[str], options: Options) -> int:
@@ -50,16 +52,24 @@ def run(root: Path, kernel: str, command: Sequence[str], options: Options) -> in
         arguments=("suites",) if VARIANT in kernel else (),
         guests=1,
         locked=False,
-        silence=_SILENCE,
+        silence=debugging.PATIENCE if options.gdb else _SILENCE,
         manifest=options.manifest,
         cold=options.cold,
         carried=options.carried,
     )
     plan = preparation.prepare(root, wishes, record, say=lambda _: None)
-    return _in_guest(root, plan.guests[0], command, record.console(kernel))
+    guest = plan.guests[0]
+
+    def ready() -> None:
+        if options.gdb:
+            spec = wire.decode(guest.spec_path.read_bytes(), vm.GuestSpec)
+            command = debugging.gdb(spec, debugging.started(plan.folder, kernel).folder)
+            print(f"debug its kernel: {command}", file=sys.stderr, flush=True)
+
+    return _in_guest(root, guest, command, record.console(kernel), ready)
 
 
-def _in_guest(root: Path, guest: PlannedGuest, command: Sequence[str], log: Path) -> int:
+def _in_guest(root: Path, guest: PlannedGuest, command: Sequence[str], log: Path, ready: Callable[[], None]) -> int:
     arguments = [sys.executable, "-m", "harness.relay", str(guest.spec_path), str(guest.ending_path)]
     relay = subprocess.Popen(arguments, stdin=subprocess.PIPE, stdout=subprocess.PIPE, cwd=root, bufsize=0)
     assert relay.stdin is not None
@@ -68,7 +78,7 @@ def _in_guest(root: Path, guest: PlannedGuest, command: Sequence[str], log: Path
         relay.stdin.write(f"{_BOOTSTRAP!r}\n".encode())
         # its answer; more must not follow the line before that
         relay.stdout.read(1)
-        return terminal.converse(relay.stdout.fileno(), relay.stdin.fileno(), command)
+        return terminal.converse(relay.stdout.fileno(), relay.stdin.fileno(), command, ready)
     except (GuestGone, BrokenPipeError):
         raise HarnessError(_how_it_ended(guest, log)) from None
     finally:

@@ -9,7 +9,7 @@ import signal
 import sys
 import termios
 import tty
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from types import FrameType
 
 from harness import frames
@@ -33,10 +33,11 @@ def interactive() -> bool:
     return os.isatty(0) and os.isatty(1)
 
 
-def converse(reader: int, writer: int, command: Sequence[str]) -> int:
+def converse(reader: int, writer: int, command: Sequence[str], ready: Callable[[], None] = lambda: None) -> int:
     """Run a command at the other end of a connection and return its exit status; raises GuestGone.
 
-    The terminal is the command's from the guest's first word on: until then Ctrl-C ends this, afterwards that.
+    The terminal is the command's from the guest's first word on: until then Ctrl-C ends this, afterwards that. Then
+    ``ready`` is called.
     """
     size = os.get_terminal_size() if interactive() else None
     begin = Begin(
@@ -44,7 +45,7 @@ def converse(reader: int, writer: int, command: Sequence[str]) -> int:
         None if size is None else (size.lines, size.columns),
         os.environ.get("TERM", "dumb"),
     )
-    conversation = _Conversation(reader, writer, begin)
+    conversation = _Conversation(reader, writer, begin, ready)
     with contextlib.ExitStack() as stack:
         for number in (signal.SIGTERM, signal.SIGHUP):
             stack.callback(signal.signal, number, signal.signal(number, _leave))
@@ -59,9 +60,10 @@ def _leave(number: int, frame: FrameType | None) -> None:  # noqa: ARG001 - a si
 
 
 class _Conversation:
-    def __init__(self, reader: int, writer: int, begin: Begin) -> None:
+    def __init__(self, reader: int, writer: int, begin: Begin, ready: Callable[[], None]) -> None:
         self._reader = reader
         self._writer = writer
+        self._ready = ready
         self._terminal = begin.size is not None
         self._to_guest = bytearray(begin.encoded())
         self._input_open = True
@@ -76,10 +78,9 @@ class _Conversation:
         stack.callback(os.close, trigger)
         begun = False
         while True:
+            reading = begun and self._input_open and self._window
             ready, writable, _ = select.select(
-                [self._reader, resized, *([0] if begun and self._input_open and self._window else [])],
-                [self._writer] if self._to_guest else [],
-                [],
+                [self._reader, resized, *([0] if reading else [])], [self._writer] if self._to_guest else [], []
             )
             if resized in ready:
                 os.read(resized, _CHUNK)
@@ -89,15 +90,29 @@ class _Conversation:
                 self._take_input()
             if writable:
                 self._send()
-            if self._reader in ready:
-                if not begun and self._terminal:
-                    stack.enter_context(_raw(trigger))
+            if self._reader not in ready:
+                continue
+            data = self._receive()
+            if not begun:
                 begun = True
-                for kind, payload in self._said.feed(self._receive()):
-                    if kind == frames.EXIT:
-                        return frames.number_of(payload)
-                    if not self._hear(kind, payload):
-                        return _NO_READER
+                self._begin(stack, trigger)
+            if (status := self._heard(data)) is not None:
+                return status
+
+    def _begin(self, stack: contextlib.ExitStack, trigger: int) -> None:
+        """Leave the terminal to the command."""
+        self._ready()
+        if self._terminal:
+            stack.enter_context(_raw(trigger))
+
+    def _heard(self, data: bytes) -> int | None:
+        """Do what the guest has said; return the status to end with, None to go on."""
+        for kind, payload in self._said.feed(data):
+            if kind == frames.EXIT:
+                return frames.number_of(payload)
+            if not self._hear(kind, payload):
+                return _NO_READER
+        return None
 
     def _take_input(self) -> None:
         try:

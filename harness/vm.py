@@ -13,12 +13,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from harness.workers import ENTER_NAME
+
 #: the guest finds its channel by this name in /sys/class/virtio-ports/*/name
 PORT_NAME = "harness"
 #: and by this one the port at which it is woken
 WAKE_NAME = "harness-wake"
-#: and by this one the port at which a guest that is kept is entered
-ENTER_NAME = "harness-enter"
 
 #: where the image holds the agent (vmimages/rootfs.toml puts it there)
 AGENT = "/usr/lib/harness/agent.py"

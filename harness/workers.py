@@ -13,8 +13,17 @@ WORKER_KEY = "harness"
 #: in a worker's input: the paths that a guest collects instead of the command line's; empty: those
 ARGUMENTS = "arguments"
 
-#: in a worker's input: a command to run in place of tests, the seconds it may take, and the channel for its output
-COMMAND, TIMEOUT, OUTPUT = "command", "timeout", "output"
+#: in a worker's input: a command to run in place of tests, and the seconds it may take
+COMMAND, TIMEOUT = "command", "timeout"
+
+#: in a worker's input: whether the guest stays when a test has failed
+KEEP = "keep"
+
+#: in a worker's input: the channel for a command's output, and for a kept guest's sign of life
+OUTPUT = "output"
+
+#: the virtio-serial port at which a guest that is kept is entered
+ENTER_NAME = "harness-enter"
 
 #: the key of a worker's output with the node ids that -k or -m left out there
 DESELECTED = "deselected"

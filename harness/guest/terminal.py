@@ -143,10 +143,10 @@ class Served:
             os.close(self._terminal)
 
 
-def serve(reader: int, writer: int) -> bool:
-    """Serve one command; return whether the host stayed until its end."""
+def serve(reader: int, writer: int, data: bytes = b"") -> bool:
+    """Serve one command, whose first words may have been read; return whether the host stayed until its end."""
     said = Reader()
-    heard: list[tuple[bytes, bytes]] = []
+    heard = list(said.feed(data))
     while not heard:
         if not (data := os.read(reader, _CHUNK)):
             return False
