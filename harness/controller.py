@@ -27,6 +27,7 @@ from harness import (
     images,
     matrix,
     preparation,
+    progress,
     reports,
     results,
     sharding,
@@ -97,6 +98,8 @@ def start(config: pytest.Config) -> None:
     config.option.tx = [_xspec(guest) for guest in plan.guests]
     matrix_plugin = MatrixPlugin(config, plan, run)
     config.pluginmanager.register(matrix_plugin, "harness-matrix")
+    if progress.wanted(config):
+        config.pluginmanager.register(progress.ProgressPlugin(config, [guest.kernel for guest in plan.guests]))
     if config.option.keep_guest:
         config.pluginmanager.register(KeepingPlugin(config, plan.folder, matrix_plugin.show))
 

@@ -121,8 +121,12 @@ def add_options(add: Callable[..., object]) -> None:
     )
 
 
+@pytest.hookimpl(trylast=True)
 def pytest_configure(config: pytest.Config) -> None:
-    """Become the controller of the matrix, a guest's worker, or nothing."""
+    """Become the controller of the matrix, a guest's worker, or nothing.
+
+    Behind pytest's own plugins, of which the terminal's reporter is one, and in front of xdist, which comes last of all.
+    """
     worker: dict[str, Any] | None = getattr(config, "workerinput", None)
     if worker is not None and WORKER_KEY in worker:
         _configure_worker(config, worker[WORKER_KEY])
