@@ -46,6 +46,12 @@ def add_options(add: Callable[..., object]) -> None:
         help="how many guests run at once (default: from the machine's cores and free memory)",
     )
     add(
+        "--hosts",
+        default=None,
+        metavar="USER@NAME[:DIR],...",
+        help="run the guests on these machines, reached by ssh, each with this project in DIR (default: as here)",
+    )
+    add(
         "--locked",
         action="store_true",
         help="fail when the mirror no longer has a kernel package of the lock, instead of taking the newest",
