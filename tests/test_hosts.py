@@ -125,6 +125,8 @@ def test_a_machine_says_what_project_it_has_and_reads_files(tmp_path: Path, grou
     assert connection.ask("collect") == {}
 
 
+# execnet leaves the pipe to a process that has ended to the garbage collector
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 def test_a_folder_without_the_project_and_one_that_lacks_its_environment_are_a_line(
     tmp_path: Path, group: execnet.Group
 ) -> None:
