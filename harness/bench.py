@@ -21,7 +21,8 @@ from harness import console, images, plainly, preparation, results, snapshots, w
 from harness.console import Phases
 from harness.errors import HarnessError
 from harness.guests import GuestRecord
-from harness.preparation import Plan, Wishes
+from harness.outline import Wishes
+from harness.preparation import Plan
 from harness.results import RunRecord
 from harness.vm import GuestSpec
 

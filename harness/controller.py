@@ -26,6 +26,8 @@ from harness import (
     expect,
     images,
     matrix,
+    outline,
+    places,
     preparation,
     progress,
     reports,
@@ -37,7 +39,7 @@ from harness import (
 from harness.cells import BOOT, IMAGE, Cell, Outcome
 from harness.changes import Change
 from harness.ending import End, Ending
-from harness.errors import HarnessError, of_system
+from harness.errors import HarnessError, ManifestError, of_system
 from harness.features import VARIANT
 from harness.guests import Guests, summary
 from harness.keeping import KeepingPlugin
@@ -49,7 +51,7 @@ from harness.workers import ARGUMENTS, COMMAND, DESELECTED, FACTS, KEEP, OUTPUT,
 _READING_THE_CACHE = ("lf", "failedfirst", "newfirst", "stepwise")
 #: options that make no difference inside a guest: xdist tells a worker the whole command line, and only one that was
 #: told the same before is found again
-_HOSTS_OWN = ("--results", "--baseline", "--guests", "--silence", "--boot-timeout", "--manifest", "--shard")
+_HOSTS_OWN = ("--results", "--baseline", "--guests", "--silence", "--boot-timeout", "--manifest", "--shard", "--hosts")
 #: a kernel whose guests die that often in a row without having run a test is given up
 _STRIKES = 2
 
@@ -63,11 +65,11 @@ def start(config: pytest.Config) -> None:
             terminal.write_line(line)
 
     root = config.rootpath
-    shard = sharding.Shard.parse(config.option.shard) if config.option.shard is not None else None
+    shard, place = _shard(config), _place(config)
     run = results.RunDirectory.create(config.option.results or root / "results")
-    plan = preparation.prepare(
+    plan = place.prepare(
         root,
-        preparation.Wishes(
+        outline.Wishes(
             kernels=tuple(config.option.kernel),
             arguments=_selected(config),
             guests=config.option.guests,
@@ -86,7 +88,7 @@ def start(config: pytest.Config) -> None:
             carried=config.option.carry,
         ),
         run,
-        say=say,
+        say,
     )
     if plan.part is not None and not plan.guests:
         _end_empty(plan, plan.part, run)
@@ -95,13 +97,32 @@ def start(config: pytest.Config) -> None:
         args=expect.without_options(map(str, told.args), _HOSTS_OWN), plugins=told.plugins, dir=told.dir
     )
     config.option.dist = "load"
-    config.option.tx = [_xspec(guest) for guest in plan.guests]
-    matrix_plugin = MatrixPlugin(config, plan, run)
+    config.option.px = place.gateways()
+    config.option.tx = [place.relay(guest) for guest in plan.guests]
+    config.pluginmanager.register(place, "harness-place")
+    matrix_plugin = MatrixPlugin(config, plan, run, place)
     config.pluginmanager.register(matrix_plugin, "harness-matrix")
     if progress.wanted(config):
         config.pluginmanager.register(progress.ProgressPlugin(config, [guest.kernel for guest in plan.guests]))
     if config.option.keep_guest:
         config.pluginmanager.register(KeepingPlugin(config, plan.folder, matrix_plugin.show))
+
+
+def _shard(config: pytest.Config) -> sharding.Shard | None:
+    """Return which part of the run is wanted; raises ManifestError."""
+    if config.option.shard is None:
+        return None
+    if config.option.command:
+        raise ManifestError("--shard: test files are divided, a command has none")
+    return sharding.Shard.parse(config.option.shard)
+
+
+def _place(config: pytest.Config) -> places.Place:
+    """Return where the guests are; raises ManifestError."""
+    option = config.option
+    if option.hosts is not None and (option.keep_guest or option.gdb):
+        raise ManifestError("--hosts: a guest on another machine is not kept or debugged from here")
+    return places.of(option.hosts, config.rootpath)
 
 
 def _end_empty(plan: preparation.Plan, part: sharding.Part, run: results.RunDirectory) -> NoReturn:
@@ -142,11 +163,6 @@ def _narrowing(config: pytest.Config) -> tuple[str, ...]:
     return (*narrowing, *(["--lf"] if option.lf else []))
 
 
-def _xspec(guest: preparation.PlannedGuest) -> str:
-    relay = shlex.join([sys.executable, "-m", "harness.relay", str(guest.spec_path), str(guest.ending_path)])
-    return f"popen//kernel={guest.kernel}//python={relay}"
-
-
 def _kernel_of(node: WorkerController) -> str:
     name: str = node.gateway.spec.kernel
     return name
@@ -155,8 +171,11 @@ def _kernel_of(node: WorkerController) -> str:
 class MatrixPlugin:
     """Hooks of the controller, from the first gateway to the exit status."""
 
-    def __init__(self, config: pytest.Config, plan: preparation.Plan, run: results.RunDirectory) -> None:
+    def __init__(
+        self, config: pytest.Config, plan: preparation.Plan, run: results.RunDirectory, place: places.Place
+    ) -> None:
         self._config = config
+        self._place = place
         self._plan = plan
         self._run = run
         self._fresh = Fresh(config.option.fresh)
@@ -165,6 +184,8 @@ class MatrixPlugin:
         self._times = Guests(plan.folder)
         self._strikes = dict.fromkeys(self._guests, 0)
         self._gone: dict[str, str] = {}
+        #: kernel -> why its machine is gone
+        self._lost: dict[str, str] = {}
         self._deselected: dict[str, set[str]] = {kernel: set() for kernel in self._guests}
         self._phases: dict[tuple[str, str], list[expect.Phase]] = {}
         self._endings: dict[str, Ending] = {}
@@ -175,7 +196,6 @@ class MatrixPlugin:
         self._unwritten = ""
         self._outputs = Outputs(run.path / "output", self.show)
         self._channels: dict[str, execnet.Channel] = {}
-        self._unused: object = None
         for kernel, why in plan.missing.items():
             self._cells.append(Cell(kernel, IMAGE, Outcome.ERROR, detail=why))
             run.append(self._cells[-1])
@@ -198,7 +218,9 @@ class MatrixPlugin:
     def pytest_xdist_setupnodes(self) -> None:
         """Keep xdist from telling workers where this run's temporary files are: no guest has that folder."""
         self._config.pluginmanager.unregister(name="tmpdir")
-        self._unused = vars(self._config).pop("_tmp_path_factory")
+        unused = vars(self._config).pop("_tmp_path_factory")
+        # pytest takes it away itself when it ends
+        self._config.add_cleanup(lambda: vars(self._config).update(_tmp_path_factory=unused))
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_xdist_newgateway(self, gateway: execnet.Gateway) -> None:
@@ -215,6 +237,10 @@ class MatrixPlugin:
     def pytest_configure_node(self, node: WorkerController) -> None:
         """Tell a worker which kernel it is on."""
         kernel = _kernel_of(node)
+        if kernel not in self._gone and (gone := self._place.replaced(kernel)):
+            self._gone[kernel] = gone
+            self._lose(kernel, gone)
+            self._record(kernel, BOOT, expect.Decision(Outcome.LOST, gone))
         told = {
             "kernel": kernel,
             "features": sorted(self._guests[kernel].features),
@@ -252,13 +278,17 @@ class MatrixPlugin:
         if error is not None and kernel in self._gone:
             # xdist would replace it again and again
             pytest.exit(f"the stand-in for kernel {kernel} failed: {error}", returncode=HarnessError.exit_status)
+        gone = self._place.gone(node)
         if error is None:
             self._deselected[kernel].update(getattr(node, "workeroutput", {}).get(DESELECTED, ()))
             node.gateway.exit()
             if kernel not in self._gone and self._scheduling.remaining(kernel):
-                self._replace(node)
+                if gone:
+                    self._lose(kernel, gone)
+                else:
+                    self._replace(node)
             return
-        last = self._read_ending(kernel)
+        last = Ending(kernel, End.EXITED, gone, self._release(kernel)) if gone else self._read_ending(kernel)
         self._endings[kernel] = last
         running = self._scheduling.current(node)
         if running is None:
@@ -268,7 +298,10 @@ class MatrixPlugin:
         else:
             self._strikes[kernel] = 0
         remaining = self._scheduling.remaining(kernel)
-        if self._strikes[kernel] >= _STRIKES:
+        if gone:
+            self._give_up(node, gone)
+            self._lose(kernel, gone)
+        elif self._strikes[kernel] >= _STRIKES:
             self._give_up(node, f"its guest died {_STRIKES} times in a row outside every test")
             self._scheduling.give_up(kernel)
         elif running is not None and remaining == 1:
@@ -286,11 +319,24 @@ class MatrixPlugin:
         # xdist replaces every worker that died: let the replacement be a plain Python that collects nothing
         self._gone[_kernel_of(node)] = why
         node.gateway.spec.python = shlex.quote(sys.executable)
+        node.gateway.spec.via = None
+
+    def _lose(self, kernel: str, why: str) -> None:
+        """Expect nothing more of a kernel whose machine is gone: its tests are not moved to another."""
+        self._lost[kernel] = why
+        self._scheduling.give_up(kernel)
+
+    def _record_lost(self) -> None:
+        """Say of every test that a machine has taken with it why there is no report."""
+        there = {(cell.kernel, cell.test) for cell in self._cells}
+        for kernel, test in sorted(self._expected() - there):
+            if kernel in self._lost:
+                self._record(kernel, test, expect.Decision(Outcome.LOST, self._lost[kernel]))
 
     def _read_ending(self, kernel: str) -> Ending:
         try:
-            return wire.decode(self._guests[kernel].ending_path.read_bytes(), Ending)
-        except (OSError, ValueError) as error:
+            return wire.decode(self._place.ending(self._guests[kernel]), Ending)
+        except (OSError, ValueError, HarnessError) as error:
             return Ending(kernel=kernel, end=End.EXITED, reason=f"its relay was killed ({error})")
 
     # -- reports become cells
@@ -373,8 +419,8 @@ class MatrixPlugin:
     @pytest.hookimpl(trylast=True)
     def pytest_sessionfinish(self, session: pytest.Session, exitstatus: int | pytest.ExitCode) -> None:
         """Judge the matrix, write it, and let it decide the exit status."""
-        # pytest takes it away itself when it ends
-        vars(self._config)["_tmp_path_factory"] = self._unused
+        self._place.collect(self._run, self._plan.folder)
+        self._record_lost()
         judged = matrix.Matrix.of(self._cells, self._expected(), [*self._guests, *self._plan.missing])
         self._judged = judged
         status = int(exitstatus)

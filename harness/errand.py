@@ -12,7 +12,8 @@ import execnet
 from harness import preparation, results
 from harness.errors import HarnessError
 from harness.features import VARIANT
-from harness.preparation import PlannedGuest, Wishes
+from harness.outline import Wishes
+from harness.preparation import PlannedGuest
 
 #: runs in the guest, where the project is at /harness
 _IN_THE_GUEST = """

@@ -13,7 +13,8 @@ import execnet
 from harness import errand, matrix, objects, preparation
 from harness.cells import IMAGE, Cell, Outcome
 from harness.features import VARIANT
-from harness.preparation import PlannedGuest, Wishes
+from harness.outline import Wishes
+from harness.preparation import PlannedGuest
 from harness.results import RunDirectory
 
 

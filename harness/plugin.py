@@ -46,6 +46,12 @@ def add_options(add: Callable[..., object]) -> None:
         help="how many guests run at once (default: from the machine's cores and free memory)",
     )
     add(
+        "--hosts",
+        default=None,
+        metavar="USER@NAME[:DIR],...",
+        help="run the guests on these machines, reached by ssh, each with this project in DIR (default: as here)",
+    )
+    add(
         "--locked",
         action="store_true",
         help="fail when the mirror no longer has a kernel package of the lock, instead of taking the newest",
@@ -125,7 +131,7 @@ def add_options(add: Callable[..., object]) -> None:
 def pytest_configure(config: pytest.Config) -> None:
     """Become the controller of the matrix, a guest's worker, or nothing.
 
-    Behind pytest's own plugins, of which the terminal's reporter is one, and in front of xdist, which comes last of all.
+    Behind pytest's own plugins, such as the terminal's reporter, and in front of xdist, which comes last of all.
     """
     worker: dict[str, Any] | None = getattr(config, "workerinput", None)
     if worker is not None and WORKER_KEY in worker:

@@ -5,32 +5,19 @@ from __future__ import annotations
 import os
 import sys
 import tempfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Literal
 
-from harness import (
-    accelerator,
-    baseline,
-    images,
-    manifest,
-    objects,
-    project,
-    selection,
-    sharding,
-    slots,
-    snapshots,
-    wire,
-)
+from harness import accelerator, baseline, images, objects, project, slots, snapshots, wire
 from harness.baseline import Expectation
 from harness.comparison import Scope
 from harness.errors import ImageError, ManifestError
-from harness.expect import kernel_of_argument
 from harness.features import VARIANT
 from harness.images import KernelImage, RootImage
+from harness.outline import Form, Outline, Wishes, outline
 from harness.results import KernelFacts, RunDirectory, RunFacts
-from harness.sharding import Part, Shard
+from harness.sharding import Part
 from harness.vm import Accelerator, GuestSpec
 
 #: seconds from QEMU's start to the guest's first word: three to six under emulation on an idle machine, and the
@@ -38,38 +25,6 @@ from harness.vm import Accelerator, GuestSpec
 _BOOT_TIMEOUT = {Accelerator.KVM: 60.0, Accelerator.TCG: 240.0}
 #: what of a guest's memory a carried folder may take: it is there twice while it is unpacked
 _MOST_CARRIED_MIB = 96
-
-
-@dataclass(frozen=True, slots=True)
-class Wishes:
-    """What the command line says."""
-
-    #: names, ``core`` or ``full``; empty: core
-    kernels: tuple[str, ...]
-    #: pytest's positional arguments: node ids in them may name kernels
-    arguments: tuple[str, ...]
-    guests: int | None
-    locked: bool
-    silence: float | None
-    boot_timeout: float | None = None
-    manifest: Path | None = None
-    #: boot every guest, save and restore none
-    cold: bool = False
-    #: what is expected; None: the project's own
-    baseline: Path | None = None
-    #: as in `GuestSpec`; "whole": always, but for command lines of tests' own
-    worker: Literal["never", "again", "always", "whole"] = "never"
-    with_cache: bool = False
-    #: pytest's options that narrow the choice of tests: ``-k``, ``-m``, ``--lf``
-    options: tuple[str, ...] = ()
-    #: the whole command line, as pytest was given it
-    words: tuple[str, ...] = ()
-    #: whether it leaves no test out
-    whole: bool = False
-    #: the part of the run that is wanted; None: all of it
-    shard: Shard | None = None
-    #: a folder of the user's own, carried into each guest
-    carried: Path | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,38 +65,71 @@ class Plan:
     part: Part | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """What one machine boots of a run; the paths are its own."""
+
+    guests: tuple[PlannedGuest, ...]
+    #: as in `Plan`
+    folder: Path
+    missing: dict[str, str] = field(default_factory=dict)
+    #: the accelerator and why it was chosen
+    accelerator: str = ""
+    #: guests at once
+    at_once: int = 0
+    kernels: tuple[KernelFacts, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class _Guest:
+    """What a kernel is booted as, and its image."""
+
+    form: Form
+    image: KernelImage
+
+
 def prepare(root: Path, wishes: Wishes, run: RunDirectory, *, say: Callable[[str], None]) -> Plan:
+    """Prepare a run whose guests are on this machine; raises HarnessError."""
+    found = outline(root, wishes)
+    prepared = ready(root, wishes, found, run, say=say) if found.forms else Prepared((), run.path)
+    return plan(root, wishes, found, prepared)
+
+
+def plan(root: Path, wishes: Wishes, found: Outline, prepared: Prepared) -> Plan:
+    """Say what is known before the first guest."""
+    return Plan(
+        guests=prepared.guests,
+        folder=prepared.folder,
+        missing=prepared.missing,
+        all_features=frozenset(feature.name for feature in found.known.features),
+        all_kernels=found.known.guests,
+        facts=RunFacts(
+            accelerator=prepared.accelerator,
+            guests=prepared.at_once,
+            arguments=wishes.words,
+            whole=wishes.whole,
+            shard=str(wishes.shard or ""),
+            kernels=prepared.kernels,
+        ),
+        notes=tuple(dict.fromkeys(note for kernel in prepared.kernels for note in kernel.notes)),
+        baseline=baseline.read(wishes.baseline or root / baseline.FOLDER),
+        scope=found.known.gate,
+        part=found.part,
+    )
+
+
+def ready(root: Path, wishes: Wishes, found: Outline, run: RunDirectory, *, say: Callable[[str], None]) -> Prepared:
     """Build the objects, get the images, choose the accelerator; raises HarnessError.
 
     A kernel whose image is not to be had does not stop the others; when none is left, that is the error.
     """
-    if wishes.guests is not None and wishes.guests < 1:
-        raise ManifestError(f"--guests {wishes.guests}: at least one guest is needed")
-    _check_paths(root, wishes.arguments)
     _check_carried(wishes.carried)
-    known = manifest.load(wishes.manifest or root / "vmimages")
-    expected = baseline.read(wishes.baseline or root / baseline.FOLDER)
-    named = _kernel_names(wishes, list(known.guests))
-    chosen = manifest.select(known, [name.partition(VARIANT)[0] for name in named])
-    wanted = _Wanted.of(root, known, wishes, named)
-    part = None
-    if wishes.shard is not None:
-        part = _part(root, known, wishes, wishes.shard, [form for kernel in chosen for form in wanted.forms(kernel)])
-        wanted = replace(wanted, part=part)
-        chosen = tuple(kernel for kernel in chosen if any(wanted.forms(kernel)))
-        if not part.units:
-            return _nothing(known, wishes, part, run)
     objects.build_all()
-    root_image = images.root_image(known, root)
-    found, missing = _kernel_images(known, chosen, locked=wishes.locked, say=say)
-    if not found:
+    root_image = images.root_image(found.known, root)
+    planned, missing = _with_images(found, locked=wishes.locked, say=say)
+    if not planned:
         raise ImageError("; ".join(f"{name}: {why}" for name, why in missing.items()))
     folder = Path(tempfile.mkdtemp(prefix="guests-", dir=run.path))
-    planned = [each for kernel, image in found for each in wanted.guests(kernel, image)]
-    # the long ones begin first: a kernel's own tests are many, those of a command line few
-    planned.sort(key=lambda each: VARIANT in each.name)
-    if not planned:
-        raise ManifestError(f"{' '.join(named)}: no selected test asks for it, or the kernel is so anyway")
     specs = [_spec(each, root_image, root=root, run=run, wishes=wishes) for each in planned]
     choice = accelerator.choose(replace(specs[0], slots=slots.make(folder, 1)), images.cache_dir())
     count = wishes.guests or slots.guests_at_once(
@@ -156,150 +144,17 @@ def prepare(root: Path, wishes: Wishes, run: RunDirectory, *, say: Callable[[str
     machine = accelerator.machine(choice.accelerator)
     guests = []
     for each, spec in zip(planned, specs, strict=True):
-        path = folder / f"{each.name}.json"
+        path = folder / f"{spec.kernel}.json"
         wire.write(path, _completed(spec, choice.accelerator, held, wishes, machine))
-        ending = folder / f"{each.name}.ending.json"
-        guests.append(PlannedGuest(each.name, each.image.release, each.features, path, ending, each.arguments))
-    return Plan(
-        guests=tuple(guests),
-        folder=folder,
-        missing=missing,
-        all_features=frozenset(feature.name for feature in known.features),
-        all_kernels=known.guests,
-        facts=RunFacts(
-            accelerator=choice.why,
-            guests=count,
-            arguments=wishes.words,
-            whole=wishes.whole,
-            shard=str(wishes.shard or ""),
-            kernels=tuple(
-                KernelFacts(each.name, image.release, image.version, image.notes, image.config_digest)
-                for each in planned
-                for image in [each.image]
-            ),
-        ),
-        notes=tuple(note for _, image in found for note in image.notes),
-        baseline=expected,
-        scope=known.gate,
-        part=part,
-    )
-
-
-def _part(root: Path, known: manifest.Manifest, wishes: Wishes, shard: Shard, forms: Sequence[_Form]) -> Part:
-    """Divide the whole run and return what of it this shard is; raises ManifestError."""
-    if "--lf" in wishes.options:
-        raise ManifestError("--shard: what failed last is another thing on every machine; without --lf, --last-failed")
-    # the order in which the guests of a whole run are planned
-    forms = sorted(forms, key=lambda form: VARIANT in form.name)
-    guests = {form.name: form.arguments for form in forms}
-    units = sharding.units(guests, wishes.arguments, known.guests, lambda each: selection.test_files(root, each))
-    parts = sharding.divide(sharding.weigh(units, sharding.read_durations(root)), shard.count)
-    return Part(
-        shard=shard,
-        division=sharding.digest(parts),
-        project=project.digest(root),
-        selection=(*wishes.arguments, *wishes.options),
-        kernels=tuple(guests),
-        units=parts[shard.index - 1],
-        named=any(kernel_of_argument(argument, known.guests) for argument in wishes.arguments),
-    )
-
-
-def _nothing(known: manifest.Manifest, wishes: Wishes, part: Part, run: RunDirectory) -> Plan:
-    """Return the plan of a shard that has no units."""
-    return Plan(
-        guests=(),
-        folder=run.path,
-        missing={},
-        all_features=frozenset(feature.name for feature in known.features),
-        all_kernels=known.guests,
-        facts=RunFacts("", 0, (), arguments=wishes.words, whole=wishes.whole, shard=str(part.shard)),
-        notes=(),
-        part=part,
-    )
-
-
-@dataclass(frozen=True, slots=True)
-class _Form:
-    """One of the command lines that a kernel is booted with, and what is run then."""
-
-    name: str
-    features: frozenset[str]
-    append: tuple[str, ...] = ()
-    #: as in `PlannedGuest`
-    arguments: tuple[str, ...] = ()
-    patience: float = 1.0
-
-
-@dataclass(frozen=True, slots=True)
-class _Guest:
-    """A kernel's image and the command line that it is booted with."""
-
-    name: str
-    image: KernelImage
-    features: frozenset[str]
-    append: tuple[str, ...] = ()
-    arguments: tuple[str, ...] = ()
-    patience: float = 1.0
-
-
-@dataclass(frozen=True, slots=True)
-class _Wanted:
-    """Which guests of a kernel the run needs: its own, and one for each variant that a selected test asks for."""
-
-    variants: tuple[manifest.Variant, ...]
-    #: names of guests with variants that have a selected test
-    selected: frozenset[str]
-    #: what the command line names, where it names guests with variants; empty: whatever is selected
-    named: frozenset[str]
-    #: file -> the variants that its tests ask for
-    files: Mapping[str, frozenset[str]]
-    #: the shard, None when all is wanted
-    part: Part | None = None
-
-    @classmethod
-    def of(cls, root: Path, known: manifest.Manifest, wishes: Wishes, named: Sequence[str]) -> _Wanted:
-        """Find it out; raises ManifestError for a name that is not known, and for a variant that no test asks for."""
-        for name in named:
-            if VARIANT in name and name not in known.guests:
-                names = ", ".join(variant.name for variant in known.variants)
-                raise ManifestError(f"unknown kernel {name!r} (a kernel's name, +, and one of: {names or 'none'})")
-        tests = selection.Selection(wishes.arguments, wishes.options)
-        files = selection.declared(root, tests)
-        selection.check(root, files, [variant.name for variant in known.variants])
-        possible = {
-            variant.of(kernel): variant.name
-            for kernel in manifest.select(known, [name.partition(VARIANT)[0] for name in named])
-            for variant in known.variants
-            if variant.changes(kernel)
-        }
-        selected = selection.guests(root, tests, possible)
-        exact = {name for name in named if VARIANT in name}
-        if exact and (others := [name for name in named if VARIANT not in name]):
-            exact |= {kernel.name for kernel in manifest.select(known, others)}
-        return cls(known.variants, selected, frozenset(exact), files)
-
-    def forms(self, kernel: manifest.Kernel) -> Iterator[_Form]:
-        """Yield what a kernel is booted as, and with a shard the files of it that are this one's."""
-        for form in self._forms(kernel):
-            if self.part is None:
-                yield form
-            elif files := self.part.files(form.name):
-                yield replace(form, arguments=files)
-
-    def _forms(self, kernel: manifest.Kernel) -> Iterator[_Form]:
-        if not self.named or kernel.name in self.named:
-            yield _Form(kernel.name, frozenset(kernel.features), patience=kernel.patience)
-        for variant in self.variants:
-            name = variant.of(kernel)
-            if name in self.selected and (not self.named or self.named & {name, kernel.name}):
-                files = tuple(file for file, variants in self.files.items() if variant.name in variants)
-                yield _Form(name, variant.features(kernel), variant.append, files, kernel.patience)
-
-    def guests(self, kernel: manifest.Kernel, image: KernelImage) -> Iterator[_Guest]:
-        """Yield the guests that a kernel is booted as."""
-        for form in self.forms(kernel):
-            yield _Guest(form.name, image, form.features, form.append, form.arguments, form.patience)
+        ending = folder / f"{spec.kernel}.ending.json"
+        form = each.form
+        guests.append(PlannedGuest(form.name, each.image.release, form.features, path, ending, form.arguments))
+    facts = [
+        KernelFacts(each.form.name, image.release, image.version, image.notes, image.config_digest)
+        for each in planned
+        for image in [each.image]
+    ]
+    return Prepared(tuple(guests), folder, missing, choice.why, count, tuple(facts))
 
 
 def _completed(spec: GuestSpec, chosen: Accelerator, held: tuple[Path, ...], wishes: Wishes, machine: str) -> GuestSpec:
@@ -314,14 +169,6 @@ def _completed(spec: GuestSpec, chosen: Accelerator, held: tuple[Path, ...], wis
     return replace(spec, snapshot=saved, worker="always" if worker == "whole" else worker)
 
 
-def _check_paths(root: Path, arguments: Sequence[str]) -> None:
-    """Find out before a guest boots that a path does not exist."""
-    for argument in arguments:
-        name = argument.partition("::")[0]
-        if not (root / name).exists():
-            raise ManifestError(f"{name}: no such file or folder below {root}")
-
-
 def _check_carried(folder: Path | None) -> None:
     """Find out before a guest boots that a folder cannot be carried into it."""
     if folder is None:
@@ -332,47 +179,38 @@ def _check_carried(folder: Path | None) -> None:
         raise ManifestError(f"--carry {folder}: {mib} MiB; a guest has room for {_MOST_CARRIED_MIB} MiB")
 
 
-def _kernel_names(wishes: Wishes, known: Sequence[str]) -> tuple[str, ...]:
-    """Return the kernels of ``--kernel``; without it those that the node ids on the command line name, if any."""
-    if wishes.kernels:
-        return wishes.kernels
-    named = [kernel_of_argument(argument, known) for argument in wishes.arguments]
-    return tuple(dict.fromkeys(name for name in named if name)) if all(named) else ()
-
-
-def _kernel_images(
-    known: manifest.Manifest, kernels: Sequence[manifest.Kernel], *, locked: bool, say: Callable[[str], None]
-) -> tuple[list[tuple[manifest.Kernel, KernelImage]], dict[str, str]]:
-    found = []
+def _with_images(found: Outline, *, locked: bool, say: Callable[[str], None]) -> tuple[list[_Guest], dict[str, str]]:
+    """Get the kernels' images; return the guests, in their order, and of the other kernels why there is none."""
+    got: dict[str, KernelImage] = {}
     missing = {}
-    for kernel in kernels:
+    for kernel, forms in found.kernels:
         try:
-            image = images.kernel_image(known, kernel, locked_only=locked)
+            image = images.kernel_image(found.known, kernel, locked_only=locked)
         except ImageError as error:
             missing[kernel.name] = str(error)
             say(f"{kernel.name}: {error}")
         else:
-            found.append((kernel, image))
+            got |= {form.name: image for form in forms}
             for note in image.notes:
                 say(f"{kernel.name}: {note}")
-    return found, missing
+    return [_Guest(form, got[form.name]) for form in found.forms if form.name in got], missing
 
 
 def _spec(guest: _Guest, root_image: RootImage, *, root: Path, run: RunDirectory, wishes: Wishes) -> GuestSpec:
     return GuestSpec(
-        kernel=guest.name,
+        kernel=guest.form.name,
         vmlinuz=guest.image.vmlinuz,
         modules=guest.image.modules,
-        append=guest.append,
+        append=guest.form.append,
         root=root_image.path,
         accelerator=Accelerator.TCG,
-        console=run.console(guest.name),
+        console=run.console(guest.form.name),
         project=root,
         slots=(),
         boot_timeout=0,
         vng=Path(sys.executable).with_name("vng"),
         silence_timeout=wishes.silence,
-        patience=guest.patience,
+        patience=guest.form.patience,
         with_cache=wishes.with_cache,
         carried=None if wishes.carried is None else wishes.carried.absolute(),
     )

@@ -107,6 +107,16 @@ def test_files(root: Path, argument: str) -> list[str]:
     return sorted(str(each.relative_to(root)) for each in found)
 
 
+def whole(root: Path, file: str) -> str:
+    """Return what a test file is not divided from: its folder when fixtures there are the package's, else itself."""
+    conftest = (root / file).with_name("conftest.py")
+    if not conftest.is_file():
+        return file
+    keywords = [node for node in ast.walk(ast.parse(conftest.read_text(), conftest)) if isinstance(node, ast.keyword)]
+    scopes = [each.value.value for each in keywords if each.arg == "scope" and isinstance(each.value, ast.Constant)]
+    return str(Path(file).parent) if "package" in scopes else file
+
+
 def _files(root: Path, arguments: Sequence[str]) -> Iterator[Path]:
     for argument in arguments:
         path = root / argument.partition("::")[0]

@@ -1,14 +1,15 @@
 """Which part of a run a shard is: whole test files on kernels, balanced by recorded durations.
 
-Pure, but for reading and writing the files that say so. A file's tests may share one measurement per guest, so a file
-is never divided. Every machine divides the same way: by the files, the kernels and ``baselines/durations.json`` of the
-project alone, never by what a machine has in its cache.
+Pure, but for reading and writing the files that say so. Tests of a file may share one measurement per guest, and those
+of a folder with fixtures of scope package do: neither is divided. Every machine divides the same way: by the files, the
+kernels and ``baselines/durations.json`` of the project alone, never by what a machine has in its cache.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
+import math
 import re
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -36,7 +37,7 @@ _CUT_SHORT = frozenset({Outcome.CRASH, Outcome.LOST, Outcome.NOTRUN})
 
 
 class Unit(NamedTuple):
-    """What is not divided: a test file on a kernel."""
+    """What a shard has or has not: a test file on a kernel."""
 
     kernel: str
     #: relative to the project
@@ -128,14 +129,24 @@ def weigh(wanted: Iterable[Unit], durations: Durations) -> dict[Unit, float]:
     return weights
 
 
-def divide(weights: Mapping[Unit, float], count: int) -> tuple[tuple[Unit, ...], ...]:
-    """Divide into ``count`` parts: the longest first, each into the part that has the least; names break ties."""
+def divide(
+    weights: Mapping[Unit, float], count: int, whole: Callable[[str], str] = str
+) -> tuple[tuple[Unit, ...], ...]:
+    """Divide into ``count`` parts: the longest first, each into the part that has the least; names break ties.
+
+    ``whole`` names what a file is not divided from: itself, or its folder.
+    """
+    bundles: dict[Unit, list[Unit]] = {}
+    for unit in weights:
+        bundles.setdefault(Unit(unit.kernel, whole(unit.file)), []).append(unit)
+    # sums do not depend on the order in which the units came
+    takes = {bundle: math.fsum(weights[unit] for unit in found) for bundle, found in bundles.items()}
     parts: list[list[Unit]] = [[] for _ in range(count)]
     loads = [0.0] * count
-    for unit in sorted(weights, key=lambda unit: (-weights[unit], unit)):
+    for bundle in sorted(bundles, key=lambda bundle: (-takes[bundle], bundle)):
         least = loads.index(min(loads))
-        parts[least].append(unit)
-        loads[least] += weights[unit]
+        parts[least] += bundles[bundle]
+        loads[least] += takes[bundle]
     return tuple(tuple(sorted(part)) for part in parts)
 
 

@@ -17,7 +17,8 @@ from harness import console, debugging, manifest, preparation, results, terminal
 from harness.ending import Ending
 from harness.errors import HarnessError, ManifestError
 from harness.features import VARIANT
-from harness.preparation import PlannedGuest, Wishes
+from harness.outline import Wishes
+from harness.preparation import PlannedGuest
 from harness.terminal import GuestGone
 
 #: what the agent runs in place of execnet's worker; the relay takes it for a bootstrap line

@@ -39,6 +39,10 @@ COMMAND_LINE = ("oops=panic", "printk.devkmsg=on", "cryptomgr.notests", "rcupdat
 _EMULATION = ("-accel", "tcg,thread=single")
 
 
+#: of a guest
+MEMORY_MIB = 512
+
+
 class Accelerator(enum.StrEnum):
     """What runs the guest's instructions."""
 
@@ -73,7 +77,7 @@ class GuestSpec:
     #: how many times longer this kernel's own waits are than other kernels'; limits grow with it
     patience: float = 1.0
     cpus: int = 2
-    memory_mib: int = 512
+    memory_mib: int = MEMORY_MIB
     #: added to the kernel's command line
     append: tuple[str, ...] = ()
     #: the cache's folder of snapshots and this guest's key in it; None: it boots cold

@@ -11,7 +11,7 @@ import pytest
 from harness import accelerator, cache_keys, images, manifest, preparation, snapshots, wire
 from harness.images import kernels as kernel_images
 from harness.images import rootfs
-from harness.preparation import Wishes
+from harness.outline import Form, Wishes
 from harness.results import RunDirectory
 from harness.vm import Accelerator
 
@@ -152,7 +152,7 @@ def test_saved_guests_are_those_that_a_run_saves(project: Path, tmp_path: Path) 
     wishes = Wishes(("6.1",), arguments=(), guests=None, locked=False, silence=None)
     ours = {spec.kernel: snapshots.key(spec, "m") for spec in cache_keys._guests(known, kernel, project)}
     for name, append in [("6.1", ()), *[(each.of(kernel), each.append) for each in known.variants]]:
-        guest = preparation._Guest(name, image, frozenset(), append)
+        guest = preparation._Guest(Form(name, frozenset(), append), image)
         spec = preparation._spec(guest, root, root=project, run=run, wishes=wishes)
         theirs = preparation._completed(spec, Accelerator.TCG, (), wishes, "m")
         if name in ours:

@@ -11,7 +11,8 @@ import pytest
 from harness import document, errand, gate, preparation
 from harness.cells import Outcome
 from harness.errors import ManifestError
-from harness.preparation import Plan, PlannedGuest, Wishes
+from harness.outline import Wishes
+from harness.preparation import Plan, PlannedGuest
 from harness.results import KernelFacts, RunFacts
 
 REFUSED = """b.bpf.o on 6.1.0, uid 0

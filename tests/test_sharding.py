@@ -59,6 +59,41 @@ def test_no_part_takes_longer_than_its_share_and_the_longest_unit(weights: dict[
     assert max(loads) <= sum(weights.values()) / count + max(weights.values(), default=0) + 1e-6
 
 
+@given(weights, counts, st.randoms(use_true_random=False))
+def test_what_is_not_divided_is_in_one_part_and_the_order_changes_nothing(
+    weights: dict[Unit, float], count: int, rng: random.Random
+) -> None:
+    def whole(file: str) -> str:
+        return "first" if file < "suites/test_d" else file
+
+    parts = sharding.divide(weights, count, whole)
+    assert sorted(unit for part in parts for unit in part) == sorted(weights)
+    bundles: dict[tuple[str, str], float] = {}
+    for unit, weight in weights.items():
+        key = (unit.kernel, whole(unit.file))
+        bundles[key] = bundles.get(key, 0.0) + weight
+    there = [{(unit.kernel, whole(unit.file)) for unit in part} for part in parts]
+    assert sum(map(len, there)) == len(bundles)
+    loads = [sum(weights[unit] for unit in part) for part in parts]
+    assert max(loads) <= sum(weights.values()) / count + max(bundles.values(), default=0) + 1e-6
+    shuffled = list(weights.items())
+    rng.shuffle(shuffled)
+    assert sharding.divide(dict(shuffled), count, whole) == parts
+
+
+def test_a_folder_whose_fixtures_are_the_packages_is_not_divided(tmp_path: Path) -> None:
+    for name, text in {
+        "a": '@pytest.fixture(scope="package")\ndef x(): ...\n',
+        "b": "@pytest.fixture\ndef x(): ...\n",
+    }.items():
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "conftest.py").write_text(text)
+    (tmp_path / "c").mkdir()
+    found = [selection.whole(tmp_path, f"{name}/test_x.py") for name in "abc"]
+    assert found == ["a", "b/test_x.py", "c/test_x.py"]
+    assert selection.whole(ROOT, "suites/capabilities/test_table.py") == "suites/capabilities"
+
+
 @given(weights, st.integers(1, 40))
 def test_a_part_is_empty_only_where_there_are_fewer_units(weights: dict[Unit, float], count: int) -> None:
     weights = {unit: weight + 0.1 for unit, weight in weights.items()}

@@ -20,7 +20,8 @@ import pytest
 
 from harness import manifest, preparation, results
 from harness.guests import Guests, summary
-from harness.preparation import PlannedGuest, Wishes
+from harness.outline import Wishes
+from harness.preparation import PlannedGuest
 
 ROOT = Path(__file__).resolve().parents[2]
 AT_ONCE = 4

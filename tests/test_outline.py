@@ -4,26 +4,24 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, cast
 
 import pytest
 
-from harness import manifest
 from harness.errors import ManifestError
-from harness.features import VARIANT
-from harness.preparation import Wishes, _part, _Wanted
+from harness.outline import Outline, Wishes, outline
 from harness.sharding import Part, Shard, Unit
 
 ROOT = Path(__file__).resolve().parent.parent
-_KNOWN = manifest.load(ROOT / "vmimages")
 _LOCKED = ("+lockdown_integrity", "+lockdown_confidentiality")
 
 
+def _wishes(*arguments: str, named: tuple[str, ...] = (), options: tuple[str, ...] = ()) -> Wishes:
+    return Wishes(named, arguments=arguments, guests=None, locked=False, silence=None, options=options)
+
+
 def _planned(*named: str, arguments: tuple[str, ...] = ("suites",)) -> list[str]:
-    wishes = Wishes(named, arguments=arguments, guests=None, locked=False, silence=None)
-    wanted = _Wanted.of(ROOT, _KNOWN, wishes, named)
-    kernels = manifest.select(_KNOWN, [name.partition(VARIANT)[0] for name in named])
-    return [guest.name for kernel in kernels for guest in wanted.guests(kernel, cast("Any", None))]
+    found = outline(ROOT, _wishes(*arguments, named=named))
+    return [form.name for _, forms in found.kernels for form in forms]
 
 
 def test_a_kernel_is_booted_with_each_command_line_that_changes_it() -> None:
@@ -35,7 +33,8 @@ def test_a_kernel_is_booted_with_each_command_line_that_changes_it() -> None:
 def test_a_guest_that_is_named_is_booted_alone_or_beside_other_kernels() -> None:
     assert _planned("6.1+lockdown_integrity") == ["6.1+lockdown_integrity"]
     assert _planned("6.1+lockdown_integrity", "7.3") == ["6.1+lockdown_integrity", "7.3", *[f"7.3{e}" for e in _LOCKED]]
-    assert _planned("6.1+lsm_bpf") == []
+    with pytest.raises(ManifestError, match=r"^6\.1\+lsm_bpf: no selected test asks for it"):
+        _planned("6.1+lsm_bpf")
 
 
 def test_without_a_test_for_it_no_variant_is_booted() -> None:
@@ -48,11 +47,13 @@ def test_a_variant_that_is_not_known_is_named_with_those_that_are() -> None:
         _planned("6.1+x")
 
 
+def _shards(count: int, *arguments: str, options: tuple[str, ...] = ()) -> list[Outline]:
+    wishes = _wishes(*arguments, options=options)
+    return [outline(ROOT, replace(wishes, shard=Shard(index, count))) for index in range(1, count + 1)]
+
+
 def _parts(count: int, *arguments: str, options: tuple[str, ...] = ()) -> list[Part]:
-    wishes = Wishes((), arguments=arguments, guests=None, locked=False, silence=None, options=options)
-    wanted = _Wanted.of(ROOT, _KNOWN, wishes, ())
-    forms = [form for kernel in manifest.select(_KNOWN, ()) for form in wanted.forms(kernel)]
-    return [_part(ROOT, _KNOWN, wishes, Shard(index, count), forms) for index in range(1, count + 1)]
+    return [found.part for found in _shards(count, *arguments, options=options) if found.part]
 
 
 def test_shards_have_every_file_on_every_guest_once_and_agree_on_the_run() -> None:
@@ -67,13 +68,20 @@ def test_shards_have_every_file_on_every_guest_once_and_agree_on_the_run() -> No
 
 def test_a_shard_boots_what_it_has_files_for() -> None:
     """Two files on four kernels in eight shards: each has one kernel to boot."""
-    wishes = Wishes((), arguments=("suites/execve",), guests=None, locked=False, silence=None)
-    wanted = _Wanted.of(ROOT, _KNOWN, wishes, ())
-    for part in _parts(8, "suites/execve"):
-        own = replace(wanted, part=part)
-        booted = [form for kernel in manifest.select(_KNOWN, ()) for form in own.forms(kernel)]
-        assert [Unit(form.name, file) for form in booted for file in form.arguments] == list(part.units)
-        assert len(booted) == 1
+    for found in _shards(8, "suites/execve"):
+        assert found.part
+        assert [Unit(form.name, file) for form in found.forms for file in form.arguments] == list(found.part.units)
+        assert len(found.kernels) == len(found.forms) == 1
+
+
+def test_a_shard_without_files_boots_nothing() -> None:
+    assert _shards(9, "suites/execve")[-1].kernels == ()
+
+
+def test_another_machine_may_decide_what_is_booted_here() -> None:
+    dealt = {"6.1": ("suites/execve/test_counts.py",), "5.10+lsm_bpf": ()}
+    found = outline(ROOT, replace(_wishes("suites"), dealt=dealt))
+    assert {form.name: form.arguments for form in found.forms} == dealt
 
 
 def test_node_ids_that_name_a_kernel_are_divided_for_that_kernel() -> None:

@@ -1,0 +1,198 @@
+"""Which machines guests are on, who gets what, and what a machine answers."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import execnet
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from harness import hosted, hosts, places, project, wire
+from harness.errors import HarnessError, ManifestError
+from harness.hosted import Machine, Service
+from harness.hosts import Connection, Host
+from harness.outline import Wishes
+from harness.places import Elsewhere, Here
+from harness.preparation import PlannedGuest
+from harness.results import KernelFacts
+from harness.sharding import Unit
+
+ROOT = Path(__file__).resolve().parent.parent
+
+names = st.sampled_from("abcdefgh")
+
+
+class Popen(Host):
+    """This machine, through execnet but without ssh."""
+
+    @property
+    def spec(self) -> str:
+        return f"popen//python={self.python}//chdir={self.folder}//execmodel=thread//id={self.identity}"
+
+
+@pytest.fixture
+def group() -> Iterator[execnet.Group]:
+    made = execnet.Group()
+    yield made
+    made.terminate(10)
+
+
+def _project(folder: Path) -> Path:
+    """Make a project that is enough to be asked for."""
+    (folder / "harness").symlink_to(ROOT / "harness")
+    (folder / ".nox").symlink_to((ROOT / ".nox").resolve())
+    return folder
+
+
+def test_hosts_are_where_ssh_is_told_to_go_and_a_folder() -> None:
+    here, there, other = hosts.parse("user@a, b:/srv/matrix,-p 2222 -F /x/config user@c:/y", Path("/home/me/matrix"))
+    assert (here.identity, here.ssh, here.name, here.folder) == ("host-1", "user@a", "user@a", Path("/home/me/matrix"))
+    assert (there.identity, there.ssh, there.folder) == ("host-2", "b", Path("/srv/matrix"))
+    assert (other.ssh, other.name, other.folder) == ("-p 2222 -F /x/config user@c", "user@c", Path("/y"))
+
+
+@pytest.mark.parametrize(
+    ("text", "line"),
+    [
+        ("", "'' is no host such as user@name or user@name:/folder"),
+        ("a,,b", "'' is no host"),
+        ("a,-p", "'-p' is no host"),
+        ("a://b", "'a://b' is no host"),
+        ("a,b,a", "a host is there twice"),
+    ],
+)
+def test_what_is_no_host_is_refused_in_a_line(text: str, line: str) -> None:
+    with pytest.raises(ManifestError) as found:
+        hosts.parse(text, Path("/x"))
+    assert str(found.value).startswith(f"--hosts {text}: {line}")
+
+
+def test_the_specs_are_execnets_and_a_relay_is_a_popen_via_its_machine() -> None:
+    (host,) = hosts.parse("-p 2 user@a:/a folder", ROOT)
+    connection = execnet.XSpec(host.spec)
+    assert (connection.ssh or "").endswith(" -p 2 user@a")
+    assert (connection.python, connection.chdir) == ("'/a folder/.nox/harness/bin/python'", "/a folder")
+    guest = PlannedGuest("6.1+locked", "", frozenset(), Path("/t/6.1.json"), Path("/t/6.1.ending.json"))
+    relay = execnet.XSpec(host.relay(guest))
+    assert (relay.popen, relay.via, relay.kernel, relay.chdir) == (True, connection.id, "6.1+locked", None)
+    assert relay.python == "'/a folder/.nox/harness/bin/python' -m harness.relay /t/6.1.json /t/6.1.ending.json"
+
+
+@given(
+    st.dictionaries(names, st.integers(1, 100).map(float)),
+    st.dictionaries(names, st.integers(1, 8), min_size=1, max_size=4),
+)
+def test_every_guest_is_dealt_once_and_none_waits_where_it_would_be_done_later(
+    weights: dict[str, float], capacity: dict[str, int]
+) -> None:
+    dealt = hosts.deal(weights, capacity)
+    assert sorted(guest for guests in dealt.values() for guest in guests) == sorted(weights)
+    done = {host: sum(weights[guest] for guest in guests) / capacity[host] for host, guests in dealt.items()}
+    for host, guests in dealt.items():
+        # the last one that was dealt to a host could not have been done earlier on another, as that is now
+        if guests:
+            last = guests[-1]
+            assert all(done[host] <= done[each] + weights[last] / capacity[each] + 1e-9 for each in capacity)
+
+
+def test_a_machine_that_runs_more_at_once_gets_more() -> None:
+    weights = {f"k{number}": 10.0 for number in range(6)}
+    assert hosts.deal(weights, {"small": 1, "large": 2}) == {
+        "small": ["k1", "k4"],
+        "large": ["k0", "k2", "k3", "k5"],
+    }
+
+
+def test_a_guest_takes_what_its_files_take_and_a_little() -> None:
+    weights = {Unit("6.1", "a"): 2.0, Unit("6.1", "b"): 3.0, Unit("7.3", "a"): 4.0}
+    assert hosts.by_guest(weights, ["6.1", "7.3", "9.9"]) == {"6.1": 6.0, "7.3": 5.0, "9.9": 1.0}
+
+
+def test_a_machine_says_what_project_it_has_and_reads_files(tmp_path: Path, group: execnet.Group) -> None:
+    folder = _project(tmp_path)
+    connection = Connection(Popen("host-1", "this", folder), group)
+    machine = wire.decode(connection.ask("machine"), Machine)
+    assert machine.project == project.digest(folder)
+    assert machine.slots >= 1
+    (tmp_path / "file").write_bytes(b"\0x")
+    assert connection.ask("read", str(tmp_path / "file").encode()) == b"\0x"
+    with pytest.raises(HarnessError, match=r"^this: /nowhere: No such file or directory$"):
+        connection.ask("read", b"/nowhere")
+    assert connection.ask("collect") == {}
+
+
+# execnet leaves the pipe to a process that has ended to the garbage collector
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+def test_a_folder_without_the_project_and_one_that_lacks_its_environment_are_a_line(
+    tmp_path: Path, group: execnet.Group
+) -> None:
+    (tmp_path / ".nox").symlink_to((ROOT / ".nox").resolve())
+    with pytest.raises(ManifestError, match=r"^this: /\S+ is not this project: ModuleNotFoundError: [^\n]*harness'$"):
+        Connection(Popen("host-1", "this", tmp_path), group).ask("machine")
+    with pytest.raises(ManifestError, match=r"^this: \S+/python does not answer: is the project there"):
+        Connection(Replaced("host-2", "this", tmp_path), group).ask("machine")
+
+
+class Replaced(Popen):
+    """A machine whose Python ends at once."""
+
+    @property
+    def spec(self) -> str:
+        return f"popen//python=true//id={self.identity}"
+
+
+def test_a_machine_that_is_lost_is_a_line_that_names_it(tmp_path: Path, group: execnet.Group) -> None:
+    connection = Connection(Popen("host-1", "this", _project(tmp_path)), group)
+    connection.ask("collect")
+    group["host-1"]._io.kill()
+    group["host-1"].join(10)
+    with pytest.raises(HarnessError, match=r"^this: the connection is lost$"):
+        connection.ask("collect")
+
+
+def test_an_error_there_keeps_its_status_here(tmp_path: Path) -> None:
+    service = Service(ROOT, tmp_path, print)
+    wishes = Wishes(("9.9",), arguments=("suites",), guests=None, locked=False, silence=None)
+    kind, found = service.answer("prepare", wire.encode(wishes))
+    assert kind == hosted.FAILED
+    assert isinstance(found, tuple)
+    assert found[0] == 4
+    assert found[1].startswith("unknown kernel '9.9'")
+
+
+def test_what_the_relays_leave_is_found(tmp_path: Path) -> None:
+    for name in ("1/console/6.1.log", "1/guests-x/6.1.77.started.json", "1/guests-x/6.1.json", "1/run.json"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(name)
+    (tmp_path / "latest").symlink_to("1")
+    assert Service(ROOT, tmp_path, print).answer("collect", b"") == (
+        hosted.DONE,
+        {"6.1.log": b"1/console/6.1.log", "6.1.77.started.json": b"1/guests-x/6.1.77.started.json"},
+    )
+
+
+def test_guests_are_here_unless_hosts_are_named() -> None:
+    assert isinstance(places.of(None, ROOT), Here)
+    assert isinstance(places.of("user@a", ROOT), Elsewhere)
+
+
+def test_what_only_this_machine_has_is_refused(tmp_path: Path) -> None:
+    wishes = Wishes((), arguments=("suites",), guests=None, locked=False, silence=None)
+    for changes in ({"with_cache": True}, {"manifest": tmp_path}, {"carried": tmp_path}):
+        refused = replace(wishes, **changes)
+        with pytest.raises(ManifestError, match=r"^--hosts: --manifest, --carry, --lf"):
+            Elsewhere(hosts.parse("a", ROOT)).prepare(ROOT, refused, None, print)  # type: ignore[arg-type]
+
+
+def test_a_kernel_and_its_variant_are_of_one_package() -> None:
+    one, other = hosts.parse("a,b", ROOT)
+    place = Elsewhere((one, other))
+    place._of = {"6.1": one, "6.1+locked": other, "7.3": other}
+    first = KernelFacts("6.1", "6.1.0-56", "1-1")
+    place._check_packages([first, replace(first, name="6.1+locked"), KernelFacts("7.3", "7.3.4", "2")])
+    with pytest.raises(HarnessError, match=r"^kernel 6\.1 is 1-1 on a and 1-2 on b$"):
+        place._check_packages([first, KernelFacts("6.1+locked", "6.1.0-57", "1-2")])
