@@ -41,11 +41,11 @@ def _matrix(arguments: argparse.Namespace) -> int:
 
 def _print_options() -> None:
     """Begin the help with the matrix's own options: in pytest's they come last."""
-    from harness import plugin
+    from harness import options
 
     usage = "nox -s kernel-matrix -- [--kernel NAME]... [any pytest argument]"
     parser = argparse.ArgumentParser(usage=usage, add_help=False, epilog="All of pytest's options work, too:")
-    plugin.add_options(parser.add_argument_group("kernel matrix").add_argument)
+    options.add_all(parser.add_argument_group("kernel matrix").add_argument)
     parser.print_help()
     print(flush=True)
 

@@ -42,6 +42,7 @@ class Wishes:
     cold: bool = False
     #: as in `GuestSpec`; "whole": always, but for command lines of tests' own
     worker: Literal["never", "again", "always", "whole"] = "never"
+    worker_kind: str = ""
     with_cache: bool = False
     #: pytest's options that narrow the choice of tests: ``-k``, ``-m``, ``--lf``
     options: tuple[str, ...] = ()
@@ -272,5 +273,6 @@ def _spec(guest: _Guest, root_image: RootImage, *, root: Path, run: RunDirectory
         vng=Path(sys.executable).with_name("vng"),
         silence_timeout=wishes.silence,
         with_cache=wishes.with_cache,
+        worker_kind=wishes.worker_kind,
         carried=None if wishes.carried is None else wishes.carried.absolute(),
     )
