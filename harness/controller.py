@@ -20,13 +20,13 @@ from xdist.workermanage import WorkerController
 from harness import debugging, expect, images, matrix, preparation, reports, results, snapshots, wire
 from harness.cells import Cell, Outcome
 from harness.ending import End, Ending
-from harness.errors import HarnessError, of_system
+from harness.errors import HarnessError, ManifestError, of_system
 from harness.features import VARIANT
 from harness.guests import Guests, summary
 from harness.keeping import KeepingPlugin
 from harness.output import Outputs
 from harness.scheduler import Fresh, KernelScheduling
-from harness.workers import ARGUMENTS, COMMAND, DESELECTED, FACTS, KEEP, OUTPUT, TIMEOUT, WORKER_KEY
+from harness.workers import ARGUMENTS, COMMAND, DESELECTED, FACTS, KEEP, OUTPUT, PCAP, TIMEOUT, WORKER_KEY
 
 #: the "test" of a guest that died outside every test
 BOOT = "boot"
@@ -48,6 +48,10 @@ def start(config: pytest.Config) -> None:
         if terminal is not None:
             terminal.write_line(line)
 
+    if config.option.gdb and not config.option.keep_guest:
+        raise ManifestError("--gdb goes with --keep-guest (or nox -s shell -- --gdb KERNEL)")
+    if config.option.repeat < 1:
+        raise ManifestError(f"--repeat {config.option.repeat}: once is the least")
     root = config.rootpath
     run = results.RunDirectory.create(config.option.results or root / "results")
     plan = preparation.prepare(
@@ -278,6 +282,9 @@ class MatrixPlugin:
         self._session.testscollected = self._scheduling.foreseen
         if report.when == "call":
             self._keep_facts(kernel, report)
+        for key, value in report.user_properties:
+            if key == PCAP:
+                self._run.keep_pcap(kernel, expect.split_nodeid(report.nodeid, kernel), str(value))
         phase = reports.phase_of(report)
         phases = self._phases.setdefault((kernel, report.nodeid), [])
         phases.append(phase)

@@ -63,6 +63,11 @@ def add_all(add: Callable[..., object]) -> None:
     )
     add("--gdb", action="store_true", help="with --keep-guest: let gdb connect to the guest's kernel, and say how")
     add(
+        "--pcap",
+        action="store_true",
+        help="keep what went over the veth pairs of a failing test: pcap/<kernel>/<test>.pcap of the results",
+    )
+    add(
         "--cold",
         action="store_true",
         help="boot every guest instead of restoring it from the snapshot of an earlier boot",
