@@ -12,8 +12,8 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
-from harness import ci
-from harness.errors import HarnessError, ManifestError, of_system
+from harness import ci, working
+from harness.errors import HarnessError, of_system
 
 if TYPE_CHECKING:
     from harness.baseline_view import Answer
@@ -44,41 +44,13 @@ def _matrix(arguments: argparse.Namespace) -> int:
 
 def _print_options() -> None:
     """Begin the help with the matrix's own options: in pytest's they come last."""
-    from harness import plugin
+    from harness import options
 
     usage = "nox -s kernel-matrix -- [--kernel NAME]... [any pytest argument]"
     parser = argparse.ArgumentParser(usage=usage, add_help=False, epilog="All of pytest's options work, too:")
-    plugin.add_options(parser.add_argument_group("kernel matrix").add_argument)
+    options.add_all(parser.add_argument_group("kernel matrix").add_argument)
     parser.print_help()
     print(flush=True)
-
-
-def _run(arguments: argparse.Namespace) -> int:
-    command: list[str] = arguments.command
-    if not command:
-        raise ManifestError("run: no command (nox -s run -- [--kernel NAME]... -- COMMAND...)")
-    words = [f"--command={word}" for word in command]
-    words += [f"--kernel={name}" for name in arguments.kernel]
-    words.append(f"--silence={arguments.silence:g}")
-    if arguments.timeout is not None:
-        words.append(f"--command-timeout={arguments.timeout:g}")
-    if arguments.carry is not None:
-        words.append(f"--carry={arguments.carry.absolute()}")
-    return _matrix(argparse.Namespace(pytest=[*words, *arguments.pytest]))
-
-
-def _rerun(arguments: argparse.Namespace) -> int:
-    from harness import manifest, rerun
-
-    if arguments.repeat < 1:
-        raise ManifestError(f"--repeat {arguments.repeat}: once is the least")
-    kernels = manifest.load(arguments.manifest or ROOT / "vmimages").guests
-    nodeid = _relative(rerun.node_id(arguments.cell, kernels))
-    rerun.check(ROOT, nodeid, kernels)
-    words = ["--fresh=test", f"--repeat={arguments.repeat}"]
-    if arguments.manifest is not None:
-        words.append(f"--manifest={arguments.manifest}")
-    return _matrix(argparse.Namespace(pytest=[*words, *arguments.pytest, nodeid]))
 
 
 def _relative(argument: str) -> str:
@@ -213,78 +185,15 @@ def _durations(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _shell(arguments: argparse.Namespace) -> int:
-    from harness import shell
-
-    carried = arguments.carry.absolute() if arguments.carry else None
-    os.chdir(ROOT)
-    words: list[str] = arguments.words
-    if arguments.enter is not None:
-        return shell.enter(arguments.enter, words)
-    if not words:
-        raise ManifestError("shell: which kernel? (nox -s kernels lists them)")
-    options = shell.Options(carried, arguments.results, arguments.manifest, cold=arguments.cold, gdb=arguments.gdb)
-    return shell.run(ROOT, words[0], words[1:], options)
-
-
 class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         """Say it in one line; 4 is the status of bad usage everywhere in this project."""
         self.exit(4, f"{self.prog}: {message} (see {self.prog} --help)\n")
 
 
-def _add_run(commands: argparse._SubParsersAction[_Parser]) -> None:
-    run = commands.add_parser(
-        "run",
-        help="run a command on the kernels; its exit status is each kernel's cell",
-        usage="%(prog)s [--kernel NAME]... [--carry DIR] [--timeout SECONDS] [--silence SECONDS] -- COMMAND...",
-        epilog="One word is a line for sh, several are a program and its arguments. Further options are the matrix's.",
-    )
-    run.add_argument("--kernel", action="append", default=[], metavar="NAME", help="also 'core' (the default), 'full'")
-    run.add_argument("--carry", type=Path, metavar="DIR", help="a folder: /carried in each guest, where it runs")
-    run.add_argument("--timeout", type=float, metavar="SECONDS", help="what takes longer fails (default: no limit)")
-    run.add_argument(
-        "--silence",
-        type=float,
-        default=120.0,
-        metavar="SECONDS",
-        help="a guest whose command says nothing for so long is lost (default: 120)",
-    )
-    run.set_defaults(run=_run)
-
-
-def _add_rerun(commands: argparse._SubParsersAction[_Parser]) -> None:
-    rerun = commands.add_parser(
-        "rerun",
-        help="repeat one cell of a report, each time in a fresh guest",
-        epilog="The cell is a node id, suites/x.py::test[6.1-p], or as in results.jsonl: 6.1 'suites/x.py::test[p]'."
-        " Further options are the matrix's, such as -x.",
-    )
-    rerun.add_argument("cell", nargs="+", metavar="CELL")
-    rerun.add_argument("--repeat", type=int, default=1, metavar="N", help="how often (default: once)")
-    rerun.add_argument("--manifest", type=Path, metavar="DIR", help="a folder like vmimages/")
-    rerun.set_defaults(run=_rerun)
-
-
-def _add_shell(commands: argparse._SubParsersAction[_Parser]) -> None:
-    shell = commands.add_parser(
-        "shell",
-        help="a root shell, or a command, in a guest",
-        usage="%(prog)s [--carry DIR] [--cold | --gdb] (KERNEL | --enter NAME) [COMMAND...]",
-        epilog="One word is a line for sh, several are a program and its arguments; its exit status is passed on.",
-    )
-    shell.add_argument("words", nargs=argparse.REMAINDER, metavar="KERNEL [COMMAND...]", help="such as: 6.1 uname -r")
-    shell.add_argument("--carry", type=Path, metavar="DIR", help="a folder that is /carried in the guest")
-    shell.add_argument("--enter", metavar="NAME", help="a guest that a run with --keep-guest keeps")
-    shell.add_argument("--cold", action="store_true", help="boot the guest instead of restoring it")
-    shell.add_argument("--gdb", action="store_true", help="let gdb connect to the guest's kernel, and say how")
-    shell.add_argument("--manifest", type=Path, metavar="DIR", help="a folder like vmimages/")
-    shell.add_argument("--results", type=Path, metavar="DIR", help="where its console goes, in shell/ there")
-    shell.set_defaults(run=_shell)
-
-
 def _parser() -> argparse.ArgumentParser:
     parser = _Parser(prog="harness", description=__doc__)
+    parser.set_defaults(takes_more=False)
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     build = commands.add_parser("build", help="compile the BPF objects")
     build.set_defaults(run=_build)
@@ -330,14 +239,12 @@ def _parser() -> argparse.ArgumentParser:
         "folder", type=Path, nargs="?", default=ROOT / "results" / "latest", metavar="DIR", help="a run's results"
     )
     durations.set_defaults(run=_durations)
-    _add_run(commands)
-    _add_rerun(commands)
-    _add_shell(commands)
+    working.add(commands, lambda words: _matrix(argparse.Namespace(pytest=words)))
     ci.add(commands.add_parser)
     matrix = commands.add_parser(
         "matrix", help="run the suites on the kernels (takes pytest's arguments)", add_help=False
     )
-    matrix.set_defaults(run=_matrix)
+    matrix.set_defaults(run=_matrix, takes_more=True)
     return parser
 
 
@@ -350,7 +257,7 @@ def main() -> int:
         words = words[: words.index("--")]
     arguments, rest = _parser().parse_known_args(words)
     arguments.command = command
-    takes_more = arguments.run in {_matrix, _run, _rerun} or (arguments.run is _capabilities and arguments.update)
+    takes_more = arguments.takes_more or (arguments.run is _capabilities and arguments.update)
     if rest and not takes_more:
         print(f"harness: unknown arguments: {' '.join(rest)}", file=sys.stderr)
         return 4

@@ -45,7 +45,18 @@ from harness.guests import Guests, summary
 from harness.keeping import KeepingPlugin
 from harness.output import Outputs
 from harness.scheduler import Fresh, KernelScheduling
-from harness.workers import ARGUMENTS, COMMAND, DESELECTED, FACTS, KEEP, OUTPUT, OWN_ARGUMENTS, TIMEOUT, WORKER_KEY
+from harness.workers import (
+    ARGUMENTS,
+    COMMAND,
+    DESELECTED,
+    FACTS,
+    KEEP,
+    OUTPUT,
+    OWN_ARGUMENTS,
+    PCAP,
+    TIMEOUT,
+    WORKER_KEY,
+)
 
 #: the options with which a worker reads pytest's cache
 _READING_THE_CACHE = ("lf", "failedfirst", "newfirst", "stepwise")
@@ -64,6 +75,10 @@ def start(config: pytest.Config) -> None:
         if terminal is not None:
             terminal.write_line(line)
 
+    if config.option.gdb and not config.option.keep_guest:
+        raise ManifestError("--gdb goes with --keep-guest (or nox -s shell -- --gdb KERNEL)")
+    if config.option.repeat < 1:
+        raise ManifestError(f"--repeat {config.option.repeat}: once is the least")
     root = config.rootpath
     shard, place = _shard(config), _place(config)
     run = results.RunDirectory.create(config.option.results or root / "results")
@@ -367,6 +382,9 @@ class MatrixPlugin:
         self._session.testscollected = self._scheduling.foreseen
         if report.when == "call":
             self._keep_facts(kernel, report)
+        for key, value in report.user_properties:
+            if key == PCAP:
+                self._run.keep_pcap(kernel, expect.split_nodeid(report.nodeid, kernel), str(value))
         phase = reports.phase_of(report)
         phases = self._phases.setdefault((kernel, report.nodeid), [])
         phases.append(phase)

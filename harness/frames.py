@@ -29,6 +29,11 @@ WINDOW = 1 << 18
 #: seconds after which the guest says at least that it is alive
 BEAT = 1.0
 
+#: What is said before the first frame, each in the form of an execnet message, so that a guest that has answered can be
+#: saved as a worker that has collected is (harness.opening): code CHANNEL_DATA, channel, bytes of the payload, payload.
+OPENING = struct.pack("!bii", 4, 0, 0)
+ANSWER = struct.pack("!bii", 4, 0, 16) + b"collectionfinish"
+
 _HEADER = struct.Struct("!cI")
 _NUMBER = struct.Struct("!I")
 _SIZE = struct.Struct("!HH")

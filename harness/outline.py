@@ -37,6 +37,8 @@ class Wishes:
     baseline: Path | None = None
     #: as in `GuestSpec`; "whole": always, but for command lines of tests' own
     worker: Literal["never", "again", "always", "whole"] = "never"
+    #: as in `GuestSpec`
+    worker_kind: str = ""
     with_cache: bool = False
     #: pytest's options that narrow the choice of tests: ``-k``, ``-m``, ``--lf``
     options: tuple[str, ...] = ()

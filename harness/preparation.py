@@ -212,5 +212,6 @@ def _spec(guest: _Guest, root_image: RootImage, *, root: Path, run: RunDirectory
         silence_timeout=wishes.silence,
         patience=guest.form.patience,
         with_cache=wishes.with_cache,
+        worker_kind=wishes.worker_kind,
         carried=None if wishes.carried is None else wishes.carried.absolute(),
     )

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import os
 import re
@@ -31,6 +32,8 @@ _NOT_XML = re.compile("[^\t\n\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 _CONSOLE = 16_000
 #: runs that are kept, the new one among them; older ones are deleted when a new one starts
 _KEPT_RUNS = 10
+#: of a file, its ending left to others; a file system's limit is 255
+_LONGEST_NAME = 200
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,6 +129,12 @@ class RunDirectory:
         folder.mkdir(exist_ok=True)
         (folder / f"{kernel}.json").write_text(text)
 
+    def keep_pcap(self, kernel: str, test: str, content: str) -> None:
+        """Write what went over a failing test's veth pairs, given in base64: ``pcap/<kernel>/<test>.pcap``."""
+        folder = self.path / "pcap" / kernel
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / f"{file_name(test)}.pcap").write_bytes(base64.b64decode(content))
+
     def document(self, judged: matrix.Matrix, facts: RunFacts, changes: Iterable[Change], exit_status: int) -> Document:
         """Make one value of what this run found; raises HarnessError for what tests recorded and nobody can read."""
         costs = document.read_costs(self.path)
@@ -178,6 +187,11 @@ class RunDirectory:
                 file.seek(max(0, file.seek(0, os.SEEK_END) - _CONSOLE))
                 found[kernel] = file.read().decode(errors="replace")
         return found
+
+
+def file_name(test: str) -> str:
+    """Return a test's name without what a file's name cannot hold, or a shell takes for something else."""
+    return re.sub(r"[^\w.,=+@-]+", "_", test.replace(".py::", "/"))[:_LONGEST_NAME].strip("_")
 
 
 def _old_runs(parent: Path) -> list[Path]:

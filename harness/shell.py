@@ -12,8 +12,9 @@ import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import IO
 
-from harness import console, debugging, manifest, preparation, results, terminal, vm, wire
+from harness import console, debugging, frames, manifest, preparation, results, terminal, vm, wire
 from harness.ending import Ending
 from harness.errors import HarnessError, ManifestError
 from harness.features import VARIANT
@@ -56,6 +57,8 @@ def run(root: Path, kernel: str, command: Sequence[str], options: Options) -> in
         silence=debugging.PATIENCE if options.gdb else _SILENCE,
         manifest=options.manifest,
         cold=options.cold,
+        worker="again",
+        worker_kind="shell",
         carried=options.carried,
     )
     plan = preparation.prepare(root, wishes, record, say=lambda _: None)
@@ -79,6 +82,8 @@ def _in_guest(root: Path, guest: PlannedGuest, command: Sequence[str], log: Path
         relay.stdin.write(f"{_BOOTSTRAP!r}\n".encode())
         # its answer; more must not follow the line before that
         relay.stdout.read(1)
+        relay.stdin.write(frames.OPENING)
+        _read_answer(relay.stdout)
         return terminal.converse(relay.stdout.fileno(), relay.stdin.fileno(), command, ready)
     except (GuestGone, BrokenPipeError):
         raise HarnessError(_how_it_ended(guest, log)) from None
@@ -90,6 +95,14 @@ def _in_guest(root: Path, guest: PlannedGuest, command: Sequence[str], log: Path
             relay.wait(_SECONDS_TO_END)
         relay.kill()
         relay.wait()
+
+
+def _read_answer(stream: IO[bytes]) -> None:
+    left = len(frames.ANSWER)
+    while left:
+        if not (data := stream.read(left)):
+            raise GuestGone
+        left -= len(data)
 
 
 def _how_it_ended(guest: PlannedGuest, log: Path) -> str:

@@ -29,6 +29,8 @@ _FORMAT = "2"
 LIMIT = 8 << 30
 _META = "snapshot.json"
 _BLOCK = 1 << 16
+#: of a digest in a name
+_DIGITS = 16
 _UNUSABLE = ".unusable"
 _LAST = ".last"
 _FILES = ("state", "answer", "ram")
@@ -92,17 +94,17 @@ def key(spec: GuestSpec, machine: str) -> str:
     state = hashlib.sha256()
     for part in parts:
         state.update(part.encode() + b"\0")
-    return state.hexdigest()[:16]
+    return state.hexdigest()[:_DIGITS]
 
 
-def worker_name(key: str, opening: bytes) -> str:
+def worker_name(key: str, opening: bytes, kind: str = "") -> str:
     """Return the name of the snapshot of a worker: that guest's, told all this."""
-    return f"{key}+{hashlib.sha256(opening).hexdigest()[:16]}"
+    return f"{key}+{kind}{hashlib.sha256(opening).hexdigest()[:_DIGITS]}"
 
 
-def asked_before(folder: Path, key: str, name: str, run: str) -> bool:
-    """Whether the last run that asked for a worker of that guest, another than this, asked for the same."""
-    path = folder / f"{key}{_LAST}"
+def asked_before(folder: Path, name: str, run: str) -> bool:
+    """Whether the last run that asked for a worker of that guest and kind, another than this, asked for the same."""
+    path = folder / f"{name[:-_DIGITS]}{_LAST}"
     with contextlib.suppress(OSError, ValueError):
         last_name, last_run = path.read_text().splitlines()
         if last_name == name:
@@ -154,7 +156,7 @@ def making(folder: Path, name: str) -> Iterator[Path]:
 
 
 def keep(place: Path, name: str, *, kernel: str, hello: Hello, answer: bytes | None = None) -> None:
-    """Let a folder of `making` become the snapshot of that key; a guest keeps one worker, the last."""
+    """Let a folder of `making` become the snapshot of that key; a guest keeps one worker of each kind, the last."""
     (place / "answer").write_bytes(answer or b"")
     meta = Meta(kernel, hello, _digest(place), worker=answer is not None)
     wire.write(place / _META, meta)
@@ -162,7 +164,7 @@ def keep(place: Path, name: str, *, kernel: str, hello: Hello, answer: bytes | N
     place.rename(place.parent / name)
     base, plus, _ = name.partition("+")
     for other in place.parent.glob(f"{base}+*/") if plus else ():
-        if other.name != name:
+        if other.name != name and other.name[:-_DIGITS] == name[:-_DIGITS]:
             discard(place.parent, other.name)
 
 

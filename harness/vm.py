@@ -84,6 +84,8 @@ class GuestSpec:
     snapshot: tuple[Path, str] | None = None
     #: whether its worker is saved and restored, too: "never"; "again": where an earlier run has had the same; "always"
     worker: Literal["never", "again", "always"] = "never"
+    #: a guest keeps one saved worker of each kind
+    worker_kind: str = ""
     #: the project is carried with pytest's cache, which ``--lf`` and its like read
     with_cache: bool = False
     #: a folder of the user's own, carried in with the project

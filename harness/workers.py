@@ -39,3 +39,6 @@ KERNEL_LOG = "kernel log"
 
 #: the start of a user property with which a test hands facts to the host; behind it is their name, its value is JSON
 FACTS = "facts:"
+
+#: a report's user property: what went over the failing test's veth pairs, a capture file in base64
+PCAP = "pcap"

@@ -9,7 +9,7 @@ from execnet.gateway_base import Message, dumps_internal
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harness import opening
+from harness import frames, opening
 
 BOOTSTRAP = b"'serve(io, id=\\'gw3-worker\\')'\n"
 
@@ -43,6 +43,12 @@ def test_a_worker_has_answered_when_the_whole_message_is_there(cut: int) -> None
 
 def test_the_word_elsewhere_is_no_answer() -> None:
     assert not opening.answered(b"1" + messages((Message.CHANNEL_EXEC, "collectionfinish")))
+
+
+def test_what_a_shell_says_first_has_the_form_of_an_opening_and_its_answer() -> None:
+    said = BOOTSTRAP + frames.OPENING
+    assert opening.end(said + b"more") == len(said)
+    assert opening.answered(b"1" + frames.ANSWER)
 
 
 @pytest.mark.parametrize("name", [b"gw0", b"gw17"])

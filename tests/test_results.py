@@ -85,3 +85,11 @@ def test_facts_are_kept_by_name_and_kernel(tmp_path: Path) -> None:
     run.keep_facts("capabilities", "7.3", "{}")
     assert (tmp_path / "latest" / "capabilities" / "6.1.json").read_text() == '{"a": 1}'
     assert (tmp_path / "latest" / "capabilities" / "7.3.json").exists()
+
+
+def test_a_capture_is_kept_under_the_tests_name(tmp_path: Path) -> None:
+    run = results.RunDirectory.create(tmp_path)
+    run.keep_pcap("6.1", "suites/xdp/test_x.py::test_y[native-a b/c]", "QUI=")
+    path = run.path / "pcap" / "6.1" / "suites_xdp_test_x_test_y_native-a_b_c.pcap"
+    assert path.read_bytes() == b"AB"
+    assert len(results.file_name("x" * 300)) < 250

@@ -136,6 +136,21 @@ def test_the_least_recently_used_go_first(tmp_path: Path) -> None:
     assert snapshots.prune(tmp_path, 0) == [tmp_path / "middle", tmp_path / "new"]
 
 
+def test_a_guest_keeps_one_worker_of_each_kind(tmp_path: Path) -> None:
+    names = [snapshots.worker_name("key", said, kind) for kind in ("", "shell") for said in (b"old", b"new")]
+    for name in ("key", *names):
+        make(tmp_path, name)
+    assert {place.name for place, _ in snapshots.held(tmp_path)} == {"key", names[1], names[3]}
+
+
+def test_a_worker_is_asked_for_again_when_another_run_asked_for_the_same_of_its_kind(tmp_path: Path) -> None:
+    ours, shells = snapshots.worker_name("key", b"said"), snapshots.worker_name("key", b"said", "shell")
+    assert not snapshots.asked_before(tmp_path, ours, "one")
+    assert not snapshots.asked_before(tmp_path, ours, "one")
+    assert not snapshots.asked_before(tmp_path, shells, "two")
+    assert snapshots.asked_before(tmp_path, ours, "two")
+
+
 def test_what_cannot_be_saved_is_remembered(tmp_path: Path) -> None:
     assert snapshots.unusable(tmp_path, "key") is None
     snapshots.mark_unusable(tmp_path, "key", "no such capability")

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import os
 import socket
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -76,7 +76,17 @@ def veth(*, mtu: int = 1500, ipv6: bool = False) -> Iterator[Veth]:
     with namespace(ipv6=ipv6) as near, namespace(ipv6=ipv6) as far:
         with near.entered(), IPRoute() as netlink:
             netlink.link("add", ifname="near", kind="veth", peer={"ifname": "far", "net_ns_fd": far.fd})
-        yield Veth(_up(near, "near", mtu), _up(far, "far", mtu))
+        pair = Veth(_up(near, "near", mtu), _up(far, "far", mtu))
+        with watch(pair):
+            yield pair
+
+
+def _unwatched(_: Veth) -> AbstractContextManager[None]:
+    return nullcontext()
+
+
+#: entered for as long as a pair exists; `harness.guest.capture` sets it
+watch: Callable[[Veth], AbstractContextManager[None]] = _unwatched
 
 
 def _up(place: Namespace, name: str, mtu: int) -> Interface:

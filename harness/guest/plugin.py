@@ -193,6 +193,10 @@ def register(config: pytest.Config, facts: GuestFacts, arguments: tuple[str, ...
     config.stash[GUEST_FACTS] = facts
     config.pluginmanager.register(marks, "harness-marks")
     config.pluginmanager.register(fixtures, "harness-fixtures")
+    if config.option.pcap:
+        from harness.guest import capture
+
+        config.pluginmanager.register(capture.CapturePlugin(), "harness-capture")
     if config.option.repeat > 1:
         config.pluginmanager.register(Repeats(config.option.repeat))
     config.pluginmanager.register(GuestPlugin(facts, arguments), "harness-guest")

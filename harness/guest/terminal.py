@@ -14,7 +14,7 @@ from collections.abc import Iterator
 
 from harness import frames
 from harness.frames import Begin, Reader
-from harness.guest import child
+from harness.guest import agent, child
 
 _CHUNK = 1 << 16
 #: chunks of output that are read once the command has ended: more than any pipe or terminal holds
@@ -219,6 +219,7 @@ def _write(descriptor: int, data: bytes) -> None:
 def main() -> None:
     """Serve one command on standard input and output, as the agent's worker (harness.shell)."""
     child.carried()
+    agent.read_exactly(0, len(frames.OPENING))
     # the relay drops the first byte: the answer to a bootstrap line
-    _write(1, b"1")
+    _write(1, b"1" + frames.ANSWER)
     serve(0, 1)

@@ -14,7 +14,7 @@ from harness.guest.deadline import wait_until
 from harness.guest.netns import Interface
 
 #: ETH_P_ALL of linux/if_ether.h
-_ALL = 0x0003
+ALL = 0x0003
 # linux/if_packet.h
 _SOL_PACKET = 263
 _PACKET_AUXDATA = 8
@@ -26,6 +26,8 @@ _TPID_VALID = 1 << 6
 AT_ONCE = 240
 #: struct tpacket_auxdata: status, lengths, offsets, tag
 _AUXDATA = struct.Struct("=IIIHHHH")
+#: room for it beside a frame
+TAG_SPACE = socket.CMSG_SPACE(_AUXDATA.size)
 #: sll_pkttype of a frame that this host sends (linux/if_packet.h)
 _OUTGOING = 4
 
@@ -66,14 +68,19 @@ class Receiver:
     def _drain(self) -> list[bytes]:
         while True:
             try:
-                data, ancillary, _, origin = self._socket.recvmsg(1 << 16, socket.CMSG_SPACE(_AUXDATA.size))
+                data, ancillary, _, origin = self._socket.recvmsg(1 << 16, TAG_SPACE)
             except BlockingIOError:
                 return self._frames
             if origin[2] != _OUTGOING:
-                self._frames.append(_with_tag(data, ancillary))
+                self._frames.append(with_tag(data, ancillary))
 
 
-def _with_tag(data: bytes, ancillary: list[tuple[int, int, bytes]]) -> bytes:
+def keep_tags(taken: socket.socket) -> None:
+    """Let a packet socket tell the outer VLAN tag of what it receives."""
+    taken.setsockopt(_SOL_PACKET, _PACKET_AUXDATA, 1)
+
+
+def with_tag(data: bytes, ancillary: list[tuple[int, int, bytes]]) -> bytes:
     """Put back the outer VLAN tag, which the stack takes off in front of every receiver (skb_vlan_untag)."""
     for level, kind, content in ancillary:
         if (level, kind) == (_SOL_PACKET, _PACKET_AUXDATA):
@@ -87,10 +94,10 @@ def _with_tag(data: bytes, ancillary: list[tuple[int, int, bytes]]) -> bytes:
 def receiver(interface: Interface) -> Iterator[Receiver]:
     """Receive everything that arrives at an interface from now on."""
     with interface.namespace.entered():
-        taken = socket.socket(socket.AF_PACKET, socket.SOCK_RAW | socket.SOCK_NONBLOCK, socket.htons(_ALL))
+        taken = socket.socket(socket.AF_PACKET, socket.SOCK_RAW | socket.SOCK_NONBLOCK, socket.htons(ALL))
     with taken:
         # SO_RCVBUFFORCE: room for every frame of the largest burst, at about two kilobytes each
         taken.setsockopt(socket.SOL_SOCKET, 33, 32 << 20)
-        taken.setsockopt(_SOL_PACKET, _PACKET_AUXDATA, 1)
-        taken.bind((interface.name, _ALL))
+        keep_tags(taken)
+        taken.bind((interface.name, ALL))
         yield Receiver(taken)
