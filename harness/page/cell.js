@@ -97,10 +97,14 @@ function show(inMatrix) {
 }
 
 function shut() {
-  if (panel.open) panel.close();
+  if (!panel.open) return;
+  panel.close();
+  closed();
 }
 
-panel.addEventListener("close", () => {
+/** Put things back at once: the dialog's own event comes later, and the next key may be quicker. */
+function closed() {
+  if (panel.open || !document.documentElement.classList.contains("opened")) return;
   document.documentElement.classList.remove("opened");
   const button = state.cell && buttonOf(state.cell);
   state.cell = null;
@@ -109,7 +113,9 @@ panel.addEventListener("close", () => {
   panel.replaceChildren();
   const back = before && before.isConnected && before !== document.body ? before : button;
   if (back) back.focus({ preventScroll: true });
-});
+}
+
+panel.addEventListener("close", closed);
 panel.addEventListener("click", (event) => { if (event.target === panel && panel.matches(":modal")) shut(); });
 document.addEventListener("keydown", (event) => { if (event.key === "Escape" && panel.open) { event.preventDefault(); shut(); } });
 narrow.addEventListener("change", shut);
