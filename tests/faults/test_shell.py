@@ -149,22 +149,21 @@ def test_ctrl_c_before_the_guest_is_there_ends_it(tmp_path: Path) -> None:
 
 def test_a_debugger_connects_to_the_kernel(tmp_path: Path) -> None:
     """With the protocol's question for the reason of the last stop; connecting stops the guest."""
-    process = subprocess.Popen(
-        shell_command(tmp_path, "--gdb", KERNEL, "cat"), stdin=subprocess.PIPE, stderr=subprocess.PIPE, cwd=ROOT
-    )
-    assert process.stdin is not None
-    assert process.stderr is not None
-    line = process.stderr.readline().decode()
-    assert line.startswith("debug its kernel: gdb /"), line
-    with socket.socket(socket.AF_UNIX) as debugger:
-        debugger.settimeout(LIMIT)
-        debugger.connect(line.rpartition("target remote ")[2].strip().rstrip("'"))
-        debugger.sendall(b"+$?#3f")
-        said = b""
-        while b"#" not in said:
-            said += debugger.recv(1 << 10)
-        assert said.startswith(b"+$T"), said
-        debugger.sendall(b"+$D#44")
-    process.stdin.close()
-    assert process.wait(LIMIT) == 0
-    process.stderr.close()
+    command = shell_command(tmp_path, "--gdb", KERNEL, "cat")
+    # whatever fails here, the end of its input ends the shell
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stderr=subprocess.PIPE, cwd=ROOT) as process:
+        assert process.stderr is not None
+        line = process.stderr.readline().decode()
+        assert line.startswith("debug its kernel: gdb /"), line
+        with socket.socket(socket.AF_UNIX) as debugger:
+            debugger.settimeout(LIMIT)
+            debugger.connect(line.rpartition("target remote ")[2].strip().rstrip("'"))
+            debugger.sendall(b"+$?#3f")
+            said = b""
+            while b"#" not in said:
+                said += debugger.recv(1 << 10)
+            debugger.sendall(b"+$D#44")
+        assert process.stdin is not None
+        process.stdin.close()
+        assert process.wait(LIMIT) == 0
+    assert said.lstrip(b"+").startswith(b"$T"), said
