@@ -134,7 +134,8 @@ def rerun(session: nox.Session) -> None:
 def tests(session: nox.Session) -> None:
     """Run the harness's own tests (no VM, no root), then a smoke run of the matrix on one kernel."""
     interpreter = python(session, "build", "matrix", "tests", "report")
-    run(session, interpreter, "-m", "pytest", "tests", "--ignore=tests/faults", "--ignore=tests/soak", *session.posargs)
+    others = [f"--ignore=tests/{name}" for name in ("faults", "hosts", "soak")]
+    run(session, interpreter, "-m", "pytest", "tests", *others, *session.posargs)
     if not session.posargs:
         run(session, interpreter, "-m", "harness", "matrix", "--kernel", "6.1", "suites/features")
 
@@ -143,6 +144,12 @@ def tests(session: nox.Session) -> None:
 def faults(session: nox.Session) -> None:
     """Break guests on purpose: panics, hangs, kills, boots that fail (with VMs)."""
     run(session, python(session, "build", "matrix", "tests"), "-m", "pytest", "tests/faults", *session.posargs)
+
+
+@nox.session(venv_backend="none")
+def hosts(session: nox.Session) -> None:
+    """Run guests over ssh on this machine in namespaces of its own, and kill them (with VMs, root and sshd)."""
+    run(session, python(session, "build", "matrix", "tests"), "-m", "pytest", "tests/hosts", *session.posargs)
 
 
 @nox.session(venv_backend="none")

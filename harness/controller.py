@@ -106,7 +106,7 @@ def start(config: pytest.Config) -> None:
         say,
     )
     if plan.part is not None and not plan.guests:
-        _end_empty(plan, plan.part, run)
+        _end_empty(config, plan, plan.part, run)
     told = config.invocation_params
     config.invocation_params = type(told)(
         args=expect.without_options(map(str, told.args), _HOSTS_OWN), plugins=told.plugins, dir=told.dir
@@ -140,8 +140,12 @@ def _place(config: pytest.Config) -> places.Place:
     return places.of(option.hosts, config.rootpath)
 
 
-def _end_empty(plan: preparation.Plan, part: sharding.Part, run: results.RunDirectory) -> NoReturn:
+def _end_empty(
+    config: pytest.Config, plan: preparation.Plan, part: sharding.Part, run: results.RunDirectory
+) -> NoReturn:
     """Leave the results of a shard that has nothing to run, for `merge`, and end green."""
+    # it would say the same again, between exclamation marks
+    config.pluginmanager.unregister(name="terminalreporter")
     run.finish(matrix.Matrix.of((), (), ()), plan.facts, (), 0)
     sharding.keep(run.path, part)
     pytest.exit(f"shard {part.shard} has nothing to run: there are fewer test files on kernels than shards", 0)

@@ -36,6 +36,8 @@ def pytest_configure(config: pytest.Config) -> None:
             controller.start(config)
         except (HarnessError, OSError) as error:
             failure = of_system(error) if isinstance(error, OSError) else error
+            # it would say the same again, between exclamation marks
+            config.pluginmanager.unregister(name="terminalreporter")
             pytest.exit(str(failure), returncode=failure.exit_status)
 
 

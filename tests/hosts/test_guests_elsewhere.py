@@ -31,10 +31,15 @@ RUN = ("--kernel", "6.1", "--kernel", "5.10", "suites/features", "suites/execve"
 #: far more than it takes on a machine that does ten other things
 LIMIT = 900.0
 
-pytestmark = [
-    pytest.mark.skipif(SSHD is None, reason="no sshd (package openssh-server)"),
-    pytest.mark.skipif(os.geteuid() != 0, reason="sshd and namespaces take root"),
-]
+
+@pytest.fixture(autouse=True, scope="session")
+def what_it_takes() -> None:
+    """Say in a line what is missing: a session that is asked for by name skips nothing."""
+    if SSHD is None:
+        pytest.fail("sshd is missing (package openssh-server)", pytrace=False)
+    if os.geteuid() != 0:
+        pytest.fail("sshd and namespaces of its own take root", pytrace=False)
+
 
 _CONFIG = """
 ListenAddress 127.0.0.1
