@@ -101,11 +101,13 @@ def exit_status(matrix: Matrix, changes: Iterable[Change] = (), *, part: bool = 
     3 when no cell has a verdict at all, or all that is wrong is that images of kernels were not to be had: a regression
     that is proven is never hidden by that. A ``part`` of a run may have no cells.
     """
+    verdicts = [cell for cell in matrix.cells if cell.outcome not in {Outcome.NOTRUN, Outcome.LOST}]
+    if matrix.cells and not verdicts:
+        return 3
     if any(change.gates for change in changes):
         return 1
     if (matrix.cells or part) and not matrix.red:
         return 0
-    verdicts = [cell for cell in matrix.cells if cell.outcome not in {Outcome.NOTRUN, Outcome.LOST}]
     return 1 if verdicts and any(cell.test != IMAGE for cell in matrix.red) else 3
 
 

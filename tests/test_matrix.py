@@ -86,6 +86,11 @@ def test_what_is_proven_is_never_hidden_by_the_infrastructure(
     assert matrix.exit_status(judged, changes) == status
 
 
+def test_a_guest_that_does_not_come_up_proves_nothing_against_a_baseline_either() -> None:
+    judged = matrix.Matrix.of([Cell("6.1", "boot", Outcome.LOST)], [("6.1", "t")], ["6.1"])
+    assert matrix.exit_status(judged, [gating(Kind.NEW, gates=True), gating(Kind.REGRESSION, gates=True)]) == 3
+
+
 def test_every_outcome_has_a_sign_of_its_own_and_a_rank() -> None:
     assert len(set(matrix.SIGNS.values())) == len(matrix.SIGNS) == len(Outcome)
     assert set(matrix._WORSE) == set(Outcome)
