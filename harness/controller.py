@@ -69,12 +69,6 @@ _STRIKES = 2
 
 def start(config: pytest.Config) -> None:
     """Prepare everything the run needs and register the plugin that runs it; raises HarnessError."""
-    terminal: TerminalReporter | None = config.pluginmanager.getplugin("terminalreporter")
-
-    def say(line: str) -> None:
-        if terminal is not None:
-            terminal.write_line(line)
-
     if config.option.gdb and not config.option.keep_guest:
         raise ManifestError("--gdb goes with --keep-guest (or nox -s shell -- --gdb KERNEL)")
     if config.option.repeat < 1:
@@ -106,7 +100,7 @@ def start(config: pytest.Config) -> None:
         say,
     )
     if plan.part is not None and not plan.guests:
-        _end_empty(config, plan, plan.part, run)
+        _end_empty(plan, plan.part, run)
     told = config.invocation_params
     config.invocation_params = type(told)(
         args=expect.without_options(map(str, told.args), _HOSTS_OWN), plugins=told.plugins, dir=told.dir
@@ -117,8 +111,7 @@ def start(config: pytest.Config) -> None:
     config.pluginmanager.register(place, "harness-place")
     matrix_plugin = MatrixPlugin(config, plan, run, place)
     config.pluginmanager.register(matrix_plugin, "harness-matrix")
-    if progress.wanted(config):
-        config.pluginmanager.register(progress.ProgressPlugin(config, [guest.kernel for guest in plan.guests]))
+    config.pluginmanager.register(progress.ProgressPlugin(config, [guest.kernel for guest in plan.guests]))
     if config.option.keep_guest:
         config.pluginmanager.register(KeepingPlugin(config, plan.folder, matrix_plugin.show))
 
@@ -140,12 +133,13 @@ def _place(config: pytest.Config) -> places.Place:
     return places.of(option.hosts, config.rootpath)
 
 
-def _end_empty(
-    config: pytest.Config, plan: preparation.Plan, part: sharding.Part, run: results.RunDirectory
-) -> NoReturn:
+def say(line: str) -> None:
+    """Tell what comes before the first test: pytest's own way to write has not been set up by then."""
+    print(line, flush=True)
+
+
+def _end_empty(plan: preparation.Plan, part: sharding.Part, run: results.RunDirectory) -> NoReturn:
     """Leave the results of a shard that has nothing to run, for `merge`, and end green."""
-    # it would say the same again, between exclamation marks
-    config.pluginmanager.unregister(name="terminalreporter")
     run.finish(matrix.Matrix.of((), (), ()), plan.facts, (), 0)
     sharding.keep(run.path, part)
     pytest.exit(f"shard {part.shard} has nothing to run: there are fewer test files on kernels than shards", 0)

@@ -20,12 +20,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     options.add_all(parser.getgroup("kernel matrix").addoption)
 
 
-@pytest.hookimpl(trylast=True)
 def pytest_configure(config: pytest.Config) -> None:
-    """Become the controller of the matrix, a guest's worker, or nothing.
-
-    Behind pytest's own plugins, such as the terminal's reporter, and in front of xdist, which comes last of all.
-    """
+    """Become the controller of the matrix, a guest's worker, or nothing."""
     worker: dict[str, Any] | None = getattr(config, "workerinput", None)
     if worker is not None and WORKER_KEY in worker:
         _configure_worker(config, worker[WORKER_KEY])
@@ -36,8 +32,6 @@ def pytest_configure(config: pytest.Config) -> None:
             controller.start(config)
         except (HarnessError, OSError) as error:
             failure = of_system(error) if isinstance(error, OSError) else error
-            # it would say the same again, between exclamation marks
-            config.pluginmanager.unregister(name="terminalreporter")
             pytest.exit(str(failure), returncode=failure.exit_status)
 
 

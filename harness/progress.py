@@ -29,7 +29,7 @@ def wanted(config: pytest.Config) -> bool:
 
 
 class ProgressPlugin:
-    """A line for each kernel, below what else is written, in place of a dot for each test."""
+    """A line for each kernel, below what else is written, in place of a dot for each test, where somebody watches."""
 
     def __init__(self, config: pytest.Config, kernels: Iterable[str], *, console: Console | None = None) -> None:
         self._config = config
@@ -41,6 +41,8 @@ class ProgressPlugin:
 
     def pytest_xdist_setupnodes(self) -> None:
         """Begin, and keep xdist from telling the same in its own words."""
+        if not self._console and not wanted(self._config):
+            return
         manager = self._config.pluginmanager
         if manager.hasplugin("terminaldistreporter"):
             manager.unregister(name="terminaldistreporter")
@@ -93,8 +95,8 @@ class ProgressPlugin:
     @pytest.hookimpl(wrapper=True)
     def pytest_report_teststatus(self) -> Generator[None, Any, Any]:
         """Print no letter for a test."""
-        category, _, word = yield
-        return category, "", word
+        category, letter, word = yield
+        return category, letter if self._progress is None else "", word
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_sessionfinish(self) -> None:
