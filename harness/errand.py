@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shlex
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -51,10 +50,9 @@ def try_in(guest: PlannedGuest, path: Path) -> tuple[bool, str]:
 
     Raises EOFError, OSError or execnet.RemoteError when the guest gives no answer.
     """
-    relay = shlex.join([sys.executable, "-m", "harness.relay", str(guest.spec_path), str(guest.ending_path)])
     group = execnet.Group()
     try:
-        channel = group.makegateway(f"popen//python={relay}").remote_exec(_IN_THE_GUEST)
+        channel = group.makegateway(f"popen//python={shlex.join(guest.relay())}").remote_exec(_IN_THE_GUEST)
         channel.send((path.name, path.read_bytes()))
         well, text = channel.receive()
     finally:

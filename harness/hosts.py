@@ -60,7 +60,7 @@ class Host:
 
     def relay(self, guest: PlannedGuest) -> str:
         """Return the execnet spec of a guest there."""
-        relay = shlex.join([self.python, "-m", "harness.relay", str(guest.spec_path), str(guest.ending_path)])
+        relay = shlex.join(guest.relay(self.python))
         return f"popen//via={self.identity}//kernel={guest.kernel}//python={relay}"
 
 

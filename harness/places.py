@@ -71,8 +71,7 @@ class Here:
 
     def relay(self, guest: PlannedGuest) -> str:
         """As in `Place`."""
-        relay = shlex.join([sys.executable, "-m", "harness.relay", str(guest.spec_path), str(guest.ending_path)])
-        return f"popen//kernel={guest.kernel}//python={relay}"
+        return f"popen//kernel={guest.kernel}//python={shlex.join(guest.relay())}"
 
     def gone(self, _: WorkerController) -> str:
         """As in `Place`."""

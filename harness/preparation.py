@@ -43,6 +43,10 @@ class PlannedGuest:
     #: empty: no other
     arguments: tuple[str, ...] = ()
 
+    def relay(self, python: str = sys.executable) -> list[str]:
+        """Return the command of its relay, with that Python."""
+        return [python, "-m", "harness.relay", str(self.spec_path), str(self.ending_path)]
+
 
 @dataclass(frozen=True, slots=True)
 class Plan:

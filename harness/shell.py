@@ -74,8 +74,7 @@ def run(root: Path, kernel: str, command: Sequence[str], options: Options) -> in
 
 
 def _in_guest(root: Path, guest: PlannedGuest, command: Sequence[str], log: Path, ready: Callable[[], None]) -> int:
-    arguments = [sys.executable, "-m", "harness.relay", str(guest.spec_path), str(guest.ending_path)]
-    relay = subprocess.Popen(arguments, stdin=subprocess.PIPE, stdout=subprocess.PIPE, cwd=root, bufsize=0)
+    relay = subprocess.Popen(guest.relay(), stdin=subprocess.PIPE, stdout=subprocess.PIPE, cwd=root, bufsize=0)
     assert relay.stdin is not None
     assert relay.stdout is not None
     try:
