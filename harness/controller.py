@@ -40,7 +40,6 @@ from harness.cells import BOOT, IMAGE, Cell, Outcome
 from harness.changes import Change
 from harness.ending import End, Ending
 from harness.errors import HarnessError, ManifestError, of_system
-from harness.features import VARIANT
 from harness.guests import Guests, summary
 from harness.keeping import KeepingPlugin
 from harness.output import Outputs
@@ -149,8 +148,7 @@ def _selected(config: pytest.Config) -> tuple[str, ...]:
     """Return the paths and node ids that decide which guests there are."""
     if not config.option.command:
         return tuple(config.args)
-    # a kernel's other command lines are those that tests ask for
-    return ("suites",) if any(VARIANT in name for name in config.option.kernel) else ()
+    return outline.without_tests(config.option.kernel)
 
 
 def _takes_all(config: pytest.Config) -> bool:

@@ -10,8 +10,7 @@ import execnet
 
 from harness import preparation, results
 from harness.errors import HarnessError
-from harness.features import VARIANT
-from harness.outline import Wishes
+from harness.outline import Wishes, without_tests
 from harness.preparation import PlannedGuest
 
 #: runs in the guest, where the project is at /harness
@@ -34,9 +33,7 @@ def diagnose(root: Path, kernel: str, path: Path) -> Iterator[tuple[bool, str]]:
     """
     # not beside the matrix's runs: `latest` is one of those
     record = results.RunDirectory.create(root / "results" / "diagnose")
-    # a kernel's other command lines are those that tests ask for
-    arguments = ("suites",) if VARIANT in kernel else ()
-    wishes = Wishes((kernel,), arguments=arguments, guests=1, locked=False, silence=None)
+    wishes = Wishes((kernel,), arguments=without_tests([kernel]), guests=1, locked=False, silence=None)
     for guest in preparation.prepare(root, wishes, record, say=lambda _: None).guests:
         try:
             yield try_in(guest, path)

@@ -5,15 +5,13 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from pathlib import Path
 
 import execnet
 
 from harness import errand, matrix, objects, preparation
 from harness.cells import IMAGE, Cell, Outcome
-from harness.features import VARIANT
-from harness.outline import Wishes
+from harness.outline import Wishes, without_tests
 from harness.preparation import PlannedGuest
 from harness.results import RunDirectory
 
@@ -25,8 +23,7 @@ def run(root: Path, kernels: Sequence[str], paths: Sequence[Path], say: Callable
     """
     names = names_of([objects.checked(path).resolve() for path in paths])
     record = RunDirectory.create(root / "results")
-    # a kernel's other command lines are those that tests ask for
-    arguments = ("suites",) if any(VARIANT in kernel for kernel in kernels) else ()
+    arguments = without_tests(kernels)
     wishes = Wishes(tuple(kernels), arguments=arguments, guests=1, locked=False, silence=None, words=tuple(names))
     plan = preparation.prepare(root, wishes, record, say=say)
     cells = [Cell(kernel, IMAGE, Outcome.ERROR, detail=why) for kernel, why in plan.missing.items()]
@@ -38,7 +35,7 @@ def run(root: Path, kernels: Sequence[str], paths: Sequence[Path], say: Callable
         record.append(cell)
     judged = matrix.Matrix.of(cells, [], [*[guest.kernel for guest in plan.guests], *plan.missing])
     status = matrix.exit_status(judged)
-    record.finish(judged, replace(plan.facts, whole=False), (), status)
+    record.finish(judged, plan.facts, (), status)
     for line in [*matrix.red_lines(judged), matrix.summary_line(judged.cells)]:
         say(line)
     return status

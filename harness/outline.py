@@ -5,7 +5,7 @@ From the command line, the manifest and the project's files alone, so that every
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
@@ -52,6 +52,14 @@ class Wishes:
     carried: Path | None = None
     #: guest -> its files as in `Form`: what another machine has decided; None: it is decided here
     dealt: dict[str, tuple[str, ...]] | None = None
+
+
+def without_tests(kernels: Iterable[str]) -> tuple[str, ...]:
+    """Return the `Wishes.arguments` of a run that has no tests of its own.
+
+    A kernel's other command lines are those that tests ask for.
+    """
+    return ("suites",) if any(VARIANT in name for name in kernels) else ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,8 +17,7 @@ from typing import IO
 from harness import console, debugging, frames, manifest, preparation, results, terminal, vm, wire
 from harness.ending import Ending
 from harness.errors import HarnessError, ManifestError
-from harness.features import VARIANT
-from harness.outline import Wishes
+from harness.outline import Wishes, without_tests
 from harness.preparation import PlannedGuest
 from harness.terminal import GuestGone
 
@@ -50,8 +49,7 @@ def run(root: Path, kernel: str, command: Sequence[str], options: Options) -> in
     record = results.RunDirectory.create((options.results or root / "results") / "shell")
     wishes = Wishes(
         (kernel,),
-        # a kernel's other command lines are those that tests ask for
-        arguments=("suites",) if VARIANT in kernel else (),
+        arguments=without_tests([kernel]),
         guests=1,
         locked=False,
         silence=debugging.PATIENCE if options.gdb else _SILENCE,
