@@ -10,6 +10,7 @@ from harness.baseline import Expectation
 from harness.cells import Outcome
 from harness.changes import Change, Kind
 from harness.costs import COMPARED, Cost
+from harness.features import plain_kernel
 
 #: outcomes of a test that was tried and did what it is for
 _DONE = frozenset({Outcome.PASS, Outcome.REFUSED})
@@ -106,7 +107,7 @@ def _instructions(cost: Cost | None) -> str:
 def _guests_gone(expected: Mapping[str, Expectation], found: Mapping[str, Expectation]) -> Iterator[Change]:
     """Yield the variants of kernels of this run that had a guest of their own and have none now."""
     for kernel, before in expected.items():
-        plain = kernel.partition("+")[0]
+        plain = plain_kernel(kernel)
         if kernel not in found and plain in found and plain != kernel:
             yield Change(Kind.GONE, kernel, "", f"{len(before.tests)} cells", "", gates=True)
 

@@ -8,7 +8,7 @@ from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 
 from harness.cells import Outcome
-from harness.features import VARIANT
+from harness.features import plain_kernel
 
 #: the user property by which a test (or a crash) states its outcome
 OUTCOME_PROPERTY = "outcome"
@@ -113,7 +113,7 @@ def rerun(test: str, kernel: str) -> str:
         return ""
     nodeid = join_nodeid(test, kernel)
     quoted = f'"{nodeid}"' if not _EXPANDED & set(nodeid) else shlex.quote(nodeid)
-    only = "" if "::" in test else f"--kernel {shlex.quote(kernel.partition(VARIANT)[0])} "
+    only = "" if "::" in test else f"--kernel {shlex.quote(plain_kernel(kernel))} "
     return f"nox -s kernel-matrix -- {only}{quoted}"
 
 

@@ -15,6 +15,11 @@ from harness.errors import ManifestError
 VARIANT = "+"
 
 
+def plain_kernel(guest: str) -> str:
+    """Return the kernel that a guest boots, by its name in kernels.toml."""
+    return guest.partition(VARIANT)[0]
+
+
 @dataclass(frozen=True, slots=True)
 class Feature:
     """One behaviour that a kernel has or has not."""

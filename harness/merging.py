@@ -18,7 +18,7 @@ from harness.cells import Outcome
 from harness.changes import Change
 from harness.document import Document
 from harness.errors import HarnessError, ManifestError
-from harness.features import VARIANT
+from harness.features import VARIANT, plain_kernel
 from harness.results import KernelFacts, RunDirectory, RunFacts, RunRecord
 from harness.sharding import Part
 
@@ -139,9 +139,9 @@ def _same_kernels(shards: Iterable[ShardResults]) -> None:
             if not column.release:
                 continue
             present = f"{column.release} ({column.version})"
-            before, other = seen.setdefault(column.kernel.partition(VARIANT)[0], (present, each))
+            before, other = seen.setdefault(plain_kernel(column.kernel), (present, each))
             if before != present:
-                kernel = column.kernel.partition(VARIANT)[0]
+                kernel = plain_kernel(column.kernel)
                 raise ManifestError(f"kernel {kernel} is {before} in {other.name} and {present} in {each.name}")
 
 
@@ -216,7 +216,7 @@ def _copy(folder: Path, run: RunDirectory) -> None:
 
 def _place(part: Part, order: Mapping[str, int]) -> tuple[int, int]:
     """Return what a shard's place among all is by: the manifest's order of kernels, then its number."""
-    first = min((order.get(kernel.partition(VARIANT)[0], len(order)) for kernel in part.kernels), default=0)
+    first = min((order.get(plain_kernel(kernel), len(order)) for kernel in part.kernels), default=0)
     return first, part.shard.index
 
 

@@ -14,7 +14,7 @@ from typing import Literal
 from harness import manifest, project, selection, sharding
 from harness.errors import ManifestError
 from harness.expect import kernel_of_argument
-from harness.features import VARIANT
+from harness.features import VARIANT, plain_kernel
 from harness.sharding import Part, Shard, Unit
 
 
@@ -88,7 +88,7 @@ def outline(root: Path, wishes: Wishes) -> Outline:
     _check_paths(root, wishes.arguments)
     known = manifest.load(wishes.manifest or root / "vmimages")
     named = _kernel_names(wishes, list(known.guests))
-    chosen = manifest.select(known, [name.partition(VARIANT)[0] for name in named])
+    chosen = manifest.select(known, [plain_kernel(name) for name in named])
     wanted = Wanted.of(root, known, wishes, named)
     found = Outline(known, named, _booted(wanted, chosen))
     if not found.forms:
@@ -143,7 +143,7 @@ class Wanted:
         selection.check(root, files, [variant.name for variant in known.variants])
         possible = {
             variant.of(kernel): variant.name
-            for kernel in manifest.select(known, [name.partition(VARIANT)[0] for name in named])
+            for kernel in manifest.select(known, [plain_kernel(name) for name in named])
             for variant in known.variants
             if variant.changes(kernel)
         }

@@ -10,7 +10,7 @@ from typing import Any
 from harness import expect
 from harness.cells import Cell, Outcome
 from harness.document import Document
-from harness.features import VARIANT
+from harness.features import plain_kernel
 from harness.findings import by_file
 from harness.matrix import SIGNS
 from harness.text import capped, first_line, plain
@@ -75,7 +75,7 @@ def of(document: Document, consoles: Mapping[str, str], texts: Texts) -> dict[st
     return {
         "columns": [
             {"kernel": _valid(each.kernel), "release": _valid(each.release), "version": _valid(each.version),
-             "config": _valid(each.config), "base": _valid(each.kernel.partition(VARIANT)[0])}
+             "config": _valid(each.config), "base": _valid(plain_kernel(each.kernel))}
             for each in document.columns
         ],
         "outcomes": {

@@ -25,7 +25,7 @@ from xdist.workermanage import WorkerController
 from harness import hosts, preparation, project, wire
 from harness.ending import STARTED
 from harness.errors import HarnessError, ManifestError
-from harness.features import VARIANT
+from harness.features import plain_kernel
 from harness.hosted import Machine
 from harness.hosts import Connection, Host, Say
 from harness.outline import Outline, Wishes, outline, weigh
@@ -159,10 +159,10 @@ class Elsewhere:
         """Refuse to run a kernel and its variants from two packages."""
         seen: dict[str, KernelFacts] = {}
         for kernel in kernels:
-            before = seen.setdefault(kernel.name.partition(VARIANT)[0], kernel)
+            before = seen.setdefault(plain_kernel(kernel.name), kernel)
             if (before.release, before.version) != (kernel.release, kernel.version):
                 where = [f"{each.version} on {self._of[each.name].name}" for each in (before, kernel)]
-                raise HarnessError(f"kernel {kernel.name.partition(VARIANT)[0]} is {where[0]} and {where[1]}")
+                raise HarnessError(f"kernel {plain_kernel(kernel.name)} is {where[0]} and {where[1]}")
 
     def gateways(self) -> list[str]:
         """As in `Place`."""

@@ -21,7 +21,7 @@ from harness import page_data, pictures
 from harness.cells import Cell, Outcome
 from harness.changes import Kind
 from harness.document import Document
-from harness.features import VARIANT
+from harness.features import VARIANT, plain_kernel
 from harness.findings import Difference, Finding, by_file, differences, findings, unchanged
 from harness.matrix import SIGNS
 from harness.page_data import Texts, text_sign
@@ -106,7 +106,7 @@ def verdict(document: Document) -> Verdict:
     if status == 2:
         return Verdict(green=False, text="Interrupted", more=f"{len(red):,} red of {_many(len(cells), 'cell')}; {size}")
     if red:
-        tests, kernels = len({cell.test for cell in red}), len({_base(cell.kernel) for cell in red})
+        tests, kernels = len({cell.test for cell in red}), len({plain_kernel(cell.kernel) for cell in red})
         where = f"in {_many(tests, 'test')} on {_many(kernels, 'kernel')}, of {size}"
         text = f"{_many(len(red), 'red cell')} of {len(cells):,}"
         return Verdict(green=False, text=f"No verdict: {text}" if status == 3 else text, more=where)
@@ -168,14 +168,10 @@ class _Served:
 
 
 def _kernels(names: Sequence[str]) -> str:
-    bases = {_base(name) for name in names}
+    bases = {plain_kernel(name) for name in names}
     variants = sum(VARIANT in name for name in names)
     more = f" and {_many(variants, 'variant')} of them" if variants else ""
     return _many(len(bases), "kernel") + more
-
-
-def _base(kernel: str) -> str:
-    return kernel.partition(VARIANT)[0]
 
 
 def _many(number: int, word: str) -> str:

@@ -24,7 +24,7 @@ from harness.cells import Cell, Outcome
 from harness.document import Document
 from harness.errors import ManifestError
 from harness.expect import kernel_of_argument
-from harness.features import VARIANT
+from harness.features import plain_kernel
 
 #: the file's name in a shard's run folder
 NAME = "shard.json"
@@ -166,7 +166,7 @@ def recorded(document: Document, before: Durations) -> dict[str, dict[str, float
         if "::" in cell.test:
             by_unit.setdefault(unit_of(cell.kernel, cell.test), []).append(cell)
     for unit, cells in by_unit.items():
-        own = Unit(unit.kernel.partition(VARIANT)[0], unit.file)
+        own = Unit(plain_kernel(unit.kernel), unit.file)
         if own not in by_unit:
             found.setdefault(own.kernel, {})[own.file] = 0.0
         if not any(cell.outcome in _CUT_SHORT for cell in cells):

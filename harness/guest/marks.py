@@ -13,7 +13,7 @@ from collections.abc import Collection, Generator
 
 import pytest
 
-from harness.features import VARIANT, GuestFacts
+from harness.features import GuestFacts, plain_kernel
 
 #: where the plugin finds what the manifest says about this guest's kernel
 GUEST_FACTS = pytest.StashKey[GuestFacts]()
@@ -137,7 +137,7 @@ def _apply(item: pytest.Item, facts: GuestFacts) -> None:
         kernel = mark.args[0]
         _known(item, "kernel", kernel, facts.kernels)
         # what is wrong with a kernel is wrong whatever its command line
-        if kernel in {facts.kernel, facts.kernel.partition(VARIANT)[0]}:
+        if kernel in {facts.kernel, plain_kernel(facts.kernel)}:
             reason = f"{mark.kwargs['reason']} ({mark.kwargs['ref']})"
             item.add_marker(pytest.mark.xfail(reason=reason, raises=mark.kwargs["raises"], strict=True))
 
