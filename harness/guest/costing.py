@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import ctypes
-import os
-from collections.abc import Iterator
-from contextlib import contextmanager
 from ctypes import c_uint32
 from pathlib import Path
 
 from harness.costs import Cost, Statistics, statistics
+from harness.guest import steps
 from harness.guest.instructions import leave, mov
-from harness.guest.library import libbpf, speaking
+from harness.guest.library import libbpf
 from harness.guest.step_error import StepError
 from harness.guest.verifier import STATISTICS, Log, verified
 
@@ -26,8 +24,18 @@ REFERENCE = 4096
 def of_object(path: Path) -> dict[str, Cost]:
     """Load an object's programs and return what each costs; raises StepError, ValueError without statistics."""
     unit = min(reference().seconds for _ in range(_TAKES))
-    with _loaded(path) as programs:
-        return {name: _cost(fd, statistics(log), unit) for name, (fd, log) in programs.items()}
+    logs = {}
+
+    def listen(name: str, pointer: int) -> None:
+        logs[name] = ctypes.create_string_buffer(_LOG_BYTES)
+        libbpf().bpf_program__set_log_level(pointer, STATISTICS)
+        libbpf().bpf_program__set_log_buf(pointer, logs[name], _LOG_BYTES)
+
+    with steps.loaded(path, prepare=listen) as found:
+        return {
+            name: _cost(program.fd, statistics(logs[name].value.decode()), unit)
+            for name, program in found.programs.items()
+        }
 
 
 def reference() -> Statistics:
@@ -59,29 +67,3 @@ def _cost(fd: int, found: Statistics, unit: float) -> Cost:
         jited,
         round(found.seconds / unit, 2),
     )
-
-
-@contextmanager
-def _loaded(path: Path) -> Iterator[dict[str, tuple[int, str]]]:
-    """Yield each program's file descriptor and the verifier's statistics."""
-    lib = libbpf()
-    with speaking() as said:
-        obj = lib.bpf_object__open_file(os.fsencode(path), None)
-        if not obj:
-            raise StepError(ctypes.get_errno(), "open", path.name, said())
-    try:
-        logs, programs = {}, {}
-        pointer: int | None = None
-        while pointer := lib.bpf_object__next_program(obj, pointer):
-            name = lib.bpf_program__name(pointer).decode()
-            logs[name] = ctypes.create_string_buffer(_LOG_BYTES)
-            lib.bpf_program__set_log_level(pointer, STATISTICS)
-            lib.bpf_program__set_log_buf(pointer, logs[name], _LOG_BYTES)
-            programs[name] = pointer
-        with speaking() as said:
-            result = lib.bpf_object__load(obj)
-            if result < 0:
-                raise StepError(-result, "load", path.name, said())
-        yield {name: (lib.bpf_program__fd(at), logs[name].value.decode()) for name, at in programs.items()}
-    finally:
-        lib.bpf_object__close(obj)

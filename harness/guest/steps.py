@@ -101,8 +101,11 @@ def kinds(path: Path) -> dict[str, str]:
 
 
 @contextmanager
-def loaded(path: Path, *names: str) -> Generator[Loaded]:
-    """Open an object, load the named programs (all, when none is named) and every map; close at the end."""
+def loaded(path: Path, *names: str, prepare: Callable[[str, int], None] | None = None) -> Generator[Loaded]:
+    """Open an object, load the named programs (all, when none is named) and every map; close at the end.
+
+    ``prepare`` is given each program's name and libbpf's pointer before anything is loaded.
+    """
     lib = libbpf()
     with speaking() as said:
         obj = lib.bpf_object__open_file(os.fsencode(path), None)
@@ -114,6 +117,8 @@ def loaded(path: Path, *names: str) -> Generator[Loaded]:
             raise KeyError(f"{path.name} has no program {', '.join(sorted(missing))}")
         for name, pointer in programs.items():
             lib.bpf_program__set_autoload(pointer, not names or name in names)
+            if prepare is not None:
+                prepare(name, pointer)
         with speaking() as said:
             result = lib.bpf_object__load(obj)
             if result < 0:
