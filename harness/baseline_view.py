@@ -34,8 +34,9 @@ def chosen(root: Path, names: Sequence[str]) -> set[str]:
 
 def differences(root: Path, results: Path, names: Sequence[str]) -> Answer:
     """Say how a result set differs from the baseline; status 1 when something gates."""
-    found = _of(document.read(results), chosen(root, names))
-    changes = comparison.compare(baseline.read(root / FOLDER), found, _scope(root, results))
+    run = document.read(results)
+    found = _of(run, chosen(root, names))
+    changes = comparison.compare(baseline.read(root / FOLDER), found, _scope(root, run))
     return Answer(tuple(_told(changes)), int(any(change.gates for change in changes)))
 
 
@@ -48,7 +49,7 @@ def update(root: Path, results: Path, names: Sequence[str]) -> Answer:
     found = _of(run, chosen(root, names))
     if not found:
         raise HarnessError(f"{results}: no results of {' '.join(names) or 'any kernel'}")
-    before, scope = baseline.read(root / FOLDER), _scope(root, results)
+    before, scope = baseline.read(root / FOLDER), _scope(root, run)
     lines = list(_told(comparison.compare(before, found, scope)))
     status = 0
     for kernel, now in found.items():
@@ -90,8 +91,8 @@ def _told(changes: Sequence[Change]) -> Iterator[str]:
     yield comparison.summary(changes) or "no difference"
 
 
-def _scope(root: Path, results: Path) -> comparison.Scope:
-    return replace(manifest.load(root / "vmimages").gate, whole=document.read(results).whole)
+def _scope(root: Path, run: document.Document) -> comparison.Scope:
+    return replace(manifest.load(root / "vmimages").gate, whole=run.complete)
 
 
 def _of(run: document.Document, kernels: set[str]) -> dict[str, Expectation]:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from harness.baseline import Expectation
+from harness.baseline import Expectation, found
 from harness.cells import Outcome
 from harness.changes import Change, Kind
 from harness.costs import COMPARED, Cost
+from harness.document import Document
 from harness.features import plain_kernel
 
 #: outcomes of a test that was tried and did what it is for
@@ -28,22 +29,29 @@ class Scope:
     whole: bool = True
 
 
-def compare(expected: Mapping[str, Expectation], found: Mapping[str, Expectation], scope: Scope) -> tuple[Change, ...]:
+def compare(
+    expected: Mapping[str, Expectation], present: Mapping[str, Expectation], scope: Scope
+) -> tuple[Change, ...]:
     """Return every difference, what gates first, then by kind, kernel and name.
 
     Kernels that were not part of the run are not compared; a variant's guest is part of its kernel's run.
     """
     changes: list[Change] = []
-    for kernel, now in found.items():
+    for kernel, now in present.items():
         before = expected.get(kernel)
         if before is None:
             changes.append(Change(Kind.NEW, kernel, "", "", f"{len(now.tests)} cells", "it has no baseline"))
         else:
             changes += _kernel(kernel, before, now, scope)
     if scope.whole:
-        changes += _guests_gone(expected, found)
+        changes += _guests_gone(expected, present)
     order = list(Kind)
     return tuple(sorted(changes, key=lambda each: (not each.gates, order.index(each.kind), each.kernel, each.what)))
+
+
+def of_run(expected: Mapping[str, Expectation], run: Document, scope: Scope) -> tuple[Change, ...]:
+    """Compare what a run has found with what was expected of it."""
+    return compare(expected, found(run), replace(scope, whole=run.complete))
 
 
 def _kernel(kernel: str, before: Expectation, now: Expectation, scope: Scope) -> Iterator[Change]:

@@ -20,7 +20,6 @@ from xdist.dsession import Interrupted
 from xdist.workermanage import WorkerController
 
 from harness import (
-    baseline,
     comparison,
     debugging,
     expect,
@@ -139,7 +138,7 @@ def say(line: str) -> None:
 
 def _end_empty(plan: preparation.Plan, part: sharding.Part, run: results.RunDirectory) -> NoReturn:
     """Leave the results of a shard that has nothing to run, for `merge`, and end green."""
-    run.finish(matrix.Matrix.of((), (), ()), plan.facts, (), 0)
+    run.finish(run.document(matrix.Matrix.of((), (), ()), plan.facts), plan.facts, ())
     sharding.keep(run.path, part)
     pytest.exit(f"shard {part.shard} has nothing to run: there are fewer test files on kernels than shards", 0)
 
@@ -439,25 +438,21 @@ class MatrixPlugin:
         self._judged = judged
         status = int(exitstatus)
         try:
+            found = self._run.document(judged, self._plan.facts, status)
             if not (self._user_interrupted or status in {3, 4}):
-                self._changes = self._compared(judged)
+                # a command is nobody's test
+                if not self._config.option.command:
+                    self._changes = comparison.of_run(self._plan.baseline, found, self._plan.scope)
                 part = self._plan.part is not None
                 status = 1 if status == 1 else matrix.exit_status(judged, self._changes, part=part)
                 session.exitstatus = status
-            self._run.finish(judged, self._plan.facts, self._times.records(), status, self._changes)
+            found = replace(found, changes=self._changes, exit_status=status)
+            self._run.finish(found, self._plan.facts, self._times.records())
             self._keep_part()
         except (OSError, HarnessError) as error:
             why = of_system(error) if isinstance(error, OSError) else error
             self._unwritten = f"results cannot be written: {why}"
             session.exitstatus = HarnessError.exit_status
-
-    def _compared(self, judged: matrix.Matrix) -> tuple[Change, ...]:
-        """Compare with the baseline; a run of some tests says nothing about the others, a command is nobody's test."""
-        if self._config.option.command:
-            return ()
-        scope = replace(self._plan.scope, whole=self._plan.facts.whole and not self._plan.facts.shard)
-        now = baseline.found(self._run.document(judged, self._plan.facts, (), 0))
-        return comparison.compare(self._plan.baseline, now, scope)
 
     def _expected(self) -> set[tuple[str, str]]:
         """Every kernel runs what any of its variant collected, unless node ids of the command line name kernels."""

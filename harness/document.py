@@ -68,6 +68,11 @@ class Document:
     #: against the baseline, what gates first
     changes: tuple[Change, ...]
 
+    @property
+    def complete(self) -> bool:
+        """Whether a test that is not in it is gone: a part of a run, or a run of some tests, says nothing of others."""
+        return self.whole and not self.shard
+
 
 def schema() -> str:
     """Return the JSON schema of a result set."""

@@ -35,7 +35,7 @@ def run(root: Path, kernels: Sequence[str], paths: Sequence[Path], say: Callable
         record.append(cell)
     judged = matrix.Matrix.of(cells, [], [*[guest.kernel for guest in plan.guests], *plan.missing])
     status = matrix.exit_status(judged)
-    record.finish(judged, plan.facts, (), status)
+    record.finish(record.document(judged, plan.facts, status), plan.facts, ())
     for line in [*matrix.red_lines(judged), matrix.summary_line(judged.cells)]:
         say(line)
     return status

@@ -230,13 +230,12 @@ def merge(root: Path, names: Sequence[str], results: Path, expected: Path | None
     shards = sorted((read(name) for name in names), key=lambda each: _place(each.part, order))
     check(shards)
     before = baseline.read(expected or root / baseline.FOLDER)
-    scope = known_manifest.gate
     run = RunDirectory.create(results)
     judged, of_all = join(shards), facts(shards)
     _fill(shards, judged, run)
-    now = baseline.found(run.document(judged, of_all, (), 0))
-    changes = comparison.compare(before, now, replace(scope, whole=of_all.whole))
-    joined = Joined(judged, of_all, changes, run.path)
+    found = run.document(judged, of_all)
+    joined = Joined(judged, of_all, comparison.of_run(before, found, known_manifest.gate), run.path)
     joined = replace(joined, status=_exit_status(joined, shards))
-    run.finish(judged, of_all, tuple(guest for each in shards for guest in each.record.guests), joined.status, changes)
+    found = replace(found, changes=joined.changes, exit_status=joined.status)
+    run.finish(found, of_all, tuple(guest for each in shards for guest in each.record.guests))
     return joined

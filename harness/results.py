@@ -21,7 +21,6 @@ from junitparser import Error, Failure, JUnitXml, Skipped, TestCase, TestSuite
 
 from harness import document, markdown, matrix, page_data, report, wire
 from harness.cells import Cell, Outcome
-from harness.changes import Change
 from harness.document import Column, Document
 from harness.errors import HarnessError
 from harness.guests import GuestRecord
@@ -135,8 +134,11 @@ class RunDirectory:
         folder.mkdir(parents=True, exist_ok=True)
         (folder / f"{file_name(test)}.pcap").write_bytes(base64.b64decode(content))
 
-    def document(self, judged: matrix.Matrix, facts: RunFacts, changes: Iterable[Change], exit_status: int) -> Document:
-        """Make one value of what this run found; raises HarnessError for what tests recorded and nobody can read."""
+    def document(self, judged: matrix.Matrix, facts: RunFacts, exit_status: int = 0) -> Document:
+        """Make one value of what this run found, compared with nothing yet.
+
+        Raises HarnessError for what tests recorded and nobody can read.
+        """
         costs = document.read_costs(self.path)
         known = {kernel.name: kernel for kernel in facts.kernels}
         columns = []
@@ -156,33 +158,25 @@ class RunDirectory:
             notes=tuple(note for kernel in facts.kernels for note in kernel.notes),
             columns=tuple(columns),
             cells=judged.cells,
-            changes=tuple(changes),
+            changes=(),
         )
 
-    def finish(
-        self,
-        judged: matrix.Matrix,
-        facts: RunFacts,
-        guests: tuple[GuestRecord, ...],
-        exit_status: int,
-        changes: tuple[Change, ...] = (),
-    ) -> None:
+    def finish(self, found: Document, facts: RunFacts, guests: tuple[GuestRecord, ...]) -> None:
         """Write what needs the whole matrix: the cells without a report, and every file but results.jsonl."""
-        for cell in judged.cells:
+        for cell in found.cells:
             if cell.outcome is Outcome.NOTRUN:
                 self.append(cell)
-        seconds = round(time.monotonic() - self._started, 3)
-        found = self.document(judged, facts, changes, exit_status)
         wire.write(self.path / document.NAME, found)
-        (self.path / "junit.xml").write_bytes(junit(judged.cells))
-        wire.write(self.path / "run.json", RunRecord(facts, seconds, exit_status, len(judged.cells), guests))
+        (self.path / "junit.xml").write_bytes(junit(found.cells))
+        record = RunRecord(facts, found.seconds, found.exit_status, len(found.cells), guests)
+        wire.write(self.path / "run.json", record)
         (self.path / "matrix.md").write_text(markdown.markdown(found), encoding="utf-8")
-        (self.path / "matrix.html").write_text(report.html(found, self._console_ends(judged)), encoding="utf-8")
+        (self.path / "matrix.html").write_text(report.html(found, self._console_ends(found.cells)), encoding="utf-8")
 
-    def _console_ends(self, judged: matrix.Matrix) -> dict[str, str]:
+    def _console_ends(self, cells: Iterable[Cell]) -> dict[str, str]:
         """Return the end of each console that explains a cell, by kernel."""
         found = {}
-        for kernel in dict.fromkeys(cell.kernel for cell in judged.cells if cell.outcome in page_data.OF_CONSOLE):
+        for kernel in dict.fromkeys(cell.kernel for cell in cells if cell.outcome in page_data.OF_CONSOLE):
             with contextlib.suppress(FileNotFoundError), self.console(kernel).open("rb") as file:
                 file.seek(max(0, file.seek(0, os.SEEK_END) - _CONSOLE))
                 found[kernel] = file.read().decode(errors="replace")

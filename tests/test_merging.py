@@ -52,7 +52,7 @@ def _run(
     status = matrix.exit_status(judged, part=True) if status is None else status
     words, whole = ("--shard", str(part.shard)), part.selection == ("suites",)
     facts = facts or RunFacts("emulated", 1, kernels, words, whole=whole, shard=str(part.shard))
-    run.finish(judged, facts, (GuestRecord("6.1", "cold", "", 1.0),), status)
+    run.finish(run.document(judged, facts, status), facts, (GuestRecord("6.1", "cold", "", 1.0),))
     sharding.keep(run.path, part)
     return str(folder / "latest")
 

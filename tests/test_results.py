@@ -33,7 +33,7 @@ def test_the_end_adds_what_did_not_come(tmp_path: Path) -> None:
         run.append(cell)
     judged = matrix.Matrix.of(CELLS, [("7.3", "suites/a.py::test_y")], ["6.1", "7.3"])
     run.console("6.1").write_bytes(b"x" * 100_000 + b"\xff the last words")
-    run.finish(judged, FACTS, (GuestRecord("6.1", "cold", "", 1.0),), 1)
+    run.finish(run.document(judged, FACTS, 1), FACTS, (GuestRecord("6.1", "cold", "", 1.0),))
     found = results.read_cells(tmp_path / "latest" / "results.jsonl")
     assert set(found) == set(judged.cells)
     record = wire.decode((tmp_path / "latest" / "run.json").read_bytes(), results.RunRecord)
