@@ -69,6 +69,16 @@ def test_red_is_not_recorded(project: Path) -> None:
     assert tests == {"a.py::x": Outcome.PASS, "a.py::z": Outcome.PASS}
 
 
+def test_a_part_of_a_run_says_nothing_of_the_others(project: Path) -> None:
+    baseline_view.update(project, run(project, "first", x="pass", y="pass"), [])
+    results = run(project, "second", x="skip")
+    wire.write(results / document.NAME, replace(document.read(results), shard="1/2"))
+    assert baseline_view.differences(project, results, []).lines[-1] == "1 now skipped"
+    baseline_view.update(project, results, [])
+    tests = baseline.read(project / baseline.FOLDER)["6.1"].tests
+    assert tests == {"a.py::x": Outcome.SKIP, "a.py::y": Outcome.PASS}
+
+
 def test_kernels_that_were_not_run_keep_their_baseline(project: Path) -> None:
     results = run(project, "first", x="pass")
     baseline_view.update(project, results, [])
