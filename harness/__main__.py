@@ -169,10 +169,8 @@ def _merge(arguments: argparse.Namespace) -> int:
     joined = merging.merge(ROOT, arguments.folders, arguments.results, arguments.baseline)
     screen = Console(width=None if sys.stdout.isatty() else matrix.log_width(joined.judged))
     screen.print(matrix.render_table(joined.judged, joined.facts.releases))
-    lines = [*matrix.red_lines(joined.judged), matrix.summary_line(joined.judged.cells)]
-    if joined.changes:
-        lines.append(f"against the baseline: {comparison.summary(joined.changes)}")
-        lines += comparison.lines(joined.changes, matrix.LISTED)
+    told = comparison.told(joined.changes, matrix.LISTED)
+    lines = [*matrix.red_lines(joined.judged), matrix.summary_line(joined.judged.cells), *told]
     for line in [*lines, f"results in {joined.folder}"]:
         print(line)
     return joined.status

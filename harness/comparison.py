@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from harness.baseline import Expectation, found
@@ -124,6 +124,11 @@ def summary(changes: Iterable[Change]) -> str:
     """Count the differences by kind, in one line; empty when there are none."""
     counts = Counter(change.kind for change in changes)
     return ", ".join(f"{counts[kind]} {kind}" for kind in Kind if counts[kind])
+
+
+def told(changes: Sequence[Change], limit: int) -> list[str]:
+    """Return what a run says of its baseline; nothing when nothing is different."""
+    return [f"against the baseline: {summary(changes)}", *lines(changes, limit)] if changes else []
 
 
 def lines(changes: Iterable[Change], limit: int) -> list[str]:

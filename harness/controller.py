@@ -380,11 +380,10 @@ class MatrixPlugin:
         for key, value in report.user_properties:
             if key == PCAP:
                 self._run.keep_pcap(kernel, expect.split_nodeid(report.nodeid, kernel), str(value))
-        phase = reports.phase_of(report)
         phases = self._phases.setdefault((kernel, report.nodeid), [])
-        phases.append(phase)
+        phases.append(reports.phase_of(report))
         kept = self._config.option.keep_guest and report.failed
-        if kept or phase.when == "teardown" or phase.stated in {Outcome.CRASH, Outcome.LOST}:
+        if kept or reports.ends_test(report):
             del self._phases[kernel, report.nodeid]
             duration = sum(each.duration for each in phases)
             self._outputs.end(kernel)
@@ -487,12 +486,9 @@ class MatrixPlugin:
             width=None if terminalreporter.hasmarkup else matrix.log_width(self._judged),
         )
         screen.print(matrix.render_table(self._judged, self._plan.facts.releases))
-        for line in [*matrix.red_lines(self._judged), matrix.summary_line(self._judged.cells)]:
+        told = comparison.told(self._changes, matrix.LISTED)
+        for line in [*matrix.red_lines(self._judged), matrix.summary_line(self._judged.cells), *told]:
             terminalreporter.write_line(line)
-        if self._changes:
-            terminalreporter.write_line(f"against the baseline: {comparison.summary(self._changes)}")
-            for line in comparison.lines(self._changes, matrix.LISTED):
-                terminalreporter.write_line(line)
         records = self._times.records()
         notes = [f"{each.kernel}: {each.note}" for each in records if each.note]
         for note in [*self._plan.notes, *dict.fromkeys(notes), self._unwritten]:

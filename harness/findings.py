@@ -67,6 +67,14 @@ def unchanged(document: Document) -> str:
     return "Nothing has changed against the baseline."
 
 
+def by_kernel(cells: Iterable[Cell]) -> dict[str, list[Cell]]:
+    """Return the cells of each kernel."""
+    found: dict[str, list[Cell]] = {}
+    for cell in cells:
+        found.setdefault(cell.kernel, []).append(cell)
+    return found
+
+
 def by_file(cells: Iterable[Cell]) -> dict[str, list[Cell]]:
     """Return the cells of each test file, files and tests sorted."""
     files: dict[str, list[Cell]] = {}

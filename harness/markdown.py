@@ -6,14 +6,12 @@ rows, never its end.
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from harness.cells import Cell, Outcome
 from harness.document import Document
-from harness.findings import Difference, Finding, by_file, differences, findings, unchanged
-from harness.matrix import SIGNS, summary_line
+from harness.findings import Difference, Finding, by_file, by_kernel, differences, findings, unchanged
+from harness.matrix import SIGNS, counts, legend, summary_line
 from harness.text import first_line
 
 LIMIT = 65_000
@@ -130,30 +128,18 @@ def _counts_head(document: Document) -> str:
     if not document.cells:
         return ""
     head = [f"{_name(column.kernel)}<br>{_name(column.release)}" for column in document.columns]
-    legend = "  ".join(f"{SIGNS[outcome]} {outcome}" for outcome in _present(document.cells))
-    return f"\n## By file\n\n{legend}\n\n{_fields(['tests', *head])}\n{_fields(['---', *['--:'] * len(head)])}\n"
+    table = f"{_fields(['tests', *head])}\n{_fields(['---', *['--:'] * len(head)])}\n"
+    return f"\n## By file\n\n{legend(document.cells)}\n\n{table}"
 
 
 def _counts(document: Document) -> list[_Row]:
     rows = []
     for file, cells in by_file(document.cells).items():
-        row: dict[str, list[Cell]] = {}
-        for cell in cells:
-            row.setdefault(cell.kernel, []).append(cell)
+        row = by_kernel(cells)
         red = any(not cell.outcome.green for cell in cells)
-        counts = [_count(row.get(column.kernel, [])) for column in document.columns]
-        rows.append(_Row(2, 2 if red else 3, _fields([_name(file), *counts])))
+        shown = [counts(row.get(column.kernel, [])).plain for column in document.columns]
+        rows.append(_Row(2, 2 if red else 3, _fields([_name(file), *shown])))
     return rows
-
-
-def _count(cells: Iterable[Cell]) -> str:
-    counts = Counter(cell.outcome for cell in cells)
-    return " ".join(f"{counts[outcome]} {SIGNS[outcome]}" for outcome in Outcome if counts[outcome])
-
-
-def _present(cells: Iterable[Cell]) -> list[Outcome]:
-    present = {cell.outcome for cell in cells}
-    return [outcome for outcome in Outcome if outcome in present]
 
 
 def _fields(fields: Iterable[str]) -> str:

@@ -12,6 +12,7 @@ from rich.text import Text
 from harness.cells import IMAGE, Cell, Outcome
 from harness.changes import Change
 from harness.features import VARIANT
+from harness.findings import by_file, by_kernel
 
 #: readable without colour, and each outcome its own sign
 SIGNS = {
@@ -119,17 +120,18 @@ def summary_line(cells: Iterable[Cell]) -> str:
 
 def render_table(matrix: Matrix, releases: Mapping[str, str]) -> Table:
     """Return a table of test files x kernels with counts by outcome; ``releases`` names each kernel's release."""
-    table = Table(title="kernel matrix", caption=_legend(matrix), caption_justify="left")
+    table = Table(title="kernel matrix", caption=legend(matrix.cells), caption_justify="left")
     table.add_column("tests", overflow="fold")
     for kernel in matrix.kernels:
         table.add_column(f"{kernel}\n{releases.get(kernel, '')}", justify="right")
-    rows = _by_file(matrix)
-    for file, row in rows.items():
-        table.add_row(file, *[_counts(row.get(kernel, [])) for kernel in matrix.kernels])
+    rows = by_file(matrix.cells)
+    for file, cells in rows.items():
+        row = by_kernel(cells)
+        table.add_row(file, *[counts(row.get(kernel, [])) for kernel in matrix.kernels])
     if len(rows) > 1:
-        totals = [[cell for cell in matrix.cells if cell.kernel == kernel] for kernel in matrix.kernels]
+        totals = by_kernel(matrix.cells)
         table.add_section()
-        table.add_row("all", *[_counts(cells) for cells in totals])
+        table.add_row("all", *[counts(totals[kernel]) for kernel in matrix.kernels])
     return table
 
 
@@ -149,24 +151,19 @@ def red_lines(matrix: Matrix) -> list[str]:
     return lines
 
 
-def _by_file(matrix: Matrix) -> dict[str, dict[str, list[Cell]]]:
-    rows: dict[str, dict[str, list[Cell]]] = {}
-    for cell in sorted(matrix.cells, key=lambda cell: cell.test):
-        rows.setdefault(cell.test.partition("::")[0], {}).setdefault(cell.kernel, []).append(cell)
-    return rows
-
-
-def _counts(cells: Iterable[Cell]) -> Text:
-    counts = Counter(cell.outcome for cell in cells)
+def counts(cells: Iterable[Cell]) -> Text:
+    """Return the number of cells of each outcome, with its sign."""
+    found = Counter(cell.outcome for cell in cells)
     text = Text()
     for outcome in Outcome:
-        if counts[outcome]:
+        if found[outcome]:
             colour = _COLOURS.get(outcome, "green" if outcome.green else "bold red")
             text.append(" " if text else "")
-            text.append(f"{counts[outcome]} {SIGNS[outcome]}", style=colour)
+            text.append(f"{found[outcome]} {SIGNS[outcome]}", style=colour)
     return text
 
 
-def _legend(matrix: Matrix) -> str:
-    present = {cell.outcome for cell in matrix.cells}
+def legend(cells: Iterable[Cell]) -> str:
+    """Return the signs of the outcomes that there are, and their names."""
+    present = {cell.outcome for cell in cells}
     return "  ".join(f"{SIGNS[outcome]} {outcome}" for outcome in Outcome if outcome in present)

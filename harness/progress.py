@@ -86,7 +86,7 @@ class ProgressPlugin:
         if report.failed:
             self._red[kernel] += 1
             self._progress.update(task, red=f"{self._red[kernel]} red")
-        if report.when == "teardown" or (reports.phase_of(report).stated is not None and report.failed):
+        if reports.ends_test(report):
             self._progress.advance(task)
             state = self._progress.tasks[task]
             if state.completed == state.total:

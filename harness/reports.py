@@ -50,6 +50,12 @@ def phase_of(report: pytest.TestReport) -> expect.Phase:
     )
 
 
+def ends_test(report: pytest.TestReport) -> bool:
+    """Whether a test has no more reports: its teardown has come, or its guest has died in it."""
+    stated = dict(report.user_properties).get(expect.OUTCOME_PROPERTY)
+    return report.when == "teardown" or stated in {Outcome.CRASH, Outcome.LOST}
+
+
 def _sections(report: pytest.TestReport, name: str) -> str:
     # pytest names a section of an item "Captured <name> <when>"
     return "\n".join(content for title, content in report.sections if name in title)

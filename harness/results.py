@@ -23,6 +23,7 @@ from harness import document, markdown, matrix, page_data, report, wire
 from harness.cells import Cell, Outcome
 from harness.document import Column, Document
 from harness.errors import HarnessError
+from harness.findings import by_kernel
 from harness.guests import GuestRecord
 
 #: the characters that XML 1.0 cannot hold
@@ -205,11 +206,8 @@ def read_cells(path: Path) -> tuple[Cell, ...]:
 
 def junit(cells: Iterable[Cell]) -> bytes:
     """Return JUnit XML: one suite per kernel, test cases named like their node ids."""
-    by_kernel: dict[str, list[Cell]] = {}
-    for cell in cells:
-        by_kernel.setdefault(cell.kernel, []).append(cell)
     xml = JUnitXml("kernel-matrix")
-    for kernel, column in by_kernel.items():
+    for kernel, column in by_kernel(cells).items():
         suite = TestSuite(kernel)
         suite.add_property("release", next((cell.release for cell in column if cell.release), ""))
         for cell in column:
