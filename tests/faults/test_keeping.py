@@ -17,6 +17,7 @@ import pytest
 
 from harness.cells import Outcome
 from harness.results import read_cells
+from tests.processes import gone
 
 ROOT = Path(__file__).resolve().parents[2]
 KERNEL = "6.1"
@@ -56,17 +57,6 @@ class Kept:
         status = self.process.wait(LIMIT)
         assert gone(self.group()), "its guest outlived the run"
         return status
-
-
-def gone(group: int) -> bool:
-    end = time.monotonic() + 10
-    while time.monotonic() < end:
-        try:
-            os.killpg(group, 0)
-        except ProcessLookupError:
-            return True
-        select.select([], [], [], 0.05)
-    return False
 
 
 @pytest.fixture

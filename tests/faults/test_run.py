@@ -13,6 +13,7 @@ from pathlib import Path
 
 from harness.cells import Outcome
 from harness.results import read_cells
+from tests.processes import gone
 
 ROOT = Path(__file__).resolve().parents[2]
 KERNEL = "6.1"
@@ -32,17 +33,6 @@ def run(results: Path, *words: str) -> tuple[int, str, dict[tuple[str, str], Out
     )
     cells = read_cells(results / "latest" / "results.jsonl")
     return done.returncode, done.stdout, {(cell.kernel, cell.test): cell.outcome for cell in cells}
-
-
-def gone(group: int) -> bool:
-    end = time.monotonic() + 10
-    while time.monotonic() < end:
-        try:
-            os.killpg(group, 0)
-        except ProcessLookupError:
-            return True
-        select.select([], [], [], 0.05)
-    return False
 
 
 def test_the_exit_status_is_each_kernels_own_cell(tmp_path: Path) -> None:
