@@ -26,10 +26,10 @@ def pytest_configure(config: pytest.Config) -> None:
     if worker is not None and WORKER_KEY in worker:
         _configure_worker(config, worker[WORKER_KEY])
     elif config.option.matrix and not (config.option.collectonly or config.option.help):
-        from harness import controller
+        from harness import starting
 
         try:
-            controller.start(config)
+            starting.start(config)
         except (HarnessError, OSError) as error:
             failure = of_system(error) if isinstance(error, OSError) else error
             pytest.exit(str(failure), returncode=failure.exit_status)
