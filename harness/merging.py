@@ -5,6 +5,7 @@ Runs of other kernels, divided or not (``--shard 1/1``), are part of it when the
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
@@ -208,6 +209,8 @@ def _copy(folder: Path, run: RunDirectory) -> None:
     for path in sorted((folder / "console").glob("*.log")):
         with run.console(path.stem).open("ab") as console:
             console.write(path.read_bytes())
+    if (folder / "pcap").is_dir():
+        shutil.copytree(folder / "pcap", run.path / "pcap", dirs_exist_ok=True)
     for path in sorted(folder.glob("*/*.json")):
         # what tests recorded; the guests' own folder is the controller's
         if not path.parent.name.startswith("guests-"):

@@ -322,6 +322,9 @@ def test_what_tests_recorded_is_the_runs(tmp_path: Path) -> None:
         (Path(name) / "capabilities" / f"{kernel}.json").write_text(f'"{kernel}"')
         (Path(name) / "guests-x").mkdir()
         (Path(name) / "guests-x" / f"{kernel}.json").write_text("{}")
+        (Path(name) / "pcap" / kernel).mkdir(parents=True)
+        (Path(name) / "pcap" / kernel / "a.pcap").write_text(kernel)
     folder = _merge(names, tmp_path / "joined").folder
+    assert [(folder / "pcap" / kernel / "a.pcap").read_text() for kernel in KERNELS] == list(KERNELS)
     assert sorted(path.name for path in (folder / "capabilities").iterdir()) == ["5.10.json", "6.1.json"]
     assert not list(folder.glob("guests-*"))
