@@ -166,7 +166,7 @@ def bench(session: nox.Session) -> None:
 
 @nox.session(venv_backend="none")
 def kernels(session: nox.Session) -> None:
-    """List the kernels (-- update: rewrite their lock; -- prune: keep the saved guests within 8 GiB)."""
+    """List the kernels (-- update: rewrite their lock; -- prune: saved guests within 8 GiB, no unused image)."""
     run(session, python(session, "matrix"), "-m", "harness", "kernels", *session.posargs)
 
 

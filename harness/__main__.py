@@ -72,8 +72,8 @@ def _kernels(arguments: argparse.Namespace) -> int:
             print(f"{workflow.PATH}: written")
     elif arguments.what == "prune":
         folder = images.cache_dir() / "snapshots"
-        deleted = snapshots.prune(folder)
-        print(f"{len(deleted)} saved guests deleted; {snapshots.describe(folder)}")
+        guests, unused = snapshots.prune(folder), images.prune()
+        print(f"{len(guests)} saved guests and {len(unused)} unused images deleted; {snapshots.describe(folder)}")
     else:
         for kernel in known.kernels:
             print(f"{kernel.name:10} {kernel.tier:9} {kernel.provider}")
@@ -195,7 +195,7 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     build = commands.add_parser("build", help="compile the BPF objects")
     build.set_defaults(run=_build)
-    kernels = commands.add_parser("kernels", help="list the kernels, update their lock, prune the saved guests")
+    kernels = commands.add_parser("kernels", help="list the kernels, update their lock, prune the cache")
     kernels.add_argument("what", choices=["list", "update", "prune"], nargs="?", default="list")
     kernels.set_defaults(run=_kernels)
     bench = commands.add_parser("bench", help="measure the matrix against the plain way to run it")

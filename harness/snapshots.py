@@ -13,6 +13,7 @@ import hashlib
 import os
 import shutil
 import tempfile
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,6 +28,8 @@ _FORMAT = "2"
 #: bytes on disk that snapshots may hold; the least recently used go first. A guest holds a quarter of a GB and its
 #: worker as much again: the kernels, thirteen with and without a worker each, and some command lines of tests' own
 LIMIT = 8 << 30
+#: seconds after which a folder that is being made is one that a killed run has left: no boot takes as long
+_ABANDONED = 86400.0
 _META = "snapshot.json"
 _BLOCK = 1 << 16
 #: of a digest in a name
@@ -191,7 +194,14 @@ def describe(folder: Path) -> str:
 
 
 def prune(folder: Path, limit: int = LIMIT) -> list[Path]:
-    """Delete the least recently used snapshots until the others fit into ``limit`` bytes; return the deleted."""
+    """Delete the least recently used snapshots until the others fit into ``limit`` bytes; return the deleted.
+
+    What killed runs have left half-made goes too.
+    """
+    for place in folder.glob(".*-*/"):
+        with contextlib.suppress(OSError):
+            if place.stat().st_mtime < time.time() - _ABANDONED:
+                shutil.rmtree(place, ignore_errors=True)
     snapshots = held(folder)
     total = sum(size for _, size in snapshots)
     deleted = []

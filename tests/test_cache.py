@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import time
 from pathlib import Path
 
 import pytest
@@ -70,3 +71,28 @@ def test_a_corrupt_download_is_deleted_and_named(tmp_path: Path) -> None:
     assert not deb.exists()
     with pytest.raises(ImageError, match=r"^linux-image 1 was not downloaded$"):
         archive.find_deb(tmp_path, package)
+
+
+def test_what_no_run_has_used_for_long_goes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HYPERMESH_CACHE", str(tmp_path))
+    longer, shorter = (time.time() - days * 86400 for days in (cache.UNUSED_DAYS + 1, cache.UNUSED_DAYS - 1))
+    last_used = {
+        "kernels/old": longer,
+        "kernels/recent": shorter,
+        "kernels/.building-killed": longer,
+        "roots/used again": longer,
+        "snapshots/not an image": longer,
+    }
+    for name, at in last_used.items():
+        (tmp_path / name).mkdir(parents=True)
+        (tmp_path / name / "file").touch()
+        os.utime(tmp_path / name, (at, at))
+    cache.used(tmp_path / "roots/used again")
+    assert cache.prune() == [tmp_path / "kernels/.building-killed", tmp_path / "kernels/old"]
+    left = {str(path.parent.relative_to(tmp_path)) for path in tmp_path.rglob("file")}
+    assert left == {"kernels/recent", "roots/used again", "snapshots/not an image"}
+    assert cache.prune() == []
+
+
+def test_an_image_of_others_may_be_used(tmp_path: Path) -> None:
+    cache.used(tmp_path / "not there")

@@ -136,6 +136,16 @@ def test_the_least_recently_used_go_first(tmp_path: Path) -> None:
     assert snapshots.prune(tmp_path, 0) == [tmp_path / "middle", tmp_path / "new"]
 
 
+def test_what_a_killed_run_has_left_goes_when_nobody_can_be_making_it(tmp_path: Path) -> None:
+    left, made = (tmp_path / f".key-{name}" for name in ("killed", "making"))
+    for place in (left, made):
+        place.mkdir()
+        (place / "ram").write_bytes(b"x")
+    os.utime(left, (1000, 1000))
+    assert snapshots.prune(tmp_path) == []
+    assert list(tmp_path.iterdir()) == [made]
+
+
 def test_a_guest_keeps_one_worker_of_each_kind(tmp_path: Path) -> None:
     names = [snapshots.worker_name("key", said, kind) for kind in ("", "shell") for said in (b"old", b"new")]
     for name in ("key", *names):

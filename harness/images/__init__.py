@@ -1,6 +1,6 @@
 """Images that guests boot: kernels of the manifest and the guest's root, fetched, verified, unpacked, cached."""
 
-from harness.images.cache import cache_dir
+from harness.images.cache import cache_dir, prune
 from harness.images.kernels import KernelImage, cached_kernel, kernel_image, kernel_key, update_lock
 from harness.images.rootfs import RootImage, cached_root, root_image, root_key
 
@@ -12,6 +12,7 @@ __all__ = [
     "cached_root",
     "kernel_image",
     "kernel_key",
+    "prune",
     "root_image",
     "root_key",
     "update_lock",

@@ -10,6 +10,7 @@ import shutil
 import signal
 import subprocess
 import tempfile
+import time
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
@@ -18,6 +19,10 @@ from platformdirs import user_cache_path
 
 from harness.errors import ImageError
 
+#: what no run has used for so long, `prune` deletes
+UNUSED_DAYS = 30
+#: where images lie in the cache
+_KINDS = ("kernels", "roots")
 #: a tool that is told to end has so long to delete what it made
 _SECONDS_TO_CLEAN_UP = 5.0
 
@@ -60,6 +65,29 @@ def building(target: Path) -> Iterator[Path]:
         except BaseException:
             remove(folder)
             raise
+
+
+def used(folder: Path) -> None:
+    """Note that a run uses an image; a cache that may only be read stays as it is."""
+    with contextlib.suppress(OSError):
+        os.utime(folder)
+
+
+def prune(days: float = UNUSED_DAYS) -> list[Path]:
+    """Delete the images that no run has used for so many days, and what killed runs left half-made; return them.
+
+    Guests that run go on: their files are open.
+    """
+    before = time.time() - days * 86400
+    deleted = []
+    for place in sorted(path for kind in _KINDS for path in (cache_dir() / kind).glob("*")):
+        with contextlib.suppress(OSError):
+            if place.is_dir() and place.stat().st_mtime < before:
+                gone = Path(tempfile.mkdtemp(prefix=".gone-", dir=place.parent))
+                place.rename(gone / place.name)
+                remove(gone)
+                deleted.append(place)
+    return deleted
 
 
 @contextlib.contextmanager

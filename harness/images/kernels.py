@@ -13,7 +13,7 @@ from harness.errors import ImageError, ManifestError
 from harness.images import lock as locks
 from harness.images import unpack, vmlinux
 from harness.images.archive import Package, Suite, find_deb
-from harness.images.cache import building, cache_dir, digest, disk_errors, locked, run
+from harness.images.cache import building, cache_dir, digest, disk_errors, locked, run, used
 from harness.manifest import Kernel, Manifest
 
 #: part of the cache's key: what this module makes of a package
@@ -158,6 +158,7 @@ def _cached(manifest: Manifest, kernel: Kernel, packages: Sequence[Package]) -> 
         image = wire.decode((folder / "image.json").read_bytes(), KernelImage)
     except FileNotFoundError:
         return None
+    used(folder)
     return replace(_at(folder, image), name=kernel.name)
 
 
@@ -221,6 +222,7 @@ def _own_kernel(manifest: Manifest, kernel: Kernel) -> KernelImage:
                 _copy_own(vmlinuz, modules, release, place)
                 unpack.keep_modules(place, release, manifest.root.modules)
                 _erofs(place / "lib" / "modules", place / "modules.erofs")
+    used(folder)
     return image
 
 

@@ -16,7 +16,7 @@ from pathlib import Path
 from harness.errors import ImageError
 from harness.images import mirror
 from harness.images.archive import keyring
-from harness.images.cache import building, cache_dir, digest, disk_errors, locked, run
+from harness.images.cache import building, cache_dir, digest, disk_errors, locked, run, used
 from harness.manifest import Manifest, Root
 
 #: part of the cache's key: what this module does
@@ -62,6 +62,7 @@ def cached_root(manifest: Manifest, project: Path) -> RootImage | None:
     """Return the root image if the cache has it."""
     folder = cache_dir() / "roots" / root_key(manifest, project)
     path = next(folder.glob("root-*.erofs"), None)
+    used(folder)
     return RootImage(path, path.stem.removeprefix("root-")) if path else None
 
 
