@@ -1,8 +1,9 @@
 """Loading and attaching by file descriptor alone: what a process needs that did not open the object.
 
-harness.guest.steps works with libbpf's objects and cannot attach a program that a process has just loaded, or load
-with a token. Here every function makes one kernel call (attaching by perf or clsact: the few that the path is made of)
-and raises StepError with the kernel's errno. What is made is undone through the ExitStack that the caller passes.
+harness.guest.steps works with libbpf's objects: it cannot attach a program that a process has just loaded, or load with
+a token, and libbpf compares a program's type with the hook's before the kernel does. Here every function makes one
+kernel call (attaching by perf or clsact: the few that the path is made of) and raises StepError with the kernel's
+errno. What is made is undone through the ExitStack that the caller passes.
 """
 
 from __future__ import annotations
@@ -149,9 +150,10 @@ def link(program: int, target: int, attach_type: str, undo: ExitStack) -> int:
     return _fd(result, "attach", f"{attach_type} link", undo)
 
 
-def raw_tracepoint(program: int, name: str, undo: ExitStack) -> int:
-    """Make the one BPF_RAW_TRACEPOINT_OPEN call."""
-    return _fd(_library().bpf_raw_tracepoint_open(name.encode(), program), "attach", name, undo)
+def raw_tracepoint(program: int, name: str | None, undo: ExitStack) -> int:
+    """Make the one BPF_RAW_TRACEPOINT_OPEN call; without a name: to the function that the program was loaded for."""
+    opened = _library().bpf_raw_tracepoint_open(name and name.encode(), program)
+    return _fd(opened, "attach", f"raw tracepoint {name}", undo)
 
 
 def cgroup(program: int, target: int, attach_type: str, undo: ExitStack) -> None:
@@ -164,7 +166,10 @@ def cgroup(program: int, target: int, attach_type: str, undo: ExitStack) -> None
 def socket_filter(program: int, undo: ExitStack) -> None:
     """Attach to a socket of one's own by setsockopt."""
     own = undo.enter_context(socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM))
-    own.setsockopt(socket.SOL_SOCKET, _SO_ATTACH_BPF, program)
+    try:
+        own.setsockopt(socket.SOL_SOCKET, _SO_ATTACH_BPF, program)
+    except OSError as error:
+        raise StepError(error.errno or 0, "attach", "socket") from error
 
 
 def xdp_netlink(program: int, ifindex: int, undo: ExitStack) -> None:

@@ -7,12 +7,13 @@ link_create() and bpf_raw_tracepoint_open() switch over it; perf_event_set_bpf_p
 from __future__ import annotations
 
 import errno
+import os
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import ExitStack, contextmanager
 
 import pytest
 
-from harness.guest import hooks, steps
+from harness.guest import bpf_calls, steps
 from harness.guest.marks import requires
 from harness.guest.refusal import Refused
 from suites.attach.conftest import Interfaces
@@ -29,32 +30,41 @@ _TYPES = {
     "lsm",
 }
 
-Attach = Callable[[steps.Program, Interfaces], AbstractContextManager[None]]
+#: attaches for as long as the stack lasts
+Attach = Callable[[steps.Program, Interfaces, ExitStack], object]
 
 
-def _xdp_by_netlink(program: steps.Program, interfaces: Interfaces) -> AbstractContextManager[None]:
-    return hooks.on_xdp(program.fd, interfaces.end)
+def _xdp_link(program: steps.Program, interfaces: Interfaces, undo: ExitStack) -> object:
+    return bpf_calls.link(program.fd, interfaces.end, "xdp", undo)
 
 
-def _xdp_link(program: steps.Program, interfaces: Interfaces) -> AbstractContextManager[None]:
-    return hooks.on_link(program.fd, interfaces.end, hooks.XDP)
+def _tcx_link(program: steps.Program, interfaces: Interfaces, undo: ExitStack) -> object:
+    return bpf_calls.link(program.fd, interfaces.end, "tcx_ingress", undo)
 
 
-def _tcx_link(program: steps.Program, interfaces: Interfaces) -> AbstractContextManager[None]:
-    return hooks.on_link(program.fd, interfaces.end, hooks.TCX_INGRESS)
+def _cgroup(program: steps.Program, _: Interfaces, undo: ExitStack) -> None:
+    group = os.open("/sys/fs/cgroup", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    undo.callback(os.close, group)
+    bpf_calls.cgroup(program.fd, group, "cgroup_inet_ingress", undo)
 
 
 #: hook -> how to attach there, and the types that it takes
 _HOOKS: dict[str, tuple[Attach, set[str]]] = {
-    "socket": (lambda program, _: hooks.on_socket(program.fd), {"socket_filter"}),
-    "XDP by netlink": (_xdp_by_netlink, {"xdp"}),
-    "classifier": (lambda program, place: hooks.on_classifier(program.fd, place.end), {"sched_cls"}),
-    "cgroup": (lambda program, _: hooks.on_cgroup(program.fd), {"cgroup_skb"}),
-    "kprobe": (lambda program, _: steps.kprobe(program, "do_nanosleep"), {"kprobe"}),
-    "tracepoint": (lambda program, _: steps.tracepoint(program, "sched", "sched_switch"), {"tracepoint"}),
-    "raw tracepoint": (lambda program, _: hooks.on_raw_tracepoint(program.fd, "sched_switch"), {"raw_tracepoint"}),
+    "socket": (lambda program, _, undo: bpf_calls.socket_filter(program.fd, undo), {"socket_filter"}),
+    "XDP by netlink": (lambda program, place, undo: bpf_calls.xdp_netlink(program.fd, place.end, undo), {"xdp"}),
+    "classifier": (lambda program, place, undo: bpf_calls.clsact(program.fd, place.end, undo), {"sched_cls"}),
+    "cgroup": (_cgroup, {"cgroup_skb"}),
+    "kprobe": (lambda program, _, undo: undo.enter_context(steps.kprobe(program, "do_nanosleep")), {"kprobe"}),
+    "tracepoint": (
+        lambda program, _, undo: undo.enter_context(steps.tracepoint(program, "sched", "sched_switch")),
+        {"tracepoint"},
+    ),
+    "raw tracepoint": (
+        lambda program, _, undo: bpf_calls.raw_tracepoint(program.fd, "sched_switch", undo),
+        {"raw_tracepoint"},
+    ),
     # fentry and LSM programs were loaded for one function, so no hook is named
-    "its own function": (lambda program, _: hooks.on_raw_tracepoint(program.fd, None), {"fentry", "lsm"}),
+    "its own function": (lambda program, _, undo: bpf_calls.raw_tracepoint(program.fd, None, undo), {"fentry", "lsm"}),
 }
 #: bpf_raw_tracepoint_open() reads the name, which is not there, before it looks for the tracepoint
 _OTHER_ERRNOS = {("its own function", "raw_tracepoint"): errno.EFAULT}
@@ -72,13 +82,12 @@ def _wrong_pairs() -> list[tuple[str, str]]:
 
 
 def _check(refused: Refused, interfaces: Interfaces, attach: Attach, kind: str, number: int | None) -> None:
-    with _program(kind) as program:
+    with _program(kind) as program, ExitStack() as undo:
         if number is None:
-            with attach(program, interfaces):
-                pass
+            attach(program, interfaces, undo)
         else:
-            with refused(number, stage="attach"), attach(program, interfaces):
-                pass
+            with refused(number, stage="attach"):
+                attach(program, interfaces, undo)
 
 
 @pytest.mark.parametrize(("hook", "kind"), _wrong_pairs())

@@ -10,11 +10,12 @@ from __future__ import annotations
 import errno
 import os
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
 
-from harness.guest import hooks, steps
+from harness.guest import bpf_calls, steps
 from harness.guest.mounts import BPFFS, with_bpffs, without
 from harness.guest.refusal import Refused
 
@@ -51,8 +52,8 @@ def _kprobe(programs: dict[str, steps.Program]) -> None:
 
 
 def _raw_tracepoint(programs: dict[str, steps.Program]) -> None:
-    with hooks.on_raw_tracepoint(programs["raw_tracepoint"].fd, "sched_switch"):
-        pass
+    with ExitStack() as undo:
+        bpf_calls.raw_tracepoint(programs["raw_tracepoint"].fd, "sched_switch", undo)
 
 
 def _fentry(programs: dict[str, steps.Program]) -> None:

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from harness.diagnose import Cause
-from harness.guest import hooks, machine, steps
+from harness.guest import bpf_calls, machine, steps
 from harness.guest.instructions import add, call, copy, leave, mov
 from harness.guest.marks import boots_with
 from harness.guest.refusal import Refused, Stage
@@ -56,7 +56,7 @@ def _use(what: str) -> None:
         elif what == "tracepoint":
             stack.enter_context(steps.tracepoint(program, "sched", "sched_switch"))
         elif what == "raw_tracepoint":
-            stack.enter_context(hooks.on_raw_tracepoint(program.fd, "sched_switch"))
+            bpf_calls.raw_tracepoint(program.fd, "sched_switch", stack)
         elif what == "fentry":
             stack.enter_context(steps.by_section(program))
 
