@@ -222,7 +222,7 @@ def markdown(report: Report) -> str:
         "",
         "A cold boot until the guest is ready, by phase, in seconds of the guest's clock:",
         "",
-        "| kernel | kernel | initramfs | user space | imports and rehearsal |",
+        "| kernel | kernel | initramfs | user space | imports |",
         "|---|---|---|---|---|",
         *[_phases_line(row) for row in report.rows],
     ]

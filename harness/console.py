@@ -42,7 +42,7 @@ class Phases:
     initramfs: float
     #: virtme-ng's init, to the start of the agent
     userspace: float
-    #: the agent: what it imports and rehearses before it is ready
+    #: the agent: what it imports, and in a guest that is to be saved rehearses, before it is ready
     imports: float
 
 

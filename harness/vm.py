@@ -122,7 +122,8 @@ class Sockets:
 def vng_command(spec: GuestSpec, *, sockets: Sockets, pidfile: Path, memory: Memory | None = None) -> list[str]:
     """Build the argument list that boots ``spec``.
 
-    ``pidfile`` receives QEMU's pid. A guest that is to be saved or restored has its ``memory`` in a file.
+    ``pidfile`` receives QEMU's pid. A guest that is to be saved or restored has its ``memory`` in a file, and its agent
+    does before it is saved what every copy would have to do.
     """
     options = [
         *_memory_options(spec, memory),
@@ -146,7 +147,7 @@ def vng_command(spec: GuestSpec, *, sockets: Sockets, pidfile: Path, memory: Mem
         *("--user", "root", "--cpus", str(spec.cpus), "--memory", f"{spec.memory_mib}M"),
         # virtme-ng hands this string to a shell
         f"--qemu-opts={shlex.join(options)}",
-        *("--", f"python3 {AGENT}"),
+        *("--", f"python3 {AGENT}" if memory is None else f"python3 {AGENT} --prepare"),
     ]
     return command
 

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from harness import wire
-from harness.vm import AGENT, Accelerator, GuestSpec, Sockets, qemu_value, vng_command
+from harness.vm import AGENT, Accelerator, GuestSpec, Memory, Sockets, qemu_value, vng_command
 
 SPEC = GuestSpec(
     kernel="6.1",
@@ -39,6 +39,13 @@ def test_the_guest_runs_the_agent_of_its_image_as_root() -> None:
     assert words[-2:] == ["--", f"python3 {AGENT}"]
     assert words[words.index("--user") + 1] == "root"
     assert words[words.index("--root-disk") + 1] == "/r/root.erofs"
+
+
+def test_only_a_guest_that_is_saved_does_beforehand_what_its_copies_would() -> None:
+    for incoming in (False, True):
+        memory = Memory(Path("/s/ram"), Path("/t/monitor"), share=not incoming, incoming=incoming)
+        words = vng_command(SPEC, sockets=Sockets.below(Path("/t")), pidfile=Path("/t/pid"), memory=memory)
+        assert words[-1] == f"python3 {AGENT} --prepare"
 
 
 def test_kvm_is_switched_off_only_when_emulating() -> None:

@@ -7,6 +7,9 @@ It is part of the root image and therefore small and self-contained. On the chan
 3. host to guest: a tar of the project, unpacked into a tmpfs at /harness
 4. from here on execnet's own protocol: its bootstrap line, answered by one byte, then its messages.
 
+With the argument ``--prepare`` it does before 1 what every copy of a saved guest would have to do: imports, and a
+rehearsal. A guest that is not to be saved imports what its tests need.
+
 The guest may be saved after 1, and again whenever its worker waits, and go on in any number of copies. On another port
 each copy is woken, before it does anything else: host to guest, one line of JSON: ``{"entropy": random bytes in
 hexadecimal, "time": seconds since 1970}``; guest to host, one line: ``awake``. A process of its own answers there,
@@ -37,8 +40,8 @@ WAKE_NAME = "harness-wake"
 PROJECT = "/harness"
 #: iterations of the speed probe: about 10 ms on a current processor, 100 to 200 ms when emulated
 PROBE_ITERATIONS = 200_000
-#: Imported before the guest says that it is ready: the suites and every worker need them. Not xdist, whose assertions
-#: pytest wants to rewrite when it is imported, and nothing of the project, whose code comes later.
+#: Imported before a prepared guest says that it is ready: the suites and every worker need them. Not xdist, whose
+#: assertions pytest wants to rewrite when it is imported, and nothing of the project, whose code comes later.
 PREIMPORTED = ("pytest", "_pytest.assertion.rewrite", "pyroute2", "scapy.layers.inet6", "ctypes", "unittest.mock")
 # linux/random.h
 _RNDADDENTROPY = 0x40085203
@@ -150,16 +153,22 @@ class Worker:
         exec(text, namespace)  # noqa: S102
 
 
-def main() -> None:
-    """Serve one host."""
-    answer_wakes()
-    port = open_port(PORT_NAME)
+def prepare() -> None:
+    """Do what every copy of this guest would do: it is done once, and saved."""
     from _pytest.config import default_plugins
 
     for name in [*PREIMPORTED, *(f"_pytest.{plugin}" for plugin in default_plugins)]:
         importlib.import_module(name)
-    worker = Worker()
     rehearse()
+
+
+def main() -> None:
+    """Serve one host."""
+    answer_wakes()
+    port = open_port(PORT_NAME)
+    if "--prepare" in sys.argv[1:]:
+        prepare()
+    worker = Worker()
     # what has been imported stays: no later garbage collection touches its pages, which all copies share
     gc.collect()
     gc.freeze()
