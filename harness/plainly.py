@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import select
 import shlex
 import tempfile
@@ -22,6 +23,8 @@ from harness.process_guard import GuardedGroup, cpu_seconds
 
 #: what the guest's plugin writes to the console when a test starts
 _FIRST_TEST = b"harness: start "
+#: pytest's last line, with and without -q
+_SUMMARY = re.compile(r"\d+ (passed|failed|skipped|errors?|deselected)\b.* in \d")
 #: seconds after which a run has failed: without a first test, and at all
 _LIMIT_TO_START = 300.0
 _LIMIT = 3600.0
@@ -105,7 +108,7 @@ def run(spec: vm.GuestSpec, plan: Plan, arguments: Sequence[str]) -> PlainRun:
         finally:
             group.kill()
         lines = console.read_text(errors="replace").splitlines()
-        summary = next((line.strip("= ") for line in reversed(lines) if " in " in line and "==" in line), "")
+        summary = next((line.strip("= ") for line in reversed(lines) if _SUMMARY.search(line)), "pytest did not end")
         if first is None:
             raise HarnessError(f"kernel {spec.kernel}: no test started the plain way: {' | '.join(lines[-5:])}")
         return PlainRun(first[0], first[1], total, cpu, summary)

@@ -14,8 +14,8 @@ _OVERHEAD_MIB = 256
 def guests_at_once(*, cores: int, emulated: bool, free_mib: int, memory_mib: int) -> int:
     """Return how many guests of that memory fit: what keeps the cores busy and the free memory holds, at least one.
 
-    An emulated guest is one thread, and waits for a third of its time (for grace periods of RCU): twice as many as cores
-    fill those gaps, also when the longest guests are the last.
+    An emulated guest is one thread, and waits for a third of its time (for grace periods of RCU): two to a core fill
+    those gaps, also when the longest guests are the last.
     """
     wanted = cores * 2 if emulated else cores
     return max(1, min(wanted, free_mib // (memory_mib + _OVERHEAD_MIB)))
