@@ -14,11 +14,9 @@ _OVERHEAD_MIB = 256
 def guests_at_once(*, cores: int, emulated: bool, free_mib: int, memory_mib: int) -> int:
     """Return how many guests of that memory fit: what keeps the cores busy and the free memory holds, at least one.
 
-    An emulated guest is one thread, and waits for a third of its time (for grace periods of RCU): two to a core fill
-    those gaps, also when the longest guests are the last.
+    An emulated guest is one thread, and waits now and then (for grace periods of RCU): one more fills those gaps.
     """
-    wanted = cores * 2 if emulated else cores
-    return max(1, min(wanted, free_mib // (memory_mib + _OVERHEAD_MIB)))
+    return max(1, min(cores + emulated, free_mib // (memory_mib + _OVERHEAD_MIB)))
 
 
 def free_memory_mib(meminfo: str) -> int:
