@@ -158,7 +158,7 @@ class Boots:
         folder, key = self._spec.snapshot
         name = snapshots.worker_name(key, opening, self._spec.worker_kind)
         if snapshots.find(folder, name) is None and not (
-            self._spec.worker == "always" or snapshots.asked_before(folder, name, str(self._spec.console))
+            self._spec.worker == "always" or snapshots.asked_before(folder, name, str(self._spec.console.parent))
         ):
             return None
         try:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import shlex
 import sys
+from collections import Counter
 from dataclasses import replace
 
 import execnet
@@ -15,13 +16,14 @@ import pytest
 from _pytest.terminal import TerminalReporter
 from execnet.gateway import RInfo
 from rich.console import Console
-from xdist.dsession import Interrupted
+from xdist.dsession import DSession, Interrupted
 from xdist.workermanage import WorkerController
 
 from harness import (
     comparison,
     expect,
     images,
+    lanes,
     matrix,
     places,
     preparation,
@@ -36,8 +38,10 @@ from harness.changes import Change
 from harness.ending import End, Ending
 from harness.errors import HarnessError, of_system
 from harness.guests import Guests, summary
+from harness.lanes import Lane
 from harness.output import Outputs
 from harness.scheduler import Fresh, KernelScheduling
+from harness.sharding import Unit
 from harness.workers import (
     ARGUMENTS,
     COMMAND,
@@ -50,13 +54,17 @@ from harness.workers import (
     WORKER_KEY,
 )
 
-#: a kernel whose guests die that often in a row without having run a test is given up
+#: a kernel is given up when one guest after another has died that often in a lane without having run a test
 _STRIKES = 2
 
 
 def _kernel_of(node: WorkerController) -> str:
     name: str = node.gateway.spec.kernel
     return name
+
+
+def _lane_of(node: WorkerController) -> Lane:
+    return Lane(_kernel_of(node), int(node.gateway.spec.lane))
 
 
 class MatrixPlugin:
@@ -71,15 +79,20 @@ class MatrixPlugin:
         self._run = run
         self._fresh = Fresh(config.option.fresh)
         self._guests = {guest.kernel: guest for guest in plan.guests}
-        self._scheduling = KernelScheduling(self._guests, _kernel_of, self._fresh)
+        self._scheduling = KernelScheduling(
+            self._guests, _lane_of, self._fresh, lambda file: plan.whole.get(file, file)
+        )
+        #: those that have a guest, or will
+        self._lanes = {Lane(kernel) for kernel in self._guests}
         self._times = Guests(plan.folder)
-        self._strikes = dict.fromkeys(self._guests, 0)
-        self._gone: dict[str, str] = {}
+        self._strikes: Counter[Lane] = Counter()
+        #: lane -> why its last guest is not replaced: it has a stand-in
+        self._gone: dict[Lane, str] = {}
         #: kernel -> why its machine is gone
         self._lost: dict[str, str] = {}
         self._deselected: dict[str, set[str]] = {kernel: set() for kernel in self._guests}
         self._phases: dict[tuple[str, str], list[expect.Phase]] = {}
-        self._endings: dict[str, Ending] = {}
+        self._endings: dict[Lane, Ending] = {}
         self._cells: list[Cell] = []
         self._user_interrupted = False
         self._judged: matrix.Matrix | None = None
@@ -127,9 +140,10 @@ class MatrixPlugin:
 
     def pytest_configure_node(self, node: WorkerController) -> None:
         """Tell a worker which kernel it is on."""
-        kernel = _kernel_of(node)
-        if kernel not in self._gone and (gone := self._place.replaced(kernel)):
-            self._gone[kernel] = gone
+        lane = _lane_of(node)
+        kernel = lane.kernel
+        if lane not in self._gone and (gone := self._place.replaced(kernel)):
+            self._gone[lane] = gone
             self._lose(kernel, gone)
             self._record(kernel, BOOT, expect.Decision(Outcome.LOST, gone))
         told = {
@@ -137,7 +151,7 @@ class MatrixPlugin:
             "features": sorted(self._guests[kernel].features),
             "all_features": sorted(self._plan.all_features),
             "kernels": {name: sorted(features) for name, features in self._plan.all_kernels.items()},
-            "gone": self._gone.get(kernel, ""),
+            "gone": self._gone.get(lane, ""),
             ARGUMENTS: list(self._guests[kernel].arguments),
             **self._extras(node),
         }
@@ -162,53 +176,97 @@ class MatrixPlugin:
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_testnodedown(self, node: WorkerController, error: object | None) -> None:
-        """Let a guest go that has run everything; otherwise decide whether the kernel gets another."""
+        """Let a guest go that has run everything; otherwise decide whether its lane gets another."""
         node.gateway.spec.popen = True
-        kernel = _kernel_of(node)
-        self._times.ends(kernel, alive=error is None)
-        if error is not None and kernel in self._gone:
+        lane = _lane_of(node)
+        self._times.ends(lane, alive=error is None)
+        if error is not None and lane in self._gone:
             # xdist would replace it again and again
-            pytest.exit(f"the stand-in for kernel {kernel} failed: {error}", returncode=HarnessError.exit_status)
+            pytest.exit(f"the stand-in for kernel {lane} failed: {error}", returncode=HarnessError.exit_status)
         gone = self._place.gone(node)
         if error is None:
-            self._deselected[kernel].update(getattr(node, "workeroutput", {}).get(DESELECTED, ()))
-            node.gateway.exit()
-            if kernel not in self._gone and self._scheduling.remaining(kernel):
-                if gone:
-                    self._lose(kernel, gone)
-                else:
-                    self._replace(node)
-            return
-        last = Ending(kernel, End.EXITED, gone, self._release(kernel)) if gone else self._read_ending(kernel)
-        self._endings[kernel] = last
+            self._released(node, lane, gone)
+        else:
+            self._died(node, lane, gone)
+
+    def _released(self, node: WorkerController, lane: Lane, gone: str) -> None:
+        """Give a lane another guest when it has tests left; when it is done, there is room."""
+        self._deselected[lane.kernel].update(getattr(node, "workeroutput", {}).get(DESELECTED, ()))
+        node.gateway.exit()
+        over = lane in self._gone or not self._scheduling.remaining(lane)
+        if not over and gone:
+            self._lose(lane.kernel, gone)
+        elif not over and self._goes_on(node):
+            # what xdist itself does for a worker that died
+            self._session_of_xdist()._clone_node(node)  # noqa: SLF001
+        else:
+            self._lanes.discard(lane)
+            # its number may be used again
+            self._gone.pop(lane, None)
+            if not gone and self._goes_on(node):
+                self._fill()
+
+    def _died(self, node: WorkerController, lane: Lane, gone: str) -> None:
+        """Decide whether what xdist puts in a dead guest's place is another guest or a stand-in."""
+        kernel = lane.kernel
+        last = Ending(kernel, End.EXITED, gone, self._release(kernel)) if gone else self._read_ending(lane)
+        self._endings[lane] = last
         running = self._scheduling.current(node)
         if running is None:
-            self._strikes[kernel] += 1
+            self._strikes[lane] += 1
             why = reports.describe_death(last, None, self._run.console(kernel))
             self._record(kernel, BOOT, expect.Decision(reports.outcome_of(last), why))
         else:
-            self._strikes[kernel] = 0
-        remaining = self._scheduling.remaining(kernel)
+            self._strikes[lane] = 0
+        remaining = self._scheduling.remaining(lane)
         if gone:
             self._give_up(node, gone)
             self._lose(kernel, gone)
-        elif self._strikes[kernel] >= _STRIKES:
+        elif self._strikes[lane] >= _STRIKES:
             self._give_up(node, f"its guest died {_STRIKES} times in a row outside every test")
             self._scheduling.give_up(kernel)
         elif running is not None and remaining == 1:
             self._give_up(node, "nothing left to run")
 
-    def _replace(self, node: WorkerController) -> None:
-        """Start a fresh guest after one that has ended as it should, unless the run is to stop (-x)."""
-        session = self._config.pluginmanager.getplugin("dsession")
-        output = node.workeroutput
-        if not (session.shuttingdown or session.shouldstop or output["shouldfail"] or output["shouldstop"]):
-            # what xdist itself does for a worker that died
-            session._clone_node(node)  # noqa: SLF001
+    def _fill(self) -> None:
+        """Where there is room that no guest waits for, let a kernel with much left have another."""
+        while piece := lanes.longest(self._unclaimed()):
+            lane = lanes.free(piece.kernel, self._lanes)
+            self._lanes.add(lane)
+            self._scheduling.claim(lane, piece)
+            session = self._session_of_xdist()
+            spec = execnet.XSpec(f"execmodel=main_thread_only//{self._place.relay(self._guests[piece.kernel], lane)}")
+            session.nodemanager.group.allocate_id(spec)
+            # as xdist does for a worker in a dead one's place
+            session._active_nodes.add(session.nodemanager.setup_node(spec, session.queue.put))  # noqa: SLF001
+
+    def _unclaimed(self) -> dict[lanes.Piece, float]:
+        """Return what nobody has begun, of kernels that a guest more has room for, and how long it takes."""
+        if not self._plan.weights:
+            return {}
+        up = [lane.kernel for lane in self._lanes]
+        rooms = {kernel: self._place.has_room(kernel, up) for kernel in self._guests}
+        if not any(rooms.values()):
+            return {}
+        weights = self._plan.weights
+        return {
+            piece: sum(weights.get(Unit(piece.kernel, file), 0.0) for file in files)
+            for piece, files in self._scheduling.unclaimed().items()
+            if rooms[piece.kernel]
+        }
+
+    def _session_of_xdist(self) -> DSession:
+        session: DSession = self._config.pluginmanager.getplugin("dsession")
+        return session
+
+    def _goes_on(self, node: WorkerController) -> bool:
+        """Whether the run is not to stop (-x)."""
+        session, output = self._session_of_xdist(), node.workeroutput
+        return not (session.shuttingdown or session.shouldstop or output["shouldfail"] or output["shouldstop"])
 
     def _give_up(self, node: WorkerController, why: str) -> None:
         # xdist replaces every worker that died: let the replacement be a plain Python that collects nothing
-        self._gone[_kernel_of(node)] = why
+        self._gone[_lane_of(node)] = why
         node.gateway.spec.python = shlex.quote(sys.executable)
         node.gateway.spec.via = None
 
@@ -224,11 +282,11 @@ class MatrixPlugin:
             if kernel in self._lost:
                 self._record(kernel, test, expect.Decision(Outcome.LOST, self._lost[kernel]))
 
-    def _read_ending(self, kernel: str) -> Ending:
+    def _read_ending(self, lane: Lane) -> Ending:
         try:
-            return wire.decode(self._place.ending(self._guests[kernel]), Ending)
+            return wire.decode(self._place.ending(self._guests[lane.kernel].of_lane(lane)), Ending)
         except (OSError, ValueError, HarnessError) as error:
-            return Ending(kernel=kernel, end=End.EXITED, reason=f"its relay was killed ({error})")
+            return Ending(kernel=lane.kernel, end=End.EXITED, reason=f"its relay was killed ({error})")
 
     # -- reports become cells
 
@@ -240,15 +298,17 @@ class MatrixPlugin:
     def pytest_handlecrashitem(self, crashitem: str, report: pytest.TestReport) -> None:
         """Say of the test in which a guest died what happened to the guest, with its console."""
         kernel = _kernel_of(report.node)
-        last = self._endings[kernel]
+        last = self._endings[_lane_of(report.node)]
         report.when = "call"
         report.longrepr = reports.describe_death(last, crashitem, self._run.console(kernel))
         report.user_properties.append((expect.OUTCOME_PROPERTY, str(reports.outcome_of(last))))
 
     def pytest_runtest_logstart(self, nodeid: str) -> None:
-        """Take the time of a guest's first test."""
+        """Take the time of a guest's first test; what is left of the machine may be for one more guest."""
         if kernel := expect.kernel_of_argument(nodeid, self._guests):
-            self._times.test_starts(kernel)
+            self._times.test_starts(self._scheduling.lane_of(kernel, nodeid))
+        if not self._session_of_xdist().shuttingdown:
+            self._fill()
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
@@ -314,6 +374,7 @@ class MatrixPlugin:
         """Judge the matrix, write it, and let it decide the exit status."""
         self._place.collect(self._run, self._plan.folder)
         self._record_lost()
+        self._run.join_consoles(self._guests)
         judged = matrix.Matrix.of(self._cells, self._expected(), [*self._guests, *self._plan.missing])
         self._judged = judged
         status = int(exitstatus)

@@ -21,8 +21,8 @@ class End(enum.StrEnum):
     NO_BOOT = "no-boot"
 
 
-#: what the names of the files end with that hold a Started, beside the Ending's
-STARTED = ".started.json"
+#: what the names of the files end with that hold an Ending and, beside it, a Started
+ENDING, STARTED = ".ending.json", ".started.json"
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,6 +10,7 @@ from statistics import median
 
 from harness import wire
 from harness.ending import STARTED, Started
+from harness.lanes import Lane
 from harness.process_guard import cpu_seconds
 
 
@@ -30,38 +31,38 @@ class GuestRecord:
     #: from the start of the first test to the end of the last; None for a guest that died
     tests: float | None = None
     tests_cpu: float | None = None
-    #: from the end of the kernel's guest before, or the notice of its death, to the start of the first test
+    #: from the end of the guest before in its lane, or the notice of its death, to the start of the first test
     gap: float | None = None
 
 
 class Guests:
-    """Takes the times of a run's guests; a kernel has one at a time, whose relay leaves a Started in ``folder``."""
+    """Takes the times of a run's guests; a lane has one at a time, whose relay leaves a Started in ``folder``."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
-        #: kernel -> its present guest and when its first test started: seconds of CLOCK_MONOTONIC and of CPU
-        self._first: dict[str, tuple[Path, float, float]] = {}
+        #: lane -> its present guest and when its first test started: seconds of CLOCK_MONOTONIC and of CPU
+        self._first: dict[Lane, tuple[Path, float, float]] = {}
         self._records: dict[Path, GuestRecord] = {}
-        #: kernel -> when its last guest was over
-        self._over: dict[str, float] = {}
+        #: lane -> when its last guest was over
+        self._over: dict[Lane, float] = {}
 
-    def test_starts(self, kernel: str) -> None:
+    def test_starts(self, lane: Lane) -> None:
         """Note that a test starts; the first one of its guest counts."""
-        if kernel in self._first or not (paths := self._paths(kernel)):
+        if lane in self._first or not (paths := self._paths(lane)):
             return
         path = max(paths, key=lambda path: path.stat().st_mtime_ns)
         started = wire.decode(path.read_bytes(), Started)
-        self._first[kernel] = (path, time.monotonic(), cpu_seconds(started.group))
+        self._first[lane] = (path, time.monotonic(), cpu_seconds(started.group))
 
-    def ends(self, kernel: str, *, alive: bool) -> None:
-        """Note that the kernel's present guest has run its last test; ``alive``: it has not died in it."""
-        if kernel not in self._first:
+    def ends(self, lane: Lane, *, alive: bool) -> None:
+        """Note that the lane's present guest has run its last test; ``alive``: it has not died in it."""
+        if lane not in self._first:
             return
-        path, at, cpu = self._first.pop(kernel)
+        path, at, cpu = self._first.pop(lane)
         now = time.monotonic()
         started = wire.decode(path.read_bytes(), Started)
         self._records[path] = GuestRecord(
-            kernel,
+            lane.kernel,
             started.how,
             started.note,
             started.seconds,
@@ -69,9 +70,9 @@ class Guests:
             round(cpu, 3),
             round(now - at, 3) if alive else None,
             round(cpu_seconds(started.group) - cpu, 3) if alive else None,
-            round(at - self._over[kernel], 3) if kernel in self._over else None,
+            round(at - self._over[lane], 3) if lane in self._over else None,
         )
-        self._over[kernel] = now
+        self._over[lane] = now
 
     def records(self) -> tuple[GuestRecord, ...]:
         """Return what is known of every guest that came up, those without a test too."""
@@ -81,8 +82,8 @@ class Guests:
                 self._records[path] = GuestRecord(started.kernel, started.how, started.note, started.seconds)
         return tuple(self._records[path] for path in sorted(self._records))
 
-    def _paths(self, kernel: str) -> list[Path]:
-        return list(self._folder.glob(f"{kernel}.*{STARTED}"))
+    def _paths(self, lane: Lane | str) -> list[Path]:
+        return list(self._folder.glob(f"{lane}.*{STARTED}"))
 
 
 def summary(records: Iterable[GuestRecord]) -> str:

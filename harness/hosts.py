@@ -19,6 +19,7 @@ from execnet.gateway_bootstrap import HostNotFound
 
 from harness import hosted
 from harness.errors import HarnessError, ManifestError
+from harness.lanes import Lane
 from harness.preparation import PlannedGuest
 from harness.sharding import Unit
 
@@ -58,10 +59,10 @@ class Host:
         where = f"ssh={_SSH} {self.ssh}//python={shlex.quote(self.python)}//chdir={self.folder}"
         return f"{where}//execmodel=thread//id={self.identity}"
 
-    def relay(self, guest: PlannedGuest) -> str:
+    def relay(self, guest: PlannedGuest, lane: Lane) -> str:
         """Return the execnet spec of a guest there."""
-        relay = shlex.join(guest.relay(self.python))
-        return f"popen//via={self.identity}//kernel={guest.kernel}//python={relay}"
+        relay = shlex.join(guest.of_lane(lane).relay(self.python))
+        return f"popen//via={self.identity}//kernel={guest.kernel}//lane={lane.number}//python={relay}"
 
 
 def parse(text: str, root: Path) -> tuple[Host, ...]:

@@ -50,6 +50,8 @@ class Wishes:
     shard: Shard | None = None
     #: a folder of the user's own, carried into each guest
     carried: Path | None = None
+    #: whether a kernel's tests may be divided between several guests at once
+    divided: bool = False
     #: guest -> its files as in `Form`: what another machine has decided; None: it is decided here
     dealt: dict[str, tuple[str, ...]] | None = None
 
@@ -176,6 +178,14 @@ def weigh(root: Path, found: Outline, wishes: Wishes) -> dict[Unit, float]:
     guests = {form.name: form.arguments for form in found.forms}
     units = sharding.units(guests, wishes.arguments, found.known.guests, lambda each: selection.test_files(root, each))
     return sharding.weigh(units, sharding.read_durations(root))
+
+
+def pieces(root: Path, found: Outline, wishes: Wishes) -> tuple[dict[Unit, float], dict[str, str]]:
+    """Say what guests beside a kernel's own may run, and of each file what it is not divided from."""
+    weights = weigh(root, found, wishes)
+    if found.part is not None:
+        weights = {unit: seconds for unit, seconds in weights.items() if unit in found.part.units}
+    return weights, {unit.file: selection.whole(root, unit.file) for unit in weights}
 
 
 def part_of(root: Path, whole: Outline, wishes: Wishes, shard: Shard) -> Part:

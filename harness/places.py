@@ -28,6 +28,7 @@ from harness.errors import HarnessError, ManifestError
 from harness.features import plain_kernel
 from harness.hosted import Machine
 from harness.hosts import Connection, Host, Say
+from harness.lanes import Lane
 from harness.outline import Outline, Wishes, outline, weigh
 from harness.preparation import Plan, PlannedGuest, Prepared
 from harness.results import KernelFacts, RunDirectory
@@ -42,8 +43,11 @@ class Place(Protocol):
     def gateways(self) -> list[str]:
         """Return execnet specs of what the guests' relays are started through."""
 
-    def relay(self, guest: PlannedGuest) -> str:
-        """Return the execnet spec of a guest's relay."""
+    def relay(self, guest: PlannedGuest, lane: Lane) -> str:
+        """Return the execnet spec of a guest's relay in that lane of its kernel."""
+
+    def has_room(self, kernel: str, up: Iterable[str]) -> bool:
+        """Say whether one more guest of that kernel finds a place when ``up`` are the kernels of all others."""
 
     def gone(self, node: WorkerController) -> str:
         """Say in a line that a node's machine is gone; empty when it is not."""
@@ -61,17 +65,27 @@ class Place(Protocol):
 class Here:
     """This machine."""
 
+    def __init__(self) -> None:
+        self._at_once = 0
+
     def prepare(self, root: Path, wishes: Wishes, run: RunDirectory, say: Say) -> Plan:
         """As in `Place`."""
-        return preparation.prepare(root, wishes, run, say=say)
+        plan = preparation.prepare(root, wishes, run, say=say)
+        self._at_once = plan.facts.guests
+        return plan
 
     def gateways(self) -> list[str]:
         """As in `Place`."""
         return []
 
-    def relay(self, guest: PlannedGuest) -> str:
+    def relay(self, guest: PlannedGuest, lane: Lane) -> str:
         """As in `Place`."""
-        return f"popen//kernel={guest.kernel}//python={shlex.join(guest.relay())}"
+        relay = shlex.join(guest.of_lane(lane).relay())
+        return f"popen//kernel={guest.kernel}//lane={lane.number}//python={relay}"
+
+    def has_room(self, kernel: str, up: Iterable[str]) -> bool:  # noqa: ARG002 - all kernels have the same machine
+        """As in `Place`."""
+        return len(list(up)) < self._at_once
 
     def gone(self, _: WorkerController) -> str:
         """As in `Place`."""
@@ -97,6 +111,8 @@ class Elsewhere:
         self._connections: dict[str, Connection] = {}
         #: guest -> its host
         self._of: dict[str, Host] = {}
+        #: host -> guests at once
+        self._at_once: dict[Host, int] = {}
         self._group = execnet.Group()
         #: kernel -> why a stand-in of this machine was started in place of its guest
         self._replaced: dict[str, str] = {}
@@ -135,6 +151,7 @@ class Elsewhere:
     def _prepared(self, identity: str, say: Say) -> Prepared:
         prepared = wire.decode(self._connections[identity].receive(say), Prepared)
         self._of |= {guest.kernel: self._hosts[identity] for guest in prepared.guests}
+        self._at_once[self._hosts[identity]] = prepared.at_once
         return prepared
 
     def _joined(self, found: Outline, parts: dict[str, Prepared], folder: Path) -> Prepared:
@@ -168,9 +185,14 @@ class Elsewhere:
         """As in `Place`."""
         return [host.spec for host in dict.fromkeys(self._of.values())]
 
-    def relay(self, guest: PlannedGuest) -> str:
+    def relay(self, guest: PlannedGuest, lane: Lane) -> str:
         """As in `Place`."""
-        return self._of[guest.kernel].relay(guest)
+        return self._of[guest.kernel].relay(guest, lane)
+
+    def has_room(self, kernel: str, up: Iterable[str]) -> bool:
+        """As in `Place`: on the machine that has that kernel's image."""
+        host = self._of[kernel]
+        return sum(self._of[each] == host for each in up) < self._at_once[host]
 
     def gone(self, node: WorkerController) -> str:
         """As in `Place`: ask the machine through the connection that the guest was started through."""

@@ -12,12 +12,14 @@ from pathlib import Path
 from harness import accelerator, baseline, images, objects, project, slots, snapshots, wire
 from harness.baseline import Expectation
 from harness.comparison import Scope
+from harness.ending import ENDING
 from harness.errors import ImageError, ManifestError
 from harness.features import VARIANT
 from harness.images import KernelImage, RootImage
-from harness.outline import Form, Outline, Wishes, outline
+from harness.lanes import Lane
+from harness.outline import Form, Outline, Wishes, outline, pieces
 from harness.results import KernelFacts, RunDirectory, RunFacts
-from harness.sharding import Part
+from harness.sharding import Part, Unit
 from harness.vm import Accelerator, GuestSpec
 
 #: seconds from QEMU's start to the guest's first word: three to six under emulation on an idle machine, and the
@@ -43,9 +45,21 @@ class PlannedGuest:
     #: empty: no other
     arguments: tuple[str, ...] = ()
 
+    def of_lane(self, lane: Lane) -> PlannedGuest:
+        """Return the same for a guest of another lane of its kernel: its files lie beside this one's."""
+        if lane.number == 1:
+            return self
+        spec, ending = lane_files(self.spec_path.parent, lane)
+        return replace(self, spec_path=spec, ending_path=ending)
+
     def relay(self, python: str = sys.executable) -> list[str]:
         """Return the command of its relay, with that Python."""
         return [python, "-m", "harness.relay", str(self.spec_path), str(self.ending_path)]
+
+
+def lane_files(folder: Path, lane: Lane) -> tuple[Path, Path]:
+    """Return where a lane's GuestSpec is, and where its relay says how a guest ended."""
+    return folder / f"{lane}.json", folder / f"{lane}{ENDING}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +81,10 @@ class Plan:
     scope: Scope = field(default_factory=Scope)
     #: what the run is a part of, None for a whole one; a part may have no guests
     part: Part | None = None
+    #: what guests beside a kernel's own may run, in seconds; empty: there are none
+    weights: Mapping[Unit, float] = field(default_factory=dict)
+    #: file -> what it is not divided from, where that is not itself
+    whole: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,6 +119,7 @@ def prepare(root: Path, wishes: Wishes, run: RunDirectory, *, say: Callable[[str
 
 def plan(root: Path, wishes: Wishes, found: Outline, prepared: Prepared) -> Plan:
     """Say what is known before the first guest."""
+    weights, whole = pieces(root, found, wishes) if wishes.divided else ({}, {})
     return Plan(
         guests=prepared.guests,
         folder=prepared.folder,
@@ -119,6 +138,8 @@ def plan(root: Path, wishes: Wishes, found: Outline, prepared: Prepared) -> Plan
         baseline=baseline.read(wishes.baseline or root / baseline.FOLDER),
         scope=found.known.gate,
         part=found.part,
+        weights=weights,
+        whole=whole,
     )
 
 
@@ -142,15 +163,18 @@ def ready(root: Path, wishes: Wishes, found: Outline, run: RunDirectory, *, say:
         free_mib=slots.free_memory_mib(Path("/proc/meminfo").read_text()),
         memory_mib=specs[0].memory_mib,
     )
-    count = min(count, len(specs))
-    say(f"{choice.why}; {count} of {len(specs)} guests at once")
+    if not wishes.divided:
+        count = min(count, len(specs))
+    say(f"{choice.why}; {count} guests at once")
     held = slots.make(folder, count)
     machine = accelerator.machine(choice.accelerator)
     guests = []
     for each, spec in zip(planned, specs, strict=True):
-        path = folder / f"{spec.kernel}.json"
-        wire.write(path, _completed(spec, choice.accelerator, held, wishes, machine))
-        ending = folder / f"{spec.kernel}.ending.json"
+        completed = _completed(spec, choice.accelerator, held, wishes, machine)
+        for number in range(1, count + 1):
+            lane = Lane(spec.kernel, number)
+            wire.write(lane_files(folder, lane)[0], replace(completed, console=run.console(str(lane))))
+        path, ending = lane_files(folder, Lane(spec.kernel))
         form = each.form
         guests.append(PlannedGuest(form.name, each.image.release, form.features, path, ending, form.arguments))
     facts = [

@@ -28,7 +28,7 @@ from typing import NoReturn
 
 from harness import console, opening, project, slots, vm, wire
 from harness.boot import Boots, Opening, Running
-from harness.ending import STARTED, End, Ending, Started
+from harness.ending import ENDING, STARTED, End, Ending, Started
 from harness.machine import BootError
 from harness.snapshots import Hello
 
@@ -161,7 +161,8 @@ class Relay:
             running.note,
             str(running.folder),
         )
-        wire.write(self._ending_path.with_name(f"{self.spec.kernel}.{os.getpid()}{STARTED}"), started)
+        lane = self._ending_path.name.removesuffix(ENDING)
+        wire.write(self._ending_path.with_name(f"{lane}.{os.getpid()}{STARTED}"), started)
         if running.answer is None:
             self._to_guest[:0] = self._project(running.hello)
         else:

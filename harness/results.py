@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import base64
 import contextlib
+import glob
 import os
 import re
 import shutil
@@ -25,6 +26,7 @@ from harness.document import Column, Document
 from harness.errors import HarnessError
 from harness.findings import by_kernel
 from harness.guests import GuestRecord
+from harness.lanes import MARK
 
 #: the characters that XML 1.0 cannot hold
 _NOT_XML = re.compile("[^\t\n\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
@@ -117,6 +119,14 @@ class RunDirectory:
     def console(self, kernel: str) -> Path:
         """Return where that kernel's console goes."""
         return self.path / "console" / f"{kernel}.log"
+
+    def join_consoles(self, kernels: Iterable[str]) -> None:
+        """Put the consoles of guests beside a kernel's own behind that one's: a kernel has one console."""
+        for kernel in kernels:
+            for path in sorted((self.path / "console").glob(f"{glob.escape(kernel + MARK)}*.log")):
+                with self.console(kernel).open("ab") as file:
+                    file.write(path.read_bytes())
+                path.unlink()
 
     def append(self, cell: Cell) -> None:
         """Add a cell to results.jsonl."""

@@ -2,7 +2,8 @@
 
 xdist's own schedulers share one list between workers, or (``--dist each``) wait for all workers and end the session
 with a KeyError when one dies in its last test. Here a kernel starts when its own guest has collected, and a guest
-that replaces a dead one goes on where that one stopped, without the test that killed it.
+that replaces a dead one goes on where that one stopped, without the test that killed it. Where there is room a kernel
+has more than one guest (`harness.lanes`): no test is ever given to two of them.
 """
 
 from __future__ import annotations
@@ -13,6 +14,8 @@ from collections.abc import Callable, Iterable, Sequence
 
 from xdist.workermanage import WorkerController
 
+from harness.lanes import Lane, Piece
+
 #: tests that a node has at a time: the one it runs, the next one (it does not begin without knowing that), and one
 #: more so that it never waits for the controller; after -x it has no others left to run
 _AHEAD = 3
@@ -21,7 +24,7 @@ _AHEAD = 3
 class Fresh(enum.StrEnum):
     """How long a guest is used."""
 
-    #: for all tests of its kernel
+    #: for all tests of its kernel that it gets: where the machine has room a kernel has several (`harness.lanes`)
     KERNEL = "kernel"
     #: for the tests of one file
     FILE = "file"
@@ -34,29 +37,41 @@ class Fresh(enum.StrEnum):
             return nodeids
         if self is Fresh.TEST:
             return nodeids[:1]
-        file = nodeids[0].partition("::")[0]
-        return [nodeid for nodeid in nodeids if nodeid.partition("::")[0] == file]
+        return [nodeid for nodeid in nodeids if file_of(nodeid) == file_of(nodeids[0])]
+
+
+def file_of(nodeid: str) -> str:
+    """Return the file of a node id."""
+    return nodeid.partition("::")[0]
 
 
 class KernelScheduling:
     """Implements ``xdist.scheduler.Scheduling``.
 
-    ``kernel_of`` names a node's kernel; ``kernels`` are those that must have run for the session to be finished.
+    ``lane_of`` names a node's lane; ``kernels`` are those that must have run for the session to be finished; ``whole``
+    names what a file is not divided from.
     """
 
     def __init__(
-        self, kernels: Iterable[str], kernel_of: Callable[[WorkerController], str], fresh: Fresh = Fresh.KERNEL
+        self,
+        kernels: Iterable[str],
+        lane_of: Callable[[WorkerController], Lane],
+        fresh: Fresh = Fresh.KERNEL,
+        whole: Callable[[str], str] = str,
     ) -> None:
-        self._kernel_of = kernel_of
+        self._lane_of = lane_of
         self._fresh = fresh
+        self._whole = whole
         #: kernel -> node ids in the order of its guest's collection, once collected
         self._collections: dict[str, list[str]] = {}
         #: kernel -> node ids that have not run yet; a kernel that has not collected is None
         self._todo: dict[str, list[str] | None] = dict.fromkeys(kernels)
+        #: what a lane has begun, or will
+        self._claims: dict[Piece, Lane] = {}
         self._given_up: set[str] = set()
         #: node -> the index -> node id of what it was sent and has not finished, in running order
         self._running: dict[WorkerController, dict[int, str]] = {}
-        #: node -> what it will be sent, the next one first
+        #: node -> what it may be sent, the next one first
         self._waiting: dict[WorkerController, deque[tuple[int, str]]] = {}
         self._ready: list[tuple[WorkerController, list[str]]] = []
 
@@ -81,14 +96,30 @@ class KernelScheduling:
         """Whether a node has tests that it has not finished."""
         return any(self._running.values())
 
-    def remaining(self, kernel: str) -> int | None:
-        """Return how many tests that kernel has not run yet; None before its first collection."""
-        todo = self._todo[kernel]
-        return None if todo is None else len(todo)
+    def remaining(self, lane: Lane) -> int | None:
+        """Return how many tests that lane has still to run; None before its kernel's first collection."""
+        return None if self._todo[lane.kernel] is None else len(self._left(lane))
 
-    def next_share(self, kernel: str) -> Sequence[str]:
-        """Return what that kernel's next guest will run; empty before the kernel's first collection."""
-        return self._fresh.share(self._todo[kernel] or ())
+    def next_share(self, lane: Lane) -> Sequence[str]:
+        """Return what that lane's next guest will run; empty before its kernel's first collection."""
+        return self._fresh.share(self._left(lane))
+
+    def unclaimed(self) -> dict[Piece, frozenset[str]]:
+        """Return what no lane has begun of the kernels that have collected: the pieces, and the files of each."""
+        found: dict[Piece, set[str]] = {}
+        for kernel in self._todo.keys() - self._given_up:
+            for nodeid in self._todo[kernel] or ():
+                if (piece := self._piece(kernel, nodeid)) not in self._claims:
+                    found.setdefault(piece, set()).add(file_of(nodeid))
+        return {piece: frozenset(found[piece]) for piece in sorted(found)}
+
+    def claim(self, lane: Lane, piece: Piece) -> None:
+        """Let that lane alone run what is left of a piece."""
+        self._claims[piece] = lane
+
+    def lane_of(self, kernel: str, nodeid: str) -> Lane:
+        """Return the lane that has begun, or is the one to begin, that test's piece."""
+        return self._claims.get(self._piece(kernel, nodeid), Lane(kernel))
 
     def current(self, node: WorkerController) -> str | None:
         """Return the test that node is running, None when it runs none or is not up."""
@@ -116,16 +147,16 @@ class KernelScheduling:
 
     def add_node_collection(self, node: WorkerController, collection: Sequence[str]) -> None:
         """Take what a node collected: its kernel's list the first time, later the numbering of what is left."""
-        kernel = self._kernel_of(node)
+        kernel = self._lane_of(node).kernel
         if self._todo[kernel] is None:
             self._collections[kernel] = list(collection)
             self._todo[kernel] = list(collection)
         self._ready.append((node, list(collection)))
 
     def schedule(self) -> None:
-        """Send every node that has collected the first of its kernel's tests."""
+        """Send every node that has collected the first of its lane's tests."""
         for node, collection in self._ready:
-            wanted = set(self.next_share(self._kernel_of(node)))
+            wanted = set(self.next_share(self._lane_of(node)))
             self._waiting[node].extend(item for item in enumerate(collection) if item[1] in wanted)
             self._send(node)
         self._ready.clear()
@@ -156,18 +187,42 @@ class KernelScheduling:
 
     def _send(self, node: WorkerController) -> None:
         """Keep a node supplied, and tell it to end when nothing is left for it (it was told already after -x)."""
-        waiting, running = self._waiting[node], self._running[node]
+        running = self._running[node]
         if node.shutting_down:
             return
-        batch = dict(waiting.popleft() for _ in range(min(_AHEAD - len(running), len(waiting))))
+        batch: dict[int, str] = {}
+        while len(running) + len(batch) < _AHEAD and (item := self._next(node)):
+            batch[item[0]] = item[1]
         running.update(batch)
         if batch:
             node.send_runtest_some(list(batch))
-        if not waiting:
+        if not self._skip(node):
             node.shutdown()
+
+    def _next(self, node: WorkerController) -> tuple[int, str] | None:
+        """Take a node's next test, whose piece is then its lane's; None: it has no more."""
+        waiting, lane = self._skip(node), self._lane_of(node)
+        if not waiting:
+            return None
+        self.claim(lane, self._piece(lane.kernel, waiting[0][1]))
+        return waiting.popleft()
+
+    def _skip(self, node: WorkerController) -> deque[tuple[int, str]]:
+        """Return what waits for a node, what another lane has begun meanwhile left out."""
+        waiting, lane = self._waiting[node], self._lane_of(node)
+        while waiting and self.lane_of(lane.kernel, waiting[0][1]) != lane:
+            waiting.popleft()
+        return waiting
+
+    def _left(self, lane: Lane) -> list[str]:
+        """Return what is left for a lane: what it has begun, and for the first one what none has."""
+        return [nodeid for nodeid in self._todo[lane.kernel] or () if self.lane_of(lane.kernel, nodeid) == lane]
+
+    def _piece(self, kernel: str, nodeid: str) -> Piece:
+        return Piece(kernel, self._whole(file_of(nodeid)))
 
     def _done(self, node: WorkerController, index: int) -> None:
         nodeid = self._running[node].pop(index)
-        todo = self._todo[self._kernel_of(node)]
+        todo = self._todo[self._lane_of(node).kernel]
         if todo is not None:
             todo.remove(nodeid)

@@ -10,6 +10,7 @@ from harness import debugging, expect, matrix, outline, places, preparation, pro
 from harness.controller import MatrixPlugin
 from harness.errors import ManifestError
 from harness.keeping import KeepingPlugin
+from harness.lanes import Lane
 from harness.scheduler import Fresh
 from harness.workers import OWN_ARGUMENTS
 
@@ -47,6 +48,7 @@ def start(config: pytest.Config) -> None:
             words=tuple(map(str, config.invocation_params.args))[len(OWN_ARGUMENTS) :],
             whole=_takes_all(config),
             shard=shard,
+            divided=_may_divide(config),
             carried=config.option.carry,
         ),
         run,
@@ -60,7 +62,7 @@ def start(config: pytest.Config) -> None:
     )
     config.option.dist = "load"
     config.option.px = place.gateways()
-    config.option.tx = [place.relay(guest) for guest in plan.guests]
+    config.option.tx = [place.relay(guest, Lane(guest.kernel)) for guest in plan.guests]
     config.pluginmanager.register(place, "harness-place")
     matrix_plugin = MatrixPlugin(config, plan, run, place)
     config.pluginmanager.register(matrix_plugin, "harness-matrix")
@@ -118,6 +120,17 @@ def _takes_all(config: pytest.Config) -> bool:
         option.ignore_glob,
     )
     return not any(options) and config.args_source is not config.ArgsSource.ARGS
+
+
+def _may_divide(config: pytest.Config) -> bool:
+    """Whether guests beside a kernel's own are worth it.
+
+    A choice of single tests is soon over, a guest that boots takes longer than most, and who wants to look at a guest
+    wants to know which.
+    """
+    option = config.option
+    chosen = _narrowing(config) or option.deselect or option.stepwise or any("::" in each for each in config.args)
+    return not (chosen or option.cold or option.command or option.keep_guest)
 
 
 def _narrowing(config: pytest.Config) -> tuple[str, ...]:

@@ -9,23 +9,24 @@ from pathlib import Path
 from harness import wire
 from harness.ending import STARTED, Started
 from harness.guests import GuestRecord, Guests, summary
+from harness.lanes import Lane
 
 
 def start(folder: Path, kernel: str, number: int, *, how: str = "restored", note: str = "") -> None:
-    started = Started(kernel, how, time.monotonic() - 2.0, 0.5, os.getpgrp(), note)
+    started = Started(kernel.partition("~")[0], how, time.monotonic() - 2.0, 0.5, os.getpgrp(), note)
     wire.write(folder / f"{kernel}.{number}{STARTED}", started)
 
 
 def test_the_first_test_of_a_guest_counts_and_the_next_guest_has_its_own(tmp_path: Path) -> None:
     guests = Guests(tmp_path)
-    guests.test_starts("6.1")  # a kernel without a guest: nothing to note
+    guests.test_starts(Lane("6.1"))  # a kernel without a guest: nothing to note
     start(tmp_path, "6.1", 1)
-    guests.test_starts("6.1")
-    guests.test_starts("6.1")
-    guests.ends("6.1", alive=False)
+    guests.test_starts(Lane("6.1"))
+    guests.test_starts(Lane("6.1"))
+    guests.ends(Lane("6.1"), alive=False)
     start(tmp_path, "6.1", 2, note="the snapshot was made again")
-    guests.test_starts("6.1")
-    guests.ends("6.1", alive=True)
+    guests.test_starts(Lane("6.1"))
+    guests.ends(Lane("6.1"), alive=True)
     dead, alive = guests.records()
     assert (dead.tests, dead.tests_cpu, dead.note, dead.gap) == (None, None, "", None)
     assert alive.gap is not None
@@ -38,10 +39,24 @@ def test_the_first_test_of_a_guest_counts_and_the_next_guest_has_its_own(tmp_pat
     assert alive.tests_cpu is not None
 
 
+def test_a_guest_beside_another_of_its_kernel_has_its_own_times(tmp_path: Path) -> None:
+    guests = Guests(tmp_path)
+    beside = Lane("6.1", 2)
+    start(tmp_path, "6.1", 1, how="cold")
+    guests.test_starts(beside)  # it has not come up
+    start(tmp_path, str(beside), 2)
+    for lane in (Lane("6.1"), beside):
+        guests.test_starts(lane)
+    guests.ends(beside, alive=True)
+    guests.ends(Lane("6.1"), alive=False)
+    assert [(each.how, each.tests is None) for each in guests.records()] == [("cold", True), ("restored", False)]
+    assert {each.kernel for each in guests.records()} == {"6.1"}
+
+
 def test_a_guest_without_a_test_is_known_by_how_it_came_up(tmp_path: Path) -> None:
     start(tmp_path, "6.1", 1, how="cold")
     guests = Guests(tmp_path)
-    guests.ends("6.1", alive=True)
+    guests.ends(Lane("6.1"), alive=True)
     assert guests.records() == (GuestRecord("6.1", "cold", "", 0.5),)
 
 

@@ -15,6 +15,7 @@ from harness import hosted, hosts, places, project, wire
 from harness.errors import HarnessError, ManifestError
 from harness.hosted import Machine, Service
 from harness.hosts import Connection, Host
+from harness.lanes import Lane
 from harness.outline import Wishes
 from harness.places import Elsewhere, Here
 from harness.preparation import PlannedGuest
@@ -77,9 +78,13 @@ def test_the_specs_are_execnets_and_a_relay_is_a_popen_via_its_machine() -> None
     assert (connection.ssh or "").endswith(" -p 2 user@a")
     assert (connection.python, connection.chdir) == ("'/a folder/.nox/harness/bin/python'", "/a folder")
     guest = PlannedGuest("6.1+locked", "", frozenset(), Path("/t/6.1.json"), Path("/t/6.1.ending.json"))
-    relay = execnet.XSpec(host.relay(guest))
+    relay = execnet.XSpec(host.relay(guest, Lane("6.1+locked")))
     assert (relay.popen, relay.via, relay.kernel, relay.chdir) == (True, connection.id, "6.1+locked", None)
-    assert relay.python == "'/a folder/.nox/harness/bin/python' -m harness.relay /t/6.1.json /t/6.1.ending.json"
+    python = "'/a folder/.nox/harness/bin/python' -m harness.relay"
+    assert (relay.lane, relay.python) == ("1", f"{python} /t/6.1.json /t/6.1.ending.json")
+    beside = execnet.XSpec(host.relay(guest, Lane("6.1+locked", 2)))
+    files = "'/t/6.1+locked~2.json' '/t/6.1+locked~2.ending.json'"
+    assert (beside.kernel, beside.lane, beside.python) == ("6.1+locked", "2", f"{python} {files}")
 
 
 @given(

@@ -93,3 +93,16 @@ def test_a_capture_is_kept_under_the_tests_name(tmp_path: Path) -> None:
     path = run.path / "pcap" / "6.1" / "suites_xdp_test_x_test_y_native-a_b_c.pcap"
     assert path.read_bytes() == b"AB"
     assert len(results.file_name("x" * 300)) < 250
+
+
+def test_a_kernel_has_one_console_with_those_of_the_guests_beside_its_own(tmp_path: Path) -> None:
+    run = results.RunDirectory.create(tmp_path)
+    for name in ("6.1", "6.1~2", "6.1~3", "6.1+locked", "6.1+locked~2", "6.12~2"):
+        run.console(name).write_text(f"{name}\n")
+    run.join_consoles(["6.1", "6.1+locked", "6.12", "7.3"])
+    found = {path.name: path.read_text().split() for path in (run.path / "console").iterdir()}
+    assert found == {
+        "6.1.log": ["6.1", "6.1~2", "6.1~3"],
+        "6.1+locked.log": ["6.1+locked", "6.1+locked~2"],
+        "6.12.log": ["6.12~2"],
+    }

@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from xdist.workermanage import WorkerController
 
+from harness.lanes import Lane, Piece
 from harness.scheduler import Fresh, KernelScheduling
 
 
@@ -18,6 +19,7 @@ class Node:
     """Stands in for xdist's WorkerController."""
 
     kernel: str
+    number: int = 1
     sent: list[int] = field(default_factory=list)
     ended: bool = False
 
@@ -33,11 +35,21 @@ class Node:
         return self.ended
 
 
-def make(*kernels: str, fresh: Fresh = Fresh.KERNEL) -> tuple[KernelScheduling, Any]:
-    scheduling = KernelScheduling(kernels, lambda node: cast("Node", node).kernel, fresh)
+def lane_of(node: WorkerController) -> Lane:
+    stand_in = cast("Node", node)
+    return Lane(stand_in.kernel, stand_in.number)
 
-    def up(kernel: str, tests: list[str]) -> WorkerController:
-        node = cast("WorkerController", Node(kernel))
+
+def whole(file: str) -> str:
+    """All files of the folder "f" are one piece."""
+    return "f" if file.startswith("f/") else file
+
+
+def make(*kernels: str, fresh: Fresh = Fresh.KERNEL) -> tuple[KernelScheduling, Any]:
+    scheduling = KernelScheduling(kernels, lane_of, fresh, whole)
+
+    def up(kernel: str, tests: list[str], number: int = 1) -> WorkerController:
+        node = cast("WorkerController", Node(kernel, number))
         scheduling.add_node(node)
         scheduling.add_node_collection(node, tests)
         scheduling.schedule()
@@ -67,7 +79,7 @@ def test_a_replacement_goes_on_after_the_test_that_killed_the_guest() -> None:
     node = up("a", ["t1", "t2", "t3"])
     scheduling.mark_test_complete(node, 0)
     assert scheduling.remove_node(node) == "t2"
-    assert scheduling.remaining("a") == 1
+    assert scheduling.remaining(Lane("a")) == 1
     assert not scheduling.tests_finished
     node = up("a", ["t1", "t2", "t3"])
     assert sent(node) == [2]
@@ -134,7 +146,7 @@ def test_a_node_has_few_tests_ahead_and_gets_none_once_it_is_told_to_end() -> No
 def test_a_fresh_guest_gets_its_share(fresh: Fresh, shares: list[list[str]]) -> None:
     tests = ["x.py::1", "x.py::2", "y.py::1"]
     scheduling, up = make("a", fresh=fresh)
-    assert scheduling.next_share("a") == ()
+    assert not scheduling.next_share(Lane("a"))
     for share in shares:
         assert not scheduling.tests_finished
         node = up("a", tests)
@@ -144,3 +156,102 @@ def test_a_fresh_guest_gets_its_share(fresh: Fresh, shares: list[list[str]]) -> 
             scheduling.mark_test_complete(node, index)
         assert scheduling.remove_node(node) is None
     assert scheduling.tests_finished
+
+
+def run(scheduling: KernelScheduling, node: WorkerController, tests: list[str]) -> str:
+    """Run a node's next test; return it."""
+    index = sent(node).pop(0)
+    scheduling.mark_test_complete(node, index)
+    return tests[index]
+
+
+def test_a_guest_beside_another_runs_one_piece_and_the_other_leaves_that_out() -> None:
+    tests = ["x.py::1", "y.py::1", "y.py::2", "z.py::1", "z.py::2"]
+    scheduling, up = make("a")
+    first = up("a", tests)
+    beside = Lane("a", 2)
+    # the first one has been sent three tests: what they are of is begun
+    assert scheduling.unclaimed() == {Piece("a", "z.py"): {"z.py"}}
+    scheduling.claim(beside, Piece("a", "z.py"))
+    assert scheduling.unclaimed() == {}
+    assert (scheduling.remaining(Lane("a")), scheduling.remaining(beside)) == (3, 2)
+    second = up("a", tests, number=2)
+    assert cast("Node", second).ended
+    assert [run(scheduling, second, tests) for _ in range(2)] == ["z.py::1", "z.py::2"]
+    assert scheduling.remove_node(second) is None
+    assert not cast("Node", first).ended
+    assert [run(scheduling, first, tests) for _ in range(3)] == ["x.py::1", "y.py::1", "y.py::2"]
+    assert cast("Node", first).ended
+    assert scheduling.tests_finished
+
+
+def test_what_replaces_a_dead_guest_beside_another_goes_on_with_its_piece_alone() -> None:
+    tests = ["x.py::1", "x.py::2", "x.py::3", "y.py::1", "y.py::2", "y.py::3"]
+    scheduling, up = make("a")
+    first = up("a", tests)
+    beside = Lane("a", 2)
+    scheduling.claim(beside, Piece("a", "y.py"))
+    second = up("a", tests, number=2)
+    assert run(scheduling, second, tests) == "y.py::1"
+    assert scheduling.current(second) == "y.py::2"
+    assert scheduling.remaining(beside) == 2
+    assert scheduling.remove_node(second) == "y.py::2"
+    assert scheduling.remaining(beside) == 1
+    # the first one dies too: what is left of the other's piece is still not its own
+    assert scheduling.remove_node(first) == "x.py::1"
+    assert [tests[index] for index in sent(up("a", tests))] == ["x.py::2", "x.py::3"]
+    assert [tests[index] for index in sent(up("a", tests, number=2))] == ["y.py::3"]
+
+
+def test_files_of_a_folder_that_is_not_divided_are_one_piece() -> None:
+    tests = ["x.py::1", "x.py::2", "x.py::3", "f/a.py::1", "f/b.py::1", "f/a.py::last"]
+    scheduling, up = make("a")
+    up("a", tests)
+    assert scheduling.unclaimed() == {Piece("a", "f"): {"f/a.py", "f/b.py"}}
+    scheduling.claim(Lane("a", 2), Piece("a", "f"))
+    assert [tests[index] for index in sent(up("a", tests, number=2))] == tests[3:]
+
+
+def test_nothing_is_left_for_others_of_a_kernel_that_has_not_collected_or_was_given_up() -> None:
+    scheduling, up = make("a", "b")
+    assert scheduling.unclaimed() == {}
+    up("a", ["x.py::1", "x.py::2", "x.py::3", "y.py::1"])
+    assert list(scheduling.unclaimed()) == [Piece("a", "y.py")]
+    scheduling.give_up("a")
+    assert scheduling.unclaimed() == {}
+
+
+@pytest.mark.parametrize("fresh", list(Fresh))
+@given(st.data())
+def test_every_test_runs_exactly_once_in_its_files_order_whoever_runs_it(fresh: Fresh, data: st.DataObject) -> None:
+    files = data.draw(st.lists(st.integers(1, 5), min_size=1, max_size=6))
+    tests = [f"{file}.py::{number}" for file, count in enumerate(files) for number in range(count)]
+    scheduling, up = make("a", fresh=fresh)
+    nodes = {Lane("a"): up("a", tests)}
+    ran: list[tuple[Lane, str]] = []
+    while not scheduling.tests_finished:
+        pieces = list(scheduling.unclaimed())
+        lane = next(lane for number in range(2, 9) if (lane := Lane("a", number)) not in nodes)
+        if pieces and len(nodes) < 4 and data.draw(st.booleans()):
+            scheduling.claim(lane, data.draw(st.sampled_from(pieces)))
+            nodes[lane] = up("a", tests, number=lane.number)
+        lane = data.draw(st.sampled_from(sorted(nodes)))
+        node = nodes[lane]
+        if sent(node):
+            if data.draw(st.integers(0, 4)):
+                ran.append((lane, run(scheduling, node, tests)))
+                continue
+            dead = scheduling.remove_node(node)
+            assert dead is not None
+            ran.append((lane, dead))
+        else:
+            assert cast("Node", node).ended
+            assert scheduling.remove_node(node) is None
+        del nodes[lane]
+        if scheduling.remaining(lane):
+            nodes[lane] = up("a", tests, number=lane.number)
+    assert sorted(test for _, test in ran) == sorted(tests)
+    for file in range(len(files)):
+        of_file = [(lane, test) for lane, test in ran if test.startswith(f"{file}.py")]
+        assert len({lane for lane, _ in of_file}) == 1
+        assert [test for _, test in of_file] == sorted(test for _, test in of_file)

@@ -18,7 +18,11 @@ from pathlib import Path
 
 import pytest
 
+from harness import wire
 from harness.cells import Outcome
+from harness.ending import STARTED
+from harness.ending import Started as GuestStarted
+from harness.lanes import Lane
 from harness.results import read_cells
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -192,6 +196,28 @@ def test_a_guest_that_is_killed_or_stopped_from_outside_is_lost(
         "test_hang": Outcome.LOST,
         "test_after": Outcome.PASS,
     }
+
+
+@pytest.mark.parametrize("killed", [Lane(KERNEL), Lane(KERNEL, 2)])
+def test_of_two_guests_of_a_kernel_one_dies_and_the_other_does_not_notice(
+    start: Callable[..., Started], killed: Lane
+) -> None:
+    """Two files take long enough for two guests; what replaces the dead one goes on in its file."""
+    run = start("--kernel", KERNEL, "--guests", "2", "suites/execve")
+    files = {Lane(KERNEL): "test_counts.py", Lane(KERNEL, 2): "test_events.py"}
+    run.until(lambda: all(f"{file}::" in run.console(str(lane)) for lane, file in files.items()))
+    (started,) = (run.results / "latest").glob(f"guests-*/{killed}.*{STARTED}")
+    os.killpg(wire.decode(started.read_bytes(), GuestStarted).group, signal.SIGKILL)
+    found = run.finish()
+    assert found.status == 1, found.output
+    cells = [cell for cell in read_cells(run.results / "latest" / "results.jsonl") if not cell.outcome.green]
+    (lost,) = cells
+    assert (lost.outcome, lost.test.startswith(f"suites/execve/{files[killed]}::")) == (Outcome.LOST, True)
+    assert "QEMU ended" in lost.detail
+    assert len(found.outcomes()) > 30
+    # its last words are where the reader is sent
+    assert f"harness: start {lost.test.partition('[')[0]}" in run.console()
+    assert [path.name for path in (run.results / "latest" / "console").iterdir()] == [f"{KERNEL}.log"]
 
 
 def test_a_kernel_that_does_not_boot_is_lost_and_named(start: Callable[..., Started], tmp_path: Path) -> None:

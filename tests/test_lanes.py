@@ -1,0 +1,55 @@
+"""Which kernel gets another guest, and what that one runs."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from harness import lanes
+from harness.lanes import WORTH, Lane, Piece
+
+
+@pytest.mark.parametrize(
+    ("left", "chosen"),
+    [
+        ({}, None),
+        ({("a", "x"): WORTH - 0.1}, None),
+        ({("a", "x"): WORTH}, ("a", "x")),
+        # the longest of a kernel, whatever comes first
+        ({("a", "x"): 6.0, ("a", "y"): 9.0, ("a", "z"): 8.0}, ("a", "y")),
+        # the kernel with the most left, though another has the longest piece
+        ({("a", "x"): 20.0, ("b", "x"): 15.0, ("b", "y"): 14.0}, ("b", "x")),
+        # many short ones are no reason
+        ({("a", "x"): 7.0, **{("b", str(number)): 1.0 for number in range(90)}}, ("a", "x")),
+        ({("b", "x"): 7.0, ("a", "x"): 7.0}, ("b", "x")),
+    ],
+)
+def test_the_longest_of_the_kernel_with_most_left_is_worth_a_guest(
+    left: dict[tuple[str, str], float], chosen: tuple[str, str] | None
+) -> None:
+    assert lanes.longest({Piece(*piece): seconds for piece, seconds in left.items()}) == chosen
+
+
+pieces = st.builds(Piece, st.sampled_from("ab"), st.text("xyz", min_size=1, max_size=3))
+
+
+@given(st.dictionaries(pieces, st.floats(0, 100)))
+def test_what_is_chosen_is_worth_it_and_no_longer_one_of_its_kernel_is_left(left: dict[Piece, float]) -> None:
+    chosen = lanes.longest(left)
+    if chosen is None:
+        assert all(seconds < WORTH for seconds in left.values())
+    else:
+        assert left[chosen] == max(seconds for piece, seconds in left.items() if piece.kernel == chosen.kernel)
+        assert left[chosen] >= WORTH
+
+
+def test_a_number_is_used_again_when_its_guest_is_over() -> None:
+    taken = {Lane("a"), Lane("b"), Lane("b", 2), Lane("a", 3)}
+    assert lanes.free("a", taken) == Lane("a", 2)
+    assert lanes.free("b", taken) == Lane("b", 3)
+
+
+def test_a_kernels_own_lane_has_its_name_and_no_other_kernels_files_are_taken_for_a_lanes() -> None:
+    assert str(Lane("6.1")) == "6.1"
+    assert str(Lane("6.1+locked", 2)) == "6.1+locked~2"
