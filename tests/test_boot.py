@@ -100,8 +100,12 @@ def test_a_worker_is_saved_and_restored_behind_its_answer(start: Starter) -> Non
 def test_a_worker_that_an_earlier_run_had_too_is_saved(start: Starter) -> None:
     start.spec = replace(start.spec, worker="again")
     assert [start(lambda _: OPENING).answer for _ in range(2)] == [None, None]
-    console = start.folder / "later.log"
-    start.spec = replace(start.spec, console=console)
+    # another guest of the same run
+    start.spec = replace(start.spec, console=start.spec.console.with_name("beside.log"))
+    assert start(lambda _: OPENING).answer is None
+    later = start.folder / "later"
+    later.mkdir()
+    start.spec = replace(start.spec, console=later / "console.log")
     assert start(lambda _: OPENING).answer == ANSWER
 
 
