@@ -66,6 +66,7 @@ def start(config: pytest.Config) -> None:
     config.pluginmanager.register(place, "harness-place")
     matrix_plugin = MatrixPlugin(config, plan, run, place)
     config.pluginmanager.register(matrix_plugin, "harness-matrix")
+    config.pluginmanager.register(matrix_plugin.crew, "harness-crew")
     config.pluginmanager.register(progress.ProgressPlugin(config, [guest.kernel for guest in plan.guests]))
     if config.option.keep_guest:
         config.pluginmanager.register(KeepingPlugin(config, plan.folder, matrix_plugin.show))
