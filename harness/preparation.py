@@ -165,7 +165,7 @@ def ready(root: Path, wishes: Wishes, found: Outline, run: RunDirectory, *, say:
     )
     if not wishes.divided:
         count = min(count, len(specs))
-    say(f"{choice.why}; {count} guests at once")
+    say(f"{choice.why}; {'one guest' if count == 1 else f'{count} guests'} at once")
     held = slots.make(folder, count)
     machine = accelerator.machine(choice.accelerator)
     guests = []
