@@ -119,6 +119,8 @@ class Connection:
         try:
             self._channel.send((request, argument))
         except OSError as error:
+            # the other end may have said why it has ended
+            self.receive(lambda _: None, PATIENCE)
             raise HarnessError(f"{self.host.name}: the connection is lost") from error
 
     def receive(self, say: Say, timeout: float | None = None) -> Any:  # noqa: ANN401 - as the request has it

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import select
+import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -140,6 +142,19 @@ def test_a_folder_without_the_project_and_one_that_lacks_its_environment_are_a_l
         Connection(Popen("host-1", "this", tmp_path), group).ask("machine")
     with pytest.raises(ManifestError, match=r"^this: \S+/python does not answer: is the project there"):
         Connection(Replaced("host-2", "this", tmp_path), group).ask("machine")
+
+
+def test_a_folder_without_the_project_is_the_same_line_when_its_answer_comes_before_the_question(
+    tmp_path: Path, group: execnet.Group
+) -> None:
+    (tmp_path / ".nox").symlink_to((ROOT / ".nox").resolve())
+    connection = Connection(Popen("host-1", "this", tmp_path), group)
+    end = time.monotonic() + 60
+    # waitclose() would take away what it said
+    while not connection._channel.isclosed() and time.monotonic() < end:
+        select.select([], [], [], 0.01)
+    with pytest.raises(ManifestError, match=r"^this: /\S+ is not this project: ModuleNotFoundError: [^\n]*harness'$"):
+        connection.ask("machine")
 
 
 class Replaced(Popen):
