@@ -162,7 +162,7 @@ class CrewPlugin:
     def pytest_runtest_logstart(self, nodeid: str) -> None:
         """Take the time of a guest's first test; what is left of the machine may be for one more guest."""
         if kernel := expect.kernel_of_argument(nodeid, self._guests):
-            self.times.test_starts(self.scheduling.lane_of(kernel, nodeid))
+            self.times.test_starts(self.scheduling.owner(kernel, nodeid))
         if not self._stops():
             self._fill()
 

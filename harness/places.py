@@ -12,7 +12,7 @@ import contextlib
 import shlex
 import sys
 import tempfile
-from collections.abc import Generator, Iterable
+from collections.abc import Collection, Generator, Iterable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Protocol
@@ -46,7 +46,7 @@ class Place(Protocol):
     def relay(self, guest: PlannedGuest, lane: Lane) -> str:
         """Return the execnet spec of a guest's relay in that lane of its kernel."""
 
-    def has_room(self, kernel: str, up: Iterable[str]) -> bool:
+    def has_room(self, kernel: str, up: Collection[str]) -> bool:
         """Say whether one more guest of that kernel finds a place when ``up`` are the kernels of all others."""
 
     def gone(self, node: WorkerController) -> str:
@@ -83,9 +83,9 @@ class Here:
         relay = shlex.join(guest.of_lane(lane).relay())
         return f"popen//kernel={guest.kernel}//lane={lane.number}//python={relay}"
 
-    def has_room(self, kernel: str, up: Iterable[str]) -> bool:  # noqa: ARG002 - all kernels have the same machine
+    def has_room(self, kernel: str, up: Collection[str]) -> bool:  # noqa: ARG002 - all kernels have the same machine
         """As in `Place`."""
-        return len(list(up)) < self._at_once
+        return len(up) < self._at_once
 
     def gone(self, _: WorkerController) -> str:
         """As in `Place`."""
@@ -189,7 +189,7 @@ class Elsewhere:
         """As in `Place`."""
         return self._of[guest.kernel].relay(guest, lane)
 
-    def has_room(self, kernel: str, up: Iterable[str]) -> bool:
+    def has_room(self, kernel: str, up: Collection[str]) -> bool:
         """As in `Place`: on the machine that has that kernel's image."""
         host = self._of[kernel]
         return sum(self._of[each] == host for each in up) < self._at_once[host]

@@ -117,7 +117,7 @@ class KernelScheduling:
         """Let that lane alone run what is left of a piece."""
         self._claims[piece] = lane
 
-    def lane_of(self, kernel: str, nodeid: str) -> Lane:
+    def owner(self, kernel: str, nodeid: str) -> Lane:
         """Return the lane that has begun, or is the one to begin, that test's piece."""
         return self._claims.get(self._piece(kernel, nodeid), Lane(kernel))
 
@@ -210,13 +210,13 @@ class KernelScheduling:
     def _skip(self, node: WorkerController) -> deque[tuple[int, str]]:
         """Return what waits for a node, what another lane has begun meanwhile left out."""
         waiting, lane = self._waiting[node], self._lane_of(node)
-        while waiting and self.lane_of(lane.kernel, waiting[0][1]) != lane:
+        while waiting and self.owner(lane.kernel, waiting[0][1]) != lane:
             waiting.popleft()
         return waiting
 
     def _left(self, lane: Lane) -> list[str]:
         """Return what is left for a lane: what it has begun, and for the first one what none has."""
-        return [nodeid for nodeid in self._todo[lane.kernel] or () if self.lane_of(lane.kernel, nodeid) == lane]
+        return [nodeid for nodeid in self._todo[lane.kernel] or () if self.owner(lane.kernel, nodeid) == lane]
 
     def _piece(self, kernel: str, nodeid: str) -> Piece:
         return Piece(kernel, self._whole(file_of(nodeid)))
