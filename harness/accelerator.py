@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import os
 import platform
+import re
 import shutil
 import signal
 import subprocess
@@ -99,8 +100,22 @@ def boot_once(spec: GuestSpec, folder: Path) -> Ending | None:
 
 
 def machine(accelerator: Accelerator) -> str:
-    """Describe what a guest's saved state depends on: QEMU, and with KVM the host's kernel and processor."""
-    return _qemu_version() if accelerator is Accelerator.TCG else _machine()
+    """Describe what a guest's saved state depends on: QEMU, and the host's kernel and processor.
+
+    Of those an emulated guest sees only how fast the processor's counter runs: QEMU 7.2, cpu_get_tsc(), hands it on.
+    """
+    if accelerator is Accelerator.KVM:
+        return _machine()
+    return f"{_qemu_version()}\0{counter_rate(Path('/proc/cpuinfo').read_text())}"
+
+
+def counter_rate(cpuinfo: str) -> str:
+    """Return in three digits how fast the processor's counter (x86: TSC) runs, empty when ``/proc/cpuinfo`` does not say.
+
+    Linux makes BogoMIPS of it where it has one (arch/x86/kernel/tsc.c, lpj_fine): 2 for each MHz there.
+    """
+    found = re.search(r"^bogomips\s*:\s*([\d.]+)$", cpuinfo, re.IGNORECASE | re.MULTILINE)
+    return f"{float(found[1]):.3g}" if found else ""
 
 
 def _machine_key() -> str:

@@ -26,7 +26,7 @@ from harness.lanes import Lane
 from harness.output import Outputs
 from harness.scheduler import Fresh, KernelScheduling
 from harness.sharding import Unit
-from harness.workers import ARGUMENTS, COMMAND, DESELECTED, KEEP, OUTPUT, TIMEOUT, WORKER_KEY
+from harness.workers import ARGUMENTS, BEGINS, COMMAND, DESELECTED, KEEP, OUTPUT, TIMEOUT, WORKER_KEY
 
 #: a kernel is given up when one guest after another has died that often in a lane without having run a test
 _STRIKES = 2
@@ -67,6 +67,7 @@ class CrewPlugin:
         self.scheduling = KernelScheduling(
             self._guests, _lane_of, Fresh(config.option.fresh), lambda file: plan.whole.get(file, file)
         )
+        self._beginnings = lanes.beginnings(plan.takes())
         #: those that have a guest, or will
         self._lanes = {Lane(kernel) for kernel in self._guests}
         self.times = Guests(plan.folder)
@@ -123,6 +124,7 @@ class CrewPlugin:
             "kernels": {name: sorted(features) for name, features in self._plan.all_kernels.items()},
             "gone": self._gone.get(lane, ""),
             ARGUMENTS: list(self._guests[kernel].arguments),
+            BEGINS: self._beginnings.get(kernel, ""),
             **self._extras(node),
         }
         # nothing that differs from run to run: a worker that was told the same before may have been saved

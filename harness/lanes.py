@@ -9,6 +9,7 @@ in their order, and what spoils a guest (last in its kernel's list) spoils none 
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Collection, Mapping
 from typing import NamedTuple
 
@@ -16,6 +17,9 @@ from typing import NamedTuple
 MARK = "~"
 #: seconds (as recorded: `harness.sharding.weigh`) that a piece takes which is worth a guest; one needs about one
 WORTH = 5.0
+
+#: of a kernel's time; the multiples of the golden ratio, modulo 1, are far from each other however many there are
+_FAR = (math.sqrt(5) - 1) / 2
 
 
 class Lane(NamedTuple):
@@ -48,6 +52,23 @@ def longest(left: Mapping[Piece, float]) -> Piece | None:
     for piece, seconds in left.items():
         totals[piece.kernel] = totals.get(piece.kernel, 0.0) + seconds
     return max(worth, key=lambda piece: (totals[piece.kernel], worth[piece]))
+
+
+def beginnings(takes: Mapping[Piece, float]) -> dict[str, str]:
+    """Say with which of its pieces each kernel begins: at points of their time that lie far from each other.
+
+    ``takes``: the seconds of all pieces, a kernel's in the order in which it runs them. Kernels are alike: some tests
+    compute, others wait for the kernel (for grace periods), and in the same order all would wait at once.
+    """
+    own: dict[str, dict[str, float]] = {}
+    for piece, seconds in takes.items():
+        own.setdefault(piece.kernel, {})[piece.path] = seconds
+    found = {}
+    for number, kernel in enumerate(sorted(own, key=lambda kernel: -math.fsum(own[kernel].values()))):
+        point = math.fsum(own[kernel].values()) * (number * _FAR % 1)
+        before = itertools.accumulate(own[kernel].values(), initial=0.0)
+        found[kernel] = [path for path, behind in zip(own[kernel], before, strict=False) if behind <= point][-1]
+    return found
 
 
 def free(kernel: str, taken: Collection[Lane]) -> Lane:

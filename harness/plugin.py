@@ -12,7 +12,7 @@ import pytest
 from harness import options
 from harness.errors import HarnessError, of_system
 from harness.features import GuestFacts
-from harness.workers import ARGUMENTS, COMMAND, KEEP, OUTPUT, TIMEOUT, WORKER_KEY
+from harness.workers import ARGUMENTS, BEGINS, COMMAND, KEEP, OUTPUT, TIMEOUT, WORKER_KEY
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -63,4 +63,4 @@ def _configure_worker(config: pytest.Config, told: dict[str, Any]) -> None:
         from harness.guest.command import CommandPlugin
 
         config.pluginmanager.register(CommandPlugin(facts, told[COMMAND], told[TIMEOUT], told[OUTPUT].send))
-    plugin.register(config, facts, tuple(told[ARGUMENTS]))
+    plugin.register(config, facts, tuple(told[ARGUMENTS]), told[BEGINS])

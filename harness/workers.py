@@ -13,6 +13,9 @@ WORKER_KEY = "harness"
 #: in a worker's input: the paths that a guest collects instead of the command line's; empty: those
 ARGUMENTS = "arguments"
 
+#: in a worker's input: the file or folder whose tests it runs first; empty: in the order of collection
+BEGINS = "begins"
+
 #: in a worker's input: a command to run in place of tests, and the seconds it may take
 COMMAND, TIMEOUT = "command", "timeout"
 

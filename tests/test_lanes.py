@@ -44,6 +44,24 @@ def test_what_is_chosen_is_worth_it_and_no_longer_one_of_its_kernel_is_left(left
         assert left[chosen] >= WORTH
 
 
+@given(st.dictionaries(pieces, st.floats(0, 100)))
+def test_each_kernel_begins_with_one_of_its_pieces(takes: dict[Piece, float]) -> None:
+    begins = lanes.beginnings(takes)
+    assert begins.keys() == {piece.kernel for piece in takes}
+    assert {Piece(*each) for each in begins.items()} <= takes.keys()
+
+
+def test_kernels_that_are_alike_begin_far_from_each_other() -> None:
+    takes = {Piece(kernel, f"{piece:02}"): 1.0 for kernel in "abcd" for piece in range(20)}
+    # parts of the golden ratio: 0, 0.618, 0.236, 0.854
+    assert lanes.beginnings(takes) == {"a": "00", "b": "12", "c": "04", "d": "17"}
+
+
+def test_one_that_runs_little_does_not_come_between_the_long_ones() -> None:
+    takes = {Piece("a", "x"): 9.0, Piece("a", "y"): 9.0, Piece("a+v", "x"): 1.0, Piece("b", "x"): 8.0, Piece("b", "y"): 9.0}
+    assert lanes.beginnings(takes) == {"a": "x", "a+v": "x", "b": "y"}
+
+
 def test_a_number_is_used_again_when_its_guest_is_over() -> None:
     taken = {Lane("a"), Lane("b"), Lane("b", 2), Lane("a", 3)}
     assert lanes.free("a", taken) == Lane("a", 2)

@@ -59,6 +59,11 @@ def test_an_emulated_guest_runs_all_its_processors_in_one_thread() -> None:
     assert "-accel" not in qemu_options(replace(SPEC, accelerator=Accelerator.KVM))
 
 
+def test_the_counter_is_trusted_where_all_processors_read_the_same() -> None:
+    assert "tsc=reliable" in command(SPEC)
+    assert "tsc=reliable" not in command(replace(SPEC, accelerator=Accelerator.KVM))
+
+
 def test_nothing_of_the_host_can_be_written() -> None:
     words = [*command(SPEC), *qemu_options(SPEC)]
     assert not {"--rw", "--rwdir"} & set(words)

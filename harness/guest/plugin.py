@@ -76,9 +76,10 @@ class Repeats:
 class GuestPlugin:
     """Hooks of one guest."""
 
-    def __init__(self, facts: GuestFacts, arguments: tuple[str, ...] = ()) -> None:
+    def __init__(self, facts: GuestFacts, arguments: tuple[str, ...] = (), begins: str = "") -> None:
         self._facts = facts
         self._arguments = arguments
+        self._begins = begins
         self._log = KernelLog()
         self._seeded = False
 
@@ -99,6 +100,12 @@ class GuestPlugin:
             if kernel_of_argument(argument, self._facts.kernels) in {None, self._facts.kernel}
             for argument in repeated(argument, session.config.option.repeat)
         ]
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_collection_modifyitems(self, items: list[pytest.Item]) -> None:
+        """Put first what this guest begins with."""
+        begins = beginning([item.nodeid.partition("::")[0] for item in items], self._begins)
+        items[:] = items[begins:] + items[:begins]
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_collectreport(self, report: pytest.CollectReport) -> None:
@@ -183,10 +190,19 @@ def only(arguments: Sequence[str], files: Collection[str]) -> list[str]:
     return list(dict.fromkeys(found))
 
 
-def register(config: pytest.Config, facts: GuestFacts, arguments: tuple[str, ...] = ()) -> None:
+def beginning(files: Sequence[str], path: str) -> int:
+    """Return the index of the first of the files that is that one or below it, 0 when none is."""
+    found = (index for index, file in enumerate(files) if path in {file, *map(str, PurePosixPath(file).parents)})
+    return next(found, 0)
+
+
+def register(
+    config: pytest.Config, facts: GuestFacts, arguments: tuple[str, ...] = (), begins: str = ""
+) -> None:
     """Make this pytest the worker of a guest.
 
-    ``arguments``: the files that have tests for it, empty when that is up to the command line.
+    ``arguments``: the files that have tests for it, empty when that is up to the command line; ``begins``: the file or
+    folder whose tests it runs first, empty when they are run in the order of collection.
     """
     from harness.guest import fixtures, marks
 
@@ -199,4 +215,4 @@ def register(config: pytest.Config, facts: GuestFacts, arguments: tuple[str, ...
         config.pluginmanager.register(capture.CapturePlugin(), "harness-capture")
     if config.option.repeat > 1:
         config.pluginmanager.register(Repeats(config.option.repeat))
-    config.pluginmanager.register(GuestPlugin(facts, arguments), "harness-guest")
+    config.pluginmanager.register(GuestPlugin(facts, arguments, begins), "harness-guest")
