@@ -200,7 +200,9 @@ def _parser() -> argparse.ArgumentParser:
     kernels.set_defaults(run=_kernels)
     bench = commands.add_parser("bench", help="measure the matrix against the plain way to run it")
     bench.add_argument("--kernel", action="append", metavar="NAME", help="default: core")
-    bench.add_argument("--runs", type=int, default=5, metavar="N", help="starts of each kind (default: 5)")
+    bench.add_argument(
+        "--runs", type=int, default=5, metavar="N", help="starts of each kind (default: 5; 0: only --whole)"
+    )
     bench.add_argument("--whole", type=int, default=1, metavar="N", help="runs of everything, each way (default: 1)")
     bench.set_defaults(run=_bench)
     diagnose = commands.add_parser("diagnose", help="load and attach an object's programs, and explain what is refused")

@@ -110,7 +110,7 @@ def machine(accelerator: Accelerator) -> str:
 
 
 def counter_rate(cpuinfo: str) -> str:
-    """Return in three digits how fast the processor's counter (x86: TSC) runs, empty when ``/proc/cpuinfo`` does not say.
+    """Return in three digits how fast the processor's counter (x86: TSC) runs, empty when it is not said.
 
     Linux makes BogoMIPS of it where it has one (arch/x86/kernel/tsc.c, lpj_fine): 2 for each MHz there.
     """

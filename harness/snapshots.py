@@ -187,6 +187,15 @@ def held(folder: Path) -> tuple[tuple[Path, int], ...]:
     return tuple((path.parent, _size(path.parent)) for path in found)
 
 
+def contents(folder: Path) -> frozenset[str]:
+    """Return the names of what is there, and which workers were asked for last: a warm run changes none of it."""
+    found = {place.name for place in folder.glob("*/")}
+    for path in folder.glob(f"*{_LAST}"):
+        with contextlib.suppress(OSError):
+            found.add(path.read_text())
+    return frozenset(found)
+
+
 def describe(folder: Path) -> str:
     """Say in a few words what the cache of saved guests holds."""
     sizes = [size for _, size in held(folder)]

@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import os
 import shlex
+import tempfile
+from itertools import count
 from pathlib import Path
+
+import pytest
 
 from harness import bench, plainly, wire
 from harness.bench import Report, Row, Start, Whole
 from harness.console import Phases
+from harness.errors import HarnessError
 from harness.preparation import Plan
-from harness.results import RunFacts
+from harness.results import RunFacts, RunRecord
 from harness.vm import Accelerator, GuestSpec
 
 ROW = Row(
@@ -37,6 +42,29 @@ def test_the_tables_have_medians_spreads_and_the_ratio_of_each_pair() -> None:
     assert "| 400 | 50 | 8.0 | 80 | 1.25 | 900 |" in lines
     assert lines[-1] == "- plain, 6.1: passed"
     assert wire.decode(wire.encode(report), Report) == report
+
+
+def test_the_warm_run_is_the_first_that_saves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HYPERMESH_CACHE", str(tmp_path))
+    saves = iter(["guests", "workers", None, "never"])
+    seconds = count(1.0)
+    record = RunRecord(RunFacts("emulated", 1, ()), 0.0, 0, 0, ())
+
+    def matrix(*_: object) -> bench._Run:
+        if name := next(saves):
+            (tmp_path / "snapshots" / name).mkdir(parents=True)
+        return bench._Run(tmp_path, record, next(seconds), 0)
+
+    monkeypatch.setattr(bench, "_matrix", matrix)
+    assert bench._warm(tmp_path).seconds == 3.0
+
+
+def test_a_cache_that_never_holds_all_is_no_warm_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HYPERMESH_CACHE", str(tmp_path))
+    monkeypatch.setattr(bench, "_matrix", lambda *_: tempfile.mkdtemp(dir=(tmp_path / "snapshots")))
+    (tmp_path / "snapshots").mkdir()
+    with pytest.raises(HarnessError, match="still being saved"):
+        bench._warm(tmp_path)
 
 
 def test_memory_is_that_of_the_process_and_its_descendants() -> None:

@@ -58,7 +58,8 @@ def test_kernels_that_are_alike_begin_far_from_each_other() -> None:
 
 
 def test_one_that_runs_little_does_not_come_between_the_long_ones() -> None:
-    takes = {Piece("a", "x"): 9.0, Piece("a", "y"): 9.0, Piece("a+v", "x"): 1.0, Piece("b", "x"): 8.0, Piece("b", "y"): 9.0}
+    seconds = {("a", "x"): 9.0, ("a", "y"): 9.0, ("a+v", "x"): 1.0, ("b", "x"): 8.0, ("b", "y"): 9.0}
+    takes = {Piece(*piece): takes for piece, takes in seconds.items()}
     assert lanes.beginnings(takes) == {"a": "x", "a+v": "x", "b": "y"}
 
 

@@ -161,6 +161,23 @@ def test_a_worker_is_asked_for_again_when_another_run_asked_for_the_same_of_its_
     assert snapshots.asked_before(tmp_path, ours, "two")
 
 
+def test_contents_change_when_something_is_saved_or_asked_for_and_not_when_it_is_used(tmp_path: Path) -> None:
+    assert snapshots.contents(tmp_path / "none") == frozenset()
+    make(tmp_path, "key")
+    one, two = (snapshots.worker_name("key", said) for said in (b"one", b"two"))
+    seen = [snapshots.contents(tmp_path)]
+    snapshots.asked_before(tmp_path, one, "first run")
+    seen.append(snapshots.contents(tmp_path))
+    snapshots.asked_before(tmp_path, two, "first run")
+    seen.append(snapshots.contents(tmp_path))
+    make(tmp_path, two)
+    seen.append(snapshots.contents(tmp_path))
+    assert len(set(seen)) == 4
+    assert snapshots.find(tmp_path, two)
+    assert snapshots.asked_before(tmp_path, two, "another run")
+    assert snapshots.contents(tmp_path) == seen[-1]
+
+
 def test_what_cannot_be_saved_is_remembered(tmp_path: Path) -> None:
     assert snapshots.unusable(tmp_path, "key") is None
     snapshots.mark_unusable(tmp_path, "key", "no such capability")

@@ -196,9 +196,7 @@ def beginning(files: Sequence[str], path: str) -> int:
     return next(found, 0)
 
 
-def register(
-    config: pytest.Config, facts: GuestFacts, arguments: tuple[str, ...] = (), begins: str = ""
-) -> None:
+def register(config: pytest.Config, facts: GuestFacts, arguments: tuple[str, ...] = (), begins: str = "") -> None:
     """Make this pytest the worker of a guest.
 
     ``arguments``: the files that have tests for it, empty when that is up to the command line; ``begins``: the file or
