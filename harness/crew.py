@@ -17,7 +17,7 @@ from execnet.gateway import RInfo
 from xdist.dsession import DSession
 from xdist.workermanage import WorkerController
 
-from harness import expect, lanes, places, preparation, reports, results, wire
+from harness import expect, lanes, places, preparation, reports, results, sharding, wire
 from harness.cells import BOOT, Outcome
 from harness.ending import End, Ending
 from harness.errors import HarnessError
@@ -64,10 +64,8 @@ class CrewPlugin:
         self._outputs = outputs
         self._record = record
         self._guests = {guest.kernel: guest for guest in plan.guests}
-        self.scheduling = KernelScheduling(
-            self._guests, _lane_of, Fresh(config.option.fresh), lambda file: plan.whole.get(file, file)
-        )
-        self._beginnings = lanes.beginnings(plan.takes())
+        self.scheduling = KernelScheduling(self._guests, _lane_of, Fresh(config.option.fresh), self._whole)
+        self._beginnings = lanes.beginnings(sharding.weigh_pieces(plan.weights, self._whole))
         #: those that have a guest, or will
         self._lanes = {Lane(kernel) for kernel in self._guests}
         self.times = Guests(plan.folder)
@@ -80,6 +78,9 @@ class CrewPlugin:
         self.deselected: dict[str, set[str]] = {kernel: set() for kernel in self._guests}
         self._endings: dict[Lane, Ending] = {}
         self._channels: dict[str, execnet.Channel] = {}
+
+    def _whole(self, file: str) -> str:
+        return self._plan.whole.get(file, file)
 
     def ending(self, node: WorkerController) -> Ending:
         """Return how the guest of a worker that has died ended."""

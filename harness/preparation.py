@@ -16,7 +16,7 @@ from harness.ending import ENDING
 from harness.errors import ImageError, ManifestError
 from harness.features import VARIANT
 from harness.images import KernelImage, RootImage
-from harness.lanes import Lane, Piece
+from harness.lanes import Lane
 from harness.outline import Form, Outline, Wishes, outline, pieces
 from harness.results import KernelFacts, RunDirectory, RunFacts
 from harness.sharding import Part, Unit
@@ -85,14 +85,6 @@ class Plan:
     weights: Mapping[Unit, float] = field(default_factory=dict)
     #: file -> what it is not divided from, where that is not itself
     whole: Mapping[str, str] = field(default_factory=dict)
-
-    def takes(self) -> dict[Piece, float]:
-        """Return the seconds of each piece that guests beside a kernel's own may run."""
-        found: dict[Piece, float] = {}
-        for (kernel, file), seconds in self.weights.items():
-            piece = Piece(kernel, self.whole.get(file, file))
-            found[piece] = found.get(piece, 0.0) + seconds
-        return found
 
 
 @dataclass(frozen=True, slots=True)

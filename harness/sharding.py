@@ -25,6 +25,7 @@ from harness.document import Document
 from harness.errors import ManifestError
 from harness.expect import kernel_of_argument
 from harness.features import plain_kernel
+from harness.lanes import Piece
 
 #: the file's name in a shard's run folder
 NAME = "shard.json"
@@ -136,18 +137,28 @@ def divide(
 
     ``whole`` names what a file is not divided from: itself, or its folder.
     """
-    bundles: dict[Unit, list[Unit]] = {}
-    for unit in weights:
-        bundles.setdefault(Unit(unit.kernel, whole(unit.file)), []).append(unit)
-    # sums do not depend on the order in which the units came
-    takes = {bundle: math.fsum(weights[unit] for unit in found) for bundle, found in bundles.items()}
+    found = pieces(weights, whole)
+    takes = weigh_pieces(weights, whole)
     parts: list[list[Unit]] = [[] for _ in range(count)]
     loads = [0.0] * count
-    for bundle in sorted(bundles, key=lambda bundle: (-takes[bundle], bundle)):
+    for piece in sorted(found, key=lambda piece: (-takes[piece], piece)):
         least = loads.index(min(loads))
-        parts[least] += bundles[bundle]
-        loads[least] += takes[bundle]
+        parts[least] += found[piece]
+        loads[least] += takes[piece]
     return tuple(tuple(sorted(part)) for part in parts)
+
+
+def pieces(units: Iterable[Unit], whole: Callable[[str], str]) -> dict[Piece, list[Unit]]:
+    """Return what is never divided, in the order in which it first comes, and the units of each."""
+    found: dict[Piece, list[Unit]] = {}
+    for unit in units:
+        found.setdefault(Piece(unit.kernel, whole(unit.file)), []).append(unit)
+    return found
+
+
+def weigh_pieces(weights: Mapping[Unit, float], whole: Callable[[str], str]) -> dict[Piece, float]:
+    """Say how long each piece takes; sums do not depend on the order in which the units come."""
+    return {piece: math.fsum(weights[unit] for unit in units) for piece, units in pieces(weights, whole).items()}
 
 
 def digest(parts: Sequence[Sequence[Unit]]) -> str:
