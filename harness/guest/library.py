@@ -179,13 +179,16 @@ _PRINT = ctypes.CFUNCTYPE(c_int, c_int, c_char_p, c_void_p)
 #: LIBBPF_DEBUG of libbpf's libbpf.h: what it does step by step
 _DEBUG = 2
 
+_libc = ctypes.CDLL(None)
+#: one message, with the verifier's log in it; made once: its pages are written when it is made
+_line = ctypes.create_string_buffer(1 << 20)
+
 
 def _keep(level: int, text: bytes, arguments: int) -> int:
     if level == _DEBUG:
         return 0
-    line = ctypes.create_string_buffer(1 << 20)
-    ctypes.CDLL(None).vsnprintf(line, c_size_t(len(line)), text, c_void_p(arguments))
-    _messages.append(line.value.decode(errors="replace"))
+    _libc.vsnprintf(_line, c_size_t(len(_line)), text, c_void_p(arguments))
+    _messages.append(_line.value.decode(errors="replace"))
     return 0
 
 

@@ -12,6 +12,9 @@ from dataclasses import dataclass
 from harness.guest.library import strerror
 from harness.guest.refusal import Stage
 
+# opened once: dlopen() takes as long as all the rest of a StepError, and the capability table has thousands
+_libc = ctypes.CDLL(None)
+
 
 @dataclass(frozen=True, slots=True)
 class Asker:
@@ -27,7 +30,7 @@ class Asker:
     def this_process(cls) -> Asker:
         """Ask the kernel about this process (capget(2), version 3)."""
         data = (c_uint32 * 6)()
-        ctypes.CDLL(None).capget(struct.pack("=Ii", 0x20080522, 0), data)
+        _libc.capget(struct.pack("=Ii", 0x20080522, 0), data)
         limit = resource.getrlimit(resource.RLIMIT_MEMLOCK)[0]
         return cls(os.geteuid(), data[0] | data[3] << 32, None if limit == resource.RLIM_INFINITY else limit)
 
