@@ -226,7 +226,7 @@ def markdown(report: Report) -> str:
         f"{report.machine}; {report.accelerator}; {report.snapshots}. Median (least to most).",
     ]
     if report.rows:
-        lines += _rows(report.rows)
+        lines += _tables(report.rows)
     if report.whole:
         lines += [
             "",
@@ -241,7 +241,7 @@ def markdown(report: Report) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _rows(rows: Sequence[Row]) -> list[str]:
+def _tables(rows: Sequence[Row]) -> list[str]:
     head = (
         "| kernel | plain, wall | plain, CPU | booted, wall | booted, CPU | restored, wall | restored, CPU"
         " | CPU plain / restored | a guest for every test | after a panic |"

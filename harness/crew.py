@@ -65,7 +65,8 @@ class CrewPlugin:
         self._record = record
         self._guests = {guest.kernel: guest for guest in plan.guests}
         self.scheduling = KernelScheduling(self._guests, _lane_of, Fresh(config.option.fresh), self._whole)
-        self._beginnings = lanes.beginnings(sharding.weigh_pieces(plan.weights, self._whole))
+        pieces = sharding.pieces(plan.weights, self._whole)
+        self._beginnings = lanes.beginnings(sharding.weigh_pieces(plan.weights, pieces))
         #: those that have a guest, or will
         self._lanes = {Lane(kernel) for kernel in self._guests}
         self.times = Guests(plan.folder)

@@ -63,9 +63,10 @@ def beginnings(takes: Mapping[Piece, float]) -> dict[str, str]:
     own: dict[str, dict[str, float]] = {}
     for piece, seconds in takes.items():
         own.setdefault(piece.kernel, {})[piece.path] = seconds
+    totals = {kernel: math.fsum(pieces.values()) for kernel, pieces in own.items()}
     found = {}
-    for number, kernel in enumerate(sorted(own, key=lambda kernel: -math.fsum(own[kernel].values()))):
-        point = math.fsum(own[kernel].values()) * (number * _FAR % 1)
+    for number, kernel in enumerate(sorted(totals, key=lambda kernel: -totals[kernel])):
+        point = totals[kernel] * (number * _FAR % 1)
         before = itertools.accumulate(own[kernel].values(), initial=0.0)
         found[kernel] = [path for path, behind in zip(own[kernel], before, strict=False) if behind <= point][-1]
     return found

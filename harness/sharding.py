@@ -138,7 +138,7 @@ def divide(
     ``whole`` names what a file is not divided from: itself, or its folder.
     """
     found = pieces(weights, whole)
-    takes = weigh_pieces(weights, whole)
+    takes = weigh_pieces(weights, found)
     parts: list[list[Unit]] = [[] for _ in range(count)]
     loads = [0.0] * count
     for piece in sorted(found, key=lambda piece: (-takes[piece], piece)):
@@ -156,9 +156,9 @@ def pieces(units: Iterable[Unit], whole: Callable[[str], str]) -> dict[Piece, li
     return found
 
 
-def weigh_pieces(weights: Mapping[Unit, float], whole: Callable[[str], str]) -> dict[Piece, float]:
+def weigh_pieces(weights: Mapping[Unit, float], found: Mapping[Piece, Iterable[Unit]]) -> dict[Piece, float]:
     """Say how long each piece takes; sums do not depend on the order in which the units come."""
-    return {piece: math.fsum(weights[unit] for unit in units) for piece, units in pieces(weights, whole).items()}
+    return {piece: math.fsum(weights[unit] for unit in units) for piece, units in found.items()}
 
 
 def digest(parts: Sequence[Sequence[Unit]]) -> str:

@@ -192,8 +192,7 @@ def only(arguments: Sequence[str], files: Collection[str]) -> list[str]:
 
 def beginning(files: Sequence[str], path: str) -> int:
     """Return the index of the first of the files that is that one or below it, 0 when none is."""
-    found = (index for index, file in enumerate(files) if path in {file, *map(str, PurePosixPath(file).parents)})
-    return next(found, 0)
+    return next((index for index, file in enumerate(files) if PurePosixPath(file).is_relative_to(path)), 0)
 
 
 def register(config: pytest.Config, facts: GuestFacts, arguments: tuple[str, ...] = (), begins: str = "") -> None:
