@@ -21,9 +21,22 @@ _FAULTS = (
 )
 
 
-def tail(console: str, lines: int = 30) -> str:
-    """Return the console's last lines, without blank ones."""
-    return "\n".join([line for line in console.splitlines() if line.strip()][-lines:])
+def excerpt(console: str, lines: int = 30) -> str:
+    """Return at most so many lines, none blank: the last, or, where a fault began before them, those that follow it.
+
+    A fault says first where it happened, and registers and modules after that; a trace has as many lines as the stack
+    was deep. So of a fault that is longer both ends are shown, and between them how many lines are left out.
+    """
+    every = [line for line in console.splitlines() if line.strip()]
+    last = every[-lines:]
+    line = fault(console)
+    if line is None or any(line in shown for shown in last):
+        return "\n".join(last)
+    begins = next(at for at, shown in enumerate(every) if line in shown)
+    tail = lines // 2
+    head = lines - tail - 1
+    between = f"... {len(every) - begins - head - tail} lines ..."
+    return "\n".join([*every[begins : begins + head], between, *every[len(every) - tail :]])
 
 
 def since_test(console: str, nodeid: str) -> str:
@@ -63,5 +76,6 @@ def fault(console: str) -> str | None:
         return None
     for pattern in _FAULTS:
         if match := pattern.search(console):
-            return match.group(0).strip()
+            # a dot is more than a line's characters: of those that end one it leaves out the newline only
+            return match.group(0).splitlines()[0].strip()
     return None

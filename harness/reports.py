@@ -71,4 +71,4 @@ def describe_death(last: Ending, nodeid: str | None, path: Path) -> str:
     text = console.since_test(last.console, nodeid) if nodeid else last.console
     where = nodeid or "outside every test"
     head = f"{last.describe()}, in {where}"
-    return "\n".join([head, f"console ({path}):", console.tail(text, _CONSOLE_LINES)])
+    return "\n".join([head, f"console ({path}):", console.excerpt(text, _CONSOLE_LINES)])

@@ -107,7 +107,7 @@ def _how_it_ended(guest: PlannedGuest, log: Path) -> str:
         ending = wire.decode(guest.ending_path.read_bytes(), Ending)
     except (OSError, ValueError) as error:
         return f"{guest.kernel}: its relay was killed ({error}); console: {log}"
-    return f"{ending.describe()}; console: {log}\n{console.tail(ending.console)}"
+    return f"{ending.describe()}; console: {log}\n{console.excerpt(ending.console)}"
 
 
 def enter(name: str, command: Sequence[str]) -> int:

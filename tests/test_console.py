@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harness.console import START_MARK, Phases, fault, phases, since_test, tail
+from harness.console import START_MARK, Phases, excerpt, fault, phases, since_test
 from harness.guest import plugin
 
 CONSOLE = """\
@@ -51,12 +51,42 @@ def test_the_line_that_explains_most_is_the_fault() -> None:
         "Kernel panic - not syncing: sysrq triggered crash"
     )
     assert fault("[    1.0] Linux version 6.1.0\n") is None
+    garbled = "BUG: a\x0bb\r\nKernel panic - not syncing: c\r\n"
+    assert fault(garbled) == "BUG: a"
+    assert excerpt(f"{garbled}\n1\n2\n3\n4", 4) == "BUG: a\n... 4 lines ...\n3\n4"
 
 
 def test_a_fault_without_a_panic_did_not_end_the_guest() -> None:
     assert fault("BUG: something the kernel survived\n") is None
 
 
-@given(st.text(), st.integers(min_value=1, max_value=50))
-def test_the_tail_is_never_longer_than_asked(text: str, lines: int) -> None:
-    assert tail(text, lines).count("\n") < lines
+PANIC = "[    3.3] Kernel panic - not syncing: sysrq triggered crash"
+
+
+def test_an_excerpt_is_the_end() -> None:
+    assert excerpt("one\n\n \ntwo\nthree\n", 2) == "two\nthree"
+    assert excerpt("", 2) == ""
+    assert excerpt(CONSOLE, 3).splitlines() == CONSOLE.splitlines()[-3:]
+
+
+def test_of_a_fault_with_a_long_trace_both_ends_are_shown() -> None:
+    """Seen: a shell in 6.1 whose trace had ten lines more than others, so that only registers were shown."""
+    trace = [f"[    3.4]  frame {depth}" for depth in range(40)]
+    console = "\n".join(["[    3.2] before", PANIC, *trace])
+    assert excerpt(console, 10).splitlines() == [PANIC, *trace[:3], "... 32 lines ...", *trace[-5:]]
+    assert excerpt(console, 41).splitlines() == [PANIC, *trace]
+
+
+@given(
+    st.lists(st.text(st.characters(exclude_categories=["Cc", "Zl", "Zp"])), max_size=80),
+    st.integers(min_value=0, max_value=80),
+    st.integers(min_value=4, max_value=50),
+)
+def test_an_excerpt_has_its_lines_its_end_and_its_fault(text: list[str], where: int, lines: int) -> None:
+    for console in (text, [*text[:where], PANIC, *text[where:]]):
+        full = [line for line in console if line.strip()]
+        shown = excerpt("\n".join(console), lines).splitlines()
+        assert len(shown) == min(lines, len(full))
+        assert shown[-2:] == full[-2:]
+        assert (PANIC in shown) == (PANIC in full)
+        assert all(line in full or line.startswith("... ") for line in shown)
