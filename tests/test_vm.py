@@ -64,6 +64,17 @@ def test_the_counter_is_trusted_where_all_processors_read_the_same() -> None:
     assert "tsc=reliable" not in command(replace(SPEC, accelerator=Accelerator.KVM))
 
 
+def test_the_main_loop_has_little_to_poll() -> None:
+    """Every serial device has room for its ports, and no more; an emulated one has no eventfds."""
+    emulated, virtual = qemu_options(SPEC), qemu_options(replace(SPEC, accelerator=Accelerator.KVM))
+    assert "virtio-serial-pci.ioeventfd=off" in emulated
+    assert "virtio-serial-pci.ioeventfd=off" not in virtual
+    for options in (emulated, virtual):
+        (room,) = (int(option.rpartition("=")[2]) for option in options if "max_ports" in option)
+        ports = [option for option in options if option.startswith("virtserialport")]
+        assert len(ports) < room, "port 0 is a console's"
+
+
 def test_nothing_of_the_host_can_be_written() -> None:
     words = [*command(SPEC), *qemu_options(SPEC)]
     assert not {"--rw", "--rwdir"} & set(words)
