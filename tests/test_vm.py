@@ -75,6 +75,11 @@ def test_the_main_loop_has_little_to_poll() -> None:
         assert len(ports) < room, "port 0 is a console's"
 
 
+def test_an_emulated_kernel_does_not_copy_byte_by_byte() -> None:
+    assert "max,erms=off,fsrm=off" in qemu_options(SPEC)
+    assert "-cpu" not in qemu_options(replace(SPEC, accelerator=Accelerator.KVM))
+
+
 def test_nothing_of_the_host_can_be_written() -> None:
     words = [*command(SPEC), *qemu_options(SPEC)]
     assert not {"--rw", "--rwdir"} & set(words)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import resource
 import subprocess
 import tempfile
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
@@ -46,10 +45,9 @@ def setting(assignment: str) -> Iterator[None]:
 def given() -> Iterator[Given]:
     """Make, with every capability, what the probes inherit."""
     with ExitStack() as stack:
-        # before memory control groups a map is charged to the user's limit, which is no capability
-        limits = resource.getrlimit(resource.RLIMIT_MEMLOCK)
-        resource.setrlimit(resource.RLIMIT_MEMLOCK, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
-        stack.callback(resource.setrlimit, resource.RLIMIT_MEMLOCK, limits)
+        # Before memory control groups a map is charged to the user's limit, which is no capability: libbpf lifts it
+        # with the first that it loads, once, for this process and what it forks (bpf.c, bump_rlimit_memlock()). So who
+        # puts it back takes from all that follows the means to load.
         fixtures = stack.enter_context(steps.loaded(steps.object_path("fixtures/capabilities")))
         loadables = {
             name: bpf_calls.Loadable.of(fixtures.programs[f"type_{name}"], target) for name, target in FIXTURES.items()

@@ -8,6 +8,7 @@ keeps every capability of the table permitted and makes only the chosen ones eff
 from __future__ import annotations
 
 import ctypes
+import functools
 import os
 import socket
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -22,7 +23,7 @@ from harness.guest import bpf_calls, capability_probes, steps
 from harness.guest.capability_probes import Given, Place, Probe
 from harness.guest.deadline import limit
 from harness.guest.marks import errno_name
-from harness.guest.privilege import NOBODY, Cap, run_as, set_capabilities
+from harness.guest.privilege import NOBODY, Cap, capability_sets, run_as, set_capabilities
 
 ROOT, NOBODY_NAME, USERNS, TOKEN = PEOPLE
 
@@ -42,6 +43,14 @@ _T = TypeVar("_T")
 Answers = dict[str, dict[Caps, str]]
 
 
+_ALL = capability_sets(effective=_PERMITTED, permitted=_PERMITTED)
+
+
+@functools.cache
+def _only(caps: Caps) -> bytes:
+    return capability_sets(effective=[Cap[name] for name in caps], permitted=_PERMITTED)
+
+
 class Trier:
     """A process that tries."""
 
@@ -54,13 +63,13 @@ class Trier:
         """Try with exactly these capabilities effective; undo with all."""
         with ExitStack() as undo:
             place = Place(self._given, undo, self._token, self._delegating, unused or {})
-            set_capabilities(effective=[Cap[name] for name in caps], permitted=_PERMITTED)
+            set_capabilities(_only(caps))
             try:
                 probe.run(place)
             except OSError as error:
                 return errno_name(error.errno)
             finally:
-                set_capabilities(effective=_PERMITTED, permitted=_PERMITTED)
+                set_capabilities(_ALL)
         return capabilities.OK
 
 

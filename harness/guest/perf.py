@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import ctypes
 import fcntl
+import functools
 import mmap
 import os
 from contextlib import ExitStack
@@ -53,10 +54,16 @@ def _open(attributes: _PerfAttr, pid: int, cpu: int, undo: ExitStack, what: str)
     return int(fd)
 
 
+@functools.cache
+def _kprobe_type() -> int:
+    """Return the number of the kernel's kprobe PMU, which it has until the next boot."""
+    return int(_PMU.read_text())
+
+
 def kprobe_event(symbol: str, undo: ExitStack) -> int:
     """Make a perf event of a kernel function's entry; return its fd."""
     name = ctypes.create_string_buffer(symbol.encode())
-    attributes = _PerfAttr(type=int(_PMU.read_text()), config1=ctypes.addressof(name))
+    attributes = _PerfAttr(type=_kprobe_type(), config1=ctypes.addressof(name))
     return _open(attributes, -1, 0, undo, f"kprobe {symbol}")
 
 
@@ -67,7 +74,11 @@ def tracepoint_event(number: int, undo: ExitStack) -> int:
 
 def tracepoint_number(name: str) -> int:
     """Read a tracepoint's number (``syscalls/sys_enter_connect``) from tracefs."""
-    return int((TRACEFS / "events" / name / "id").read_text())
+    fd = os.open(f"{TRACEFS}/events/{name}/id", os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        return int(os.read(fd, 16))
+    finally:
+        os.close(fd)
 
 
 def tracefs_kprobe(symbol: str, undo: ExitStack) -> int:

@@ -59,6 +59,8 @@ _PR_CAPBSET_DROP = 24
 #: changing the uid takes none away
 _SECUREBITS = 0b1111
 _CAPABILITY_VERSION_3 = 0x20080522
+#: of this process
+_CAPSET_HEADER = struct.pack("=Ii", _CAPABILITY_VERSION_3, 0)
 
 _libc = ctypes.CDLL(None, use_errno=True)
 
@@ -149,16 +151,19 @@ def _become(uid: int, caps: Collection[Cap]) -> None:
         os.setgroups([])
         os.setresgid(uid, uid, uid)
         os.setresuid(uid, uid, uid)
-    set_capabilities(effective=caps, permitted=caps)
+    set_capabilities(capability_sets(effective=caps, permitted=caps))
 
 
-def set_capabilities(*, effective: Collection[Cap], permitted: Collection[Cap]) -> None:
-    """Give this process exactly these sets; what leaves the permitted set is gone for good. Raises OSError."""
+def capability_sets(*, effective: Collection[Cap], permitted: Collection[Cap]) -> bytes:
+    """Return what capset(2) takes for these sets; nothing is inheritable."""
     has, may = (sum(1 << cap for cap in caps) for caps in (effective, permitted))
-    header = struct.pack("=Ii", _CAPABILITY_VERSION_3, 0)
-    # two blocks (capabilities 0 to 31, 32 to 63) of effective, permitted, inheritable
-    data = struct.pack("=6I", has & 0xFFFFFFFF, may & 0xFFFFFFFF, 0, has >> 32, may >> 32, 0)
-    if _libc.capset(header, data):
+    # two blocks: capabilities 0 to 31, 32 to 63
+    return struct.pack("=6I", has & 0xFFFFFFFF, may & 0xFFFFFFFF, 0, has >> 32, may >> 32, 0)
+
+
+def set_capabilities(sets: bytes) -> None:
+    """Give this process exactly these sets; what leaves the permitted set is gone for good. Raises OSError."""
+    if _libc.capset(_CAPSET_HEADER, sets):
         raise OSError(ctypes.get_errno(), "capset")
 
 
