@@ -22,17 +22,16 @@ _FAULTS = (
 
 
 def excerpt(console: str, lines: int = 30) -> str:
-    """Return at most so many lines, none blank: the last, or, where a fault began before them, those that follow it.
+    """Return at most so many lines, none blank: the last, or both ends of a fault that has more.
 
     A fault says first where it happened, and registers and modules after that; a trace has as many lines as the stack
-    was deep. So of a fault that is longer both ends are shown, and between them how many lines are left out.
+    was deep. Between the ends it is said how many lines are left out.
     """
     every = [line for line in console.splitlines() if line.strip()]
-    last = every[-lines:]
     line = fault(console)
-    if line is None or any(line in shown for shown in last):
-        return "\n".join(last)
-    begins = next(at for at, shown in enumerate(every) if line in shown)
+    begins = len(every) if line is None else next(at for at, shown in enumerate(every) if line in shown)
+    if begins >= len(every) - lines:
+        return "\n".join(every[-lines:])
     tail = lines // 2
     head = lines - tail - 1
     between = f"... {len(every) - begins - head - tail} lines ..."

@@ -75,6 +75,9 @@ def test_of_a_fault_with_a_long_trace_both_ends_are_shown() -> None:
     console = "\n".join(["[    3.2] before", PANIC, *trace])
     assert excerpt(console, 10).splitlines() == [PANIC, *trace[:3], "... 32 lines ...", *trace[-5:]]
     assert excerpt(console, 41).splitlines() == [PANIC, *trace]
+    # kernel/panic.c repeats what it said first when it does not reboot
+    end = "[    3.5] ---[ end Kernel panic - not syncing: sysrq triggered crash ]---"
+    assert excerpt(f"{console}\n{end}", 10).splitlines() == [PANIC, *trace[:3], "... 33 lines ...", *trace[-4:], end]
 
 
 @given(
