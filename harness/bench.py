@@ -12,7 +12,7 @@ import select
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 from statistics import median
@@ -20,9 +20,10 @@ from statistics import median
 from harness import console, images, plainly, preparation, results, snapshots, wire
 from harness.console import Phases
 from harness.errors import HarnessError
+from harness.features import VARIANT
 from harness.guests import GuestRecord
 from harness.outline import Wishes
-from harness.preparation import Plan
+from harness.preparation import Plan, PlannedGuest
 from harness.results import RunRecord
 from harness.vm import GuestSpec
 
@@ -33,6 +34,8 @@ _FILE = "suites/features/test_features.py"
 _PANIC = "tests/faults/cases/case_panic.py"
 #: runs of everything after which nothing is saved any more; one more than that takes
 _WARMING = 4
+#: between two looks at the memory of a run: one reads about all processes of the machine, and takes from the guests
+_MEMORY_SECONDS = 5.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,16 +92,18 @@ def run(root: Path, kernels: Sequence[str], runs: int, whole: int, say: Callable
     """Measure, write bench.json and bench.md beside the results, and return the latter; raises HarnessError."""
     record = results.RunDirectory.create(root / "results")
     plan = preparation.prepare(
-        root, Wishes(tuple(kernels), arguments=(), guests=1, locked=False, silence=None), record, say=say
+        root, Wishes(tuple(kernels), arguments=("suites",), guests=1, locked=False, silence=None), record, say=say
     )
-    specs = [wire.decode(guest.spec_path.read_bytes(), GuestSpec) for guest in plan.guests]
+    specs = {guest: wire.decode(guest.spec_path.read_bytes(), GuestSpec) for guest in plan.guests}
+    # a kernel's own command line, or what was named instead; the matrix boots the others itself
+    named = [spec for spec in specs.values() if VARIANT not in spec.kernel] or list(specs.values())
     rows = []
-    for spec in specs if runs else ():
+    for spec in named if runs else ():
         rows.append(_row(spec, plan, runs))
         say(_line(rows[-1]))
     wholes = []
     for _ in range(whole):
-        wholes.append(_whole(specs, plan))
+        wholes.append(_whole(specs, [spec.kernel for spec in named], plan))
         say(_whole_line(wholes[-1], os.cpu_count() or 1))
     report = Report(
         machine=f"{os.cpu_count()} processors, {platform.machine()}, Linux {platform.release()}",
@@ -145,17 +150,20 @@ def _start(guest: GuestRecord) -> Start:
     return Start(guest.first_test, guest.first_test_cpu)
 
 
-def _whole(specs: Sequence[GuestSpec], plan: Plan) -> Whole:
-    kernels = [word for spec in specs for word in ("--kernel", spec.kernel)]
-    project = specs[0].project
-    warm = _warm(project, *kernels)
-    plain = [plainly.run(spec, plan, ["suites", "--junitxml=/tmp/junit.xml", "-q"]) for spec in specs]
+def _whole(specs: Mapping[PlannedGuest, GuestSpec], named: Sequence[str], plan: Plan) -> Whole:
+    project = next(iter(specs.values())).project
+    warm = _warm(project, *(word for kernel in named for word in ("--kernel", kernel)))
+    # the same tests: a kernel's other command lines are boots of their own, of the files that ask for them
+    plain = {
+        spec.kernel: plainly.run(spec, plan, [*(guest.arguments or ("suites",)), "--junitxml=/tmp/junit.xml", "-q"])
+        for guest, spec in specs.items()
+    }
     return Whole(
-        plain=round(sum(each.total for each in plain), 1),
+        plain=round(sum(each.total for each in plain.values()), 1),
         warm=round(warm.seconds, 1),
         tests_cpu=round(sum(guest.tests_cpu or 0.0 for guest in warm.record.guests), 1),
         memory_mib=warm.memory_mib,
-        summaries=tuple(f"{spec.kernel}: {each.summary}" for spec, each in zip(specs, plain, strict=True)),
+        summaries=tuple(f"{kernel}: {each.summary}" for kernel, each in plain.items()),
     )
 
 
@@ -189,9 +197,10 @@ def _matrix(project: Path, *arguments: str) -> _Run:
     began = time.monotonic()
     memory = 0
     with subprocess.Popen(command, cwd=project, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
-        while process.poll() is None:
-            select.select([], [], [], 0.5)
+        ended = os.pidfd_open(process.pid)
+        while not select.select([ended], [], [], _MEMORY_SECONDS)[0]:
             memory = max(memory, _anonymous_mib(process.pid))
+        os.close(ended)
     seconds = time.monotonic() - began
     try:
         record = wire.decode((results_of_bench / "latest" / "run.json").read_bytes(), RunRecord)

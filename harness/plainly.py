@@ -77,6 +77,7 @@ def command(spec: vm.GuestSpec, scripts: Path) -> list[str]:
         *(str(spec.vng), "--verbose", "--disable-microvm", "--force-9p"),
         *(["--disable-kvm"] if spec.accelerator is vm.Accelerator.TCG else []),
         *("--root-disk", str(spec.root), "--root-fstype", "erofs", "--run", str(spec.vmlinuz), "--user", "root"),
+        *(word for each in spec.append for word in ("--append", each)),
         *("--cpus", str(spec.cpus), "--memory", f"{spec.memory_mib}M", f"--rodir=/harness={spec.project}"),
         *(f"--rodir={_SCRIPTS}={scripts}", f"--qemu-opts={shlex.join(options)}", "--", f"sh {_SCRIPTS}/run"),
     ]

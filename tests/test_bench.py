@@ -83,8 +83,10 @@ def test_the_plain_way_has_the_same_kernel_image_and_emulator() -> None:
         project=Path("/p"),
         slots=(),
         boot_timeout=1,
+        append=("lockdown=integrity",),
     )
     words = plainly.command(spec, Path("/s"))
+    assert words[words.index("--append") + 1] == "lockdown=integrity"
     assert words[words.index("--root-disk") + 1] == "/r/root.erofs"
     assert words[words.index("--run") + 1] == "/k/vmlinuz"
     assert "tcg,thread=single" in next(word for word in words if word.startswith("--qemu-opts="))
