@@ -36,6 +36,9 @@ def subsets(names: Sequence[str] = CAPABILITIES) -> tuple[Caps, ...]:
     )
 
 
+_SUBSETS = subsets()
+
+
 def show(caps: Iterable[str]) -> str:
     """Write a set: ``BPF+NET_ADMIN``, or ``nothing``."""
     return "+".join(sorted(caps, key=_ORDER.__getitem__)) or NOTHING
@@ -52,7 +55,7 @@ def parse(text: str) -> Caps:
 def rules(answers: Answers) -> str:
     """Write a table of all sixteen sets as the shortest list of rules that names the sets in counting order."""
     written: list[tuple[Caps, str]] = []
-    for caps in subsets():
+    for caps in _SUBSETS:
         if not written or _decide(written, caps) != answers[caps]:
             written.append((caps, answers[caps]))
     return " | ".join(f"{show(caps)} {answer}" if caps else answer for caps, answer in written)
@@ -66,7 +69,7 @@ def answers(text: str) -> dict[Caps, str]:
         if bool(space) != bool(read) or not answer:
             raise ValueError(f"not a list of rules: {text!r}")
         read.append((parse(caps) if space else frozenset(), answer))
-    return {caps: _decide(read, caps) for caps in subsets()}
+    return {caps: _decide(read, caps) for caps in _SUBSETS}
 
 
 def _decide(written: Sequence[tuple[Caps, str]], caps: Caps) -> str:

@@ -73,12 +73,11 @@ class Table:
     def from_json(cls, data: Mapping[str, Any]) -> Table:
         """Read the form of the file; raises KeyError, ValueError."""
         minimum, cells = ({name: _spread(lines) for name, lines in data[part].items()} for part in ("minimum", "cells"))
-        for contexts in minimum.values():
-            for text in contexts.values():
-                capabilities.parse_sets(text)
-        for contexts in cells.values():
-            for text in contexts.values():
-                capabilities.answers(text)
+        # each line once: of thousands few are different, and an emulated guest reads all kernels' tables
+        for text in {text for contexts in minimum.values() for text in contexts.values()}:
+            capabilities.parse_sets(text)
+        for text in {text for contexts in cells.values() for text in contexts.values()}:
+            capabilities.answers(text)
         return cls(dict(data["defaults"]), tuple(data["settings"].split()), minimum, cells)
 
 
