@@ -64,6 +64,12 @@ def test_the_counter_is_trusted_where_all_processors_read_the_same() -> None:
     assert "tsc=reliable" not in command(replace(SPEC, accelerator=Accelerator.KVM))
 
 
+def test_only_an_emulated_guest_starts_programs_at_the_same_addresses() -> None:
+    """Where they are translated, that is done once; a processor of its own loses nothing by other addresses."""
+    assert "norandmaps" in command(SPEC)
+    assert "norandmaps" not in command(replace(SPEC, accelerator=Accelerator.KVM))
+
+
 def test_the_main_loop_has_little_to_poll() -> None:
     """Every serial device has room for its ports, and no more; an emulated one has no eventfds."""
     emulated, virtual = qemu_options(SPEC), qemu_options(replace(SPEC, accelerator=Accelerator.KVM))

@@ -3,24 +3,32 @@
 from __future__ import annotations
 
 import ctypes
-from pathlib import Path
+import os
+from collections.abc import Callable, Iterator
+from functools import cache
 
 from harness.guest.deadline import wait_until
 from harness.guest.library import libbpf
 
-_PINS = Path("/sys/fs/bpf")
-_TRACEFS = Path("/sys/kernel/tracing")
+_PINS = "/sys/fs/bpf"
+#: kprobes, uprobes, event probes and synthetic events, a line each (kernel, Documentation/trace/kprobetrace.rst)
+_PROBES = "/sys/kernel/tracing/dynamic_events"
 
 
 def present() -> frozenset[str]:
-    """Return what there is now: programs, maps and links by id, pins by path, probes of tracefs by definition."""
-    found = {f"{kind} {number}" for kind in ("prog", "map", "link") for number in _ids(kind)}
-    if _PINS.is_mount():
-        found |= {f"pin {path}" for path in _PINS.rglob("*")}
-    for name in ("kprobe_events", "uprobe_events"):
-        events = _TRACEFS / name
-        if events.exists():
-            found |= {f"{name} {line}" for line in events.read_text().splitlines()}
+    """Return what there is now: programs, maps and links by id, pins by path, probes of tracefs by definition.
+
+    Every test asks twice, so this does without pathlib, which is most of the time where Python is emulated.
+    """
+    found = {f"{kind} {number}" for kind, step in _steps().items() for number in _ids(step)}
+    if os.path.ismount(_PINS):
+        for folder, folders, files in os.walk(_PINS):
+            found |= {f"pin {folder}/{name}" for name in (*folders, *files)}
+    try:
+        with open(_PROBES, encoding="utf-8", errors="replace") as probes:  # noqa: PTH123
+            found |= {f"probe {line.rstrip()}" for line in probes}
+    except FileNotFoundError:  # tracefs is not mounted, or has none
+        pass
     return frozenset(found)
 
 
@@ -36,11 +44,19 @@ def wait_for_release(before: frozenset[str]) -> frozenset[str]:
     return frozenset()
 
 
-def _ids(kind: str) -> list[int]:
-    step = getattr(libbpf(), f"bpf_{kind}_get_next_id")
-    step.argtypes = [ctypes.c_uint32, ctypes.POINTER(ctypes.c_uint32)]
-    numbers: list[int] = []
+#: int bpf_*_get_next_id(__u32 start_id, __u32 *next_id)
+_Step = Callable[[int, object], int]
+
+
+@cache
+def _steps() -> dict[str, _Step]:
+    steps = {kind: getattr(libbpf(), f"bpf_{kind}_get_next_id") for kind in ("prog", "map", "link")}
+    for step in steps.values():
+        step.argtypes = [ctypes.c_uint32, ctypes.POINTER(ctypes.c_uint32)]
+    return steps
+
+
+def _ids(step: _Step) -> Iterator[int]:
     number = ctypes.c_uint32(0)
     while step(number.value, ctypes.byref(number)) == 0:
-        numbers.append(number.value)
-    return numbers
+        yield number.value
