@@ -39,6 +39,21 @@ struct message {
 	__u32 padding;
 };
 
+/* how many messages' lengths are read at once: a power of two, which divides the messages of a page */
+#define TOGETHER 8
+
+/* What user memory holds from the length of a message to that of the last one that is read with it. */
+struct lengths {
+	struct {
+		__u32 length;
+		__u8 between[sizeof(struct message) - sizeof(__u32)];
+	} first[TOGETHER - 1];
+	__u32 last;
+};
+
+/* A value that the verifier shall not connect with what it was computed from. */
+#define HIDE(value) asm volatile("" : "+r"(value))
+
 /* A call between its entry and its end. */
 struct pending {
 	struct message *messages;
@@ -68,6 +83,14 @@ struct {
 	__type(key, __u32);
 	__type(value, struct net_totals);
 } totals SEC(".maps");
+
+/* Where lengths are read to: on the stack the verifier would look at each of their bytes in every round. */
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, struct lengths);
+} scratch SEC(".maps");
 
 static __always_inline struct net_totals *current_totals(void)
 {
@@ -117,29 +140,64 @@ static __always_inline int enter(__s32 fd, enum net_kind kind, __u32 call, unsig
 	return 0;
 }
 
+/* The length of one message; 0 for one that cannot be read, which is counted by the error's sign. */
+static __always_inline __u64 length_of(const struct message *message, __u64 *unread)
+{
+	__u32 length;
+	long error;
+
+	error = bpf_probe_read_user(&length, sizeof(length), &message->length);
+	*unread -= error >> 63;
+	return length;
+}
+
 /*
  * The bytes of the first messages of a sendmmsg or recvmmsg.
  *
- * Written for the verifier, which follows each of the 1024 rounds. The count is a masked copy: comparing the result
- * itself would give it another largest value after every round, and the rest of the program would be followed anew for
- * each. A round has no branch: a length that cannot be read is 0 (bpf_probe_read_user() clears it), and the error's
- * sign is what counts it.
+ * Most are read TOGETHER at once, beginning where no page ends between their lengths: what can be missing is a page, so
+ * either all are read or none. (Only a vector that the caller has put at an odd address is another matter; there, of
+ * messages in a page that is missing, the neighbours in the page before may be counted too.)
+ *
+ * Written for the verifier, which follows every round of each loop. Counts are hidden copies: comparing what a later
+ * one is computed from would give that another largest value after every round, and the rest of the program would be
+ * followed anew for each. A round has no branch: what cannot be read is 0 (bpf_probe_read_user() clears it).
  */
 static __always_inline __u64 message_bytes(const struct message *messages, long result, struct net_totals *total)
 {
-	long count = result > 0 ? result & (2 * MAX_MESSAGES - 1) : 0;
-	__u64 bytes = 0, unread = 0;
-	__u32 length;
+	__u64 count = result > 0 ? result & (2 * MAX_MESSAGES - 1) : 0;
+	__u64 before = -((unsigned long)&messages->length / sizeof(*messages)) % TOGETHER;
+	__u64 rounds, behind, bytes = 0, unread = 0;
+	const struct message *next;
+	struct lengths *lengths;
+	__u32 key = 0;
 	long error;
-	int i;
+	__u32 i, one;
 
-	for (i = 0; i < MAX_MESSAGES; i++) {
-		if (i >= count)
-			break;
-		error = bpf_probe_read_user(&length, sizeof(length), &messages[i].length);
-		unread -= error >> 63;
-		bytes += length;
+	lengths = bpf_map_lookup_elem(&scratch, &key);
+	if (!lengths)
+		return 0;
+	if (before > count)
+		before = count;
+	next = messages + before;
+	rounds = (count - before) / TOGETHER;
+	behind = (count - before) % TOGETHER;
+	HIDE(next);
+	HIDE(rounds);
+	HIDE(behind);
+
+	for (i = 0; i < TOGETHER - 1 && i < before; i++)
+		bytes += length_of(&messages[i], &unread);
+	for (i = 0; i < MAX_MESSAGES / TOGETHER && i < rounds; i++) {
+		error = bpf_probe_read_user(lengths, sizeof(*lengths), &next->length);
+		unread += (error >> 63) & TOGETHER;
+		bytes += lengths->last;
+#pragma unroll
+		for (one = 0; one < TOGETHER - 1; one++)
+			bytes += lengths->first[one].length;
+		next += TOGETHER;
 	}
+	for (i = 0; i < TOGETHER - 1 && i < behind; i++)
+		bytes += length_of(&next[i], &unread);
 	total->lost_lengths += unread;
 	return bytes;
 }

@@ -18,6 +18,8 @@ _HOSTS_OWN = (Path("baselines", "matrix"), Path("baselines", "durations.json"))
 _SOURCES = frozenset(
     {"baselines", "bpf", "conftest.py", "harness", "pyproject.toml", "requirements", "suites", "tests", "vmimages"}
 )
+#: when every file was changed last: 1980, before which tar does not believe it
+_TIME = 315532800
 #: where a guest gets a folder of the user's own (harness.guest.child)
 _CARRIED = ".carried"
 
@@ -41,12 +43,13 @@ def carried_files(root: Path, *, with_cache: bool = False) -> Iterator[Path]:
 def pack(root: Path, *, with_cache: bool = False, carried: Path | None = None) -> bytes:
     """Return a tar of the project as it is now: build results included, caches and reports not.
 
+    The same for every clone of the same content, whosever it is: a worker that one has saved is restored for another.
     ``carried``: a folder that goes with it as it is, but that everything in it belongs to root.
     """
     buffer = io.BytesIO()
     with tarfile.open(fileobj=buffer, mode="w") as tar:
         for path in carried_files(root, with_cache=with_cache):
-            tar.add(root / path, arcname=str(path), recursive=False)
+            tar.add(root / path, arcname=str(path), recursive=False, filter=_of_any_clone)
         if carried is not None:
             tar.add(carried, arcname=_CARRIED, filter=_of_root)
     return buffer.getvalue()
@@ -61,6 +64,14 @@ def digest(root: Path) -> str:
         content = hashlib.sha256((root / path).read_bytes()).hexdigest()
         found.update(f"{path}\0{content}\n".encode())
     return found.hexdigest()
+
+
+def _of_any_clone(member: tarfile.TarInfo) -> tarfile.TarInfo:
+    """Leave out what git does not keep: owner, time, and of the mode all but whether it is a program."""
+    member.mtime = _TIME
+    if member.isfile():
+        member.mode = 0o755 if member.mode & 0o100 else 0o644
+    return _of_root(member)
 
 
 def _of_root(member: tarfile.TarInfo) -> tarfile.TarInfo:

@@ -18,7 +18,10 @@ from harness.workers import OWN_ARGUMENTS
 _READING_THE_CACHE = ("lf", "failedfirst", "newfirst", "stepwise")
 #: options that make no difference inside a guest: xdist tells a worker the whole command line, and only one that was
 #: told the same before is found again
-_HOSTS_OWN = ("--results", "--baseline", "--guests", "--silence", "--boot-timeout", "--manifest", "--shard", "--hosts")
+_HOSTS_OWN = (
+    *("--kernel", "--results", "--baseline", "--guests", "--silence", "--boot-timeout", "--manifest", "--shard"),
+    "--hosts",
+)
 
 
 def start(config: pytest.Config) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 import re
 import tarfile
 from pathlib import Path
@@ -34,6 +35,22 @@ def test_sources_and_objects_are_carried_and_caches_are_not(tmp_path: Path) -> N
     assert sorted(names) == ["baselines/capabilities.json", "build/x.bpf.o", "conftest.py", "suites/test_x.py"]
     with tarfile.open(fileobj=io.BytesIO(project.pack(tmp_path, with_cache=True))) as tar:
         assert set(tar.getnames()) - set(names) == {".pytest_cache/v/cache/lastfailed"}
+
+
+def test_every_clone_is_carried_alike(tmp_path: Path) -> None:
+    """A saved worker is found by what it was told: the time and the umask of a checkout are no part of it."""
+    packed = []
+    for name, mode, time in (("one", 0o644, 1e9), ("other", 0o600, 1.7e9)):
+        root = tmp_path / name
+        (root / "suites").mkdir(parents=True)
+        for file, program in (("suites/test_x.py", 0), ("suites/tool.sh", 0o100)):
+            (root / file).write_text("x")
+            (root / file).chmod(mode | program)
+            os.utime(root / file, (time, time))
+        packed.append(project.pack(root))
+    assert packed[0] == packed[1]
+    with tarfile.open(fileobj=io.BytesIO(packed[0])) as tar:
+        assert [member.mode for member in tar] == [0o644, 0o755]
 
 
 def test_the_digest_is_of_what_decides_the_results(tmp_path: Path) -> None:

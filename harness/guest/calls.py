@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import mmap
 import os
 from collections.abc import Sequence
 
@@ -55,6 +56,35 @@ def recvmmsg(fd: int, sizes: Sequence[int]) -> list[int]:
     # MSG_DONTWAIT of linux/socket.h
     count = _checked(_libc.recvmmsg(fd, messages, len(messages), 0x40, None))
     return [messages[index].length for index in range(count)]
+
+
+class Vector:
+    """Messages of these sizes for one sendmmsg or recvmmsg, lying in memory where the caller wants them."""
+
+    def __init__(self, sizes: Sequence[int], memory: mmap.mmap, offset: int) -> None:
+        self._messages = (_Message * len(sizes)).from_buffer(memory, offset)
+        # kept: it holds the buffers, which the copies of its messages only point to
+        self._source = _messages([ctypes.create_string_buffer(size) for size in sizes])
+        self._messages[:] = list(self._source)
+
+    def send(self, fd: int) -> int:
+        """Send them; return how many went; raises OSError."""
+        return _checked(_libc.sendmmsg(fd, self._messages, len(self._messages), 0))
+
+    def receive(self, fd: int) -> int:
+        """Receive them, waiting for each; return how many came; raises OSError."""
+        return _checked(_libc.recvmmsg(fd, self._messages, len(self._messages), 0, None))
+
+    def lengths(self) -> list[int]:
+        """Return what the kernel has written so far, 0 for a message that has not come."""
+        return [message.length for message in self._messages]
+
+
+def take_away(memory: mmap.mmap, offset: int, size: int) -> None:
+    """Let nothing read those pages any more, not even the kernel; raises OSError."""
+    address = ctypes.addressof(ctypes.c_char.from_buffer(memory, offset))
+    # PROT_NONE of asm-generic/mman-common.h
+    _checked(_libc.mprotect(ctypes.c_void_p(address), ctypes.c_size_t(size), 0))
 
 
 def accept(fd: int) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import mmap
 import os
 import select
 import socket
@@ -12,15 +13,19 @@ from pathlib import Path
 
 import pytest
 
+from harness.guest import calls
 from harness.guest.deadline import wait_until
 from suites.sockets.conftest import Call, Monitor, Script, State, Totals, monitoring, run_script
 
-UNIX, STREAM = socket.AF_UNIX, socket.SOCK_STREAM
+UNIX = socket.AF_UNIX
+STREAM, DATAGRAM = socket.SOCK_STREAM, socket.SOCK_DGRAM
 #: linux/errno.h: inside the kernel only; user space sees EINTR, or the call starts again
 ERESTARTSYS = 512
 #: sizeof(struct net_event) and the header of a ring buffer's record
 RECORD = 72 + 8
 PAGE = 4096
+#: sizeof(struct mmsghdr)
+MESSAGE = 64
 
 
 def test_a_file_is_no_socket(monitor: Monitor, tmp_path: Path) -> None:
@@ -257,6 +262,59 @@ def test_a_call_that_finds_no_room_to_be_remembered_is_counted() -> None:
         pid, _, _ = run_script(script)
         assert [event.call for event in monitor.events(pid)] == [Call.RECVFROM]
         assert monitor.totals() == Totals(bytes_received=1, lost_calls=1)
+
+
+@pytest.mark.parametrize(("before", "behind"), [(1, 1), (3, 13), (8, 8)])
+def test_a_length_that_cannot_be_read_back_is_counted(before: int, behind: int) -> None:
+    """A page is full of a vector's messages, and is taken away before the last message comes.
+
+    The kernel has written their lengths by then. At the call's end those before and behind that page still count,
+    however the program divides the vector: it reads up to eight lengths at once.
+    """
+    missing = PAGE // MESSAGE
+    count = before + missing + behind
+
+    def script(_: Script) -> None:
+        Path("/proc/sys/net/unix/max_dgram_qlen").write_text(str(count))
+        left, right = socket.socketpair(UNIX, DATAGRAM)
+        memory = mmap.mmap(-1, 3 * PAGE)
+        vector = calls.Vector([count] * count, memory, PAGE - before * MESSAGE)
+        came: list[int] = []
+        for size in range(1, count):
+            left.send(b"x" * size)
+        thread = threading.Thread(target=lambda: came.append(vector.receive(right.fileno())))
+        thread.start()
+        wait_inside(Call.RECVMMSG, thread)
+        assert vector.lengths() == [*range(1, count), 0]
+        calls.take_away(memory, PAGE, PAGE)
+        left.send(b"x" * count)
+        thread.join()
+        assert came == [count]
+
+    with monitoring() as monitor:
+        pid, _, _ = run_script(script)
+        received = [event for event in monitor.events(pid) if event.call == Call.RECVMMSG]
+        sizes = range(1, count + 1)
+        left_over = sum(sizes[:before]) + sum(sizes[-behind:])
+        assert [(event.result, event.bytes) for event in received] == [(count, left_over)]
+        assert monitor.totals() == Totals(bytes_sent=sum(sizes), bytes_received=left_over, lost_lengths=missing)
+
+
+def test_a_vector_may_lie_anywhere(monitor: Monitor) -> None:
+    """21 messages of 1 to 21 bytes, at each place that a message can have among eight, and at odd addresses."""
+    sizes = range(1, 22)
+    places = [*range(0, 8 * MESSAGE, MESSAGE), 8, 7, PAGE - 5 * MESSAGE + 1]
+
+    def script(script: Script) -> None:
+        Path("/proc/sys/net/unix/max_dgram_qlen").write_text(str(len(places) * len(sizes)))
+        left, _right = socket.socketpair(UNIX, DATAGRAM)
+        for place in places:
+            sent = calls.Vector(sizes, mmap.mmap(-1, 2 * PAGE), place).send(left.fileno())
+            script.did(Call.SENDMMSG, left.fileno(), UNIX, sent, moved=sum(sizes))
+            assert sent == len(sizes)
+
+    monitor.watch(script)
+    assert monitor.totals() == Totals(bytes_sent=len(places) * sum(sizes))
 
 
 def test_two_monitors_see_the_same_calls(monitor: Monitor) -> None:
