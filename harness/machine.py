@@ -47,7 +47,9 @@ class Machine:
         environment["PATH"] = f"{spec.vng.parent}:{environment.get('PATH', '')}:/usr/sbin:/sbin"
         environment["TMPDIR"] = str(folder)
         self.began = time.monotonic()
-        self.group = GuardedGroup(command, output=spec.console, environment=environment)
+        # with KVM a guest's processors are the host's, and nothing is translated
+        emulated = spec.accelerator is vm.Accelerator.TCG
+        self.group = GuardedGroup(command, output=spec.console, environment=environment, batch=emulated)
         self._wake = socket.socket(socket.AF_UNIX)
         self.channel = socket.socket(socket.AF_UNIX)
         try:

@@ -14,9 +14,9 @@ _OVERHEAD_MIB = 256
 def guests_at_once(*, cores: int, emulated: bool, free_mib: int, memory_mib: int) -> int:
     """Return how many guests of that memory fit: what keeps the cores busy and the free memory holds, at least one.
 
-    An emulated guest is one thread, and waits now and then (for grace periods of RCU): one more fills those gaps.
+    An emulated guest is one thread, and waits now and then (for grace periods of RCU): three more fill those gaps.
     """
-    return max(1, min(cores + emulated, free_mib // (memory_mib + _OVERHEAD_MIB)))
+    return max(1, min(cores + 3 * emulated, free_mib // (memory_mib + _OVERHEAD_MIB)))
 
 
 def free_memory_mib(meminfo: str) -> int:

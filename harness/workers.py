@@ -4,8 +4,11 @@ from __future__ import annotations
 
 #: what `python -m harness matrix` puts before the user's arguments. pytest takes every folder among those, an option's
 #: value too, for a place of tests: it would look for its root there, and for the conftest.py that knows the options;
-#: relative, because guests get it too
-OWN_ARGUMENTS = ("-p", "harness.plugin", "--matrix", "-c", "pyproject.toml", "-o", "testpaths=suites")
+#: relative, because guests get it too. Hypothesis is for the harness's own tests; importing it takes 0.3 s
+OWN_ARGUMENTS = (
+    *("-p", "harness.plugin", "--matrix", "-c", "pyproject.toml", "-o", "testpaths=suites"),
+    *("-p", "no:hypothesispytest"),
+)
 
 #: the key of a worker's input (and the title of a report's section) under which a kernel is named
 WORKER_KEY = "harness"

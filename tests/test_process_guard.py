@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import os
+import shlex
 import subprocess
 import sys
 from pathlib import Path
+
+import pytest
 
 from harness.process_guard import GuardedGroup
 
@@ -29,6 +32,17 @@ def test_what_was_written_before_the_kill_is_there_after_it(tmp_path: Path) -> N
         assert not group.ended()
     group.kill()
     assert console.stat().st_size == 60004
+
+
+@pytest.mark.parametrize(("batch", "policy"), [(True, os.SCHED_BATCH), (False, os.SCHED_OTHER)])
+def test_what_computes_for_long_takes_the_processor_from_nobody(tmp_path: Path, *, batch: bool, policy: int) -> None:
+    """Nor does what it starts: QEMU is a grandchild of virtme-ng."""
+    console = tmp_path / "console.log"
+    child = shlex.join([sys.executable, "-c", "import os; print(os.sched_getscheduler(0))"])
+    group = GuardedGroup(["sh", "-c", f"{child}; :"], output=console, environment=dict(os.environ), batch=batch)
+    group.process.wait(10)
+    group.kill()
+    assert console.read_text() == f"{policy}\n"
 
 
 def test_a_killed_parent_takes_the_group_with_it(tmp_path: Path) -> None:

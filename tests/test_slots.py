@@ -14,7 +14,7 @@ from harness import slots
     ("cores", "emulated", "free_mib", "guests"),
     [
         (2, False, 24_000, 2),
-        (2, True, 24_000, 3),
+        (2, True, 24_000, 5),
         (64, False, 24_000, 31),  # 24000 // (512 + 256)
         (8, True, 1_000, 1),
         (2, False, 100, 1),  # one guest is tried whatever the memory says

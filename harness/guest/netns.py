@@ -11,6 +11,8 @@ from pathlib import Path
 
 from pyroute2 import IPRoute
 
+from harness.guest.deadline import wait_until
+
 
 @dataclass(frozen=True, slots=True)
 class Namespace:
@@ -72,11 +74,12 @@ class Veth:
 
 @contextmanager
 def veth(*, mtu: int = 1500, ipv6: bool = False) -> Iterator[Veth]:
-    """Make a veth pair, each end up in a namespace of its own."""
-    with namespace(ipv6=ipv6) as near, namespace(ipv6=ipv6) as far:
-        with near.entered(), IPRoute() as netlink:
-            netlink.link("add", ifname="near", kind="veth", peer={"ifname": "far", "net_ns_fd": far.fd})
-        pair = Veth(_up(near, "near", mtu), _up(far, "far", mtu))
+    """Make a veth pair, each end up in a namespace of its own, ready to send."""
+    with namespace(ipv6=ipv6) as near, namespace(ipv6=ipv6) as far, _netlink(near) as here, _netlink(far) as there:
+        here.link("add", ifname="near", kind="veth", peer={"ifname": "far", "net_ns_fd": far.fd})
+        pair = Veth(_up(near, here, "near", mtu), _up(far, there, "far", mtu))
+        for netlink, end in ((here, pair.near), (there, pair.far)):
+            _wait_until_it_sends(netlink, end)
         with watch(pair):
             yield pair
 
@@ -89,13 +92,41 @@ def _unwatched(_: Veth) -> AbstractContextManager[None]:
 watch: Callable[[Veth], AbstractContextManager[None]] = _unwatched
 
 
-def _up(place: Namespace, name: str, mtu: int) -> Interface:
-    with place.entered(), IPRoute() as netlink:
-        index = socket.if_nametoindex(name)
-        netlink.link("set", index=index, mtu=mtu)
-        netlink.link("set", index=index, state="up")
-        mac = netlink.get_links(index)[0].get_attr("IFLA_ADDRESS")
-    return Interface(place, name, index, mac)
+@contextmanager
+def _netlink(place: Namespace) -> Iterator[IPRoute]:
+    """Open netlink in a namespace, for use from anywhere."""
+    with place.entered():
+        netlink = IPRoute()
+    with netlink:
+        yield netlink
+
+
+def _up(place: Namespace, netlink: IPRoute, name: str, mtu: int) -> Interface:
+    link = netlink.link("get", ifname=name)[0]
+    netlink.link("set", index=link["index"], mtu=mtu)
+    netlink.link("set", index=link["index"], state="up")
+    return Interface(place, name, link["index"], link.get_attr("IFLA_ADDRESS"))
+
+
+def wait_until_it_sends(*interfaces: Interface) -> None:
+    """Wait until interfaces that are up, and have just got their carrier, send what they are given.
+
+    Until then their queue is noop_qdisc, which drops every frame and calls that congestion: a packet socket hears of no
+    error. A kernel thread puts that right some time after the other end came up: net/core/link_watch.c,
+    linkwatch_do_dev(), which makes the operational state "up" and activates the queue under the lock under which we
+    read (RTNL).
+    """
+    for each in interfaces:
+        with _netlink(each.namespace) as netlink:
+            _wait_until_it_sends(netlink, each)
+
+
+def _wait_until_it_sends(netlink: IPRoute, interface: Interface) -> None:
+    def up() -> bool:
+        state: str = netlink.link("get", index=interface.index)[0].get_attr("IFLA_OPERSTATE")
+        return state == "UP"
+
+    wait_until(up, f"{interface.name} is up and its other end too")
 
 
 def loopback(place: Namespace) -> Interface:
