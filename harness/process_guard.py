@@ -37,7 +37,7 @@ ctypes.CDLL(None).syscall({number}, 0, {attributes!r}, 0)
 """
 #: sched_setattr's number (asm/unistd.h) by machine
 _SCHED_SETATTR = {"x86_64": 314, "aarch64": 274}
-#: the most that the kernel gives (kernel/sched/syscalls.c, __setparam_fair())
+#: of what the kernel gives, 0.1 to 100 ms (__setparam_fair()); why this: docs/decisions.md, Emulation
 _SLICE_NANOSECONDS = 20_000_000
 #: what is left in a pipe of 64 KiB is written long before
 _SECONDS_TO_DRAIN = 10.0

@@ -78,8 +78,9 @@ def veth(*, mtu: int = 1500, ipv6: bool = False) -> Iterator[Veth]:
     with namespace(ipv6=ipv6) as near, namespace(ipv6=ipv6) as far, _netlink(near) as here, _netlink(far) as there:
         here.link("add", ifname="near", kind="veth", peer={"ifname": "far", "net_ns_fd": far.fd})
         pair = Veth(_up(near, here, "near", mtu), _up(far, there, "far", mtu))
-        for netlink, end in ((here, pair.near), (there, pair.far)):
-            _wait_until_it_sends(netlink, end)
+        # as wait_until_it_sends() does, with what is open already
+        _wait_until_up(here, pair.near)
+        _wait_until_up(there, pair.far)
         with watch(pair):
             yield pair
 
@@ -108,20 +109,19 @@ def _up(place: Namespace, netlink: IPRoute, name: str, mtu: int) -> Interface:
     return Interface(place, name, link["index"], link.get_attr("IFLA_ADDRESS"))
 
 
-def wait_until_it_sends(*interfaces: Interface) -> None:
-    """Wait until interfaces that are up, and have just got their carrier, send what they are given.
+def wait_until_it_sends(interface: Interface) -> None:
+    """Wait until an interface that is up, and has just got its carrier, sends what it is given.
 
-    Until then their queue is noop_qdisc, which drops every frame and calls that congestion: a packet socket hears of no
+    Until then its queue is noop_qdisc, which drops every frame and calls that congestion: a packet socket hears of no
     error. A kernel thread puts that right some time after the other end came up: net/core/link_watch.c,
     linkwatch_do_dev(), which makes the operational state "up" and activates the queue under the lock under which we
     read (RTNL).
     """
-    for each in interfaces:
-        with _netlink(each.namespace) as netlink:
-            _wait_until_it_sends(netlink, each)
+    with _netlink(interface.namespace) as netlink:
+        _wait_until_up(netlink, interface)
 
 
-def _wait_until_it_sends(netlink: IPRoute, interface: Interface) -> None:
+def _wait_until_up(netlink: IPRoute, interface: Interface) -> None:
     def up() -> bool:
         state: str = netlink.link("get", index=interface.index)[0].get_attr("IFLA_OPERSTATE")
         return state == "UP"
