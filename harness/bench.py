@@ -123,9 +123,8 @@ def _row(spec: GuestSpec, plan: Plan, runs: int) -> Row:
     kernel = ["--kernel", spec.kernel]
     plain, booted, restored, panic = [], [], [], []
     split: list[Phases] = []
-    # the first two make what is restored, the guest and its worker; a guest keeps the worker of one command line
-    for _ in range(2):
-        _matrix(spec.project, *kernel, *_SHORT)
+    # a guest keeps the worker of one command line: what is restored is made anew before each measurement
+    _warm(spec.project, *kernel, *_SHORT)
     for _ in range(runs):
         alone = plainly.run(spec, plan, _SHORT)
         plain.append(Start(alone.first_test, alone.first_test_cpu))
@@ -135,11 +134,10 @@ def _row(spec: GuestSpec, plan: Plan, runs: int) -> Row:
             None, [console.phases((cold.folder / "console" / f"{spec.kernel}.log").read_text("utf-8", "replace"))]
         )
         restored += [_start(each) for each in _matrix(spec.project, *kernel, *_SHORT).record.guests]
-    for _ in range(2):
-        _matrix(spec.project, *kernel, _PANIC)
+    _warm(spec.project, *kernel, _PANIC)
     for _ in range(runs):
         panic += [each.gap for each in _matrix(spec.project, *kernel, _PANIC).record.guests if each.gap is not None]
-    fresh = _matrix(spec.project, *kernel, "--fresh", "test", _FILE).record.guests
+    fresh = _warm(spec.project, *kernel, "--fresh", "test", _FILE).record.guests
     gaps = [each.gap for each in fresh if each.gap is not None]
     return Row(spec.kernel, tuple(plain), tuple(booted), tuple(restored), tuple(gaps), tuple(panic), tuple(split))
 
@@ -170,7 +168,7 @@ def _whole(specs: Mapping[PlannedGuest, GuestSpec], named: Sequence[str], plan: 
 def _warm(project: Path, *arguments: str) -> _Run:
     """Run the matrix until a run finds all that it restores: the third one, if nothing of it was there.
 
-    The first saves the kernels' guests and workers, the second those of the tests' own command lines.
+    The first saves the kernels' guests, and a worker where the same was run before; the second the other workers.
     """
     saved = images.cache_dir() / "snapshots"
     for _ in range(_WARMING):

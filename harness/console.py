@@ -38,10 +38,10 @@ def excerpt(console: str, lines: int = 30) -> str:
     return "\n".join([*every[begins : begins + head], between, *every[len(every) - tail :]])
 
 
-def since_test(console: str, nodeid: str) -> str:
-    """Return the console from the last start of that test on; all of it when the mark is not there."""
+def since_test(console: str, nodeid: str) -> str | None:
+    """Return the console from the last start of that test on; None when the test has not begun."""
     start = console.rfind(START_MARK + nodeid)
-    return console[start:] if start >= 0 else console
+    return console[start:] if start >= 0 else None
 
 
 @dataclass(frozen=True, slots=True)

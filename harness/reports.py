@@ -67,8 +67,12 @@ def outcome_of(last: Ending) -> Outcome:
 
 
 def describe_death(last: Ending, nodeid: str | None, path: Path) -> str:
-    """Say what happened to a guest: the line a person reads first, then the console of that test."""
-    text = console.since_test(last.console, nodeid) if nodeid else last.console
-    where = nodeid or "outside every test"
-    head = f"{last.describe()}, in {where}"
-    return "\n".join([head, f"console ({path}):", console.excerpt(text, _CONSOLE_LINES)])
+    """Say what happened to a guest: the line a person reads first, then the console of that test.
+
+    A guest that died between two tests has a cell for it, that of the test which it was to run next. It is said that
+    this one had not begun, and the whole console is shown: what ended the guest is before it.
+    """
+    text = console.since_test(last.console, nodeid) if nodeid else None
+    where = f"{'before' if text is None else 'in'} {nodeid}" if nodeid else "outside every test"
+    shown = console.excerpt(last.console if text is None else text, _CONSOLE_LINES)
+    return "\n".join([f"{last.describe()}, {where}", f"console ({path}):", shown])

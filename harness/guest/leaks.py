@@ -50,10 +50,7 @@ _Step = Callable[[int, object], int]
 
 @cache
 def _steps() -> dict[str, _Step]:
-    steps = {kind: getattr(libbpf(), f"bpf_{kind}_get_next_id") for kind in ("prog", "map", "link")}
-    for step in steps.values():
-        step.argtypes = [ctypes.c_uint32, ctypes.POINTER(ctypes.c_uint32)]
-    return steps
+    return {kind: getattr(libbpf(), f"bpf_{kind}_get_next_id") for kind in ("prog", "map", "link")}
 
 
 def _ids(step: _Step) -> Iterator[int]:
