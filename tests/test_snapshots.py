@@ -106,6 +106,15 @@ def test_holes_and_zeros_are_the_same(tmp_path: Path) -> None:
     assert snapshots.find(tmp_path, "key") is not None
 
 
+def test_zeros_of_the_memory_take_no_room(tmp_path: Path) -> None:
+    make(tmp_path, ram=b"memory" + bytes(1 << 19) + b"more")
+    ((_, size),) = snapshots.held(tmp_path)
+    assert size < 1 << 16
+    found = snapshots.find(tmp_path, "key")
+    assert found is not None
+    assert found.ram.read_bytes() == (b"memory" + bytes(1 << 19) + b"more").ljust(1 << 20, b"\0")
+
+
 def test_everything_the_state_depends_on_is_in_the_key() -> None:
     name = snapshots.key(SPEC, "QEMU 7.2")
     others = [
