@@ -86,8 +86,11 @@ class Boots:
             except OSError as error:  # the disk is full, or may not be written to: another time it may
                 self.stop()
                 return self._cold(f"no snapshot: {error.filename or folder}: {error.strerror}")
-            if opening is not None and (worker := self._worker(snapshot, opening(snapshot.meta.hello), note)):
-                return worker
+            if opening is not None:
+                worker = self._worker(snapshot, opening(snapshot.meta.hello), note)
+                if isinstance(worker, Running):
+                    return worker
+                note = worker
             try:
                 return self._restored(snapshot, note)
             except (QmpError, BootError) as error:
@@ -149,8 +152,8 @@ class Boots:
         self.stop()
         snapshots.keep(place, name, kernel=self._spec.kernel, hello=hello)
 
-    def _worker(self, base: Snapshot, opening: bytes, note: str) -> Running | None:
-        """Return a guest whose worker has answered the opening; None when there is none, nor should be.
+    def _worker(self, base: Snapshot, opening: bytes, note: str) -> Running | str:
+        """Return a guest whose worker has answered the opening; when there is none, nor should be, the note.
 
         Whatever is in the way of saving a worker is none of the caller's: it shows again in the guest without one.
         """
@@ -160,14 +163,18 @@ class Boots:
         if snapshots.find(folder, name) is None and not (
             self._spec.worker == "always" or snapshots.asked_before(folder, name, str(self._spec.console.parent))
         ):
-            return None
+            return note
         try:
             found = self._found_or_made(name, lambda place, name: self._save_worker(base, opening, place, name))
             return self._restored(found, note)
+        except PermissionError as error:
+            # mostly of QEMU's memory; that is the machine's rule, and no fault of what was saved
+            self.stop()
+            return f"no saved worker: {error.filename}: {error.strerror}"
         except (QmpError, BootError, OSError):
             self.stop()
             snapshots.discard(folder, name)
-            return None
+            return note
 
     def _save_worker(self, base: Snapshot, opening: bytes, place: Path, name: str) -> None:
         copy = ["cp", "--sparse=auto", "--reflink=auto", str(base.ram), str(place / "ram")]
@@ -179,13 +186,13 @@ class Boots:
         answer = machine.open(opening)
         answer += machine.save(place / "state")
         self.stop()
-        snapshots.keep(place, name, kernel=self._spec.kernel, hello=base.meta.hello, answer=answer)
+        snapshots.keep_worker(place, name, base, answer)
 
     # -- guests
 
     def _restored(self, snapshot: Snapshot, note: str) -> Running:
         machine = self._started(_RESTORE_TIMEOUT, snapshot.ram, share=False, incoming=True)
-        machine.resume(snapshot.state)
+        machine.resume(snapshot.state, snapshot.changes)
         machine.wake()
         return self._handed_over(machine, snapshot.meta.hello, "restored", note, snapshot.answer)
 

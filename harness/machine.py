@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from harness import opening, vm
+from harness import memory_files, opening, vm
 from harness.process_guard import GuardedGroup
 from harness.qmp import Monitor
 from harness.snapshots import Hello
@@ -103,9 +103,13 @@ class Machine:
             monitor.wait_for_migration()
         return self._received()
 
-    def resume(self, state: Path) -> None:
-        """Load what `save` wrote and let the guest go on; raises QmpError."""
+    def resume(self, state: Path, changes: Path | None = None) -> None:
+        """Load what `save` wrote, of a worker also its pages, and let the guest go on; raises QmpError and OSError."""
+        assert self._memory is not None
         with contextlib.closing(self._monitor()) as monitor:
+            if changes is not None:
+                # a monitor that answers is that of a QEMU which has mapped its memory
+                memory_files.write_changes(changes, int((self.folder / "pid").read_text()), self._memory.ram)
             monitor.execute("migrate-incoming", uri=f"exec:cat {shlex.quote(str(state))}")
             monitor.wait_for_migration()
             monitor.execute("cont")

@@ -1,9 +1,10 @@
 """Saved guests: a booted kernel with its agent ready, restored instead of booted again.
 
 A snapshot is a folder in the cache with ``ram`` (the guest's memory, sparse, mapped privately by every guest restored
-from it), ``state`` (the devices, as QEMU's migration stream), ``answer`` (what a worker has said) and
-``snapshot.json``. Its name, a key, covers everything the state depends on; that of a worker begins with the key of the
-guest it was made from. A folder is made beside its place and renamed, and never changed afterwards.
+from it), ``state`` (the devices, as QEMU's migration stream) and ``snapshot.json``. Its name, a key, covers everything
+the state depends on. A worker's name begins with the key of the guest it was made from; it has ``answer`` (what it has
+said), and of the memory only what it has changed of that guest's (`harness.memory_files`), without which it is nothing.
+A folder is made beside its place and renamed, and never changed afterwards.
 """
 
 from __future__ import annotations
@@ -12,32 +13,31 @@ import contextlib
 import hashlib
 import os
 import shutil
-import subprocess
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import msgspec
 
-from harness import wire
+from harness import memory_files, wire
 from harness.vm import GuestSpec, Memory, Sockets, vng_command
 
 #: part of every key: what this project does before it saves
-_FORMAT = "2"
+_FORMAT = "3"
 #: bytes on disk that snapshots may hold; the least recently used go first. A guest holds a fifth of a GB and its
-#: worker as much again: the kernels, thirteen with and without a worker each, and some command lines of tests' own
+#: worker a fifth of that: thirteen kernels take 3 GB, the command lines of tests' own more than as much
 LIMIT = 8 << 30
 #: seconds after which a folder that is being made is one that a killed run has left: no boot takes as long
 _ABANDONED = 86400.0
 _META = "snapshot.json"
-_BLOCK = 1 << 16
 #: of a digest in a name
 _DIGITS = 16
 _UNUSABLE = ".unusable"
 _LAST = ".last"
-_FILES = ("state", "answer", "ram")
+_FILES = ("state", "ram")
+_FILES_OF_WORKER = ("state", "answer", *memory_files.CHANGES)
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,8 +58,8 @@ class Meta:
     hello: Hello
     #: sha256 of the other files
     digest: str
-    #: whether a worker was saved
-    worker: bool
+    #: of a worker: the digest of the guest that it was made from
+    base: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,8 +71,13 @@ class Snapshot:
 
     @property
     def ram(self) -> Path:
-        """The guest's memory."""
-        return self.folder / "ram"
+        """The guest's memory; of a worker, that of the guest that it was made from."""
+        return _base(self.folder) / "ram"
+
+    @property
+    def changes(self) -> Path | None:
+        """Where a worker's changes of that memory are (`harness.memory_files`); None when there is no worker."""
+        return self.folder if self.meta.base else None
 
     @property
     def state(self) -> Path:
@@ -82,7 +87,7 @@ class Snapshot:
     @property
     def answer(self) -> bytes | None:
         """What the worker has said that was saved; None when there was no worker yet."""
-        return (self.folder / "answer").read_bytes() if self.meta.worker else None
+        return (self.folder / "answer").read_bytes() if self.meta.base else None
 
 
 def key(spec: GuestSpec, machine: str) -> str:
@@ -119,11 +124,14 @@ def asked_before(folder: Path, name: str, run: str) -> bool:
 
 
 def find(folder: Path, name: str) -> Snapshot | None:
-    """Return the snapshot of that key, None when there is none or what is there is not what was saved."""
+    """Return the snapshot of that key, None when there is none or what is there is not what was saved.
+
+    A worker is what was saved with the guest that it was made from, which is looked at before.
+    """
     place = folder / name
     try:
-        snapshot = Snapshot(place, wire.decode((place / _META).read_bytes(), Meta))
-        if not _verified(snapshot):
+        snapshot = Snapshot(place, _meta(place))
+        if not _verified(snapshot) or (snapshot.meta.base and snapshot.meta.base != _meta(_base(place)).digest):
             discard(folder, name)
             return None
         os.utime(place / _META)
@@ -159,23 +167,49 @@ def making(folder: Path, name: str) -> Iterator[Path]:
         shutil.rmtree(place, ignore_errors=True)
 
 
-def keep(place: Path, name: str, *, kernel: str, hello: Hello, answer: bytes | None = None) -> None:
-    """Let a folder of `making` become the snapshot of that key; a guest keeps one worker of each kind, the last."""
-    (place / "answer").write_bytes(answer or b"")
-    _dig_holes(place / "ram")
-    meta = Meta(kernel, hello, _digest(place), worker=answer is not None)
-    wire.write(place / _META, meta)
-    _mark_verified(place)
-    place.rename(place.parent / name)
-    base, plus, _ = name.partition("+")
-    for other in place.parent.glob(f"{base}+*/") if plus else ():
+def keep(place: Path, name: str, *, kernel: str, hello: Hello) -> None:
+    """Let a folder of `making` become the snapshot of that key."""
+    memory_files.dig_holes(place / "ram")
+    _keep(place, name, Meta(kernel, hello, _digest(place, _FILES)))
+
+
+def keep_worker(place: Path, name: str, base: Snapshot, answer: bytes) -> None:
+    """Let a folder of `making` become a worker of that guest, which keeps one of each kind, the last."""
+    (place / "answer").write_bytes(answer)
+    memory_files.keep_changes(base.ram, place / "ram", place)
+    (place / "ram").unlink()
+    digest = _digest(place, _FILES_OF_WORKER)
+    _keep(place, name, Meta(base.meta.kernel, base.meta.hello, digest, base.meta.digest))
+    for other in _workers(place.parent / name):
         if other.name != name and other.name[:-_DIGITS] == name[:-_DIGITS]:
             discard(place.parent, other.name)
 
 
+def _keep(place: Path, name: str, meta: Meta) -> None:
+    wire.write(place / _META, meta)
+    _mark_verified(Snapshot(place, meta))
+    place.rename(place.parent / name)
+
+
+def _meta(place: Path) -> Meta:
+    return wire.decode((place / _META).read_bytes(), Meta)
+
+
+def _base(place: Path) -> Path:
+    """Return the place of the guest that a worker was made from, or that the place itself is of."""
+    return place.with_name(place.name.partition("+")[0])
+
+
+def _workers(place: Path) -> Iterator[Path]:
+    """Return the places of a guest's workers, or of those beside a worker, itself included."""
+    return place.parent.glob(f"{_base(place).name}+*/")
+
+
 def discard(folder: Path, name: str) -> None:
-    """Take a snapshot away; guests restored from it go on, because its files are open."""
+    """Take a snapshot away, and a guest's workers with it; guests restored go on, because their files are open."""
     place = folder / name
+    for worker in _workers(place) if place == _base(place) else ():
+        discard(folder, worker.name)
     if place.exists():
         with contextlib.suppress(OSError):
             gone = Path(tempfile.mkdtemp(prefix=f".{name}-", dir=folder))
@@ -213,15 +247,16 @@ def prune(folder: Path, limit: int = LIMIT) -> list[Path]:
         with contextlib.suppress(OSError):
             if place.stat().st_mtime < time.time() - _ABANDONED:
                 shutil.rmtree(place, ignore_errors=True)
-    snapshots = held(folder)
-    total = sum(size for _, size in snapshots)
-    deleted = []
-    for place, size in snapshots:
-        if total <= limit:
-            break
-        discard(folder, place.name)
-        deleted.append(place)
-        total -= size
+    left = dict(held(folder))
+    deleted: list[Path] = []
+    while sum(left.values()) > limit:
+        oldest = next(iter(left))
+        discard(folder, oldest.name)
+        # a guest takes its workers with it
+        gone = [place for place in left if oldest in {place, _base(place)}]
+        deleted += gone
+        for place in gone:
+            del left[place]
     return deleted
 
 
@@ -239,56 +274,41 @@ def _used(path: Path) -> float:
         return 0.0
 
 
-def _dig_holes(path: Path) -> None:
-    """Give back the blocks of a file that hold only zeros, a sixth of a guest's memory; some file systems cannot."""
-    with contextlib.suppress(FileNotFoundError):
-        subprocess.run(["fallocate", "--dig-holes", str(path)], stderr=subprocess.DEVNULL, check=False)
-
-
-def _digest(place: Path) -> str:
+def _digest(place: Path, names: Iterable[str]) -> str:
     """Return the sha256 of sizes and contents; blocks of zeros count as holes, wherever the file system has some."""
     state = hashlib.sha256()
-    for name in _FILES:
+    for name in names:
         with (place / name).open("rb") as file:
             size = os.fstat(file.fileno()).st_size
             state.update(f"{name} {size}\n".encode())
-            for start in _blocks(file.fileno(), size):
-                block = os.pread(file.fileno(), _BLOCK, start)
+            for start in memory_files.blocks(file.fileno(), size):
+                block = os.pread(file.fileno(), memory_files.BLOCK, start)
                 if block.strip(b"\0"):
                     state.update(start.to_bytes(8, "big") + block)
     return state.hexdigest()
 
 
-def _blocks(descriptor: int, size: int) -> Iterator[int]:
-    """Yield where the blocks of a sparse file start that are not wholly holes."""
-    start = 0
-    while start < size:
-        try:
-            data = os.lseek(descriptor, start, os.SEEK_DATA)
-        except OSError:  # ENXIO: only a hole is left
-            return
-        start = max(start, data // _BLOCK * _BLOCK)
-        yield start
-        start += _BLOCK
+def _files(snapshot: Snapshot) -> Iterable[str]:
+    return _FILES_OF_WORKER if snapshot.meta.base else _FILES
 
 
-def _stamp(place: Path) -> str:
-    stats = [(place / name).stat() for name in _FILES]
+def _stamp(snapshot: Snapshot) -> str:
+    stats = [(snapshot.folder / name).stat() for name in _files(snapshot)]
     # what a machine's crash leaves of a file is not what was written: every start of the machine looks again
     boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
     return " ".join([boot, *[f"{each.st_ino}:{each.st_size}:{each.st_mtime_ns}" for each in stats]])
 
 
-def _mark_verified(place: Path) -> None:
-    (place / "verified").write_text(_stamp(place))
+def _mark_verified(snapshot: Snapshot) -> None:
+    (snapshot.folder / "verified").write_text(_stamp(snapshot))
 
 
 def _verified(snapshot: Snapshot) -> bool:
     """Whether the files are those that were saved: by their digest once, then by their inodes and times."""
     with contextlib.suppress(OSError):
-        if (snapshot.folder / "verified").read_text() == _stamp(snapshot.folder):
+        if (snapshot.folder / "verified").read_text() == _stamp(snapshot):
             return True
-    if _digest(snapshot.folder) != snapshot.meta.digest:
+    if _digest(snapshot.folder, _files(snapshot)) != snapshot.meta.digest:
         return False
-    _mark_verified(snapshot.folder)
+    _mark_verified(snapshot)
     return True

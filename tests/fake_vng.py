@@ -8,6 +8,7 @@ HARNESS_FAKE says how it behaves: well, unsavable, deaf (never answers once it i
 from __future__ import annotations
 
 import json
+import mmap
 import os
 import shlex
 import signal
@@ -16,6 +17,9 @@ import subprocess
 import sys
 import threading
 from pathlib import Path
+
+#: where a worker leaves its mark in the guest's memory, which is four times as large
+MARK = 1 << 18
 
 
 def monitor(path: str, mode: str) -> None:
@@ -52,10 +56,28 @@ def connected(words: list[str], identity: str) -> socket.socket:
     return listener.accept()[0]
 
 
-def answer_wakes(port: socket.socket) -> None:
+def mapped(words: list[str]) -> mmap.mmap:
+    """Map the guest's memory as QEMU does, with the mark of who has run in it: a guest, and a worker that collects."""
+    backend = next(word for word in words if "mem-path=" in word)
+    options = dict(part.partition("=")[::2] for part in backend.split(","))
+    shared = options["share"] == "on"
+    with Path(options["mem-path"]).open("a+b") as file:
+        if shared:
+            file.truncate(4 * MARK)
+        memory = mmap.mmap(file.fileno(), 0, flags=mmap.MAP_SHARED if shared else mmap.MAP_PRIVATE)
+    if shared:
+        at = MARK if "-incoming" in words else 0
+        memory[at : at + 6] = b"worker" if at else b"guest "
+    return memory
+
+
+def answer_wakes(port: socket.socket, memory: mmap.mmap | None) -> None:
     stream = port.makefile("rb", buffering=0)
     while line := stream.readline():
         assert json.loads(line)["entropy"]
+        if memory is not None:
+            marks = (memory[at : at + 6].strip(b"\0 ").decode() for at in (0, MARK))
+            print("\nmemory:", *marks, flush=True)
         port.sendall(b"awake\n")
 
 
@@ -63,14 +85,16 @@ def serve(mode: str) -> None:
     options = next(argument for argument in sys.argv if argument.startswith("--qemu-opts="))
     words = shlex.split(options.partition("=")[2])
     restored = "-incoming" in words
+    memory = None
     if "-qmp" in words:
-        Path(next(word for word in words if "mem-path=" in word).partition("mem-path=")[2].split(",")[0]).touch()
+        memory = mapped(words)
+        Path(words[words.index("-pidfile") + 1]).write_text(f"{os.getpid()}\n")
         address = words[words.index("-qmp") + 1].removeprefix("unix:").split(",")[0]
         threading.Thread(target=monitor, args=(address, mode), daemon=True).start()
     if restored and mode == "deaf":
         signal.pause()
     port = connected(words, "channel")
-    threading.Thread(target=answer_wakes, args=(connected(words, "wake"),), daemon=True).start()
+    threading.Thread(target=answer_wakes, args=(connected(words, "wake"), memory), daemon=True).start()
     if not restored:
         port.sendall(json.dumps({"release": "6.0.0-fake", "seconds": 0.024}).encode() + b"\n")
     stream = port.makefile("rb", buffering=0)

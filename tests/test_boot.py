@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import re
 import shutil
 import struct
 from collections.abc import Iterator
@@ -12,7 +14,7 @@ from pathlib import Path
 import pytest
 from filelock import FileLock
 
-from harness import boot, snapshots
+from harness import boot, memory_files, snapshots
 from harness.boot import Boots, Opening, Running
 from harness.machine import BootError
 from harness.vm import Accelerator, GuestSpec
@@ -94,7 +96,30 @@ def test_a_worker_is_saved_and_restored_behind_its_answer(start: Starter) -> Non
     assert start.cold_boots == 3
     assert start(lambda _: OPENING).answer == ANSWER
     assert start.cold_boots == 4
+    # of the memory: what the guest had written before it was saved, and what the worker had
+    assert memories(start) == ["guest worker"] * 2
     assert start().answer is None
+    assert memories(start) == ["guest worker"] * 2 + ["guest"]
+
+
+def memories(start: Starter) -> list[str]:
+    """Return whose marks the guests have found in their memory; the first to wake was the worker that was saved."""
+    found = re.findall(r"^memory: (.*\w)", start.spec.console.read_text(), re.MULTILINE)
+    return found[1:]
+
+
+def test_a_worker_whose_memory_may_not_be_written_is_not_used_and_that_is_said(
+    start: Starter, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refused(_: Path, process: int, __: Path) -> None:
+        raise PermissionError(errno.EACCES, "Permission denied", f"/proc/{process}/mem")
+
+    monkeypatch.setattr(memory_files, "write_changes", refused)
+    start.spec = replace(start.spec, worker="always")
+    guest = start(lambda _: OPENING)
+    assert (guest.how, guest.answer) == ("restored", None)
+    assert re.fullmatch(r"no saved worker: /proc/\d+/mem: Permission denied", guest.note)
+    assert len(list((start.folder / "snapshots").glob("key+*/"))) == 1
 
 
 def test_a_worker_that_an_earlier_run_had_too_is_saved(start: Starter) -> None:

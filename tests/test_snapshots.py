@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -33,6 +34,17 @@ def make(folder: Path, name: str = "key", ram: bytes = b"memory", state: bytes =
             file.truncate(1 << 20)
         (place / "state").write_bytes(state)
         snapshots.keep(place, name, kernel="6.1", hello=Hello("6.1.0", 0.1))
+    return folder / name
+
+
+def make_worker(folder: Path, name: str, ram: bytes = b"mEmory", answer: bytes = b"answer") -> Path:
+    """Make a worker of the guest whose name it begins with."""
+    base = snapshots.find(folder, name.partition("+")[0])
+    assert base is not None
+    with snapshots.making(folder, name) as place:
+        (place / "ram").write_bytes(ram.ljust(1 << 20, b"\0"))
+        (place / "state").write_bytes(b"devices")
+        snapshots.keep_worker(place, name, base, answer)
     return folder / name
 
 
@@ -71,17 +83,59 @@ def overwrite(path: Path) -> None:
         lambda place: os.truncate(place / "state", 0),
         lambda place: (place / "ram").unlink(),
         lambda place: (place / "state").unlink(),
-        lambda place: (place / "answer").write_bytes(b"1"),
         lambda place: (place / "snapshot.json").write_text("{}"),
         lambda place: (place / "snapshot.json").write_text("garbage"),
     ],
-    ids=["ram", "state", "short ram", "short state", "no ram", "no state", "answer", "other json", "no json"],
+    ids=["ram", "state", "short ram", "short state", "no ram", "no state", "other json", "no json"],
 )
 def test_what_is_not_what_was_saved_is_taken_away(tmp_path: Path, damage: Callable[[Path], object]) -> None:
     place = make(tmp_path)
     damage(place)
     assert snapshots.find(tmp_path, "key") is None
     assert not place.exists()
+
+
+def test_a_worker_has_its_guests_memory_and_its_own_pages(tmp_path: Path) -> None:
+    guest = make(tmp_path)
+    place = make_worker(tmp_path, "key+a")
+    found = snapshots.find(tmp_path, "key+a")
+    assert found is not None
+    assert (found.ram, found.changes, found.answer) == (guest / "ram", place, b"answer")
+    assert sum(path.stat().st_blocks for path in place.iterdir()) * 512 < 1 << 16
+    base = snapshots.find(tmp_path, "key")
+    assert base is not None
+    assert (base.changes, base.answer) == (None, None)
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda worker: overwrite(worker / "pages"),
+        lambda worker: overwrite(worker / "places"),
+        lambda worker: overwrite(worker / "state"),
+        lambda worker: os.truncate(worker / "pages", 0),
+        lambda worker: (worker / "pages").unlink(),
+        lambda worker: (worker / "answer").write_bytes(b"1"),
+        lambda worker: shutil.rmtree(worker.with_name("key")),
+        # a guest that was booted again is another
+        lambda worker: (shutil.rmtree(worker.with_name("key")), make(worker.parent, ram=b"Memory")),
+    ],
+    ids=["pages", "places", "state", "short pages", "no pages", "answer", "no guest", "another guest"],
+)
+def test_a_worker_that_is_not_what_was_saved_is_taken_away(tmp_path: Path, damage: Callable[[Path], object]) -> None:
+    make(tmp_path)
+    place = make_worker(tmp_path, "key+a")
+    damage(place)
+    assert snapshots.find(tmp_path, "key+a") is None
+    assert not place.exists()
+
+
+def test_a_guest_goes_with_its_workers(tmp_path: Path) -> None:
+    for name in ("key", "other"):
+        make(tmp_path, name)
+        make_worker(tmp_path, f"{name}+a")
+    snapshots.discard(tmp_path, "key")
+    assert {path.name for path in tmp_path.iterdir()} == {"other", "other+a"}
 
 
 def test_a_foreign_snapshot_in_its_place_is_taken_away(tmp_path: Path) -> None:
@@ -142,7 +196,11 @@ def test_the_least_recently_used_go_first(tmp_path: Path) -> None:
     limit = sizes[tmp_path / "new"] + sizes[tmp_path / "middle"]
     assert snapshots.prune(tmp_path, limit) == [tmp_path / "old"]
     assert snapshots.prune(tmp_path, limit) == []
-    assert snapshots.prune(tmp_path, 0) == [tmp_path / "middle", tmp_path / "new"]
+    make_worker(tmp_path, "middle+a")
+    os.utime(tmp_path / "new" / "snapshot.json")
+    assert snapshots.prune(tmp_path, sizes[tmp_path / "new"]) == [tmp_path / "middle", tmp_path / "middle+a"]
+    assert snapshots.prune(tmp_path, 0) == [tmp_path / "new"]
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_what_a_killed_run_has_left_goes_when_nobody_can_be_making_it(tmp_path: Path) -> None:
@@ -157,8 +215,9 @@ def test_what_a_killed_run_has_left_goes_when_nobody_can_be_making_it(tmp_path: 
 
 def test_a_guest_keeps_one_worker_of_each_kind(tmp_path: Path) -> None:
     names = [snapshots.worker_name("key", said, kind) for kind in ("", "shell") for said in (b"old", b"new")]
-    for name in ("key", *names):
-        make(tmp_path, name)
+    make(tmp_path, "key")
+    for name in names:
+        make_worker(tmp_path, name)
     assert {place.name for place, _ in snapshots.held(tmp_path)} == {"key", names[1], names[3]}
 
 
@@ -179,7 +238,7 @@ def test_contents_change_when_something_is_saved_or_asked_for_and_not_when_it_is
     seen.append(snapshots.contents(tmp_path))
     snapshots.asked_before(tmp_path, two, "first run")
     seen.append(snapshots.contents(tmp_path))
-    make(tmp_path, two)
+    make_worker(tmp_path, two)
     seen.append(snapshots.contents(tmp_path))
     assert len(set(seen)) == 4
     assert snapshots.find(tmp_path, two)

@@ -1,0 +1,104 @@
+"""The files of guests' memory: sparse, and a worker's only what it has changed of the guest that it was made from.
+
+A worker changes a sixth of what its guest holds, so its pages are kept, and not its memory. QEMU maps the guest's file
+privately; before the guest goes on, the pages are written into that process.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import struct
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+#: where zeros are looked for, and differences first; a multiple of the guest's page
+BLOCK = 1 << 16
+#: bytes of an x86_64 guest's page
+_PAGE = 1 << 12
+#: one run of changed pages in the file ``places``: where it begins in the memory, and its length, both in bytes
+_RUN = struct.Struct("<QQ")
+#: the files of a worker: `_RUN` after `_RUN`, and their pages in the same order
+CHANGES = ("places", "pages")
+
+
+def dig_holes(path: Path) -> None:
+    """Give back the blocks of a file that hold only zeros, a sixth of a guest's memory; some file systems cannot."""
+    with contextlib.suppress(FileNotFoundError):
+        subprocess.run(["fallocate", "--dig-holes", str(path)], stderr=subprocess.DEVNULL, check=False)
+
+
+def blocks(descriptor: int, size: int) -> Iterator[int]:
+    """Yield where the blocks of a sparse file start that are not wholly holes."""
+    start = 0
+    while start < size:
+        try:
+            data = os.lseek(descriptor, start, os.SEEK_DATA)
+        except OSError:  # ENXIO: only a hole is left
+            return
+        start = max(start, data // BLOCK * BLOCK)
+        yield start
+        start += BLOCK
+
+
+def keep_changes(base: Path, ram: Path, folder: Path) -> None:
+    """Write what ``ram`` has that ``base`` has not into the files `CHANGES` of that folder; both are of one size."""
+    with (folder / "places").open("wb") as places, (folder / "pages").open("wb") as pages:
+        for start, changed in _runs(base, ram):
+            places.write(_RUN.pack(start, len(changed)))
+            pages.write(changed)
+
+
+def write_changes(folder: Path, process: int, mapped: Path) -> None:
+    """Write a worker's pages into a process that maps its guest's file; raises OSError.
+
+    That is refused like ptrace(2) (proc_pid_mem(5)): mostly not to the one who started the process.
+    """
+    address = _address(process, mapped)
+    places, pages = ((folder / name).read_bytes() for name in CHANGES)
+    memory = os.open(f"/proc/{process}/mem", os.O_WRONLY | os.O_CLOEXEC)
+    try:
+        at = 0
+        for start, length in _RUN.iter_unpack(places):
+            if os.pwrite(memory, memoryview(pages)[at : at + length], address + start) != length:
+                raise OSError(errno.EIO, os.strerror(errno.EIO), f"/proc/{process}/mem")
+            at += length
+    finally:
+        os.close(memory)
+
+
+def _runs(base: Path, ram: Path) -> Iterator[tuple[int, bytes]]:
+    """Yield where pages of ``ram`` differ from ``base``, and those pages, neighbours together."""
+    with base.open("rb") as one, ram.open("rb") as other:
+        size = os.fstat(other.fileno()).st_size
+        starts = {*blocks(one.fileno(), size), *blocks(other.fileno(), size)}
+        begin, run = 0, bytearray()
+        for block in sorted(starts):
+            before = os.pread(one.fileno(), BLOCK, block).ljust(BLOCK, b"\0")
+            now = os.pread(other.fileno(), BLOCK, block)
+            if before == now:
+                continue
+            for at in range(0, len(now), _PAGE):
+                page = now[at : at + _PAGE]
+                if page == before[at : at + len(page)]:
+                    continue
+                if begin + len(run) != block + at:
+                    if run:
+                        yield begin, bytes(run)
+                    begin, run = block + at, bytearray()
+                run += page
+        if run:
+            yield begin, bytes(run)
+
+
+def _address(process: int, mapped: Path) -> int:
+    """Return where a process has mapped a file from its beginning (proc_pid_maps(5)); raises OSError."""
+    path = os.path.realpath(mapped)
+    with open(f"/proc/{process}/maps", encoding="utf-8", errors="surrogateescape") as maps:  # noqa: PTH123
+        for line in maps:
+            fields = line.rstrip("\n").split(maxsplit=5)
+            if len(fields) == 6 and fields[5] == path and int(fields[2], 16) == 0:
+                return int(fields[0].partition("-")[0], 16)
+    raise OSError(errno.ENOENT, "not mapped", path)
