@@ -71,13 +71,13 @@ def mapped(words: list[str]) -> mmap.mmap:
     return memory
 
 
-def answer_wakes(port: socket.socket, memory: mmap.mmap | None) -> None:
+def answer_wakes(port: socket.socket, memory: mmap.mmap | None, found: Path) -> None:
     stream = port.makefile("rb", buffering=0)
     while line := stream.readline():
         assert json.loads(line)["entropy"]
         if memory is not None:
-            marks = (memory[at : at + 6].strip(b"\0 ").decode() for at in (0, MARK))
-            print("\nmemory:", *marks, flush=True)
+            # the console is not written at once
+            found.write_bytes(b" ".join(memory[at : at + 6].strip(b"\0 ") for at in (0, MARK)))
         port.sendall(b"awake\n")
 
 
@@ -86,15 +86,17 @@ def serve(mode: str) -> None:
     words = shlex.split(options.partition("=")[2])
     restored = "-incoming" in words
     memory = None
+    pidfile = Path(words[words.index("-pidfile") + 1])
+    pidfile.write_text(f"{os.getpid()}\n")
     if "-qmp" in words:
         memory = mapped(words)
-        Path(words[words.index("-pidfile") + 1]).write_text(f"{os.getpid()}\n")
         address = words[words.index("-qmp") + 1].removeprefix("unix:").split(",")[0]
         threading.Thread(target=monitor, args=(address, mode), daemon=True).start()
     if restored and mode == "deaf":
         signal.pause()
     port = connected(words, "channel")
-    threading.Thread(target=answer_wakes, args=(connected(words, "wake"), memory), daemon=True).start()
+    woken = (connected(words, "wake"), memory, pidfile.with_name("memory"))
+    threading.Thread(target=answer_wakes, args=woken, daemon=True).start()
     if not restored:
         port.sendall(json.dumps({"release": "6.0.0-fake", "seconds": 0.024}).encode() + b"\n")
     stream = port.makefile("rb", buffering=0)
