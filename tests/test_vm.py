@@ -70,6 +70,11 @@ def test_only_an_emulated_guest_starts_programs_at_the_same_addresses() -> None:
     assert "norandmaps" not in command(replace(SPEC, accelerator=Accelerator.KVM))
 
 
+def test_an_emulated_guest_does_not_measure_its_timer_while_others_compute() -> None:
+    assert "no_timer_check" in command(SPEC)
+    assert "no_timer_check" not in command(replace(SPEC, accelerator=Accelerator.KVM))
+
+
 def test_the_main_loop_has_little_to_poll() -> None:
     """Every serial device has room for its ports, and no more; an emulated one has no eventfds."""
     emulated, virtual = qemu_options(SPEC), qemu_options(replace(SPEC, accelerator=Accelerator.KVM))
