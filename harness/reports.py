@@ -70,9 +70,11 @@ def describe_death(last: Ending, nodeid: str | None, path: Path) -> str:
     """Say what happened to a guest: the line a person reads first, then the console of that test.
 
     A guest that died between two tests has a cell for it, that of the test which it was to run next. It is said that
-    this one had not begun, and the whole console is shown: what ended the guest is before it.
+    this one had not begun, and the whole console is shown: what ended the guest is before it. Without a console (its
+    relay or its machine is gone) that is not known.
     """
     text = console.since_test(last.console, nodeid) if nodeid else None
-    where = f"{'before' if text is None else 'in'} {nodeid}" if nodeid else "outside every test"
+    before = text is None and bool(last.console)
+    where = f"{'before' if before else 'in'} {nodeid}" if nodeid else "outside every test"
     shown = console.excerpt(last.console if text is None else text, _CONSOLE_LINES)
     return "\n".join([f"{last.describe()}, {where}", f"console ({path}):", shown])
