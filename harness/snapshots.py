@@ -158,7 +158,7 @@ def mark_unusable(folder: Path, name: str, why: str) -> None:
 
 @contextlib.contextmanager
 def making(folder: Path, name: str) -> Iterator[Path]:
-    """Yield a fresh folder for a snapshot's files; it is gone after the block unless `keep` has been called."""
+    """Yield a fresh folder for a snapshot's files; it is gone after the block unless it has been kept."""
     folder.mkdir(parents=True, exist_ok=True)
     place = Path(tempfile.mkdtemp(prefix=f".{name}-", dir=folder))
     try:
@@ -180,7 +180,7 @@ def keep_worker(place: Path, name: str, base: Snapshot, answer: bytes) -> None:
     (place / "ram").unlink()
     digest = _digest(place, _FILES_OF_WORKER)
     _keep(place, name, Meta(base.meta.kernel, base.meta.hello, digest, base.meta.digest))
-    for other in _workers(place.parent / name):
+    for other in _workers(base.folder):
         if other.name != name and other.name[:-_DIGITS] == name[:-_DIGITS]:
             discard(place.parent, other.name)
 
@@ -201,14 +201,14 @@ def _base(place: Path) -> Path:
 
 
 def _workers(place: Path) -> Iterator[Path]:
-    """Return the places of a guest's workers, or of those beside a worker, itself included."""
-    return place.parent.glob(f"{_base(place).name}+*/")
+    """Return the places of a guest's workers; a worker has none."""
+    return place.parent.glob(f"{place.name}+*/")
 
 
 def discard(folder: Path, name: str) -> None:
     """Take a snapshot away, and a guest's workers with it; guests restored go on, because their files are open."""
     place = folder / name
-    for worker in _workers(place) if place == _base(place) else ():
+    for worker in _workers(place):
         discard(folder, worker.name)
     if place.exists():
         with contextlib.suppress(OSError):
