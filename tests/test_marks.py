@@ -29,7 +29,8 @@ _HEAD = """
 import errno
 import os
 import pytest
-from harness.guest.marks import known_issue, refused_without, requires
+from harness.guest.marks import boots_with, known_issue, refused_without, requires
+from harness.guest.step_error import StepError
 """
 
 
@@ -59,11 +60,12 @@ def test_has_not(): assert False
 @pytest.mark.parametrize(
     ("mark", "line"),
     [
-        ('requires("ringbuff")', "*test_x: unknown feature 'ringbuff' (manifest has: arena, ringbuf, xdp_frags)"),
-        ('refused_without("frags", errno.EINVAL)', "*test_x: unknown feature 'frags'*"),
+        ('requires("ringbuff")', "*test_x: unknown feature 'ringbuff' (known: arena, ringbuf, xdp_frags)"),
+        ('refused_without("frags", errno.EINVAL, stage="load")', "*test_x: unknown feature 'frags'*"),
+        ('refused_without("arena", errno.EINVAL, stage="lod")', "*test_x: unknown stage 'lod' (known: attach, *"),
         (
             'known_issue("5.4", reason="r", ref="f", raises=OSError)',
-            "*test_x: unknown kernel '5.4' (manifest has: 5.10, 6.1)",
+            "*test_x: unknown kernel '5.4' (known: 5.10, 6.1)",
         ),
         ('requires("ringbuf", "arena")', "*test_x: no kernel of the manifest has arena and ringbuf"),
     ],
@@ -84,10 +86,10 @@ def test_the_declared_refusal_passes_and_is_reported_as_refused(pytester: pytest
     result = _run(
         pytester,
         """
-@refused_without("xdp_frags", errno.EINVAL)
-def test_refused(): raise OSError(errno.EINVAL, "no")
+@refused_without("xdp_frags", errno.EINVAL, stage="load")
+def test_refused(): raise StepError(errno.EINVAL, "load", "xdp")
 
-@refused_without("ringbuf", errno.EINVAL)
+@refused_without("ringbuf", errno.EINVAL, stage="map_create")
 def test_not_refused_where_the_feature_is(): pass
 """,
     )
@@ -104,16 +106,19 @@ def test_not_refused_where_the_feature_is(): pass
     ("body", "found"),
     [
         ("pass", "succeeded"),
-        ("raise OSError(errno.EPERM, 'no')", "raised EPERM: *"),
+        ("raise StepError(errno.EPERM, 'load', 'xdp')", "ended with load refused with EPERM: *"),
+        ("raise StepError(errno.EINVAL, 'attach', 'xdp')", "ended with attach refused with EINVAL: *"),
+        ("raise OSError(errno.EINVAL, 'no')", "ended with EINVAL from no step: *"),
+        ("os.setxattr('/proc/self/status', 'no.such', b'')", "ended with EOPNOTSUPP from no step: *"),
         ("assert 1 == 2", "raised AssertionError: *"),
     ],
 )
 def test_anything_but_the_declared_refusal_fails_with_one_line(
     pytester: pytest.Pytester, body: str, found: str
 ) -> None:
-    result = _run(pytester, f'@refused_without("xdp_frags", errno.EINVAL)\ndef test_x(): {body}\n')
+    result = _run(pytester, f'@refused_without("xdp_frags", errno.EINVAL, stage="load")\ndef test_x(): {body}\n')
     result.assert_outcomes(failed=1)
-    line = f"expected refusal EINVAL because kernel 5.10 lacks xdp_frags, but it {found}"
+    line = f"expected load refused with EINVAL because kernel 5.10 lacks xdp_frags, but it {found}"
     result.stdout.fnmatch_lines([line])
     assert "refused')" not in result.stdout.str()
 
@@ -121,7 +126,8 @@ def test_anything_but_the_declared_refusal_fails_with_one_line(
 def test_a_failure_where_the_feature_exists_is_a_failure(pytester: pytest.Pytester) -> None:
     result = _run(
         pytester,
-        '@refused_without("ringbuf", errno.EINVAL)\ndef test_x(): raise OSError(errno.EINVAL, "no")\n',
+        '@refused_without("ringbuf", errno.EINVAL, stage="load")\n'
+        'def test_x(): raise StepError(errno.EINVAL, "load", "xdp")\n',
     )
     result.assert_outcomes(failed=1)
 
@@ -154,12 +160,9 @@ def test_the_refused_fixture_demands_errno_and_stage(pytester: pytest.Pytester) 
     result = _run(
         pytester,
         """
-class StagedError(OSError):
-    stage = "attach"
-
 def test_exact(refused):
     with refused(errno.EBUSY, stage="attach"):
-        raise StagedError(errno.EBUSY, "busy")
+        raise StepError(errno.EBUSY, "attach", "busy")
 
 def test_success(refused):
     with refused(errno.EBUSY, stage="attach"):
@@ -167,25 +170,37 @@ def test_success(refused):
 
 def test_other_errno(refused):
     with refused(errno.EBUSY, stage="attach"):
-        raise StagedError(errno.EPERM, "no")
+        raise StepError(errno.EPERM, "attach", "no")
 
 def test_other_stage(refused):
     with refused(errno.EBUSY, stage="load"):
-        raise StagedError(errno.EBUSY, "busy")
+        raise StepError(errno.EBUSY, "attach", "busy")
+
+def test_no_step(refused):
+    with refused(errno.EPERM, stage="attach"):
+        raise PermissionError(errno.EPERM, "of a file")
+
+def test_a_stage_of_its_own(refused):
+    error = OSError(errno.EPERM, "pretends")
+    error.stage = "attach"
+    with refused(errno.EPERM, stage="attach"):
+        raise error
 
 def test_refused_and_then_wrong(refused):
     with refused(errno.EBUSY, stage="attach"):
-        raise StagedError(errno.EBUSY, "busy")
+        raise StepError(errno.EBUSY, "attach", "busy")
     assert False
 """,
     )
-    result.assert_outcomes(passed=1, failed=4)
+    result.assert_outcomes(passed=1, failed=6)
     result.stdout.fnmatch_lines(["*SEEN test_exact passed [[]('outcome', 'refused')[]]"])
     result.stdout.fnmatch_lines(
         [
             "E*expected attach refused with EBUSY, but it succeeded",
             "expected attach refused with EBUSY, found attach refused with EPERM: *",
             "expected load refused with EBUSY, found attach refused with EBUSY: *",
+            "expected attach refused with EPERM, found EPERM from no step: *",
+            "expected attach refused with EPERM, found EPERM from no step: *",
         ]
     )
 
@@ -218,7 +233,7 @@ def test_a_guest_runs_the_tests_of_its_own_command_line(pytester: pytest.Pyteste
 def test_an_unknown_variant_stops_the_run(pytester: pytest.Pytester) -> None:
     result = _run(pytester, "from harness.guest.marks import boots_with\n" + _VARIANTS)
     assert result.ret == pytest.ExitCode.USAGE_ERROR
-    result.stderr.fnmatch_lines(["*test_quiet: unknown variant 'quiet' (manifest has: )"])
+    result.stderr.fnmatch_lines(["*test_quiet: unknown variant 'quiet' (known: )"])
 
 
 def test_what_spoils_its_guest_comes_after_all_others(pytester: pytest.Pytester) -> None:
@@ -242,3 +257,84 @@ def test_d(): print("RUN d")
     )
     result.assert_outcomes(passed=4)
     result.stdout.fnmatch_lines(["*RUN b*", "*RUN d*", "*RUN a*", "*RUN c*"])
+
+
+@pytest.mark.parametrize(
+    ("marks", "line"),
+    [
+        (
+            '@refused_without("arena", errno.EINVAL, stage="load")\n'
+            '@refused_without("xdp_frags", errno.EPERM, stage="load")',
+            "*test_x: 2 refused_without marks, but a test ends with one refusal",
+        ),
+        (
+            '@requires("xdp_frags")\n@refused_without("xdp_frags", errno.EINVAL, stage="load")',
+            "*test_x: skipped without xdp_frags, so never refused without it",
+        ),
+        (
+            '@pytest.mark.refused_without("xdp_frags", errno.EINVAL)',
+            "*test_x: a refusal is refused_without(feature, errno, stage=...)",
+        ),
+    ],
+)
+def test_marks_that_contradict_each_other_stop_the_run(pytester: pytest.Pytester, marks: str, line: str) -> None:
+    result = _run(pytester, f"{marks}\ndef test_x(): pass\n")
+    assert result.ret == pytest.ExitCode.USAGE_ERROR
+    result.stderr.fnmatch_lines([line])
+
+
+def test_a_test_that_no_variant_of_a_kernel_runs_stops_it(pytester: pytest.Pytester) -> None:
+    """6.1 has the feature, and only 5.10 boots with the variant."""
+    pytester.makeconftest(_FACTS.replace("kernels={", 'kernels={"5.10+quiet": frozenset({"ringbuf"}), ', 1))
+    pytester.makepyfile(_HEAD + '@boots_with("quiet")\n@requires("xdp_frags")\ndef test_x(): pass\n')
+    facts = _FACTS.replace('kernel="5.10"', 'kernel="5.10+quiet"')
+    pytester.makeconftest(facts.replace("kernels={", 'kernels={"5.10+quiet": frozenset({"ringbuf"}), ', 1))
+    result = pytester.runpytest_inprocess("-p", "harness.guest.marks", "--strict-markers")
+    assert result.ret == pytest.ExitCode.USAGE_ERROR
+    result.stderr.fnmatch_lines(["*test_x: no kernel of the manifest has xdp_frags and boots with quiet"])
+
+
+#: every way to be skipped, or expected to fail, that pytest has; the reason, and what it is called
+_OTHERS_WAYS = {
+    'def test_x(): pytest.skip("why")': "skipped * why",
+    'def test_x(subtests):\n    with subtests.test("a"): pytest.skip("why")': "skipped * why",
+    "def test_x(): pytest.importorskip('no_such_module')": "skipped * could not import 'no_such_module'*",
+    'def test_x():\n    import unittest\n    raise unittest.SkipTest("why")': "skipped * why",
+    '@pytest.mark.skip(reason="why")\ndef test_x(): pass': "skipped * why",
+    "@pytest.mark.skip\ndef test_x(): pass": "skipped * unconditional skip",
+    '@pytest.mark.skipif(True, reason="why")\ndef test_x(): pass': "skipped * why",
+    '@pytest.mark.skipif("os.name")\ndef test_x(): pass': "skipped * condition: os.name",
+    '@pytest.mark.parametrize("y", [])\ndef test_x(y): pass': "skipped * got empty parameter set*",
+    '@pytest.fixture\ndef y(): pytest.skip("why")\ndef test_x(y): pass': "skipped * why",
+    '@pytest.fixture\ndef y():\n    yield\n    pytest.skip("why")\ndef test_x(y): pass': "skipped * why",
+    'import unittest\nclass TestX(unittest.TestCase):\n    @unittest.skip("why")\n    def test_x(self): pass': (
+        "skipped * why"
+    ),
+    'def test_x(): pytest.xfail("why")': "expected to fail * why",
+    '@pytest.mark.xfail(reason="why")\ndef test_x(): assert False': "expected to fail * why",
+    "@pytest.mark.xfail\ndef test_x(): assert False": "expected to fail * no reason given",
+    '@pytest.fixture\ndef y(): pytest.xfail("why")\ndef test_x(y): pass': "expected to fail * why",
+    # beside marks of ours that do not apply here, or do
+    '@requires("ringbuf")\ndef test_x(): pytest.skip("why")': "skipped * why",
+    '@known_issue("5.10", reason="r", ref="f", raises=KeyError)\ndef test_x(): pytest.skip("why")': "skipped * why",
+}
+
+
+@pytest.mark.parametrize("body", _OTHERS_WAYS)
+def test_a_skip_that_no_mark_of_ours_made_is_red(pytester: pytest.Pytester, body: str) -> None:
+    result = _run(pytester, body)
+    assert result.ret == pytest.ExitCode.TESTS_FAILED
+    assert "skipped" not in result.parseoutcomes()
+    assert "xfailed" not in result.parseoutcomes()
+    what, _, reason = _OTHERS_WAYS[body].partition(" * ")
+    result.stdout.fnmatch_lines([f"*{what} by no mark of the matrix: {reason}", "*@requires(feature)*"])
+
+
+@pytest.mark.parametrize(
+    "body", ['pytest.skip("why", allow_module_level=True)', 'pytest.importorskip("no_such_module")']
+)
+def test_a_file_that_skips_itself_is_red(pytester: pytest.Pytester, body: str) -> None:
+    result = _run(pytester, f"{body}\ndef test_x(): pass\n")
+    assert result.ret == pytest.ExitCode.INTERRUPTED
+    result.assert_outcomes(errors=1)
+    result.stdout.fnmatch_lines(["*skipped as a whole: *", "*@requires(feature)*"])

@@ -19,8 +19,7 @@ from functools import cache
 from pathlib import Path
 
 from harness.guest import library, steps
-from harness.guest.refusal import Stage
-from harness.guest.step_error import StepError
+from harness.guest.step_error import Stage, StepError
 
 #: asm-generic/socket.h
 _SO_ATTACH_BPF = 50

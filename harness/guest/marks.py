@@ -1,8 +1,9 @@
 """Marks that say where a test runs and where it must be refused, and the pytest plugin behind them.
 
 `requires` skips by manifest data at collection; `refused_without` demands one exact refusal; `known_issue` is a
-strict xfail on one named kernel; `boots_with` asks for another kernel command line. Whoever runs the tests puts a
-`GuestFacts` in ``config.stash[GUEST_FACTS]`` before collection.
+strict xfail on one named kernel; `boots_with` asks for another kernel command line. A skip or an expected failure from
+anywhere else is a failure. Whoever runs the tests puts a `GuestFacts` in ``config.stash[GUEST_FACTS]`` before
+collection.
 """
 
 from __future__ import annotations
@@ -10,10 +11,13 @@ from __future__ import annotations
 import enum
 import errno
 from collections.abc import Collection, Generator
+from dataclasses import dataclass
+from typing import NoReturn, get_args
 
 import pytest
 
-from harness.features import GuestFacts, plain_kernel
+from harness.features import VARIANT, GuestFacts, plain_kernel
+from harness.guest.step_error import Stage, StepError
 
 #: where the plugin finds what the manifest says about this guest's kernel
 GUEST_FACTS = pytest.StashKey[GuestFacts]()
@@ -21,16 +25,33 @@ GUEST_FACTS = pytest.StashKey[GuestFacts]()
 #: in a report's user_properties: the test passed because the kernel refused as declared
 REFUSED_PROPERTY = ("outcome", "refused")
 
-#: the refusal an item must end with on this kernel: errno and the feature that is missing
-_EXPECTED_REFUSAL = pytest.StashKey[tuple[int, str]]()
+
+@dataclass(frozen=True, slots=True)
+class _Refusal:
+    """How a test must end on this kernel."""
+
+    errno: int
+    stage: Stage
+    #: what the kernel lacks
+    feature: str
+
+
+_EXPECTED_REFUSAL = pytest.StashKey[_Refusal]()
+#: the reasons for which a mark of this module skips an item, or expects it to fail
+_REASONS = pytest.StashKey[frozenset[str]]()
+#: what to do about a skip, or an expected failure, that no mark of this module made
+_INSTEAD = (
+    "a test is left out by @requires(feature) or @boots_with(variant), expected to be refused by"
+    " @refused_without(feature, errno, stage=...), and expected to fail by @known_issue(kernel, ...)"
+)
 
 #: 95 has two names, of which the kernel uses this one; 524 is internal to the kernel and shown all the same
 _ERRNO_NAMES = {errno.EOPNOTSUPP: "EOPNOTSUPP", 524: "ENOTSUPP"}
 
 _MARKS = {
     "requires": "requires(*features): skip where the manifest does not list these features",
-    "refused_without": "refused_without(feature, errno): where the feature is missing, the test must raise"
-    " an OSError with exactly this errno",
+    "refused_without": "refused_without(feature, errno, *, stage): where the feature is missing, the test must end"
+    " with a refusal of exactly this stage and errno",
     "boots_with": "boots_with(*variants): run only in guests whose kernel command line is one of these variants",
     "known_issue": "known_issue(kernel, reason, ref, raises): strict xfail on this one kernel",
 }
@@ -43,9 +64,9 @@ def requires(*features: str) -> pytest.MarkDecorator:
     return pytest.mark.requires(*features)
 
 
-def refused_without(feature: str, errno: int) -> pytest.MarkDecorator:
-    """On kernels without the feature the test must end with an OSError of exactly this errno."""
-    return pytest.mark.refused_without(feature, errno)
+def refused_without(feature: str, errno: int, *, stage: Stage) -> pytest.MarkDecorator:
+    """On kernels without the feature the test must end with a StepError of exactly this stage and errno."""
+    return pytest.mark.refused_without(feature, errno, stage=stage)
 
 
 def boots_with(*variants: str) -> pytest.MarkDecorator:
@@ -119,32 +140,66 @@ def _variants(item: pytest.Item, facts: GuestFacts | None) -> set[str]:
 
 
 def _apply(item: pytest.Item, facts: GuestFacts) -> None:
-    required = {feature for mark in item.iter_markers("requires") for feature in mark.args}
-    for mark in item.iter_markers("requires"):
-        for feature in mark.args:
-            _known(item, "feature", feature, facts.all_features)
-            if feature not in facts.features:
-                reason = f"feature {feature}: not on kernel {facts.kernel} (manifest)"
-                item.add_marker(pytest.mark.skip(reason=reason))
-    if not any(required <= features for features in facts.kernels.values()):
-        raise pytest.UsageError(f"{item.nodeid}: no kernel of the manifest has {' and '.join(sorted(required))}")
-    for mark in item.iter_markers("refused_without"):
-        feature, number = mark.args
+    reasons = {*_skip(item, facts), *_expect_failure(item, facts)}
+    item.stash[_REASONS] = frozenset(reasons)
+    _expect_refusal(item, facts)
+
+
+def _skip(item: pytest.Item, facts: GuestFacts) -> list[str]:
+    """Skip where a required feature is missing; return the reasons."""
+    required = {feature: None for mark in item.iter_markers("requires") for feature in mark.args}
+    for feature in required:
         _known(item, "feature", feature, facts.all_features)
-        if feature not in facts.features:
-            item.stash[_EXPECTED_REFUSAL] = (number, feature)
+    wanted = _variants(item, facts) or {""}
+    possible = {name: has for name, has in facts.kernels.items() if name.partition(VARIANT)[2] in wanted}
+    if not any(required.keys() <= features for features in possible.values()):
+        variants = f" and boots with {' or '.join(sorted(wanted))}" if wanted != {""} else ""
+        raise pytest.UsageError(
+            f"{item.nodeid}: no kernel of the manifest has {' and '.join(sorted(required))}{variants}"
+        )
+    reasons = [
+        f"feature {feature}: not on kernel {facts.kernel} (manifest)"
+        for feature in required
+        if feature not in facts.features
+    ]
+    for reason in reasons:
+        item.add_marker(pytest.mark.skip(reason=reason))
+    return reasons
+
+
+def _expect_failure(item: pytest.Item, facts: GuestFacts) -> list[str]:
+    """Expect a failure on the kernel that a known issue names; return the reasons."""
+    reasons = []
     for mark in item.iter_markers("known_issue"):
         kernel = mark.args[0]
         _known(item, "kernel", kernel, facts.kernels)
         # what is wrong with a kernel is wrong whatever its command line
         if kernel in {facts.kernel, plain_kernel(facts.kernel)}:
-            reason = f"{mark.kwargs['reason']} ({mark.kwargs['ref']})"
-            item.add_marker(pytest.mark.xfail(reason=reason, raises=mark.kwargs["raises"], strict=True))
+            reasons.append(f"{mark.kwargs['reason']} ({mark.kwargs['ref']})")
+            item.add_marker(pytest.mark.xfail(reason=reasons[-1], raises=mark.kwargs["raises"], strict=True))
+    return reasons
+
+
+def _expect_refusal(item: pytest.Item, facts: GuestFacts) -> None:
+    """Expect a refusal where the feature of a mark is missing."""
+    marks = list(item.iter_markers("refused_without"))
+    if len(marks) > 1:
+        raise pytest.UsageError(f"{item.nodeid}: {len(marks)} refused_without marks, but a test ends with one refusal")
+    for mark in marks:
+        if len(mark.args) != 2 or mark.kwargs.keys() != {"stage"}:
+            raise pytest.UsageError(f"{item.nodeid}: a refusal is refused_without(feature, errno, stage=...)")
+        feature, number = mark.args
+        _known(item, "feature", feature, facts.all_features)
+        _known(item, "stage", mark.kwargs["stage"], get_args(Stage))
+        if feature in {name for required in item.iter_markers("requires") for name in required.args}:
+            raise pytest.UsageError(f"{item.nodeid}: skipped without {feature}, so never refused without it")
+        if feature not in facts.features:
+            item.stash[_EXPECTED_REFUSAL] = _Refusal(number, mark.kwargs["stage"], feature)
 
 
 def _known(item: pytest.Item, kind: str, name: str, names: Collection[str]) -> None:
     if name not in names:
-        raise pytest.UsageError(f"{item.nodeid}: unknown {kind} {name!r} (manifest has: {', '.join(sorted(names))})")
+        raise pytest.UsageError(f"{item.nodeid}: unknown {kind} {name!r} (known: {', '.join(sorted(names))})")
 
 
 @pytest.hookimpl(wrapper=True)
@@ -153,20 +208,65 @@ def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> Generator[None, object, o
     expected = pyfuncitem.stash.get(_EXPECTED_REFUSAL, None)
     if expected is None:
         return (yield)
-    number, feature = expected
     kernel = pyfuncitem.config.stash[GUEST_FACTS].kernel
-    because = f"expected refusal {errno_name(number)} because kernel {kernel} lacks {feature}, but it"
+    wanted = f"{expected.stage} refused with {errno_name(expected.errno)}"
+    because = f"expected {wanted} because kernel {kernel} lacks {expected.feature}, but it"
     try:
         yield
     except OSError as error:
-        if error.errno == number:
-            pyfuncitem.user_properties.append(REFUSED_PROPERTY)
-            return True
-        _fail(f"{because} raised {errno_name(error.errno)}: {error}", error)
+        if other := check_refusal(error, expected.errno, expected.stage):
+            _fail(f"{because} ended with {other}", error)
+        pyfuncitem.user_properties.append(REFUSED_PROPERTY)
+        return True
     except Exception as error:  # noqa: BLE001  any other exception of the test is the finding here
         _fail(f"{because} raised {type(error).__name__}: {error}", error)
     return pytest.fail(f"{because} succeeded", pytrace=False)
 
 
-def _fail(line: str, cause: Exception) -> None:
+def _fail(line: str, cause: Exception) -> NoReturn:
     raise pytest.fail.Exception(line, pytrace=False) from cause
+
+
+def check_refusal(error: OSError, errno: int, stage: Stage) -> str:
+    """Return what an error is in place of that refusal, empty when it is that.
+
+    Only a step asks the kernel for what the test is about: the same errno from anywhere else refuses nothing.
+    """
+    if not isinstance(error, StepError):
+        return f"{errno_name(error.errno)} from no step: {error}"
+    if (error.errno, error.stage) != (errno, stage):
+        return f"{error.stage} refused with {errno_name(error.errno)}: {error}"
+    return ""
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Let a skip or an expected failure that no mark of this module made be a failure."""
+    report = yield
+    if report.skipped and (reason := _reason(report)) not in item.stash.get(_REASONS, frozenset()):
+        what = "expected to fail" if hasattr(report, "wasxfail") else "skipped"
+        # pytest takes a report with this attribute for one of an xfail, whatever its outcome
+        vars(report).pop("wasxfail", None)
+        report.outcome = "failed"
+        report.longrepr = f"{what} by no mark of the matrix: {reason or 'no reason given'}\n{_INSTEAD}"
+    return report
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_make_collect_report() -> Generator[None, pytest.CollectReport, pytest.CollectReport]:
+    """Let a file that skips itself be one that could not be collected."""
+    report = yield
+    if report.skipped:
+        report.outcome = "failed"
+        report.longrepr = f"skipped as a whole: {_reason(report) or 'no reason given'}\n{_INSTEAD}"
+    return report
+
+
+def _reason(report: pytest.TestReport | pytest.CollectReport) -> str:
+    """Return why a report is of a skip or of an expected failure."""
+    reason: str | None = getattr(report, "wasxfail", None)
+    if reason is not None:
+        return reason
+    # path, line and text where something raised pytest's exception for it
+    text = report.longrepr[2] if isinstance(report.longrepr, tuple) else str(report.longrepr)
+    return text.removeprefix("Skipped: ")

@@ -14,25 +14,20 @@ from __future__ import annotations
 from collections.abc import Generator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Literal
 
 import pytest
 
-from harness.guest.marks import REFUSED_PROPERTY, errno_name
-
-#: the steps that have a refusal of their own
-Stage = Literal[
-    "open", "token", "map_create", "load", "attach", "detach", "query", "lookup", "pin", "update", "read", "test_run"
-]
+from harness.guest.marks import REFUSED_PROPERTY, check_refusal, errno_name
+from harness.guest.step_error import Stage, StepError
 
 
 @dataclass(slots=True)
 class Found:
-    """What a refusal said beside its errno, once it has come."""
+    """The refusal, once it has come."""
 
     #: libbpf's lines and the verifier's log, where the step has one
     log: str = ""
-    error: OSError | None = None
+    error: StepError | None = None
 
 
 class Refused:
@@ -43,22 +38,22 @@ class Refused:
 
     @contextmanager
     def __call__(self, errno: int, *, stage: Stage) -> Generator[Found]:
-        """Demand an OSError of exactly this errno, whose `stage`, when it names one, is this stage.
+        """Demand a StepError of exactly this stage and errno.
 
-        Any other exception goes through; no exception fails the test.
+        An OSError that is not of a step fails the test: nobody asked the kernel. Any other exception goes through; no
+        exception fails the test.
         """
-        wanted = f"{stage} refused with {errno_name(errno)}"
         found = Found()
         try:
             yield found
         except OSError as error:
-            found_stage = getattr(error, "stage", stage)
-            found.log, found.error = getattr(error, "log", ""), error
-            if (error.errno, found_stage) != (errno, stage):
-                other = f"{found_stage} refused with {errno_name(error.errno)}"
-                raise pytest.fail.Exception(f"expected {wanted}, found {other}: {error}", pytrace=False) from error
+            if other := check_refusal(error, errno, stage):
+                wanted = f"{stage} refused with {errno_name(errno)}"
+                raise pytest.fail.Exception(f"expected {wanted}, found {other}", pytrace=False) from error
+            assert isinstance(error, StepError)
+            found.log, found.error = error.log, error
         else:
-            pytest.fail(f"expected {wanted}, but it succeeded")
+            pytest.fail(f"expected {stage} refused with {errno_name(errno)}, but it succeeded")
         if REFUSED_PROPERTY not in self._item.user_properties:
             self._item.user_properties.append(REFUSED_PROPERTY)
 

@@ -8,9 +8,26 @@ import resource
 import struct
 from ctypes import c_uint32
 from dataclasses import dataclass
+from typing import Literal
 
 from harness.guest.library import strerror
-from harness.guest.refusal import Stage
+
+#: the steps that have a refusal of their own
+Stage = Literal[
+    "open",
+    "token",
+    "map_create",
+    "load",
+    "attach",
+    "detach",
+    "query",
+    "lookup",
+    "pin",
+    "update",
+    "read",
+    "test_run",
+    "sysctl",
+]
 
 # opened once: dlopen() takes as long as all the rest of a StepError, and the capability table has thousands
 _libc = ctypes.CDLL(None)

@@ -18,8 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from harness.guest.library import MapCreateOpts, XdpAttachOpts, XdpQueryOpts, libbpf, speaking
-from harness.guest.refusal import Stage
-from harness.guest.step_error import StepError
+from harness.guest.step_error import Stage, StepError
 
 #: where the compiled objects are; the project has the same layout in a guest as on the host
 _BUILD = Path(__file__).parents[2] / "build"
@@ -217,6 +216,14 @@ def pin_program(program: Program, path: Path) -> None:
 def open_pin(path: Path) -> int:
     """Make the one BPF_OBJ_GET call; return the fd."""
     return _checked(libbpf().bpf_obj_get(os.fsencode(path)), "open", str(path))
+
+
+def set_sysctl(name: str, value: int) -> None:
+    """Write a kernel.* sysctl."""
+    try:
+        Path("/proc/sys/kernel", name).write_text(str(value))
+    except OSError as error:
+        raise StepError(error.errno or 0, "sysctl", f"{name}={value}") from error
 
 
 def create_token(bpffs: int) -> int:

@@ -202,7 +202,7 @@ def test_the_peers_mtu_may_be_too_large_for_native_mode(
     steps.xdp_attach(xdp.fd, interfaces.end, flags)
 
 
-@refused_without("xdp_frags", errno.EINVAL)
+@refused_without("xdp_frags", errno.EINVAL, stage="load")
 def test_a_frags_program_lifts_the_mtu_limit(interfaces: Interfaces) -> None:
     """A kernel without frags refuses the flag at load (bpf_prog_load(): EINVAL)."""
     _set_mtu(interfaces.peer, 9000)

@@ -14,6 +14,7 @@ import pytest
 from harness import capabilities, capability_table
 from harness.capability_table import Context, Table
 from harness.features import GuestFacts
+from harness.guest import steps
 from harness.guest.capability_probes import BPF_SYSCTL, Given, probes
 from harness.guest.capability_table import answered, concerned, setting, value, who
 from harness.guest.loaders.libbpf import opened
@@ -89,13 +90,12 @@ def test_unprivileged_bpf_disabled_1_is_2_for_good(
         if name in {probe.name for probe in concerned(BPF_SYSCTL)}
         for context, rules in lines.items()
     }
-    sysctl = Path("/proc/sys/kernel", BPF_SYSCTL)
-    sysctl.write_text("1")
+    steps.set_sysctl(BPF_SYSCTL, 1)
     found = answered(given, facts.features, concerned(BPF_SYSCTL))
     assert {cell: capabilities.rules(answers) for cell, answers in found.items()} == expected
     for other in (0, 2):
-        with refused(errno.EPERM, stage="update"):
-            sysctl.write_text(str(other))
+        with refused(errno.EPERM, stage="sysctl"):
+            steps.set_sysctl(BPF_SYSCTL, other)
     assert value(BPF_SYSCTL) == 1
 
 

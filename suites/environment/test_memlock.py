@@ -22,6 +22,11 @@ from harness.guest.verifier import verified
 
 _CAPS = frozenset(Cap) - {Cap.SYS_RESOURCE}
 _PAGE = mmap.PAGESIZE
+#: what is charged where the limit counts: the step, and how it is refused
+_CHARGED = {
+    "map": refused_without("memcg_accounting", errno.EPERM, stage="map_create"),
+    "program": refused_without("memcg_accounting", errno.EPERM, stage="load"),
+}
 
 
 def _map(value: int) -> None:
@@ -42,8 +47,7 @@ def _limited(limit: int, step: str, value: int = 8) -> None:
     run_as(child, caps=_CAPS)
 
 
-@pytest.mark.parametrize("step", ["map", "program"])
-@refused_without("memcg_accounting", errno.EPERM)
+@pytest.mark.parametrize("step", [pytest.param(name, marks=mark) for name, mark in _CHARGED.items()])
 def test_nothing_is_charged_to_a_limit_of_0(step: str) -> None:
     """Not even one page is left on kernels that charge."""
     _limited(0, step)
@@ -55,7 +59,7 @@ def test_a_page_is_enough_for_what_has_one(step: str) -> None:
     _limited(_PAGE, step)
 
 
-@refused_without("memcg_accounting", errno.EPERM)
+@_CHARGED["map"]
 def test_two_pages_are_too_much_for_a_limit_of_one() -> None:
     """A value of a page, and struct bpf_array in front of it."""
     _limited(2 * _PAGE, "map", _PAGE)

@@ -47,7 +47,7 @@ def _linked_id(program: steps.Program, interface: int) -> int:
 
 
 @requires("xdp_link")
-@refused_without("unpriv_fd_commands", errno.EPERM)
+@refused_without("unpriv_fd_commands", errno.EPERM, stage="attach")
 def test_xdp_by_link_takes_no_capability(programs: dict[str, steps.Program], interface: int) -> None:
     """Whoever holds the program's fd may attach it: bpf_xdp_link_attach() asks for no CAP_NET_ADMIN.
 

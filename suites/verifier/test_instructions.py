@@ -31,14 +31,14 @@ def test_a_program_is_refused(refused: Refused, array: int, refusal: Refusal, lo
     _load(refusal.right, array, log)
 
 
-@refused_without("uninit_stack_read", errno.EACCES)
+@refused_without("uninit_stack_read", errno.EACCES, stage="load")
 def test_a_stack_slot_that_was_never_written_may_be_read() -> None:
     """check_stack_read_fixed_off(): by those with CAP_PERFMON, who may see what was left there."""
     with verified("socket_filter", load("dw", 0, 10, -8) + leave()):
         pass
 
 
-@refused_without("lookup_never_null", errno.EACCES)
+@refused_without("lookup_never_null", errno.EACCES, stage="load")
 def test_an_arrays_value_of_a_constant_index_is_there(array: int) -> None:
     """get_constant_map_key(): the verifier knows that index 0 of an array is not NULL, and wants no question."""
     with verified("socket_filter", with_first_value(load("dw", 0, 0), leave())(array)):

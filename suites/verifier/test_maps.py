@@ -35,19 +35,19 @@ def test_a_map_type_that_no_kernel_has(refused: Refused) -> None:
     os.close(steps.create_map_of_type(2, _ARRAY))
 
 
-@refused_without("ringbuf", errno.EINVAL)
+@refused_without("ringbuf", errno.EINVAL, stage="map_create")
 def test_a_ring_buffer() -> None:
     """EINVAL where map_create() does not know the type."""
     _create(MapSpec("ringbuf", key=0, value=0, entries=mmap.PAGESIZE))
 
 
-@refused_without("bloom_filter", errno.EINVAL)
+@refused_without("bloom_filter", errno.EINVAL, stage="map_create")
 def test_a_bloom_filter() -> None:
     """EINVAL where map_create() does not know the type."""
     _create(MapSpec("bloom_filter", key=0, value=4, entries=1))
 
 
-@refused_without("arena", errno.EINVAL)
+@refused_without("arena", errno.EINVAL, stage="map_create")
 def test_an_arena() -> None:
     """EINVAL where map_create() does not know the type; arena_map_alloc() wants no key, no value and the flag."""
     _create(MapSpec("arena", key=0, value=0, entries=1), _BPF_F_MMAPABLE)

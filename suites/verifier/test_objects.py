@@ -88,7 +88,7 @@ def test_a_field_that_this_kernel_has_not(refused: Refused) -> None:
     _load("core_missing_but_asked")
 
 
-@refused_without("task_state_renamed", errno.EINVAL)
+@refused_without("task_state_renamed", errno.EINVAL, stage="load")
 def test_a_field_that_other_kernels_have() -> None:
     """task_struct.__state was called state before 5.14."""
     _load("core_state")
