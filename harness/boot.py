@@ -20,7 +20,7 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from harness import snapshots, vm
+from harness import hang, snapshots, vm
 from harness.machine import BootError, Machine, Tick
 from harness.process_guard import GuardedGroup
 from harness.qmp import QmpError
@@ -99,6 +99,11 @@ class Boots:
                 note = f"the snapshot was made again: {error}"
         snapshots.mark_unusable(folder, key, note)
         return self._cold(f"no snapshot: {note}")
+
+    def doing(self, slowness: float) -> str:
+        """Return what the guest that was started last does, of which nothing has been heard for long."""
+        assert self._machine is not None
+        return hang.examine(self._machine, self._spec.console, slowness, self._tick)
 
     def stop(self) -> None:
         """Kill the guest that was started last."""
@@ -208,7 +213,7 @@ class Boots:
         folder = self._folder / str(self._count)
         folder.mkdir()
         self._count += 1
-        memory = None if ram is None else vm.Memory(ram, folder / "monitor", share=share, incoming=incoming)
+        memory = None if ram is None else vm.Memory(ram, share=share, incoming=incoming)
         self._machine = Machine(self._spec, folder, self._tick, seconds=seconds, memory=memory)
         return self._machine
 

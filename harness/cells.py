@@ -10,6 +10,8 @@ from dataclasses import dataclass
 
 #: the "test" of a guest that died outside every test
 BOOT = "boot"
+#: the "test" of what a guest's kernel says outside every test
+GUEST = "guest"
 #: the "test" of a kernel whose image is not to be had
 IMAGE = "image"
 

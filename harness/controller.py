@@ -6,6 +6,7 @@ plugin turns what the guests report into cells, ``harness.results`` keeps them, 
 
 from __future__ import annotations
 
+import time
 from dataclasses import replace
 
 import pytest
@@ -35,6 +36,8 @@ class MatrixPlugin:
         self._run = run
         self._guests = {guest.kernel: guest for guest in plan.guests}
         self._phases: dict[tuple[str, str], list[expect.Phase]] = {}
+        #: node id -> when its test began, on this machine's monotonic clock
+        self._starts: dict[str, float] = {}
         self._cells: list[Cell] = []
         self._user_interrupted = False
         self._judged: matrix.Matrix | None = None
@@ -74,6 +77,7 @@ class MatrixPlugin:
         kernel = kernel_of(report.node)
         last = self.crew.ending(report.node)
         report.when = "call"
+        report.duration = self._seconds_since_start(kernel, crashitem)
         report.longrepr = reports.describe_death(last, crashitem, self._run.console(kernel))
         report.user_properties.append((expect.OUTCOME_PROPERTY, str(reports.outcome_of(last))))
 
@@ -93,9 +97,20 @@ class MatrixPlugin:
         kept = self._config.option.keep_guest and report.failed
         if kept or reports.ends_test(report):
             del self._phases[kernel, report.nodeid]
+            self._starts.pop(report.nodeid, None)
             duration = sum(each.duration for each in phases)
             self._outputs.end(kernel)
             self._record(kernel, expect.split_nodeid(report.nodeid, kernel), expect.decide(phases), duration)
+
+    def pytest_runtest_logstart(self, nodeid: str) -> None:
+        """Take the time: the report of a test in which its guest dies has none."""
+        self._starts[nodeid] = time.monotonic()
+
+    def _seconds_since_start(self, kernel: str, nodeid: str) -> float:
+        """Return how long a test took of which no more reports come, less what the reports that came say."""
+        began = self._starts.get(nodeid)
+        phases = self._phases.get((kernel, nodeid), [])
+        return 0.0 if began is None else max(0.0, time.monotonic() - began - sum(phase.duration for phase in phases))
 
     def _keep_facts(self, kernel: str, report: pytest.TestReport) -> None:
         """Write what the test found out about its kernel (harness.guest.fixtures.record)."""

@@ -60,6 +60,8 @@ class Ending:
     slowness: float = 1.0
     #: the guest's part of the console
     console: str = ""
+    #: of a silent guest: what it was doing (harness.hang)
+    doing: str = ""
 
     def describe(self) -> str:
         """Return the reason with the release and the console's path left to the caller."""

@@ -48,13 +48,18 @@ class Decision:
 
 
 def decide(phases: Iterable[Phase]) -> Decision:
-    """Return a test's outcome and why; the first phase that is not a pass decides, a stated outcome refines it."""
+    """Return a test's outcome and why.
+
+    The first phase that failed decides: what a skip or an expected failure leaves behind is not excused by it. Without
+    one the first that is not a pass decides; a stated outcome refines it.
+    """
     phases = list(phases)
     called = False
     stated: str | None = None
     for phase in phases:
         if phase.result == "failed":
             return Decision(_failed(phase), phase.text, phase.log, phase.verifier, phase.diagnosis)
+    for phase in phases:
         if phase.result == "skipped":
             if phase.xfail_reason is not None:
                 return Decision(Outcome.XFAIL, phase.xfail_reason)

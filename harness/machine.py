@@ -41,12 +41,14 @@ class Machine:
         self._seconds = seconds
         self._memory = memory
         sockets = vm.Sockets.below(folder)
+        self._monitor_path = sockets.monitor
         command = vm.vng_command(spec, sockets=sockets, pidfile=folder / "pid", memory=memory)
         environment = dict(os.environ)
         # virtme-ng looks for virtme-run and the system's tools there
         environment["PATH"] = f"{spec.vng.parent}:{environment.get('PATH', '')}:/usr/sbin:/sbin"
         environment["TMPDIR"] = str(folder)
         self.began = time.monotonic()
+        self._end = self.began + seconds
         # with KVM a guest's processors are the host's, and nothing is translated
         emulated = spec.accelerator is vm.Accelerator.TCG
         self.group = GuardedGroup(command, output=spec.console, environment=environment, batch=emulated)
@@ -77,6 +79,17 @@ class Machine:
         self._wake.sendall(json.dumps(wake).encode() + b"\n")
         self._line(self._wake, "awake")
 
+    def stacks(self, seconds: float) -> str:
+        """Return what the guest's processes do, as its agent sees it; raises BootError where it does not answer."""
+        self._end = time.monotonic() + seconds
+        self._wake.sendall(b'{"stacks": true}\n')
+        text: str = json.loads(self._line(self._wake, "answering"))["stacks"]
+        return text
+
+    def monitor(self, seconds: float) -> Monitor:
+        """Connect to QEMU's monitor, whose every answer is waited for until then; raises QmpError and OSError."""
+        return Monitor(self._monitor_path, seconds=seconds)
+
     def open(self, said: bytes) -> bytes:
         """Say all that opens a conversation with a worker; return what it has answered when it has collected."""
         left = memoryview(said)
@@ -97,7 +110,7 @@ class Machine:
 
         Raises QmpError.
         """
-        with contextlib.closing(self._monitor()) as monitor:
+        with contextlib.closing(self._migrating()) as monitor:
             monitor.execute("stop")
             monitor.execute("migrate", uri=f"exec:cat > {shlex.quote(str(state))}")
             monitor.wait_for_migration()
@@ -106,7 +119,7 @@ class Machine:
     def resume(self, state: Path, changes: Path | None = None) -> None:
         """Load what `save` wrote, of a worker also its pages, and let the guest go on; raises QmpError and OSError."""
         assert self._memory is not None
-        with contextlib.closing(self._monitor()) as monitor:
+        with contextlib.closing(self._migrating()) as monitor:
             if changes is not None:
                 # a monitor that answers is that of a QEMU which has mapped its memory
                 memory_files.write_changes(changes, int((self.folder / "pid").read_text()), self._memory.ram)
@@ -114,11 +127,11 @@ class Machine:
             monitor.wait_for_migration()
             monitor.execute("cont")
 
-    def _monitor(self) -> Monitor:
-        assert self._memory is not None
+    def _migrating(self) -> Monitor:
+        """Connect to the monitor of a QEMU that may be starting, and have it tell how a migration goes."""
         while True:
             try:
-                monitor = Monitor(self._memory.monitor, seconds=_MONITOR_TIMEOUT)
+                monitor = self.monitor(_MONITOR_TIMEOUT)
             except OSError:
                 self._check("ready")
                 self._tick(_TICK)
@@ -172,5 +185,5 @@ class Machine:
     def _check(self, what: str) -> None:
         if self.group.ended():
             raise BootError(f"QEMU ended before the guest was {what}")
-        if time.monotonic() - self.began > self._seconds:
+        if time.monotonic() > self._end:
             raise BootError(f"not {what} after {self._seconds:.0f} s")

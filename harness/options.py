@@ -49,6 +49,13 @@ def add_all(add: Callable[..., object]) -> None:
         help="a guest that says nothing for so long is lost (default: scaled by its measured speed)",
     )
     add(
+        "--test-timeout",
+        type=float,
+        default=None,
+        metavar="SECONDS",
+        help="a test whose set-up, call or teardown takes longer fails (default: scaled by the guest; 0: never)",
+    )
+    add(
         "--boot-timeout",
         type=float,
         default=None,

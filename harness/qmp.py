@@ -14,7 +14,7 @@ class QmpError(Exception):
 
 
 class Monitor:
-    """One connection to a monitor; every wait ends at the deadline given to the constructor."""
+    """One connection to a monitor; every wait ends so many seconds after the constructor, or `extend`."""
 
     def __init__(self, path: Path, *, seconds: float) -> None:
         """Connect and negotiate; raises QmpError, FileNotFoundError or ConnectionRefusedError (not there yet)."""
@@ -55,6 +55,10 @@ class Monitor:
                     raise QmpError(
                         f"migration {status}: {self.execute('query-migrate').get('error-desc', 'no reason')}"
                     )
+
+    def extend(self, seconds: float) -> None:
+        """Let every wait from now on end so many seconds from now."""
+        self._end = time.monotonic() + seconds
 
     def close(self) -> None:
         """Close the connection; the guest goes on."""

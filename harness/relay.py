@@ -40,11 +40,14 @@ SILENCE_ON_REFERENCE = 20.0
 _TICK = 0.1
 
 
-class _Over(Exception):
-    def __init__(self, end: End, reason: str) -> None:
+class Over(Exception):
+    """There is nothing more to carry."""
+
+    def __init__(self, end: End, reason: str, doing: str = "") -> None:
         super().__init__(reason)
         self.end = end
         self.reason = reason
+        self.doing = doing
 
 
 class Relay:
@@ -64,6 +67,8 @@ class Relay:
         self._from_guest = bytearray()
         self._last_said = b""
         self._console_start = 0
+        #: where it ends that the guest has filled by itself
+        self._console_end: int | None = None
 
     def run(self) -> Ending:
         """Serve until the guest or the controller is gone."""
@@ -74,15 +79,15 @@ class Relay:
                 boots = Boots(self.spec, self.folder, lambda wait: self._read_controller(wait=wait))
                 try:
                     self._started(boots.start(self._wait_for_opening()))
-                    self._pump()
+                    self._pump(boots)
                 except BootError as error:
-                    raise _Over(End.NO_BOOT, str(error)) from error
+                    raise Over(End.NO_BOOT, str(error)) from error
                 finally:
                     boots.stop()
-        except _Over as over:
-            return self._ending(over)
+        except Over as over:
+            return self.ending(over)
         except OSError as error:
-            return self._ending(_Over(End.EXITED, f"the relay failed: {error}"))
+            return self.ending(Over(End.EXITED, f"the relay failed: {error}"))
         raise AssertionError("the pump ends by an exception")
 
     def _mark_console(self) -> None:
@@ -96,7 +101,7 @@ class Relay:
         while not line.endswith(b"\n"):
             chunk = os.read(0, 1 << 16)
             if not chunk:
-                raise _Over(End.RELEASED, "the controller went away")
+                raise Over(End.RELEASED, "the controller went away")
             line += chunk
         self._to_guest += opening.without_name(line)
         os.write(1, b"1")
@@ -118,7 +123,7 @@ class Relay:
                 return
         chunk = os.read(0, 1 << 16)
         if not chunk:
-            raise _Over(End.RELEASED, "no more work")
+            raise Over(End.RELEASED, "no more work")
         self._to_guest += chunk
         self._last_said = (self._last_said + chunk)[-len(opening.FAREWELL) :]
 
@@ -169,7 +174,7 @@ class Relay:
             del self._to_guest[: self._opening_end]
             self._from_guest += running.answer
 
-    def _pump(self) -> NoReturn:
+    def _pump(self, boots: Boots) -> NoReturn:
         """Carry bytes until one side ends or the guest falls silent."""
         scale = max(min(self.slowness, 10.0), self.spec.patience)
         limit = self.spec.silence_timeout or SILENCE_ON_REFERENCE * scale
@@ -185,7 +190,9 @@ class Relay:
             if self._exchange(wait=_TICK):
                 heard = time.monotonic()
             if time.monotonic() - heard > limit:
-                raise _Over(End.SILENT, f"no word from the guest for {limit:.0f} s")
+                self.give_up_console()
+                doing = boots.doing(scale)
+                raise Over(End.SILENT, f"no word from the guest for {limit:.0f} s", doing)
 
     def _exchange(self, *, wait: float) -> bool:
         """Move bytes both ways once; return whether the guest was heard."""
@@ -224,15 +231,21 @@ class Relay:
                 self._process.wait(timeout=5)
             # told to end, a guest may be quicker than the controller with closing its end
             told = self._last_said == opening.FAREWELL
-            raise _Over(End.RELEASED, "no more work") if told else _Over(End.EXITED, "QEMU ended")
+            raise Over(End.RELEASED, "no more work") if told else Over(End.EXITED, "QEMU ended")
         self._from_guest += chunk
         return True
 
-    def _ending(self, over: _Over) -> Ending:
+    def give_up_console(self) -> None:
+        """Take the console as it is for all that the guest has said by itself."""
+        self._console_end = self.spec.console.stat().st_size
+
+    def ending(self, over: Over) -> Ending:
+        """Return how the guest ended, from why it was given up and its console."""
         text = ""
         with contextlib.suppress(OSError), self.spec.console.open("rb") as file:
             file.seek(self._console_start)
-            text = file.read().decode(errors="replace")
+            size = None if self._console_end is None else self._console_end - self._console_start
+            text = file.read(size).decode(errors="replace")
         end, reason = over.end, over.reason
         fault = console.fault(text)
         if fault is not None and end is not End.RELEASED:
@@ -245,6 +258,7 @@ class Relay:
             boot_seconds=self.boot_seconds,
             slowness=self.slowness,
             console=text,
+            doing=over.doing,
         )
 
 
@@ -254,7 +268,7 @@ def _write_all(descriptor: int, data: bytearray) -> None:
         try:
             view = view[os.write(descriptor, view) :]
         except BrokenPipeError:
-            raise _Over(End.RELEASED, "the controller went away") from None
+            raise Over(End.RELEASED, "the controller went away") from None
 
 
 def main(arguments: list[str]) -> int:

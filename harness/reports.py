@@ -12,7 +12,7 @@ from _pytest._io import TerminalWriter
 from harness import console, expect
 from harness.cells import Outcome
 from harness.ending import End, Ending
-from harness.workers import DIAGNOSIS, KERNEL_LOG, VERIFIER
+from harness.workers import DIAGNOSIS, KERNEL_LOG, STACKS, VERIFIER
 
 #: how much of a console goes into a cell
 _CONSOLE_LINES = 60
@@ -37,6 +37,8 @@ def phase_of(report: pytest.TestReport) -> expect.Phase:
         text = f"{crash.message.partition(chr(10))[0]}\n{text}"
     if report.skipped and isinstance(report.longrepr, tuple):
         text = report.longrepr[2].removeprefix("Skipped: ")
+    if stacks := _sections(report, STACKS):
+        text = f"{text}\nother threads:\n{stacks}"
     return expect.Phase(
         when=report.when,
         result=report.outcome,
@@ -77,4 +79,5 @@ def describe_death(last: Ending, nodeid: str | None, path: Path) -> str:
     before = text is None and bool(last.console)
     where = f"{'before' if before else 'in'} {nodeid}" if nodeid else "outside every test"
     shown = console.excerpt(last.console if text is None else text, _CONSOLE_LINES)
-    return "\n".join([f"{last.describe()}, {where}", f"console ({path}):", shown])
+    doing = [last.doing] if last.doing else []
+    return "\n".join([f"{last.describe()}, {where}", *doing, f"console ({path}):", shown])

@@ -96,7 +96,7 @@ def key(spec: GuestSpec, machine: str) -> str:
     ``machine`` describes QEMU and, where the state depends on it, the host's processor. Kernel, modules and root image
     lie in folders named by their content; the agent, the guest's Python and virtme-ng's guest tools are in the root.
     """
-    memory = Memory(Path("ram"), Path("qmp"), share=True, incoming=False)
+    memory = Memory(Path("ram"), share=True, incoming=False)
     sockets = Sockets.below(Path("sockets"))
     command = vng_command(spec, sockets=sockets, pidfile=Path("pid"), memory=memory)
     parts = [_FORMAT, machine, *command[1:]]

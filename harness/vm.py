@@ -28,8 +28,13 @@ AGENT = "/usr/lib/harness/agent.py"
 #: /dev/kmsg takes every marker that a test writes (by default ten lines in five seconds);
 #: the self tests of the crypto code cost half a second and test nothing of ours;
 #: grace periods of RCU are waited for by interrupting the processors, not by their next tick: detaching the network
-#: monitor waits for one per tracepoint, 3 s without this and 0.1 s with it (emulated)
-COMMAND_LINE = ("oops=panic", "printk.devkmsg=on", "cryptomgr.notests", "rcupdate.rcu_expedited=1")
+#: monitor waits for one per tracepoint, 3 s without this and 0.1 s with it (emulated);
+#: a guest that has fallen silent is asked what its kernel does by keys of its keyboard, of which distributions allow
+#: only some, and by an interrupt that cannot be masked, after which it panics (`harness.hang`)
+COMMAND_LINE = (
+    *("oops=panic", "printk.devkmsg=on", "cryptomgr.notests", "rcupdate.rcu_expedited=1"),
+    *("sysrq_always_enabled", "unknown_nmi_panic"),
+)
 
 #: added where it is emulated:
 #: all processors of a guest are one thread and read one counter, the host's. Kernels before 7.x distrust it
@@ -119,11 +124,9 @@ class GuestSpec:
 
 @dataclass(frozen=True, slots=True)
 class Memory:
-    """A guest's memory in a file, and the monitor through which it is saved or restored."""
+    """A guest's memory in a file."""
 
     ram: Path
-    #: the unix socket of QEMU's monitor
-    monitor: Path
     #: the guest writes into the file; otherwise it has a private copy
     share: bool
     #: it begins as what the monitor loads, and does not boot
@@ -132,16 +135,17 @@ class Memory:
 
 @dataclass(frozen=True, slots=True)
 class Sockets:
-    """The unix sockets at which QEMU offers the guest's ports."""
+    """The unix sockets at which QEMU offers the guest's ports, and its own monitor."""
 
     channel: Path
     wake: Path
     enter: Path
+    monitor: Path
 
     @classmethod
     def below(cls, folder: Path) -> Sockets:
         """Return those of a guest that has that folder."""
-        return cls(folder / "channel", folder / "wake", folder / "enter")
+        return cls(folder / "channel", folder / "wake", folder / "enter", folder / "monitor")
 
 
 def vng_command(spec: GuestSpec, *, sockets: Sockets, pidfile: Path, memory: Memory | None = None) -> list[str]:
@@ -155,6 +159,7 @@ def vng_command(spec: GuestSpec, *, sockets: Sockets, pidfile: Path, memory: Mem
         *emulation_options(spec),
         *_quicker_options(spec),
         *("-pidfile", str(pidfile)),
+        *("-qmp", f"unix:{qemu_value(sockets.monitor)},server=on,wait=off"),
         *("-drive", f"if=none,id=modules,file={qemu_value(spec.modules)},format=raw,readonly=on"),
         *("-device", "virtio-blk-pci,drive=modules"),
         *("-device", "virtio-serial-pci,id=channels"),
@@ -206,7 +211,6 @@ def _memory_options(spec: GuestSpec, memory: Memory | None) -> list[str]:
     return [
         *("-object", f"{backend},share={'on' if memory.share else 'off'}"),
         *("-machine", "memory-backend=ram"),
-        *("-qmp", f"unix:{qemu_value(memory.monitor)},server=on,wait=off"),
         *(["-incoming", "defer"] if memory.incoming else []),
     ]
 

@@ -43,6 +43,9 @@ VERIFIER = "verifier log"
 #: the title of a report's section with what the kernel logged during a test
 KERNEL_LOG = "kernel log"
 
+#: the title of a report's section with where the other threads of a test stood that took too long
+STACKS = "stacks"
+
 #: the start of a user property with which a test hands facts to the host; behind it is their name, its value is JSON
 FACTS = "facts:"
 

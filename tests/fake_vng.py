@@ -2,7 +2,8 @@
 """Stands in for virtme-ng and QEMU in the relay's tests: a "guest" that is a process of the host.
 
 HARNESS_FAKE says how it behaves: well, unsavable, deaf (never answers once it is restored), mute (never connects), dies
-(before it is ready), panics, silent (answers nothing after its hello) or vanishes (ends after its hello).
+(before it is ready), panics or vanishes (ends after its hello). Some fall silent after it, and of those only the agent
+answers (silent), the kernel its keyboard (stuck) or an NMI (masked), QEMU's monitor (frozen), nobody (stopped).
 """
 
 from __future__ import annotations
@@ -36,6 +37,15 @@ def converse(connection: socket.socket, mode: str) -> None:
     stream.write(b'{"QMP": {}}\n')
     while line := stream.readline():
         command = json.loads(line)
+        if mode == "stopped":
+            continue
+        if command["execute"] == {"stuck": "send-key", "masked": "inject-nmi"}.get(mode):
+            keys = [key["data"] for key in command["arguments"].get("keys", [])]
+            print("[   10.0] sysrq: Show", *keys, flush=True)
+            print("[   10.1] Kernel panic - not syncing: what it is asked for ends it", flush=True)
+        if command["execute"] == "human-monitor-command":
+            stream.write(b'{"return": "RIP=ffffffff81000000"}\n')
+            continue
         if mode == "unsavable" and command["execute"] == "migrate-set-capabilities":
             stream.write(b'{"error": {"desc": "no such capability"}}\n')
             continue
@@ -71,9 +81,13 @@ def mapped(words: list[str]) -> mmap.mmap:
     return memory
 
 
-def answer_wakes(port: socket.socket, memory: mmap.mmap | None, found: Path) -> None:
+def answer_wakes(port: socket.socket, memory: mmap.mmap | None, found: Path, mode: str) -> None:
     stream = port.makefile("rb", buffering=0)
     while line := stream.readline():
+        if "stacks" in json.loads(line):
+            if mode == "silent":
+                port.sendall(b'{"stacks": "File fake.py, line 1 in hangs"}\n')
+            continue
         assert json.loads(line)["entropy"]
         if memory is not None:
             # the console is not written at once
@@ -88,14 +102,14 @@ def serve(mode: str) -> None:
     memory = None
     pidfile = Path(words[words.index("-pidfile") + 1])
     pidfile.write_text(f"{os.getpid()}\n")
-    if "-qmp" in words:
+    if any("mem-path=" in word for word in words):
         memory = mapped(words)
-        address = words[words.index("-qmp") + 1].removeprefix("unix:").split(",")[0]
-        threading.Thread(target=monitor, args=(address, mode), daemon=True).start()
+    address = words[words.index("-qmp") + 1].removeprefix("unix:").split(",")[0]
+    threading.Thread(target=monitor, args=(address, mode), daemon=True).start()
     if restored and mode == "deaf":
         signal.pause()
     port = connected(words, "channel")
-    woken = (connected(words, "wake"), memory, pidfile.with_name("memory"))
+    woken = (connected(words, "wake"), memory, pidfile.with_name("memory"), mode)
     threading.Thread(target=answer_wakes, args=woken, daemon=True).start()
     if not restored:
         port.sendall(json.dumps({"release": "6.0.0-fake", "seconds": 0.024}).encode() + b"\n")
@@ -105,7 +119,7 @@ def serve(mode: str) -> None:
     while size:
         size -= len(stream.read(min(size, 65536)))
     os.environ.update(header["environment"])
-    if mode == "silent":
+    if mode in {"silent", "stuck", "masked", "frozen", "stopped"}:
         signal.pause()
     if mode == "vanishes":
         return

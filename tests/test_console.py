@@ -6,7 +6,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from harness.console import START_MARK, Phases, excerpt, fault, phases, since_test
-from harness.guest import plugin
 
 CONSOLE = """\
 [    1.0] Linux version 6.1.0
@@ -41,10 +40,6 @@ def test_a_boot_has_four_phases() -> None:
     assert phases(BOOT) == Phases(kernel=1.644217, initramfs=0.471, userspace=0.877, imports=11.906)
     assert phases(BOOT.replace("starting script", "")) is None
     assert phases("") is None
-
-
-def test_the_guest_writes_the_mark_that_the_host_reads() -> None:
-    assert plugin._START == START_MARK
 
 
 def test_the_line_that_explains_most_is_the_fault() -> None:

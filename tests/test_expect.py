@@ -35,17 +35,29 @@ SETUP, CALL, TEARDOWN = (Phase(when, "passed") for when in ("setup", "call", "te
         ([Phase("setup", "skipped", text="why"), TEARDOWN], Outcome.SKIP),
         ([Phase("setup", "failed"), TEARDOWN], Outcome.ERROR),
         ([SETUP, CALL, Phase("teardown", "failed")], Outcome.ERROR),
+        # what a skip or an expected failure leaves behind is not excused by it
+        ([SETUP, Phase("call", "skipped", xfail_reason="why"), Phase("teardown", "failed")], Outcome.ERROR),
+        ([Phase("setup", "skipped", text="why"), Phase("teardown", "failed")], Outcome.ERROR),
         ([SETUP, Phase("call", "failed", stated="crash")], Outcome.CRASH),
         ([SETUP, Phase("call", "failed", stated="lost")], Outcome.LOST),
         ([SETUP], Outcome.NOTRUN),
         ([], Outcome.NOTRUN),
     ],
 )
-def test_the_first_phase_that_did_not_pass_decides(phases: list[Phase], outcome: Outcome) -> None:
+def test_the_phase_that_failed_or_else_was_skipped_decides(phases: list[Phase], outcome: Outcome) -> None:
     assert decide(phases).outcome is outcome
 
 
-@given(st.lists(st.sampled_from([SETUP, CALL, TEARDOWN, Phase("call", "failed"), Phase("teardown", "failed")])))
+_PHASES = st.builds(
+    Phase,
+    st.sampled_from(["setup", "call", "teardown"]),
+    st.sampled_from(["passed", "failed", "skipped"]),
+    xfail_reason=st.sampled_from([None, "why"]),
+    stated=st.sampled_from([None, "refused"]),
+)
+
+
+@given(st.lists(_PHASES))
 def test_a_failed_phase_is_never_green(phases: list[Phase]) -> None:
     outcome = decide(phases).outcome
     if any(phase.result == "failed" for phase in phases):

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import pytest
 
+from harness.cells import GUEST
 from harness.guest import plugin
 from harness.guest.plugin import beginning, only
+from tests.fake_kernel_log import FakeLog
 
 pytest_plugins = ["pytester"]
 
@@ -63,13 +65,13 @@ def test_a_guest_that_begins_elsewhere_runs_everything_and_still_spoils_itself_l
     pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # no test is run, and /dev/kmsg is not everyone's
-    monkeypatch.setattr(plugin, "KernelLog", object)
+    monkeypatch.setattr(plugin, "KernelLog", FakeLog)
     pytester.makeconftest("""
 from harness.features import GuestFacts
 from harness.guest import plugin
 
 def pytest_configure(config):
-    config.option.pcap, config.option.repeat = False, 1
+    config.option.pcap, config.option.repeat, config.option.test_timeout = False, 1, None
     facts = GuestFacts("k", frozenset(), frozenset(), {"k": frozenset()})
     plugin.register(config, facts, (), "b")
 """)
@@ -89,3 +91,101 @@ def test_last(): pass
         *[f"{file}::test_{name}[k]" for file in files for name in ("first", "last")],
         *[f"{file}::test_spoils[k]" for file in files],
     ]
+
+
+_WARNS = """
+import pytest
+from tests.fake_kernel_log import FakeLog
+
+def warn(text="------------[ cut here ]------------"):
+    FakeLog.said.append(text)
+
+@pytest.fixture
+def sets_up():
+    warn()
+
+@pytest.fixture(scope="module")
+def sets_up_module():
+    warn()
+    yield
+
+@pytest.fixture
+def tears_down():
+    yield
+    warn()
+
+@pytest.fixture(scope="module")
+def tears_down_module():
+    yield
+    warn()
+"""
+_GUEST = """
+import pytest
+from harness.features import GuestFacts
+from harness.guest import plugin
+
+def pytest_configure(config):
+    config.option.pcap, config.option.repeat, config.option.test_timeout = False, 1, None
+    plugin.register(config, GuestFacts("k", frozenset(), frozenset(), {"k": frozenset()}))
+"""
+
+
+def in_a_guest(pytester: pytest.Pytester, body: str, conftest: str = "") -> pytest.RunResult:
+    """Run tests as a guest's pytest does."""
+    FakeLog.said.clear()
+    pytester.makeconftest(_GUEST + conftest)
+    pytester.makepyfile(_WARNS + body)
+    return pytester.runpytest_inprocess("-rA")
+
+
+@pytest.mark.parametrize(
+    ("body", "phase"),
+    [
+        ("def test_x(): warn()", "call"),
+        ("def test_x(sets_up): pass", "setup"),
+        ("def test_x(sets_up_module): pass", "setup"),
+        ("def test_x(tears_down): pass", "teardown"),
+        ("def test_x(tears_down_module): pass", "teardown"),
+        ("def test_x(): warn('WARNING: possible circular locking dependency detected')", "call"),
+        ("def test_x(): warn('BUG: KASAN: slab-use-after-free in x')", "call"),
+        ("def test_x(): warn('watchdog: BUG: soft lockup - CPU#0 stuck for 22s!')", "call"),
+        ("def test_x(): warn('INFO: task x:1 blocked for more than 120 seconds.')", "call"),
+        # whatever comes of the test itself
+        ("@pytest.mark.known_issue('k', reason='r', ref='f', raises=KeyError)\ndef test_x(): warn(); {}[0]", "call"),
+        ("@pytest.mark.known_issue('k', reason='r', ref='f', raises=KeyError)\ndef test_x(sets_up): {}[0]", "setup"),
+    ],
+)
+def test_a_warning_of_the_kernel_is_an_error_in_any_phase(
+    pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch, body: str, phase: str
+) -> None:
+    monkeypatch.setattr(plugin, "KernelLog", FakeLog)
+    result = in_a_guest(pytester, body + "\n")
+    assert result.parseoutcomes()["errors"] == 1
+    result.stdout.fnmatch_lines([f"the kernel warned ({phase}):"])
+
+
+def test_other_lines_of_the_kernel_are_no_error(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The last comes of unprivileged_bpf_disabled=0 on some processors (arch/x86/kernel/cpu/bugs.c)."""
+    monkeypatch.setattr(plugin, "KernelLog", FakeLog)
+    lines = ["device end entered promiscuous mode", "virtme-ng-init: WARNING: failed", "Spectre V2 : WARNING: eBPF"]
+    result = in_a_guest(pytester, f"def test_x():\n    for line in {lines}: warn(line)\n")
+    assert result.parseoutcomes() == {"passed": 1}
+
+
+@pytest.mark.parametrize(
+    ("hook", "outcomes"),
+    [
+        # pytest itself runs nothing then; xdist's worker goes on
+        ("pytest_collection_modifyitems", {"errors": 1}),
+        ("pytest_runtest_logfinish", {"passed": 1, "errors": 1}),
+        ("pytest_sessionfinish", {"passed": 1, "errors": 1}),
+    ],
+)
+def test_a_warning_outside_every_test_is_the_guests(
+    pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch, hook: str, outcomes: dict[str, int]
+) -> None:
+    monkeypatch.setattr(plugin, "KernelLog", FakeLog)
+    warns = f"from tests.fake_kernel_log import FakeLog\ndef {hook}(): FakeLog.said.append('WARNING: CPU: 0')\n"
+    result = in_a_guest(pytester, "def test_x(): pass\n", warns)
+    assert result.parseoutcomes() == outcomes
+    result.stdout.fnmatch_lines([f"ERROR {GUEST} - kernel k: the kernel warned outside every test:"])

@@ -17,6 +17,7 @@ import pytest
 
 from harness import slots, wire
 from harness.ending import End, Ending
+from harness.relay import Over, Relay
 from harness.vm import Accelerator, GuestSpec
 
 FAKE_VNG = Path(__file__).with_name("fake_vng.py")
@@ -127,6 +128,19 @@ def test_every_way_a_guest_can_end_has_its_name(
     assert "Linux version 6.0.0-fake" in found.console
     # what is killed takes a moment to die
     assert until(lambda: not alive(f"{FAKE_VNG}.*{tmp_path}"))
+
+
+def test_what_a_silent_guest_answers_is_not_how_it_ended(spec: GuestSpec, tmp_path: Path) -> None:
+    """The NMI with which its kernel is asked panics it."""
+    spec.console.parent.mkdir()
+    spec.console.write_text("begins\n")
+    relay = Relay(spec, tmp_path, tmp_path / "ending.json")
+    relay.release = "6.1"
+    relay.give_up_console()
+    with spec.console.open("a") as console:
+        console.write("Kernel panic - not syncing: NMI: Not continuing\n")
+    found = relay.ending(Over(End.SILENT, "no word", "asked"))
+    assert (found.end, found.reason, found.doing, found.console) == (End.SILENT, "no word", "asked", "begins\n")
 
 
 @pytest.mark.parametrize("victim", ["controller", "relay"])

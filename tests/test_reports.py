@@ -82,6 +82,14 @@ def test_a_death_shows_the_console_of_its_own_test() -> None:
     assert "old" in reports.describe_death(last, None, Path("c.log"))
 
 
+def test_a_silent_guest_shows_what_it_was_doing() -> None:
+    last = Ending("6.1", End.SILENT, "no word", release="6.1.0", console="harness: start a.py::y[6.1]\n", doing="asked")
+    assert reports.describe_death(last, "a.py::y[6.1]", Path("c.log")).splitlines()[:2] == [
+        "kernel 6.1 (6.1.0): no word, in a.py::y[6.1]",
+        "asked",
+    ]
+
+
 def test_a_death_between_two_tests_is_not_said_to_be_in_the_next() -> None:
     last = Ending("6.1", End.EXITED, "QEMU ended", release="6.1.0", console="harness: start a.py::x[6.1]\nold\n")
     assert reports.describe_death(last, "a.py::y[6.1]", Path("c.log")).splitlines() == [

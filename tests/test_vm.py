@@ -43,7 +43,7 @@ def test_the_guest_runs_the_agent_of_its_image_as_root() -> None:
 
 def test_only_a_guest_that_is_saved_does_beforehand_what_its_copies_would() -> None:
     for incoming in (False, True):
-        memory = Memory(Path("/s/ram"), Path("/t/monitor"), share=not incoming, incoming=incoming)
+        memory = Memory(Path("/s/ram"), share=not incoming, incoming=incoming)
         words = vng_command(SPEC, sockets=Sockets.below(Path("/t")), pidfile=Path("/t/pid"), memory=memory)
         assert words[-1] == f"python3 {AGENT} --prepare"
 

@@ -13,7 +13,8 @@ rehearsal. A guest that is not to be saved imports what its tests need.
 The guest may be saved after 1, and again whenever its worker waits, and go on in any number of copies. On another port
 each copy is woken, before it does anything else: host to guest, one line of JSON: ``{"entropy": random bytes in
 hexadecimal, "time": seconds since 1970}``; guest to host, one line: ``awake``. A process of its own answers there,
-whatever the worker does. Python's own random numbers are seeded anew by the worker.
+whatever the worker does. Python's own random numbers are seeded anew by the worker. It also says what a worker does
+that has fallen silent: host to guest ``{"stacks": true}``; guest to host, one line of JSON: ``{"stacks": text}``.
 
 Whatever is printed goes to the console; only protocol bytes reach the channel.
 """
@@ -21,6 +22,7 @@ Whatever is printed goes to the console; only protocol bytes reach the channel.
 from __future__ import annotations
 
 import ast
+import faulthandler
 import fcntl
 import gc
 import importlib
@@ -28,6 +30,8 @@ import inspect
 import json
 import os
 import random
+import select
+import signal
 import struct
 import subprocess
 import sys
@@ -38,6 +42,8 @@ from pathlib import Path
 PORT_NAME = "harness"
 WAKE_NAME = "harness-wake"
 PROJECT = "/harness"
+#: how long a worker may take until it begins to say where it is, and until it goes on
+STACKS_BEGIN, STACKS_GO_ON = 3.0, 0.3
 #: iterations of the speed probe: about 10 ms on a current processor, 100 to 200 ms when emulated
 PROBE_ITERATIONS = 200_000
 #: Imported before a prepared guest says that it is ready: the suites and every worker need them. Not xdist, whose
@@ -106,14 +112,53 @@ def wake(entropy: bytes, now: float) -> None:
 
 
 def answer_wakes() -> None:
-    """Fork the process that wakes each copy of this guest."""
+    """Fork the process that wakes each copy of this guest, and says what its worker does.
+
+    The worker's part is a handler in C, which runs wherever Python is, in a library that never returns too.
+    """
+    reading, writing = os.pipe()
     if os.fork():
+        os.close(reading)
+        faulthandler.register(signal.SIGUSR1, file=writing, all_threads=True)
         return
+    os.close(writing)
+    worker = os.getppid()
     port = open_port(WAKE_NAME)
     while True:
         said = json.loads(read_line(port))
-        wake(bytes.fromhex(said["entropy"]), said["time"])
-        write_all(port, b"awake\n")
+        if "stacks" in said:
+            text = f"{python_stacks(worker, reading)}\n{kernel_stacks()}"
+            write_all(port, json.dumps({"stacks": text}).encode() + b"\n")
+        else:
+            wake(bytes.fromhex(said["entropy"]), said["time"])
+            write_all(port, b"awake\n")
+
+
+def python_stacks(worker: int, reading: int) -> str:
+    """Return where the worker's threads are; what it has written when it writes nothing more for a moment."""
+    os.kill(worker, signal.SIGUSR1)
+    text = bytearray()
+    seconds = STACKS_BEGIN
+    while select.select([reading], [], [], seconds)[0] and (chunk := os.read(reading, 1 << 16)):
+        text += chunk
+        seconds = STACKS_GO_ON
+    return text.decode(errors="replace") or "the worker's Python does not answer\n"
+
+
+def kernel_stacks() -> str:
+    """Return of each process but kernel threads and this one what it is, its state and where it is in the kernel."""
+    lines = []
+    for folder in sorted(Path("/proc").glob("[0-9]*"), key=lambda folder: int(folder.name)):
+        try:
+            command = (folder / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace").strip()
+            if not command or int(folder.name) in {1, os.getpid()}:
+                continue
+            state = (folder / "stat").read_text().rpartition(")")[2].split()[0]
+            stack = (folder / "stack").read_text()
+        except (FileNotFoundError, ProcessLookupError):  # it has ended
+            continue
+        lines += [f"process {folder.name} ({state}) {command[:200]}", *(f"  {line}" for line in stack.splitlines())]
+    return "\n".join(lines)
 
 
 def rehearse() -> None:

@@ -56,6 +56,7 @@ _MARKS = {
     "known_issue": "known_issue(kernel, reason, ref, raises): strict xfail on this one kernel",
 }
 
+_TIMEOUT = "timeout(seconds): what set-up, call and teardown may take each, on the reference machine; 0: no limit"
 _SPOILS = "spoils_guest(reason): run after all others of its guest, because only a reboot puts back what it changes"
 
 
@@ -84,6 +85,11 @@ def spoils_guest(reason: str) -> pytest.MarkDecorator:
     return pytest.mark.spoils_guest(reason)
 
 
+def timeout(seconds: float) -> pytest.MarkDecorator:
+    """Let each phase of the test take so many seconds of the reference machine; 0: without a limit."""
+    return pytest.mark.timeout(seconds)
+
+
 def errno_name(number: int | None) -> str:
     """Name an errno for a message: 22 is ``EINVAL``."""
     return _ERRNO_NAMES.get(number or 0) or errno.errorcode.get(number or 0, f"errno {number}")
@@ -105,7 +111,7 @@ def pytest_configure(config: pytest.Config) -> None:
 
 def register(config: pytest.Config) -> None:
     """Make the marks known to a pytest that need not obey them."""
-    for line in [*_MARKS.values(), _SPOILS]:
+    for line in [*_MARKS.values(), _SPOILS, _TIMEOUT]:
         config.addinivalue_line("markers", line)
 
 
@@ -214,8 +220,9 @@ def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> Generator[None, object, o
     try:
         yield
     except OSError as error:
-        if other := check_refusal(error, expected.errno, expected.stage):
-            _fail(f"{because} ended with {other}", error)
+        found = check_refusal(error, expected.errno, expected.stage)
+        if isinstance(found, str):
+            _fail(f"{because} ended with {found}", error)
         pyfuncitem.user_properties.append(REFUSED_PROPERTY)
         return True
     except Exception as error:  # noqa: BLE001  any other exception of the test is the finding here
@@ -227,8 +234,8 @@ def _fail(line: str, cause: Exception) -> NoReturn:
     raise pytest.fail.Exception(line, pytrace=False) from cause
 
 
-def check_refusal(error: OSError, errno: int, stage: Stage) -> str:
-    """Return what an error is in place of that refusal, empty when it is that.
+def check_refusal(error: OSError, errno: int, stage: Stage) -> StepError | str:
+    """Return the refusal that an error is, or else what it is in its place.
 
     Only a step asks the kernel for what the test is about: the same errno from anywhere else refuses nothing.
     """
@@ -236,7 +243,7 @@ def check_refusal(error: OSError, errno: int, stage: Stage) -> str:
         return f"{errno_name(error.errno)} from no step: {error}"
     if (error.errno, error.stage) != (errno, stage):
         return f"{error.stage} refused with {errno_name(error.errno)}: {error}"
-    return ""
+    return error
 
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)

@@ -2,54 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import random
-import re
-from collections.abc import Collection, Generator, Sequence
-from pathlib import Path, PurePosixPath
+from collections.abc import Collection, Generator, Iterator, Sequence
+from pathlib import PurePosixPath
 from typing import Any
 
 import pytest
 
+from harness.cells import GUEST
 from harness.expect import kernel_of_argument
 from harness.features import GuestFacts
+from harness.guest.kernel_log import Excerpt, KernelLog
 from harness.guest.marks import GUEST_FACTS
 from harness.workers import DESELECTED, DIAGNOSIS, KERNEL_LOG, VERIFIER, WORKER_KEY
-
-#: where the console shows which test a line belongs to (harness.console reads it back)
-_START = "harness: start "
-_KMSG = Path("/dev/kmsg")
-#: what the kernel prints in front of every WARN and BUG
-_CUT_HERE = "------------[ cut here ]------------"
-#: a record of /dev/kmsg: "level,sequence,microseconds,flags;text"
-_RECORD = re.compile(r"(?P<level>\d+),\d+,(?P<time>\d+),[^;]*;(?P<text>[^\n]*)")
-
-
-class KernelLog:
-    """What the kernel has logged since the last look."""
-
-    def __init__(self) -> None:
-        self._reader = os.open(_KMSG, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-        os.lseek(self._reader, 0, os.SEEK_END)
-
-    def mark(self, nodeid: str) -> None:
-        """Write the start of a test into the log, and so onto the console."""
-        # level 1 (alert) passes every console log level
-        _KMSG.write_text(f"<1>{_START}{nodeid}\n")
-
-    def new(self) -> list[str]:
-        """Return the lines since the last call, the harness's own left out."""
-        lines: list[str] = []
-        while True:
-            try:
-                record = os.read(self._reader, 1 << 13).decode(errors="replace")
-            except BlockingIOError:
-                return lines
-            except BrokenPipeError:  # records were overwritten: kernel, Documentation/ABI/testing/dev-kmsg
-                lines.append("... (records were lost)")
-                continue
-            if (match := _RECORD.match(record)) and _START not in match["text"]:
-                lines.append(f"[{int(match['time']) / 1e6:12.6f}] {match['text']}")
 
 
 def repeated(argument: str, times: int) -> list[str]:
@@ -81,6 +48,8 @@ class GuestPlugin:
         self._arguments = arguments
         self._begins = begins
         self._log = KernelLog()
+        #: what the kernel has said in the running test that must not be, each with its phase
+        self._wrong: list[str] = []
         self._seeded = False
 
     @pytest.hookimpl(tryfirst=True)
@@ -115,6 +84,10 @@ class GuestPlugin:
             # xdist drops a report whose text it has seen from another worker
             report.longrepr = f"kernel {self._facts.kernel}: {report.longreprtext}"
 
+    def pytest_collection_finish(self, session: pytest.Session) -> None:
+        """Look at what the kernel has said since it booted, and while the tests were collected."""
+        self._look_outside(session.config)
+
     def pytest_deselected(self, items: list[pytest.Item]) -> None:
         """Tell the controller what was deselected here (-k, -m): it expects no cell of it."""
         for item in items:
@@ -131,14 +104,24 @@ class GuestPlugin:
             self._seeded = True
         self._log.mark(nodeid)
 
-    @pytest.hookimpl(wrapper=True)
+    @pytest.hookimpl(wrapper=True, tryfirst=True)
+    def pytest_runtest_protocol(self, item: pytest.Item) -> Generator[None, Any, Any]:
+        """Leave to the guest what the kernel has said since the test before."""
+        self._look_outside(item.config)
+        self._wrong.clear()
+        return (yield)
+
+    @pytest.hookimpl(wrapper=True, tryfirst=True)
+    def pytest_runtest_setup(self, item: pytest.Item) -> Generator[None, Any, Any]:
+        """Attach what the kernel logged during the set-up, that of fixtures of a larger scope included."""
+        with self._listening(item, "setup"):
+            return (yield)
+
+    @pytest.hookimpl(wrapper=True, tryfirst=True)
     def pytest_runtest_call(self, item: pytest.Item) -> Generator[None, Any, Any]:
         """Attach what the kernel logged during the call."""
-        self._log.new()
-        try:
+        with self._listening(item, "call"):
             return (yield)
-        finally:
-            self._attach(item, "call")
 
     @pytest.hookimpl(wrapper=True)
     def pytest_runtest_makereport(self, call: pytest.CallInfo[None]) -> Generator[None, Any, Any]:
@@ -153,19 +136,39 @@ class GuestPlugin:
                 report.sections.append((DIAGNOSIS, str(machine.explain(step))))
         return report
 
-    @pytest.hookimpl(wrapper=True)
+    @pytest.hookimpl(wrapper=True, tryfirst=True)
     def pytest_runtest_teardown(self, item: pytest.Item) -> Generator[None, Any, Any]:
-        """Let a test fail during which the kernel warned, whatever the test itself found."""
-        result = yield
-        self._attach(item, "teardown")
-        for when, title, text in item._report_sections:  # noqa: SLF001 - pytest has a setter only
-            if title == KERNEL_LOG and _CUT_HERE in text:
-                pytest.fail(f"the kernel warned ({when}):\n{text}", pytrace=False)
+        """Let a test fail during which the kernel warned, in whichever phase and whatever the test itself found."""
+        with self._listening(item, "teardown"):
+            result = yield
+        if self._wrong:
+            pytest.fail("\n".join(self._wrong), pytrace=False)
         return result
 
-    def _attach(self, item: pytest.Item, when: str) -> None:
-        if lines := self._log.new():
-            item.add_report_section(when, KERNEL_LOG, "\n".join(lines))
+    # behind the teardown of what a run that stops early has left (_pytest.runner)
+    @pytest.hookimpl(trylast=True)
+    def pytest_sessionfinish(self, session: pytest.Session) -> None:
+        """Leave to the guest what the kernel has said since its last test."""
+        self._look_outside(session.config)
+
+    @contextlib.contextmanager
+    def _listening(self, item: pytest.Item, when: str) -> Iterator[None]:
+        try:
+            yield
+        finally:
+            heard = self._log.new()
+            if heard.lines:
+                item.add_report_section(when, KERNEL_LOG, heard.text)
+            if heard.wrong:
+                self._wrong.append(f"{heard.wrong} ({when}):\n{heard.text}")
+
+    def _look_outside(self, config: pytest.Config) -> None:
+        """Report what the kernel must not have said as the guest's own error: no test was running."""
+        heard: Excerpt = self._log.new()
+        if heard.wrong:
+            text = f"{heard.wrong} outside every test:\n{heard.text}"
+            report = pytest.CollectReport(GUEST, "failed", text, [])
+            config.hook.pytest_collectreport(report=report)
 
 
 class GonePlugin:
@@ -202,10 +205,12 @@ def register(config: pytest.Config, facts: GuestFacts, arguments: tuple[str, ...
     folder whose tests it runs first, empty when they are run in the order of collection.
     """
     from harness.guest import fixtures, marks
+    from harness.guest.limits import LimitPlugin
 
     config.stash[GUEST_FACTS] = facts
     config.pluginmanager.register(marks, "harness-marks")
     config.pluginmanager.register(fixtures, "harness-fixtures")
+    config.pluginmanager.register(LimitPlugin(config.option.test_timeout), "harness-limits")
     if config.option.pcap:
         from harness.guest import capture
 

@@ -19,6 +19,8 @@ import time
 from collections.abc import Callable, Collection
 from typing import NoReturn, ParamSpec, TypeVar, cast
 
+from harness.guest.deadline import declared
+
 P = ParamSpec("P")
 T = TypeVar("T")
 
@@ -90,7 +92,8 @@ def run_as(function: Callable[[], T], *, caps: Collection[Cap], uid: int = 0, se
         _answer(function, caps, uid, writing)
     os.close(writing)
     try:
-        answer = _read_all(reading, time.monotonic() + seconds)
+        with declared():
+            answer = _read_all(reading, time.monotonic() + seconds)
     finally:
         os.close(reading)
         # It has answered and is ending, or it is stuck: in both cases it has nothing left to do.

@@ -47,11 +47,11 @@ class Refused:
         try:
             yield found
         except OSError as error:
-            if other := check_refusal(error, errno, stage):
+            refusal = check_refusal(error, errno, stage)
+            if isinstance(refusal, str):
                 wanted = f"{stage} refused with {errno_name(errno)}"
-                raise pytest.fail.Exception(f"expected {wanted}, found {other}", pytrace=False) from error
-            assert isinstance(error, StepError)
-            found.log, found.error = error.log, error
+                raise pytest.fail.Exception(f"expected {wanted}, found {refusal}", pytrace=False) from error
+            found.log, found.error = refusal.log, refusal
         else:
             pytest.fail(f"expected {stage} refused with {errno_name(errno)}, but it succeeded")
         if REFUSED_PROPERTY not in self._item.user_properties:

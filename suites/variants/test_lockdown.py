@@ -18,8 +18,8 @@ from harness.diagnose import Cause
 from harness.guest import bpf_calls, machine, steps
 from harness.guest.instructions import add, call, copy, leave, mov
 from harness.guest.marks import boots_with
-from harness.guest.refusal import Refused, Stage
-from harness.guest.step_error import StepError
+from harness.guest.refusal import Refused
+from harness.guest.step_error import Stage, StepError
 from harness.guest.verifier import verified
 
 #: linux/bpf.h

@@ -19,10 +19,11 @@ from pathlib import Path
 import pytest
 
 from harness import expect, wire
-from harness.cells import Outcome
+from harness.cells import Cell, Outcome
 from harness.ending import STARTED
 from harness.ending import Started as GuestStarted
 from harness.lanes import Lane
+from harness.qmp import Monitor
 from harness.results import read_cells
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -45,9 +46,12 @@ class Run:
         cells = read_cells(self.results / "latest" / "results.jsonl")
         return {cell.test.rpartition("::")[2]: cell.outcome for cell in cells if cell.kernel == kernel}
 
-    def detail(self, test: str, kernel: str = KERNEL) -> str:
+    def cell(self, test: str, kernel: str = KERNEL) -> Cell:
         cells = read_cells(self.results / "latest" / "results.jsonl")
-        return next(cell.detail for cell in cells if cell.kernel == kernel and cell.test.endswith(test))
+        return next(cell for cell in cells if cell.kernel == kernel and cell.test.endswith(test))
+
+    def detail(self, test: str, kernel: str = KERNEL) -> str:
+        return self.cell(test, kernel).detail
 
 
 class Started:
@@ -179,6 +183,42 @@ def test_a_test_that_never_ends_is_lost(start: Callable[..., Started]) -> None:
         "test_after": Outcome.PASS,
     }
     assert "no word from the guest for 10 s" in found.detail("test_hang")
+    # the whole time, that of asking included
+    assert found.cell("test_hang").duration > 10
+
+
+def test_a_test_that_hangs_fails_by_its_limit_or_says_where_it_was(start: Callable[..., Started]) -> None:
+    """A limit ends what is in Python, and the guest goes on; of what it cannot end it is said where it was."""
+    found = start("--kernel", KERNEL, "--silence", "10", str(CASES / "case_limit.py")).finish()
+    assert found.status == 1, found.output
+    lost = {"test_is_deaf_in_python", "test_is_deaf_in_c", "test_starves_the_guest"}
+    assert {test for test, outcome in found.outcomes().items() if outcome is Outcome.LOST} == lost
+    passed = {"test_before", "test_between", "test_after"}
+    assert {test for test, outcome in found.outcomes().items() if outcome is Outcome.PASS} == passed
+    assert found.outcomes()["test_sleeps"] is Outcome.FAIL
+    assert "no end of the call within" in found.detail("test_sleeps")
+    assert "signal.pause()" in found.detail("test_sleeps")
+    for test in ("test_is_deaf_in_python", "test_is_deaf_in_c"):
+        assert re.search(rf'File "/harness/\S*case_limit.py", line \d+ in {test}\n', found.detail(test))
+        assert re.search(r"process \d+ \(S\) .*python3", found.detail(test))
+    starved = found.detail("test_starves_the_guest")
+    assert "asked of its kernel (SysRq w, l)" in starved
+    assert "sysrq: Show Blocked State" in starved
+    assert "sysrq: Show backtrace of all active CPUs" in starved
+
+
+def test_a_guest_whose_processors_stand_still_leaves_its_registers(start: Callable[..., Started]) -> None:
+    """QEMU stops them (QMP: stop), so that neither keyboard nor NMI is answered."""
+    run = start("--kernel", KERNEL, "--silence", "10", str(CASES / "case_hang.py"))
+    run.until_in("test_hang")
+    (started,) = (run.results / "latest").glob(f"guests-*/{KERNEL}.*{STARTED}")
+    folder = Path(wire.decode(started.read_bytes(), GuestStarted).folder)
+    with contextlib.closing(Monitor(folder / "monitor", seconds=LIMIT)) as monitor:
+        monitor.execute("stop")
+    found = run.finish()
+    assert found.outcomes()["test_hang"] is Outcome.LOST
+    assert "its processors, asked of QEMU:" in found.detail("test_hang")
+    assert re.search(r"RIP=[0-9a-f]{16}", found.detail("test_hang"))
 
 
 @pytest.mark.parametrize(("sent", "silence"), [(signal.SIGKILL, "60"), (signal.SIGSTOP, "10")])
@@ -251,8 +291,21 @@ def cached_kernels() -> Iterator[Path]:
 def test_a_warning_of_the_kernel_fails_the_test_during_which_it_came(start: Callable[..., Started]) -> None:
     found = start("--kernel", KERNEL, str(CASES / "case_warning.py")).finish()
     assert found.status == 1, found.output
-    assert found.outcomes() == {"test_the_kernel_complains": Outcome.ERROR}
-    assert "the kernel warned" in found.detail("test_the_kernel_complains")
+    phases = {"test_in_the_set_up": "setup", "test_in_the_call": "call", "test_in_the_teardown": "teardown"}
+    lost = "test_of_records_that_are_lost"
+    assert found.outcomes() == {**dict.fromkeys([*phases, lost], Outcome.ERROR), "test_of_nothing": Outcome.PASS}
+    for test, phase in phases.items():
+        assert f"the kernel warned ({phase})" in found.detail(test)
+    assert "records of the kernel's log were overwritten before they were read (call)" in found.detail(lost)
+
+
+def test_a_warning_while_collecting_is_the_guests(start: Callable[..., Started]) -> None:
+    """A second run restores a worker that has collected, and says it too."""
+    for _ in range(2):
+        found = start("--kernel", KERNEL, str(CASES / "case_warning_while_collecting.py")).finish()
+        assert found.status == 1, found.output
+        assert found.outcomes() == {"guest": Outcome.ERROR, "test_passes": Outcome.PASS}
+        assert "the kernel warned outside every test" in found.detail("guest")
 
 
 @pytest.mark.parametrize("fresh", ["kernel", "file", "test"])

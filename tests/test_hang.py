@@ -1,0 +1,52 @@
+"""What a guest was doing that has fallen silent, with a process of the host in the guest's place."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from harness import hang, slots
+from harness.boot import Boots
+from harness.vm import Accelerator, GuestSpec
+
+FAKE_VNG = Path(__file__).with_name("fake_vng.py")
+
+
+@pytest.mark.parametrize(
+    ("mode", "said"),
+    [
+        ("silent", "what the guest was doing, asked of its agent:\nFile fake.py, line 1 in hangs"),
+        ("stuck", "what the guest was doing, asked of its kernel (SysRq w, l):\n[   10.0] sysrq: Show alt sysrq w\n"),
+        ("masked", "what the guest was doing, asked of its kernel by an NMI:\n[   10.0] sysrq: Show\n"),
+        ("frozen", "the guest's agent and kernel do not answer; its processors, asked of QEMU:\nRIP=ffffffff81000000"),
+        ("stopped", "the guest's agent does not answer, nor does QEMU: QEMU's monitor did not answer in time"),
+    ],
+)
+def test_a_silent_guest_is_asked_what_it_does(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, mode: str, said: str
+) -> None:
+    """In turns: who knows most first."""
+    monkeypatch.setenv("HARNESS_FAKE", mode)
+    for name, seconds in (("_ANSWER_SECONDS", 0.3), ("_ANSWER_SCALED", 0.0), ("_MONITOR_SECONDS", 0.3)):
+        monkeypatch.setattr(hang, name, seconds)
+    (tmp_path / "console").mkdir()
+    spec = GuestSpec(
+        kernel="fake",
+        vmlinuz=tmp_path / "vmlinuz",
+        modules=tmp_path / "modules",
+        root=tmp_path / "root",
+        accelerator=Accelerator.TCG,
+        console=tmp_path / "console" / "fake.log",
+        project=tmp_path,
+        slots=slots.make(tmp_path, 1),
+        boot_timeout=20.0,
+        vng=FAKE_VNG,
+    )
+    boots = Boots(spec, tmp_path, lambda _: os.sched_yield())
+    try:
+        boots.start()
+        assert boots.doing(1.0).startswith(said)
+    finally:
+        boots.stop()
