@@ -166,7 +166,9 @@ def rehearse() -> None:
     import pytest
 
     folder = tempfile.mkdtemp()
-    pytest.main(["--collect-only", "-qq", f"--rootdir={folder}", "-c", "/dev/null", "-p", "no:cacheprovider", folder])
+    arguments = ["--collect-only", "-qq", f"--rootdir={folder}", "-c", "/dev/null", "-p", "no:cacheprovider", folder]
+    if (status := pytest.main(arguments)) != pytest.ExitCode.NO_TESTS_COLLECTED:
+        raise SystemExit(f"agent: the rehearsal ended with {status!r}")
 
 
 def unpack(data: bytearray) -> None:

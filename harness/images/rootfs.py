@@ -134,7 +134,7 @@ def mmdebstrap(root: Root, uri: str, staging: Path, target: Path) -> list[str]:
     drop = ["rm -rf " + " ".join(f'"$1"{pattern}' for pattern in root.drop)]
     # hashes instead of times: mkfs.erofs -T0 would make every time-stamped .pyc stale
     folders = f"/usr/lib/python3 /usr/lib/python{_PYTHON}"
-    compiled = f'chroot "$1" python3 -m compileall -q --invalidation-mode unchecked-hash {folders} >/dev/null || true'
+    compiled = f'chroot "$1" python3 -m compileall -q --invalidation-mode unchecked-hash {folders}'
     hooks = [f"sync-in {shlex.quote(str(staging))} /", *users, *drop, compiled]
     return [
         # as root it mounts /proc, /sys and devices into the new root: they must not outlive it when it is killed
