@@ -6,6 +6,9 @@ possible), 4 usage or a bad manifest.
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
+
 
 class HarnessError(Exception):
     """A failure the user can act on: its text is one clear line, shown without a traceback."""
@@ -17,6 +20,16 @@ def of_system(error: OSError) -> HarnessError:
     """Turn a failure of the system (a full disk, a folder without permission) into its one line."""
     where = f"{error.filename}: " if error.filename else ""
     return HarnessError(f"{where}{error.strerror or error}")
+
+
+@contextlib.contextmanager
+def passing_over(*numbers: int) -> Iterator[None]:
+    """End the block at an OSError with one of these errnos, which the caller expects; any other goes on."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in numbers:
+            raise
 
 
 class ManifestError(HarnessError):

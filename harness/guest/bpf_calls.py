@@ -155,7 +155,7 @@ def cgroup(program: int, target: int, attach_type: str, undo: ExitStack) -> None
     """Make the one BPF_PROG_ATTACH call."""
     number = _numbers("attach")[attach_type]
     _done(_library().bpf_prog_attach(program, target, number, 0), "attach", attach_type)
-    undo.callback(_library().bpf_prog_detach2, program, target, number)
+    undo.callback(lambda: _done(_library().bpf_prog_detach2(program, target, number), "detach", attach_type))
 
 
 def socket_filter(program: int, undo: ExitStack) -> None:
@@ -180,7 +180,7 @@ def clsact(program: int, ifindex: int, undo: ExitStack) -> None:
     hook = _TcHook(sz=ctypes.sizeof(_TcHook), ifindex=ifindex, attach_point=1)
     _done(lib.bpf_tc_hook_create(ctypes.byref(hook)), "attach", "clsact qdisc")
     both = _TcHook(sz=ctypes.sizeof(_TcHook), ifindex=ifindex, attach_point=3)
-    undo.callback(lambda: lib.bpf_tc_hook_destroy(ctypes.byref(both)))
+    undo.callback(lambda: _done(lib.bpf_tc_hook_destroy(ctypes.byref(both)), "detach", "clsact qdisc"))
     opts = _TcOpts(sz=ctypes.sizeof(_TcOpts), prog_fd=program)
     _done(lib.bpf_tc_attach(ctypes.byref(hook), ctypes.byref(opts)), "attach", "tc filter")
 

@@ -136,10 +136,12 @@ def _take_all(tap: socket.socket, pair: int, end: int) -> Iterator[Taken]:
     while True:
         try:
             yield _take(tap, pair, end)
+        except BlockingIOError:
+            return
         except OSError as error:
             # that the test has taken the link down is said once, before what came later
             if error.errno != errno.ENETDOWN:
-                return
+                raise
 
 
 def _take(tap: socket.socket, pair: int, end: int) -> Taken:

@@ -28,8 +28,8 @@ def of_object(path: Path) -> dict[str, Cost]:
 
     def listen(name: str, pointer: int) -> None:
         logs[name] = ctypes.create_string_buffer(_LOG_BYTES)
-        libbpf().bpf_program__set_log_level(pointer, STATISTICS)
-        libbpf().bpf_program__set_log_buf(pointer, logs[name], _LOG_BYTES)
+        steps.checked(libbpf().bpf_program__set_log_level(pointer, STATISTICS), "open", name)
+        steps.checked(libbpf().bpf_program__set_log_buf(pointer, logs[name], _LOG_BYTES), "open", name)
 
     with steps.loaded(path, prepare=listen) as found:
         return {

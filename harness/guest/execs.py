@@ -6,6 +6,7 @@ import ctypes
 import mmap
 import os
 import struct
+import traceback
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -49,6 +50,7 @@ def in_child(action: Callable[[], object], *, uid: int = 0, gid: int = 0) -> Chi
         except OSError as error:
             status = error.errno or 255
         except BaseException:  # noqa: BLE001 - the child must end here whatever happens
+            traceback.print_exc()
             status = 254
         finally:
             os._exit(status)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import errno
 import os
 from collections.abc import Callable, Iterator
 from functools import cache
@@ -55,5 +56,8 @@ def _steps() -> dict[str, _Step]:
 
 def _ids(step: _Step) -> Iterator[int]:
     number = ctypes.c_uint32(0)
-    while step(number.value, ctypes.byref(number)) == 0:
+    while (result := step(number.value, ctypes.byref(number))) == 0:
         yield number.value
+    # bpf_obj_get_next_id(): there is no higher id; any other answer leaves the list unknown
+    if result != -errno.ENOENT:
+        raise OSError(-result, f"listing BPF objects above {number.value}: {os.strerror(-result)}")

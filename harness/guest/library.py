@@ -128,7 +128,6 @@ def _library() -> ctypes.CDLL:
     }
     int_results = {
         "bpf_object__load": [c_void_p],
-        "bpf_object__close": [c_void_p],
         "bpf_program__set_autoload": [c_void_p, c_bool],
         "bpf_program__fd": [c_void_p],
         "bpf_program__set_log_level": [c_void_p, c_uint32],
@@ -169,6 +168,7 @@ def _library() -> ctypes.CDLL:
     ):
         getattr(lib, name).argtypes = [c_int if name.endswith("_str") else c_void_p]
         getattr(lib, name).restype = c_char_p
+    lib.bpf_object__close.argtypes, lib.bpf_object__close.restype = [c_void_p], None
     lib.bpf_program__insn_cnt.argtypes, lib.bpf_program__insn_cnt.restype = [c_void_p], c_size_t
     return lib
 

@@ -75,15 +75,15 @@ def active_lsms() -> tuple[str, ...] | None:
     """Return the security modules that are active, None when securityfs is not mounted."""
     try:
         return tuple((_SECURITY / "lsm").read_text().strip().split(","))
-    except OSError:
+    except FileNotFoundError:
         return None
 
 
 def _lockdown() -> str:
-    """Return the level in brackets, such as ``[none] integrity confidentiality``."""
+    """Return the level in brackets, such as ``[none] integrity confidentiality``; "none" without that module."""
     try:
         found = re.search(r"\[(\w+)\]", (_SECURITY / "lockdown").read_text())
-    except OSError:
+    except FileNotFoundError:
         return "none"
     return found[1] if found else "none"
 
@@ -105,7 +105,7 @@ def _config() -> dict[str, str]:
     for path in (Path("/proc/config.gz"), Path(f"/boot/config-{os.uname().release}")):
         try:
             data = path.read_bytes()
-        except OSError:
+        except (FileNotFoundError, PermissionError):  # some distributions let only root read it
             continue
         text = (gzip.decompress(data) if path.suffix == ".gz" else data).decode()
         unset = dict.fromkeys(re.findall(r"^# (CONFIG_\w+) is not set$", text, re.MULTILINE), "n")

@@ -120,7 +120,8 @@ def minima(who: str, given: Given, probes: Iterable[Probe]) -> dict[str, tuple[C
 def _become_root_of_a_namespace(more: int = 0) -> None:
     """Enter a user namespace, with root mapped to this uid, and a network namespace that belongs to it."""
     # after a change of uid the files of /proc/self are root's
-    _libc.prctl(_PR_SET_DUMPABLE, 1, 0, 0, 0)
+    if _libc.prctl(_PR_SET_DUMPABLE, 1, 0, 0, 0):
+        raise OSError(ctypes.get_errno(), "PR_SET_DUMPABLE")
     uid, gid = os.getuid(), os.getgid()
     os.unshare(os.CLONE_NEWUSER | os.CLONE_NEWNET | more)
     Path("/proc/self/setgroups").write_text("deny")
@@ -138,9 +139,9 @@ def _with_token(given: Given, body: Callable[[Trier], _T], delegator: socket.soc
     _become_root_of_a_namespace(os.CLONE_NEWNS)
     opened = _call(_FSOPEN, b"bpf", _CLOEXEC)
     socket.send_fds(delegator, [b"x"], [opened])
-    fds = socket.recv_fds(delegator, 1, 1)[1]
+    said, fds, _, _ = socket.recv_fds(delegator, 1 << 12, 1)
     if not fds:
-        raise RuntimeError("the host's root could not make the bpffs delegating")
+        raise RuntimeError(f"the host's root could not make the bpffs delegating: {said.decode() or 'it ended'}")
     folder = os.open(".", os.O_RDONLY | os.O_CLOEXEC, dir_fd=fds[0])
     return body(Trier(given, token=steps.create_token(folder), delegating=folder))
 
@@ -151,17 +152,23 @@ def _delegator() -> Iterator[socket.socket]:
     ours, theirs = socket.socketpair()
     child = os.fork()
     if child == 0:
-        ours.close()
+        status = 1
         try:
+            ours.close()
             _delegate(theirs)
+            status = 0
+        except BaseException as error:  # noqa: BLE001  whatever it is, the one that waits for an answer raises it
+            theirs.send(f"{type(error).__name__}: {error}".encode())
         finally:
-            os._exit(0)
+            os._exit(status)
     theirs.close()
     try:
         yield ours
     finally:
         ours.close()
-        os.waitpid(child, 0)
+        status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    if status:
+        raise RuntimeError(f"the child that makes a bpffs delegating failed: exit code {status}")
 
 
 def _delegate(peer: socket.socket) -> None:

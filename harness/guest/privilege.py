@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import ctypes
 import enum
+import errno
 import os
 import pickle
 import select
@@ -147,7 +148,7 @@ def _pickled(error: BaseException) -> bytes:
 def _become(uid: int, caps: Collection[Cap]) -> None:
     """Change this process, for good, to the uid and to exactly these capabilities."""
     for number in range(64):
-        if number not in caps and _libc.prctl(_PR_CAPBSET_READ, number, 0, 0, 0) == 1:
+        if number not in caps and _in_bounding_set(number):
             _prctl(_PR_CAPBSET_DROP, number)
     _prctl(_PR_SET_SECUREBITS, _SECUREBITS)
     if uid:
@@ -168,6 +169,14 @@ def set_capabilities(sets: bytes) -> None:
     """Give this process exactly these sets; what leaves the permitted set is gone for good. Raises OSError."""
     if _libc.capset(_CAPSET_HEADER, sets):
         raise OSError(ctypes.get_errno(), "capset")
+
+
+def _in_bounding_set(number: int) -> bool:
+    """Whether a capability is in the bounding set; one that this kernel does not know is not (EINVAL, prctl(2))."""
+    found = int(_libc.prctl(_PR_CAPBSET_READ, number, 0, 0, 0))
+    if found < 0 and ctypes.get_errno() != errno.EINVAL:
+        raise OSError(ctypes.get_errno(), f"PR_CAPBSET_READ of {number}")
+    return found == 1
 
 
 def _prctl(option: int, value: int) -> None:

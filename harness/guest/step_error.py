@@ -30,7 +30,7 @@ Stage = Literal[
 ]
 
 # opened once: dlopen() takes as long as all the rest of a StepError, and the capability table has thousands
-_libc = ctypes.CDLL(None)
+_libc = ctypes.CDLL(None, use_errno=True)
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +47,8 @@ class Asker:
     def this_process(cls) -> Asker:
         """Ask the kernel about this process (capget(2), version 3)."""
         data = (c_uint32 * 6)()
-        _libc.capget(struct.pack("=Ii", 0x20080522, 0), data)
+        if _libc.capget(struct.pack("=Ii", 0x20080522, 0), data):
+            raise OSError(ctypes.get_errno(), "capget")
         limit = resource.getrlimit(resource.RLIMIT_MEMLOCK)[0]
         return cls(os.geteuid(), data[0] | data[3] << 32, None if limit == resource.RLIM_INFINITY else limit)
 

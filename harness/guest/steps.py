@@ -40,7 +40,8 @@ class XdpFlags(enum.IntFlag):
     REPLACE = 16
 
 
-def _checked(result: int, stage: Stage, what: str) -> int:
+def checked(result: int, stage: Stage, what: str) -> int:
+    """Return what libbpf has answered; raises StepError for an error."""
     if result < 0:
         raise StepError(-result, stage, what)
     return int(result)
@@ -56,7 +57,7 @@ class Program:
     @property
     def fd(self) -> int:
         """Its file descriptor."""
-        return int(libbpf().bpf_program__fd(self.pointer))
+        return checked(libbpf().bpf_program__fd(self.pointer), "load", self.name)
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,7 +116,7 @@ def loaded(path: Path, *names: str, prepare: Callable[[str, int], None] | None =
         if missing := set(names) - set(programs):
             raise KeyError(f"{path.name} has no program {', '.join(sorted(missing))}")
         for name, pointer in programs.items():
-            lib.bpf_program__set_autoload(pointer, not names or name in names)
+            checked(lib.bpf_program__set_autoload(pointer, not names or name in names), "open", name)
             if prepare is not None:
                 prepare(name, pointer)
         with speaking() as said:
@@ -126,7 +127,7 @@ def loaded(path: Path, *names: str, prepare: Callable[[str, int], None] | None =
                 )
         wanted = {n: Program(n, p) for n, p in programs.items() if not names or n in names}
         maps = list(_each("bpf_object__next_map", obj))
-        fds = {lib.bpf_map__name(m).decode(): lib.bpf_map__fd(m) for m in maps}
+        fds = {lib.bpf_map__name(m).decode(): checked(lib.bpf_map__fd(m), "open", path.name) for m in maps}
         yield Loaded(wanted, fds, tuple(_spec(m) for m in maps))
     finally:
         lib.bpf_object__close(obj)
@@ -149,7 +150,7 @@ def _kind_of_fd(fd: int) -> str:
     """Return libbpf's name of the type of the program that a file descriptor is, empty when it is none."""
     try:
         found = re.search(r"prog_type:\t(\d+)", Path(f"/proc/self/fdinfo/{fd}").read_text())
-    except OSError:
+    except FileNotFoundError:  # nothing is open under that number
         return ""
     return str(libbpf().libbpf_bpf_prog_type_str(int(found[1])).decode()) if found else ""
 
@@ -189,20 +190,20 @@ def create_map_of_type(number: int, spec: MapSpec, *, flags: int = 0) -> int:
     """Make the one BPF_MAP_CREATE call for a type by its number, whether there is such a type or not."""
     opts = ctypes.byref(MapCreateOpts(sz=ctypes.sizeof(MapCreateOpts), map_flags=flags)) if flags else None
     result = libbpf().bpf_map_create(number, b"step", spec.key, spec.value, spec.entries, opts)
-    return _checked(result, "map_create", spec.type)
+    return checked(result, "map_create", spec.type)
 
 
 def lookup(fd: int, spec: MapSpec, *, key: int) -> bytes:
     """Make the one BPF_MAP_LOOKUP_ELEM call; return the value's bytes."""
     value = ctypes.create_string_buffer(spec.value)
     key_bytes = key.to_bytes(spec.key, "little")
-    _checked(libbpf().bpf_map_lookup_elem(fd, key_bytes, value), "lookup", spec.type)
+    checked(libbpf().bpf_map_lookup_elem(fd, key_bytes, value), "lookup", spec.type)
     return value.raw
 
 
 def pin(fd: int, path: Path) -> None:
     """Make the one BPF_OBJ_PIN call."""
-    _checked(libbpf().bpf_obj_pin(fd, os.fsencode(path)), "pin", str(path))
+    checked(libbpf().bpf_obj_pin(fd, os.fsencode(path)), "pin", str(path))
 
 
 def pin_program(program: Program, path: Path) -> None:
@@ -215,7 +216,7 @@ def pin_program(program: Program, path: Path) -> None:
 
 def open_pin(path: Path) -> int:
     """Make the one BPF_OBJ_GET call; return the fd."""
-    return _checked(libbpf().bpf_obj_get(os.fsencode(path)), "open", str(path))
+    return checked(libbpf().bpf_obj_get(os.fsencode(path)), "open", str(path))
 
 
 def set_sysctl(name: str, value: int) -> None:
@@ -228,7 +229,7 @@ def set_sysctl(name: str, value: int) -> None:
 
 def create_token(bpffs: int) -> int:
     """Make the one BPF_TOKEN_CREATE call on a bpffs mount's fd; return the token's fd."""
-    return _checked(libbpf().bpf_token_create(bpffs, None), "token", "BPF token")
+    return checked(libbpf().bpf_token_create(bpffs, None), "token", "BPF token")
 
 
 def load_again(program: Program) -> int:
@@ -255,7 +256,12 @@ def _link(program: Program, what: str, attach: Callable[[], int | None]) -> Gene
     try:
         yield
     finally:
-        libbpf().bpf_link__destroy(pointer)
+        destroy_link(pointer, what)
+
+
+def destroy_link(pointer: int, what: str) -> None:
+    """Detach what libbpf has attached; raises StepError."""
+    checked(libbpf().bpf_link__destroy(pointer), "detach", what)
 
 
 @contextmanager
@@ -307,12 +313,12 @@ def xdp_attach(fd: int, ifindex: int, flags: XdpFlags = XdpFlags.NONE, *, replac
 
 def xdp_detach(ifindex: int, flags: XdpFlags = XdpFlags.NONE) -> None:
     """Take whatever program is on the interface off it, by netlink."""
-    _checked(libbpf().bpf_xdp_detach(ifindex, flags, None), "detach", f"XDP on {ifindex}, {flags!r}")
+    checked(libbpf().bpf_xdp_detach(ifindex, flags, None), "detach", f"XDP on {ifindex}, {flags!r}")
 
 
 def xdp_id(ifindex: int, mode: XdpFlags = XdpFlags.NONE) -> int:
     """Return the id of the program on the interface, in this mode or in any; 0 when there is none."""
     found = XdpQueryOpts(sz=ctypes.sizeof(XdpQueryOpts))
-    _checked(libbpf().bpf_xdp_query(ifindex, 0, ctypes.byref(found)), "query", f"XDP on {ifindex}")
+    checked(libbpf().bpf_xdp_query(ifindex, 0, ctypes.byref(found)), "query", f"XDP on {ifindex}")
     ids = {XdpFlags.NONE: found.prog_id, XdpFlags.NATIVE: found.drv_prog_id, XdpFlags.GENERIC: found.skb_prog_id}
     return int(ids[mode])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import os
 import select
@@ -13,6 +14,7 @@ import termios
 from collections.abc import Iterator
 
 from harness import frames
+from harness.errors import passing_over
 from harness.frames import Begin, Reader
 from harness.guest import agent, child
 
@@ -82,7 +84,9 @@ class Served:
             count = os.write(self.input, self._waiting[:_CHUNK]) if self._waiting else 0
         except BlockingIOError:
             return 0
-        except OSError:  # it reads no more
+        except OSError as error:
+            if error.errno not in {errno.EPIPE, errno.EIO}:  # a pipe, a terminal that nobody reads any more
+                raise
             count, self._ended = len(self._waiting), True
         del self._waiting[:count]
         if self._ended and not self._waiting:
@@ -95,7 +99,8 @@ class Served:
             self._process.stdin.close()
         else:  # what Ctrl-D does
             self._waiting += termios.tcgetattr(self._terminal)[6][termios.VEOF]
-            with contextlib.suppress(OSError):
+            # it has no room for more, or nobody reads it any more
+            with passing_over(errno.EAGAIN, errno.EIO):
                 os.write(self._terminal, self._waiting)
             self._waiting.clear()
         self.input = None
@@ -106,7 +111,9 @@ class Served:
             data = os.read(descriptor, _CHUNK)
         except BlockingIOError:
             return b""
-        except OSError:  # EIO: nobody has the other end of the terminal any more
+        except OSError as error:
+            if error.errno != errno.EIO:  # nobody has the other end of the terminal any more
+                raise
             data = b""
         if not data:
             del self.outputs[descriptor]
@@ -161,8 +168,11 @@ def serve(reader: int, writer: int, data: bytes = b"") -> bool:
         _hear(served, kind, payload)
     try:
         stayed = _pump(served, said, reader, writer)
-    except OSError:
+    except (BrokenPipeError, ConnectionResetError):
         stayed = False
+    except BaseException:
+        served.kill()
+        raise
     if not stayed:
         served.kill()
         return False

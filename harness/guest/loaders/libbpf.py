@@ -15,7 +15,7 @@ from typing import TypeVar
 from harness.guest.btf import Btf, Layout
 from harness.guest.library import TestRunOpts, libbpf, speaking
 from harness.guest.step_error import StepError
-from harness.guest.steps import XdpFlags, kind_of, where, xdp_attach, xdp_detach
+from harness.guest.steps import Program, XdpFlags, checked, destroy_link, kind_of, where, xdp_attach, xdp_detach
 
 _R = TypeVar("_R")
 
@@ -46,7 +46,10 @@ def _library() -> ctypes.CDLL:
 
 def possible_cpus() -> int:
     """Return the number of values that a per-CPU map has for a key."""
-    return int(_library().libbpf_num_possible_cpus())
+    count = int(_library().libbpf_num_possible_cpus())
+    if count < 0:
+        raise OSError(-count, "possible CPUs")
+    return count
 
 
 class Map:
@@ -55,7 +58,7 @@ class Map:
     def __init__(self, pointer: int) -> None:
         self.pointer = pointer
         lib = _library()
-        self.fd = int(lib.bpf_map__fd(pointer))
+        self.fd = checked(lib.bpf_map__fd(pointer), "open", "map")
         self._key_size = int(lib.bpf_map__key_size(pointer))
         self._value_size = int(lib.bpf_map__value_size(pointer))
 
@@ -76,12 +79,15 @@ class Map:
             raise StepError(-result, "update", "map")
 
     def keys(self) -> Iterator[int]:
-        """Yield the keys, as unsigned integers."""
+        """Yield the keys, as unsigned integers; raises StepError."""
         last: bytes | None = None
         found = ctypes.create_string_buffer(self._key_size)
-        while _library().bpf_map_get_next_key(self.fd, last, found) == 0:
+        while (result := _library().bpf_map_get_next_key(self.fd, last, found)) == 0:
             last = found.raw
             yield int.from_bytes(last, "little")
+        # no key follows
+        if result != -errno.ENOENT:
+            raise StepError(-result, "lookup", "map keys")
 
     def _lookup(self, key: int, size: int) -> bytes | None:
         value = ctypes.create_string_buffer(size)
@@ -180,14 +186,14 @@ class Object:
                 link = self._lib.bpf_program__attach(pointer)
                 if not link:
                     raise StepError(ctypes.get_errno(), "attach", where(pointer), said(), kind_of(pointer))
-            links.callback(self._lib.bpf_link__destroy, link)
+            links.callback(destroy_link, link, where(pointer))
         return links
 
     def attach_xdp(self, name: str, ifindex: int, mode: XdpFlags) -> ExitStack:
         """Put a program onto an interface by netlink; closing the result takes it off."""
         links = ExitStack()
         self._stack.push(links)
-        xdp_attach(int(self._lib.bpf_program__fd(self.program(name))), ifindex, mode)
+        xdp_attach(Program(name, self.program(name)).fd, ifindex, mode)
         links.callback(xdp_detach, ifindex, mode)
         return links
 
@@ -203,9 +209,9 @@ class Object:
             data_size_out=len(target),
             repeat=1,
         )
-        result = self._lib.bpf_prog_test_run_opts(self._lib.bpf_program__fd(self.program(name)), ctypes.byref(run))
-        if result < 0:
-            raise StepError(-result, "test_run", name)
+        checked(
+            self._lib.bpf_prog_test_run_opts(Program(name, self.program(name)).fd, ctypes.byref(run)), "test_run", name
+        )
         return int(run.retval), target.raw[: run.data_size_out]
 
 

@@ -1,0 +1,161 @@
+"""What goes wrong in a guest and is not what the caller waits for goes out: with calls of the kernel's that fail."""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import socket
+from collections.abc import Callable
+from contextlib import ExitStack
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+from harness.guest import agent, bpf_calls, capture, execs, leaks, machine, people, privilege, step_error, steps
+from harness.guest.loaders import libbpf
+from harness.guest.step_error import StepError
+
+
+def refusing(number: int) -> Callable[..., int]:
+    """A function of libbpf's that fails."""
+    return lambda *_: -number
+
+
+def in_libc(number: int) -> SimpleNamespace:
+    """A C library whose calls fail."""
+
+    def failing(*_: object) -> int:
+        ctypes.set_errno(number)
+        return -1
+
+    return SimpleNamespace(prctl=failing, capget=failing)
+
+
+def test_a_list_of_objects_ends_at_enoent_only() -> None:
+    assert list(leaks._ids(refusing(errno.ENOENT))) == []
+    with pytest.raises(PermissionError, match="listing BPF objects above 0"):
+        list(leaks._ids(refusing(errno.EPERM)))
+
+
+@pytest.mark.parametrize(("number", "complete"), [(errno.ENOENT, True), (errno.EINTR, False)])
+def test_a_list_of_keys_ends_at_enoent_only(monkeypatch: pytest.MonkeyPatch, number: int, *, complete: bool) -> None:
+    library = SimpleNamespace(
+        bpf_map__fd=lambda _: 3,
+        bpf_map__key_size=lambda _: 4,
+        bpf_map__value_size=lambda _: 4,
+        bpf_map_get_next_key=refusing(number),
+    )
+    monkeypatch.setattr(libbpf, "_library", lambda: library)
+    keys = libbpf.Map(1).keys()
+    if complete:
+        assert list(keys) == []
+    else:
+        with pytest.raises(StepError, match="map keys"):
+            list(keys)
+
+
+def test_a_number_of_cpus_that_is_not_known_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(libbpf, "_library", lambda: SimpleNamespace(libbpf_num_possible_cpus=refusing(errno.EINVAL)))
+    with pytest.raises(OSError, match="possible CPUs"):
+        libbpf.possible_cpus()
+
+
+def test_a_link_that_cannot_be_destroyed_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    library = SimpleNamespace(bpf_link__destroy=refusing(errno.EBADF))
+    monkeypatch.setattr(steps, "libbpf", lambda: library)
+    with (
+        pytest.raises(StepError, match="XDP link on 2") as caught,
+        steps._link(steps.Program("x", 1), "XDP link on 2", lambda: 1),
+    ):
+        pass
+    assert (caught.value.errno, caught.value.stage) == (errno.EBADF, "detach")
+
+
+@pytest.mark.parametrize("attach", [
+    lambda undo: bpf_calls.cgroup(3, 4, "cgroup_inet_ingress", undo),
+    lambda undo: bpf_calls.clsact(3, 4, undo),
+])  # fmt: skip
+def test_what_cannot_be_undone_is_an_error(
+    monkeypatch: pytest.MonkeyPatch, attach: Callable[[ExitStack], None]
+) -> None:
+    well = {name: lambda *_: 0 for name in ("bpf_prog_attach", "bpf_tc_hook_create", "bpf_tc_attach")}
+    failing = {name: refusing(errno.EPERM) for name in ("bpf_prog_detach2", "bpf_tc_hook_destroy")}
+    monkeypatch.setattr(bpf_calls, "_library", lambda: SimpleNamespace(**well, **failing))
+    monkeypatch.setattr(bpf_calls, "_numbers", lambda _: {"cgroup_inet_ingress": 0})
+    undo = ExitStack()
+    attach(undo)
+    with pytest.raises(StepError) as caught:
+        undo.close()
+    assert (caught.value.errno, caught.value.stage) == (errno.EPERM, "detach")
+
+
+def test_a_child_that_cannot_delegate_says_why(monkeypatch: pytest.MonkeyPatch) -> None:
+    def failing(_: socket.socket) -> None:
+        raise OSError(errno.EINVAL, "system call 431")
+
+    monkeypatch.setattr(people, "_delegate", failing)
+    with pytest.raises(RuntimeError, match="exit code 1"), people._delegator() as ours:
+        assert ours.recv(1 << 12) == b"OSError: [Errno 22] system call 431"
+
+
+def test_a_child_that_delegates_nothing_has_nothing_to_say() -> None:
+    """Its other end is closed before anything was asked."""
+    with people._delegator():
+        pass
+
+
+def test_a_tap_is_empty_at_eagain_only() -> None:
+    class Tap:
+        def __init__(self, *numbers: int) -> None:
+            self._numbers = iter(numbers)
+
+        def recvmsg(self, *_: int) -> None:
+            raise OSError(next(self._numbers), "")
+
+    taken = capture._take_all(Tap(errno.ENETDOWN, errno.EAGAIN), 0, 0)  # type: ignore[arg-type]
+    assert list(taken) == []
+    with pytest.raises(OSError, match=rf"^\[Errno {errno.ENOBUFS}\]"):
+        list(capture._take_all(Tap(errno.ENOBUFS), 0, 0))  # type: ignore[arg-type]
+
+
+def test_a_process_whose_sets_cannot_be_read_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(step_error, "_libc", in_libc(errno.EPERM))
+    with pytest.raises(PermissionError, match="capget"):
+        step_error.Asker.this_process()
+
+
+def test_only_a_capability_that_the_kernel_does_not_know_is_in_no_bounding_set(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(privilege, "_libc", in_libc(errno.EINVAL))
+    assert not privilege._in_bounding_set(63)
+    monkeypatch.setattr(privilege, "_libc", in_libc(errno.EPERM))
+    with pytest.raises(PermissionError, match="PR_CAPBSET_READ"):
+        privilege._in_bounding_set(1)
+
+
+def test_a_childs_own_exception_is_on_the_console(capfd: pytest.CaptureFixture[str]) -> None:
+    def failing() -> None:
+        raise ValueError("no word of that")
+
+    assert execs.in_child(failing).status == 254
+    assert "ValueError: no word of that" in capfd.readouterr().err
+
+
+def test_security_modules_are_unknown_only_where_there_is_no_list(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(machine, "_SECURITY", tmp_path)
+    assert (machine.active_lsms(), machine._lockdown()) == (None, "none")
+    for name in ("lsm", "lockdown"):
+        (tmp_path / name).mkdir()
+    for read in (machine.active_lsms, machine._lockdown):
+        with pytest.raises(IsADirectoryError):
+            read()
+
+
+def test_a_rehearsal_that_is_none_ends_the_agent(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(agent.tempfile, "mkdtemp", lambda: str(tmp_path))
+    agent.rehearse()
+    (tmp_path / "test_broken.py").write_text("import nothing_of_that_name\n")
+    with pytest.raises(SystemExit, match="the rehearsal ended with <ExitCode"):
+        agent.rehearse()
