@@ -21,6 +21,7 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from harness import hang, snapshots, vm
+from harness.errors import of_system
 from harness.machine import BootError, Machine, Tick
 from harness.process_guard import GuardedGroup
 from harness.qmp import QmpError
@@ -160,7 +161,7 @@ class Boots:
     def _worker(self, base: Snapshot, opening: bytes, note: str) -> Running | str:
         """Return a guest whose worker has answered the opening; when there is none, nor should be, the note.
 
-        Whatever is in the way of saving a worker is none of the caller's: it shows again in the guest without one.
+        Whatever is in the way of saving a worker is the note: the caller uses the guest without one.
         """
         assert self._spec.snapshot is not None
         folder, key = self._spec.snapshot
@@ -176,15 +177,16 @@ class Boots:
             # mostly of QEMU's memory; that is the machine's rule, and no fault of what was saved
             self.stop()
             return f"no saved worker: {error.filename}: {error.strerror}"
-        except (QmpError, BootError, OSError):
+        except (QmpError, BootError, OSError) as error:
             self.stop()
             snapshots.discard(folder, name)
-            return note
+            return f"no saved worker: {of_system(error) if isinstance(error, OSError) else error}"
 
     def _save_worker(self, base: Snapshot, opening: bytes, place: Path, name: str) -> None:
         copy = ["cp", "--sparse=auto", "--reflink=auto", str(base.ram), str(place / "ram")]
-        if subprocess.run(copy, stderr=subprocess.DEVNULL, check=False).returncode:
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(place))
+        copied = subprocess.run(copy, capture_output=True, text=True, check=False)
+        if copied.returncode:
+            raise OSError(errno.EIO, copied.stderr.strip(), str(place))
         machine = self._started(_COLLECT_TIMEOUT, place / "ram", share=True, incoming=True)
         machine.resume(base.state)
         machine.wake()

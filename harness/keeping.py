@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import select
 from collections.abc import Callable, Iterator
@@ -81,7 +82,9 @@ def _keyboard() -> Iterator[list[int]]:
     """Yield the terminal of this process's user, if it is one whose keys are ours; pytest has taken standard input."""
     try:
         descriptor = os.open("/dev/tty", os.O_RDWR | os.O_NOCTTY | os.O_CLOEXEC)
-    except OSError:
+    except OSError as error:
+        if error.errno not in {errno.ENXIO, errno.ENOENT}:  # this process has no terminal, or the machine has none
+            raise
         yield []
         return
     try:

@@ -20,6 +20,8 @@ from harness.snapshots import Hello
 _MONITOR_TIMEOUT = 60.0
 #: how often conditions are looked at that no descriptor reports
 _TICK = 0.01
+#: what a socket answers that QEMU has not made, or does not listen at, yet
+_NOT_THERE_YET = (FileNotFoundError, ConnectionRefusedError)
 
 #: called again and again while waiting, with the seconds that it may wait itself; raises to end the wait
 Tick = Callable[[float], None]
@@ -132,7 +134,7 @@ class Machine:
         while True:
             try:
                 monitor = self.monitor(_MONITOR_TIMEOUT)
-            except OSError:
+            except _NOT_THERE_YET:
                 self._check("ready")
                 self._tick(_TICK)
                 continue
@@ -150,7 +152,7 @@ class Machine:
         while True:
             try:
                 port.connect(str(path))
-            except OSError:
+            except _NOT_THERE_YET:
                 self._check("ready")
                 self._tick(_TICK)
             else:
@@ -175,7 +177,7 @@ class Machine:
                 self._check(what)
                 self._tick(_TICK)
                 continue
-            except OSError:
+            except ConnectionResetError:
                 byte = b""
             if not byte:
                 raise BootError(f"QEMU ended before the guest was {what}")

@@ -6,9 +6,9 @@ privately; before the guest goes on, the pages are written into that process.
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import os
+import re
 import struct
 import subprocess
 from collections.abc import Iterator
@@ -25,9 +25,15 @@ CHANGES = ("places", "pages")
 
 
 def dig_holes(path: Path) -> None:
-    """Give back the blocks of a file that hold only zeros, a sixth of a guest's memory; some file systems cannot."""
-    with contextlib.suppress(FileNotFoundError):
-        subprocess.run(["fallocate", "--dig-holes", str(path)], stderr=subprocess.DEVNULL, check=False)
+    """Give back the blocks of a file that hold only zeros, a sixth of a guest's memory; some file systems cannot.
+
+    Raises OSError for any other reason.
+    """
+    command = ["fallocate", "--dig-holes", str(path)]
+    done = subprocess.run(command, capture_output=True, text=True, env={**os.environ, "LC_ALL": "C"}, check=False)
+    # util-linux says EOPNOTSUPP in two ways: "Operation not supported", "keep size mode is unsupported"
+    if done.returncode and not re.search(r"not supported|unsupported", done.stderr):
+        raise OSError(errno.EIO, done.stderr.strip(), str(path))
 
 
 def blocks(descriptor: int, size: int) -> Iterator[int]:
@@ -36,7 +42,9 @@ def blocks(descriptor: int, size: int) -> Iterator[int]:
     while start < size:
         try:
             data = os.lseek(descriptor, start, os.SEEK_DATA)
-        except OSError:  # ENXIO: only a hole is left
+        except OSError as error:
+            if error.errno != errno.ENXIO:  # only a hole is left
+                raise
             return
         start = max(start, data // BLOCK * BLOCK)
         yield start

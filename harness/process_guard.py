@@ -30,10 +30,12 @@ os._exit(min(abs(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])), 255))
 # emulated guest computes, and it finds less of its translated code in the caches every time. A batch task takes the
 # processor from nobody when it wakes, and asks to keep it for longer, which kernels before 6.12 do not hear
 # (857b158dc5e8, "sched/eevdf: Use sched_attr::sched_runtime to set request/slice suggestion"). What starts it
-# inherits. It needs no privilege, and where it is refused all the same, nothing is lost but time.
+# inherits. It needs no privilege, and where it is refused all the same (by seccomp), nothing is lost but time.
 _BATCH = """
-import ctypes
-ctypes.CDLL(None).syscall({number}, 0, {attributes!r}, 0)
+import ctypes, errno
+libc = ctypes.CDLL(None, use_errno=True)
+if libc.syscall({number}, 0, {attributes!r}, 0) and ctypes.get_errno() not in {{errno.EPERM, errno.ENOSYS}}:
+    raise OSError(ctypes.get_errno(), "sched_setattr")
 """
 #: sched_setattr's number (asm/unistd.h) by machine
 _SCHED_SETATTR = {"x86_64": 314, "aarch64": 274}
@@ -50,7 +52,7 @@ def cpu_seconds(group: int) -> float:
     for path in Path("/proc").glob("[0-9]*/stat"):
         try:
             fields = path.read_text().rpartition(")")[2].split()
-        except OSError:
+        except (FileNotFoundError, ProcessLookupError):  # it has ended meanwhile
             continue
         if int(fields[2]) == group:
             total += sum(int(field) for field in fields[11:15])
@@ -79,9 +81,8 @@ class GuardedGroup:
         would truncate it and write from its own beginning. Who reads the pipe ends when its last writer has.
         """
         with output.open("ab") as sink:
-            self._appender = subprocess.Popen(
-                ["cat"], stdin=subprocess.PIPE, stdout=sink, stderr=subprocess.DEVNULL, start_new_session=True
-            )
+            # what it cannot write is the user's to know: its errors go where this process's go
+            self._appender = subprocess.Popen(["cat"], stdin=subprocess.PIPE, stdout=sink, start_new_session=True)
         assert self._appender.stdin is not None
         with self._appender.stdin as pipe:
             self.process = subprocess.Popen(

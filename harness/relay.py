@@ -227,7 +227,7 @@ class Relay:
         except ConnectionResetError:
             chunk = b""
         if not chunk:
-            with contextlib.suppress(Exception):
+            with contextlib.suppress(subprocess.TimeoutExpired):
                 self._process.wait(timeout=5)
             # told to end, a guest may be quicker than the controller with closing its end
             told = self._last_said == opening.FAREWELL
@@ -242,7 +242,7 @@ class Relay:
     def ending(self, over: Over) -> Ending:
         """Return how the guest ended, from why it was given up and its console."""
         text = ""
-        with contextlib.suppress(OSError), self.spec.console.open("rb") as file:
+        with contextlib.suppress(FileNotFoundError), self.spec.console.open("rb") as file:
             file.seek(self._console_start)
             size = None if self._console_end is None else self._console_end - self._console_start
             text = file.read(size).decode(errors="replace")
@@ -280,10 +280,9 @@ def main(arguments: list[str]) -> int:
     # short, because the path of a unix socket has at most 107 bytes
     folder = Path(tempfile.mkdtemp(prefix="harness-"))
     try:
-        ending = Relay(spec, folder, ending_path).run()
+        wire.write(ending_path, Relay(spec, folder, ending_path).run())
     finally:
-        shutil.rmtree(folder, ignore_errors=True)
-    wire.write(ending_path, ending)
+        shutil.rmtree(folder)
     return 0
 
 

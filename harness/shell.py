@@ -105,7 +105,7 @@ def _read_answer(stream: IO[bytes]) -> None:
 def _how_it_ended(guest: PlannedGuest, log: Path) -> str:
     try:
         ending = wire.decode(guest.ending_path.read_bytes(), Ending)
-    except (OSError, ValueError) as error:
+    except FileNotFoundError as error:
         return f"{guest.kernel}: its relay was killed ({error}); console: {log}"
     return f"{ending.describe()}; console: {log}\n{console.excerpt(ending.console)}"
 
@@ -118,7 +118,7 @@ def enter(name: str, command: Sequence[str]) -> int:
         with socket.socket(socket.AF_UNIX) as connection:
             try:
                 connection.connect(str(path))
-            except OSError:
+            except (FileNotFoundError, ConnectionRefusedError):  # of a guest that has ended
                 continue
             try:
                 return terminal.converse(connection.fileno(), connection.fileno(), command)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import select
 import signal
@@ -117,7 +118,9 @@ class _Conversation:
     def _take_input(self) -> None:
         try:
             data = os.read(0, min(_CHUNK, self._window))
-        except OSError:  # EIO: the terminal is gone
+        except OSError as error:
+            if error.errno != errno.EIO:  # the terminal is gone
+                raise
             data = b""
         self._input_open = bool(data)
         self._window -= len(data)
@@ -128,13 +131,13 @@ class _Conversation:
             del self._to_guest[: os.write(self._writer, self._to_guest)]
         except BlockingIOError:
             return
-        except OSError:  # its end is read, too
+        except (BrokenPipeError, ConnectionResetError):  # its end is read, too
             self._to_guest.clear()
 
     def _receive(self) -> bytes:
         try:
             data = os.read(self._reader, _CHUNK)
-        except OSError:
+        except ConnectionResetError:
             data = b""
         if not data:
             raise GuestGone
@@ -149,7 +152,7 @@ class _Conversation:
             view = memoryview(payload)
             while view:
                 view = view[os.write(2 if kind == frames.ERROR else 1, view) :]
-        except OSError:
+        except BrokenPipeError:
             return False
         return True
 

@@ -6,6 +6,7 @@ import errno
 import os
 import re
 import shutil
+import socket
 import struct
 from collections.abc import Iterator
 from dataclasses import replace
@@ -16,7 +17,7 @@ from filelock import FileLock
 
 from harness import boot, memory_files, snapshots
 from harness.boot import Boots, Opening, Running
-from harness.machine import BootError
+from harness.machine import BootError, Machine
 from harness.vm import Accelerator, GuestSpec
 
 FAKE_VNG = Path(__file__).with_name("fake_vng.py")
@@ -146,8 +147,22 @@ def test_a_worker_that_never_answers_is_not_saved_and_the_guest_is_used_without(
     monkeypatch.setattr(boot, "_COLLECT_TIMEOUT", 1.0)
     start.spec = replace(start.spec, worker="always")
     guest = start(lambda _: OPENING.replace(b"collection", b"somethings"))
-    assert (guest.how, guest.note, guest.answer) == ("restored", "", None)
+    assert (guest.how, guest.answer) == ("restored", None)
+    assert guest.note == "no saved worker: not collected after 1 s"
     assert list((start.folder / "snapshots").glob("key+*/")) == []
+
+
+def test_a_worker_whose_memory_cannot_be_copied_says_what_cp_said(
+    start: Starter, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "bin").mkdir()
+    (tmp_path / "bin" / "cp").write_text("#!/bin/sh\necho 'cp: error reading: Input/output error' >&2\nexit 1\n")
+    (tmp_path / "bin" / "cp").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}:{os.environ['PATH']}")
+    start.spec = replace(start.spec, worker="always")
+    guest = start(lambda _: OPENING)
+    assert (guest.how, guest.answer) == ("restored", None)
+    assert re.fullmatch(r"no saved worker: \S+: cp: error reading: Input/output error", guest.note)
 
 
 def test_a_damaged_worker_is_made_again(start: Starter) -> None:
@@ -232,3 +247,19 @@ def test_a_saved_guest_that_two_want_at_once_is_made_once(start: Starter) -> Non
         Boots(start.spec, start.folder, tick).start()
     assert waiting
     assert snapshots.find(folder, "key") is None
+
+
+def test_a_guest_is_waited_for_only_where_its_socket_is_not_there_yet(tmp_path: Path) -> None:
+    """A file in a folder's place is no matter of time."""
+
+    class Waits(Exception):
+        pass
+
+    class Waiting:
+        def _check(self, what: str) -> None:
+            raise Waits(what)
+
+    (tmp_path / "file").touch()
+    for path, raised in ((tmp_path / "socket", Waits), (tmp_path / "file" / "socket", NotADirectoryError)):
+        with socket.socket(socket.AF_UNIX) as port, pytest.raises(raised):
+            Machine._connect(Waiting(), port, path)  # type: ignore[arg-type]

@@ -40,6 +40,28 @@ def write(path: Path, pages: list[int]) -> bytes:
     return path.read_bytes()
 
 
+def test_only_a_file_system_without_holes_may_have_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    tool = tmp_path / "fallocate"
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    for said in ("fallocate failed: Operation not supported", "keep size mode is unsupported"):
+        tool.write_text(f"#!/bin/sh\necho 'fallocate: {said}' >&2\nexit 1\n")
+        tool.chmod(0o755)
+        memory_files.dig_holes(tmp_path / "ram")
+    tool.write_text("#!/bin/sh\necho 'fallocate: fallocate failed: Input/output error' >&2\nexit 1\n")
+    with pytest.raises(OSError, match="Input/output error"):
+        memory_files.dig_holes(tmp_path / "ram")
+
+
+def test_what_cannot_be_searched_for_holes_is_an_error() -> None:
+    reading, writing = os.pipe()
+    try:
+        with pytest.raises(OSError, match="Illegal seek"):
+            list(memory_files.blocks(reading, 1))
+    finally:
+        os.close(reading)
+        os.close(writing)
+
+
 @given(before=MEMORIES, after=MEMORIES)
 def test_the_changes_on_top_of_the_guests_memory_are_the_workers(before: list[int], after: list[int]) -> None:
     with tempfile.TemporaryDirectory() as name:

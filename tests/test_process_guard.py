@@ -45,6 +45,22 @@ def test_what_computes_for_long_takes_the_processor_from_nobody(tmp_path: Path, 
     assert console.read_text() == f"{policy}\n"
 
 
+def test_a_console_that_cannot_be_written_is_said(capfd: pytest.CaptureFixture[str]) -> None:
+    group = GuardedGroup(["echo", "word"], output=Path("/dev/full"), environment={**os.environ, "LC_ALL": "C"})
+    group.process.wait(10)
+    group.kill()
+    assert "No space left on device" in capfd.readouterr().err
+
+
+def test_a_policy_that_the_kernel_does_not_know_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "SCHED_BATCH", 99)
+    console = tmp_path / "console.log"
+    group = GuardedGroup(["echo", "word"], output=console, environment=dict(os.environ), batch=True)
+    group.process.wait(10)
+    group.kill()
+    assert console.read_text().splitlines()[-1] == "OSError: [Errno 22] sched_setattr"
+
+
 def test_a_killed_parent_takes_the_group_with_it(tmp_path: Path) -> None:
     code = """
 import os, sys
@@ -57,7 +73,7 @@ while not Path(sys.argv[1]).read_text().endswith("\\n"):
 os.kill(os.getpid(), 9)
 """
     console = tmp_path / "console.log"
-    subprocess.run([sys.executable, "-c", code, str(console)], timeout=60, check=False)
+    assert subprocess.run([sys.executable, "-c", code, str(console)], timeout=60, check=False).returncode == -9
     for pid in console.read_text().split():
         path = Path("/proc") / pid / "stat"
         while path.exists() and path.read_text().rpartition(")")[2].split()[0] != "Z":

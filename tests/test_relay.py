@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shlex
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -84,7 +85,10 @@ def converse(spec: GuestSpec, folder: Path) -> Ending:
 
 
 def alive(pattern: str) -> bool:
-    return subprocess.run(["pgrep", "-f", pattern], stdout=subprocess.DEVNULL, check=False).returncode == 0
+    status = subprocess.run(["pgrep", "-f", pattern], stdout=subprocess.DEVNULL, check=False).returncode
+    # 1: there is none; above: pgrep itself failed
+    assert status in {0, 1}
+    return status == 0
 
 
 def test_execnet_talks_through_it(
@@ -177,3 +181,37 @@ def test_a_guest_waits_for_a_free_slot(spec: GuestSpec, tmp_path: Path, monkeypa
         os.close(held)
         relay.wait(timeout=LIMIT)
     assert ending(tmp_path).end is End.EXITED
+
+
+def relay_of(spec: GuestSpec, folder: Path, process: object) -> Relay:
+    """A relay whose guest has closed its channel."""
+    relay = Relay(spec, folder, folder / "ending.json")
+    here, there = socket.socketpair()
+    there.close()
+    relay._channel, relay._process = here, process  # type: ignore[assignment]
+    return relay
+
+
+@pytest.mark.parametrize(
+    ("ends", "raised"),
+    [(subprocess.TimeoutExpired("qemu", 5), Over), (ChildProcessError("no child"), ChildProcessError)],
+)
+def test_of_a_qemu_that_goes_only_its_slowness_is_expected(
+    spec: GuestSpec, tmp_path: Path, ends: Exception, raised: type[Exception]
+) -> None:
+    class Process:
+        def wait(self, **_: float) -> None:
+            raise ends
+
+    relay = relay_of(spec, tmp_path, Process())
+    with pytest.raises(raised):
+        relay._receive()
+    assert relay._channel is not None
+    relay._channel.close()
+
+
+def test_a_console_that_cannot_be_read_is_an_error(spec: GuestSpec, tmp_path: Path) -> None:
+    """Whether the kernel panicked is not known then."""
+    relay = Relay(replace(spec, console=tmp_path), tmp_path, tmp_path / "ending.json")
+    with pytest.raises(IsADirectoryError):
+        relay._ending(Over(End.EXITED, "QEMU ended"))

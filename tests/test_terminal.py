@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import socket
 import subprocess
@@ -13,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+from harness.frames import Begin
 from harness.guest import terminal as guest
 
 ROOT = Path(__file__).parents[1]
@@ -80,6 +82,41 @@ def test_a_program_that_is_not_there_is_said_as_a_shell_would(
 ) -> None:
     done = run(connection, "no-such-program", "word")
     assert (done.returncode, done.stderr) == (127, b"no-such-program: No such file or directory\n")
+
+
+def test_output_that_cannot_be_written_is_no_missing_reader(connection: tuple[socket.socket, socket.socket]) -> None:
+    """141 is what a shell calls a program whose reader has gone; a full disk has another reason."""
+    here, there = connection
+    thread = threading.Thread(target=guest.serve, args=(there.fileno(), there.fileno()))
+    thread.start()
+    client = [sys.executable, "-c", CLIENT, str(here.fileno()), "seq 3"]
+    with Path("/dev/full").open("wb") as full:
+        done = subprocess.run(
+            client, stdin=subprocess.DEVNULL, stdout=full, stderr=subprocess.PIPE, check=False, cwd=ROOT,
+            timeout=LIMIT, pass_fds=[here.fileno()],
+        )  # fmt: skip
+    here.shutdown(socket.SHUT_RDWR)
+    thread.join(LIMIT)
+    assert not thread.is_alive()
+    assert (done.returncode, b"No space left on device" in done.stderr) == (1, True)
+
+
+def test_a_command_that_cannot_be_given_its_input_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    served = guest.Served(Begin(("cat",), None, "dumb"))
+    write = os.write
+
+    def failing(descriptor: int, data: bytes) -> int:
+        if descriptor == served.input:
+            raise OSError(errno.EIO if data == b"gone" else errno.EBADF, "")
+        return write(descriptor, data)
+
+    monkeypatch.setattr(os, "write", failing)
+    try:
+        served.take(b"word")
+        with pytest.raises(OSError, match=rf"^\[Errno {errno.EBADF}\]"):
+            served.write()
+    finally:
+        served.kill()
 
 
 def test_a_guest_that_goes_ends_the_conversation(connection: tuple[socket.socket, socket.socket]) -> None:
