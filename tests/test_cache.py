@@ -94,5 +94,45 @@ def test_what_no_run_has_used_for_long_goes(tmp_path: Path, monkeypatch: pytest.
     assert cache.prune() == []
 
 
-def test_an_image_of_others_may_be_used(tmp_path: Path) -> None:
+def test_the_use_of_an_image_that_is_not_there_is_not_noted(tmp_path: Path) -> None:
     cache.used(tmp_path / "not there")
+
+
+@pytest.mark.parametrize("number", [errno.EROFS, errno.EACCES, errno.EPERM])
+def test_an_image_of_others_may_be_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int) -> None:
+    def refused(path: Path) -> None:
+        raise OSError(number, os.strerror(number), str(path))
+
+    monkeypatch.setattr(os, "utime", refused)
+    cache.used(tmp_path)
+
+
+def test_a_cache_that_is_no_folder_is_an_error(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(NotADirectoryError):
+        cache.used(tmp_path / "file" / "image")
+
+
+def test_what_cannot_be_deleted_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HYPERMESH_CACHE", str(tmp_path))
+    old = tmp_path / "kernels" / "old"
+    old.mkdir(parents=True)
+    os.utime(old, (0, 0))
+
+    def refused(path: str, **_: object) -> None:
+        raise OSError(errno.EBUSY, os.strerror(errno.EBUSY), path)
+
+    monkeypatch.setattr(os, "rmdir", refused)
+    with pytest.raises(OSError, match="busy"):
+        cache.prune()
+
+
+def test_a_link_that_leads_out_of_a_folder_is_deleted_alone(tmp_path: Path) -> None:
+    """A root that was left half made has /var/run -> /run, which is the machine's."""
+    outside = tmp_path / "outside"
+    outside.mkdir(mode=0o755)
+    (tmp_path / "image").mkdir()
+    (tmp_path / "image" / "run").symlink_to(outside)
+    cache.remove(tmp_path / "image")
+    assert not (tmp_path / "image").exists()
+    assert outside.stat().st_mode & 0o777 == 0o755

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import lzma
+import os
 import tarfile
 from pathlib import Path
 
@@ -102,6 +103,17 @@ def test_a_closure_is_closed_and_no_larger(needs: dict[str, tuple[str, ...]], wa
     for path in kept:
         assert set(depends.get(path, ())) <= kept
         assert path in start or any(path in depends.get(other, ()) for other in kept)
+
+
+def test_a_tool_that_dies_at_the_end_of_a_package_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with tarfile.open(tmp_path / "data.tar", "w") as tar:
+        tar.addfile(tarfile.TarInfo(f"./boot/vmlinuz-{RELEASE}"))
+    tool = tmp_path / "dpkg-deb"
+    tool.write_text(f"#!/bin/sh\ncat {tmp_path}/data.tar; kill -PIPE $$\n")
+    tool.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    with pytest.raises(ImageError, match=r"^x\.deb is not a package$"):
+        unpack.unpack([tmp_path / "x.deb"], tmp_path / "tree")
 
 
 def bzimage(version: bytes, magic: bytes = b"HdrS") -> bytes:

@@ -7,11 +7,13 @@ import lzma
 import struct
 import subprocess
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from harness.errors import ImageError
 from harness.images import vmlinux
 
 
@@ -57,6 +59,13 @@ def test_a_kernel_without_a_pvh_entry_stays_compressed() -> None:
 def test_what_cannot_be_decompressed_is_left_alone(payload: bytes) -> None:
     assert vmlinux.of(bzimage(payload)) is None
     assert vmlinux.of(payload) is None
+
+
+def test_a_missing_tool_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    compressed = bzimage(zstd(PVH) + struct.pack("<I", len(PVH)))
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(ImageError, match=r"^zstd is missing: run `nox -s bootstrap`$"):
+        vmlinux.of(compressed)
 
 
 @given(st.integers(0, len(PVH)), st.binary(max_size=64))

@@ -17,7 +17,7 @@ from pathlib import Path
 from filelock import FileLock
 from platformdirs import user_cache_path
 
-from harness.errors import ImageError
+from harness.errors import ImageError, passing_over
 
 #: what no run has used for so long, `prune` deletes
 UNUSED_DAYS = 30
@@ -63,13 +63,15 @@ def building(target: Path) -> Iterator[Path]:
             folder.chmod(0o755)
             folder.rename(target)
         except BaseException:
-            remove(folder)
+            # what stays is less than why it was not made, and `prune` deletes it
+            with contextlib.suppress(OSError):
+                remove(folder)
             raise
 
 
 def used(folder: Path) -> None:
-    """Note that a run uses an image; a cache that may only be read stays as it is."""
-    with contextlib.suppress(OSError):
+    """Note that a run uses an image, if it is there; a cache that may only be read stays as it is."""
+    with passing_over(errno.ENOENT, errno.EACCES, errno.EPERM, errno.EROFS):
         os.utime(folder)
 
 
@@ -81,7 +83,7 @@ def prune(days: float = UNUSED_DAYS) -> list[Path]:
     before = time.time() - days * 86400
     deleted = []
     for place in sorted(path for kind in _KINDS for path in (cache_dir() / kind).glob("*")):
-        with contextlib.suppress(OSError):
+        with contextlib.suppress(FileNotFoundError):  # another run was faster
             if place.is_dir() and place.stat().st_mtime < before:
                 gone = Path(tempfile.mkdtemp(prefix=".gone-", dir=place.parent))
                 place.rename(gone / place.name)
@@ -105,9 +107,10 @@ def remove(folder: Path) -> None:
     """Delete a folder, read-only parts of it included."""
     for path, folders, _ in os.walk(folder):
         for name in folders:
-            with contextlib.suppress(OSError):
+            # a link may lead out of it: a root has /var/run -> /run
+            if not (Path(path) / name).is_symlink():
                 (Path(path) / name).chmod(0o700)
-    shutil.rmtree(folder, ignore_errors=True)
+    shutil.rmtree(folder)
 
 
 def _end(process: subprocess.Popen[str]) -> None:

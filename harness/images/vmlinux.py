@@ -8,6 +8,8 @@ import subprocess
 import zlib
 from collections.abc import Iterator
 
+from harness.errors import ImageError
+
 #: XEN_ELFNOTE_PHYS32_ENTRY (include/xen/interface/elfnote.h): where a PVH loader enters
 _PVH_ENTRY = 18
 _PT_NOTE = 4
@@ -40,8 +42,10 @@ def _decompressed(payload: bytes) -> bytes | None:
             # the four bytes behind the stream are an error to it, after all of the stream has been written
             done = subprocess.run(command, input=payload[:-4], capture_output=True, check=False)
             return done.stdout if done.returncode == 0 else None
-    except (lzma.LZMAError, zlib.error, OSError):
+    except (lzma.LZMAError, zlib.error):
         return None
+    except FileNotFoundError as error:
+        raise ImageError(f"{error.filename} is missing: run `nox -s bootstrap`") from error
     return None
 
 
