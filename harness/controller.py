@@ -154,7 +154,7 @@ class MatrixPlugin:
     @pytest.hookimpl(trylast=True)
     def pytest_sessionfinish(self, session: pytest.Session, exitstatus: int | pytest.ExitCode) -> None:
         """Judge the matrix, write it, and let it decide the exit status."""
-        self._place.collect(self._run, self._plan.folder)
+        self._collect()
         self._record_lost()
         self._run.join_consoles(self._guests)
         judged = matrix.Matrix.of(self._cells, self._expected(), [*self._guests, *self._plan.missing])
@@ -176,6 +176,13 @@ class MatrixPlugin:
             why = of_system(error) if isinstance(error, OSError) else error
             self._unwritten = f"results cannot be written: {why}"
             session.exitstatus = HarnessError.exit_status
+
+    def _collect(self) -> None:
+        """Bring what guests of other machines have left; what does not come is said at the end."""
+        try:
+            self._place.collect(self._run, self._plan.folder)
+        except (OSError, HarnessError) as error:
+            self._unwritten = f"consoles are lost: {of_system(error) if isinstance(error, OSError) else error}"
 
     def _expected(self) -> set[tuple[str, str]]:
         """Every kernel runs what any of its variant collected, unless node ids of the command line name kernels."""

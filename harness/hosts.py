@@ -98,6 +98,10 @@ def by_guest(weights: Mapping[Unit, float], guests: Sequence[str]) -> dict[str, 
     return {guest: 1.0 + sum(each for unit, each in weights.items() if unit.kernel == guest) for guest in guests}
 
 
+class HostGone(HarnessError):
+    """The connection to a host is lost."""
+
+
 class Connection:
     """What is asked of one host; every failure names it."""
 
@@ -121,7 +125,7 @@ class Connection:
         except OSError as error:
             # the other end may have said why it has ended
             self.receive(lambda _: None, PATIENCE)
-            raise HarnessError(f"{self.host.name}: the connection is lost") from error
+            raise HostGone(f"{self.host.name}: the connection is lost") from error
 
     def receive(self, say: Say, timeout: float | None = None) -> Any:  # noqa: ANN401 - as the request has it
         """Return the answer; raises HarnessError, ManifestError where it is one there."""
@@ -129,7 +133,7 @@ class Connection:
             try:
                 kind, value = self._channel.receive(timeout)
             except (EOFError, self._channel.TimeoutError) as error:
-                raise HarnessError(f"{self.host.name}: the connection is lost") from error
+                raise HostGone(f"{self.host.name}: the connection is lost") from error
             except self._channel.RemoteError as error:
                 line = str(error).strip().rpartition("\n")[2]
                 raise ManifestError(f"{self.host.name}: {self.host.folder} is not this project: {line}") from error

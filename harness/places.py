@@ -27,7 +27,7 @@ from harness.ending import STARTED
 from harness.errors import HarnessError, ManifestError
 from harness.features import plain_kernel
 from harness.hosted import Machine
-from harness.hosts import Connection, Host, Say
+from harness.hosts import Connection, Host, HostGone, Say
 from harness.lanes import Lane
 from harness.outline import Outline, Wishes, outline, weigh
 from harness.preparation import Plan, PlannedGuest, Prepared
@@ -53,13 +53,13 @@ class Place(Protocol):
         """Say in a line that a node's machine is gone; empty when it is not."""
 
     def replaced(self, kernel: str) -> str:
-        """Say in a line that a kernel's machine was gone when its guest was to be started; empty when it was not."""
+        """Say in a line why a kernel's machine did not start its guest; empty when it did."""
 
     def ending(self, guest: PlannedGuest) -> bytes:
         """Return the Ending of a guest that has ended, as JSON; raises HarnessError or OSError."""
 
     def collect(self, run: RunDirectory, folder: Path) -> None:
-        """Bring consoles and what the relays have left; what is gone is not brought."""
+        """Bring consoles and what the relays have left; a host that is gone has none. Raises HarnessError, OSError."""
 
 
 class Here:
@@ -213,12 +213,21 @@ class Elsewhere:
 
     def collect(self, run: RunDirectory, folder: Path) -> None:
         """As in `Place`; the machines are told to clear up."""
+        refused = []
         for connection in self._connections.values():
-            with contextlib.suppress(HarnessError):
-                for name, content in connection.ask("collect").items():
-                    path = folder / name if name.endswith(STARTED) else run.console(name.removesuffix(".log"))
-                    path.write_bytes(content)
+            try:
+                found = connection.ask("collect")
+            except HostGone:
+                continue
+            except HarnessError as error:
+                refused.append(str(error))
+                continue
+            for name, content in found.items():
+                path = folder / name if name.endswith(STARTED) else run.console(name.removesuffix(".log"))
+                path.write_bytes(content)
         self._group.terminate(timeout=hosts.PATIENCE)
+        if refused:
+            raise HarnessError("; ".join(refused))
 
     @pytest.hookimpl(wrapper=True)
     def pytest_sessionstart(self) -> Generator[None, Any, Any]:
@@ -237,10 +246,13 @@ class Elsewhere:
         def stand_in(spec: execnet.XSpec) -> execnet.Gateway:
             try:
                 return make(spec)
-            except (AssertionError, EOFError, OSError):  # what execnet makes of an answer that does not come
+            except (AssertionError, EOFError, OSError) as error:  # what execnet makes of an answer that does not come
                 if spec.via is None:
                     raise
-                self._replaced[str(spec.kernel)] = f"host {self._hosts[spec.via].name} is gone"
+                host = self._hosts[spec.via].name
+                gone = f"host {host} is gone"
+                started = f"host {host} did not start the guest's relay: {type(error).__name__} {error}"
+                self._replaced[str(spec.kernel)] = started if _answers(group[spec.via]) else gone
                 spec.via, spec.python = None, shlex.quote(sys.executable)
                 return make(spec)
 

@@ -16,12 +16,12 @@ from hypothesis import strategies as st
 from harness import hosted, hosts, places, project, wire
 from harness.errors import HarnessError, ManifestError
 from harness.hosted import Machine, Service
-from harness.hosts import Connection, Host
+from harness.hosts import Connection, Host, HostGone
 from harness.lanes import Lane
 from harness.outline import Wishes
 from harness.places import Elsewhere, Here
 from harness.preparation import PlannedGuest
-from harness.results import KernelFacts
+from harness.results import KernelFacts, RunDirectory
 from harness.sharding import Unit
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -172,6 +172,32 @@ def test_a_machine_that_is_lost_is_a_line_that_names_it(tmp_path: Path, group: e
     group["host-1"].join(10)
     with pytest.raises(HarnessError, match=r"^this: the connection is lost$"):
         connection.ask("collect")
+
+
+class Answers:
+    """A connection whose machine hands over what it has, cannot, or is gone."""
+
+    def __init__(self, answer: dict[str, bytes] | Exception) -> None:
+        self._answer = answer
+
+    def ask(self, _: str) -> dict[str, bytes]:
+        if isinstance(self._answer, Exception):
+            raise self._answer
+        return self._answer
+
+
+def test_what_a_machine_cannot_hand_over_is_said_and_the_others_have_theirs(tmp_path: Path) -> None:
+    place = Elsewhere(hosts.parse("a,b,c", ROOT))
+    answers = (
+        HarnessError("a: x.log: Input/output error"),
+        HostGone("b: the connection is lost"),
+        {"6.1.log": b"last"},
+    )
+    place._connections = {str(number): Answers(each) for number, each in enumerate(answers)}  # type: ignore[misc]
+    run = RunDirectory.create(tmp_path)
+    with pytest.raises(HarnessError, match=r"^a: x\.log: Input/output error$"):
+        place.collect(run, tmp_path)
+    assert run.console("6.1").read_bytes() == b"last"
 
 
 def test_an_error_there_keeps_its_status_here(tmp_path: Path) -> None:
