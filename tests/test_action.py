@@ -117,6 +117,14 @@ def test_inputs_that_ask_for_nothing_are_status_4(repository: Repository, inputs
     assert repository.outputs() == {"status": "4", "report": ""}
 
 
+def test_a_step_that_fails_in_the_middle_runs_nothing_behind_it(repository: Repository, tmp_path: Path) -> None:
+    (tmp_path / "realpath").write_text("#!/bin/sh\nexit 5\n")
+    (tmp_path / "realpath").chmod(0o755)
+    assert repository.step("matrix", OBJECTS="d.o", PATH=f"{tmp_path}:/usr/bin:/bin").returncode == 0
+    assert repository.outputs()["status"] == "5"
+    assert not (repository.root / "calls").exists()
+
+
 @pytest.mark.parametrize("status", ["0", "1", "3"])
 def test_a_run_leaves_status_report_and_counts(repository: Repository, status: str) -> None:
     # of an earlier use of the action in the same job
