@@ -42,7 +42,7 @@ def test_a_signal_has_its_name(tmp_path: Path) -> None:
 def runs(pid: str) -> bool:
     try:
         stat = Path("/proc", pid, "stat").read_text()
-    except OSError:
+    except (FileNotFoundError, ProcessLookupError):
         return False
     # a zombie has ended; its name may hold a bracket
     return stat.rpartition(")")[2].split()[0] != "Z"

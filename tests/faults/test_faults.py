@@ -98,7 +98,7 @@ class Started:
                 command = (path.parent / "cmdline").read_bytes()
                 if b"qemu-system" in command.partition(b"\0")[0] and self._is_ours(path):
                     found.append(int(path.parent.name))
-            except OSError:
+            except (FileNotFoundError, ProcessLookupError):  # it has ended meanwhile
                 continue
         return found
 

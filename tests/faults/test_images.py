@@ -83,7 +83,8 @@ def test_a_full_disk_is_one_line_and_leaves_nothing_behind(tmp_path: Path, size:
     script = f"""
 mount -t tmpfs -o size={size} none {small} && {copied} "$@"
 status=$?
-find {small}/roots {small}/kernels -mindepth 1 -maxdepth 1 2>/dev/null | sed 's/^/LEFT /'
+mkdir -p {small}/roots {small}/kernels
+find {small}/roots {small}/kernels -mindepth 1 -maxdepth 1 | sed 's/^/LEFT /'
 exit $status
 """
     arguments = ["unshare", "--mount", *([] if os.geteuid() == 0 else ["--map-root-user"])]

@@ -310,7 +310,7 @@ def _processes(machine: Machine) -> list[bytes]:
     namespace = Path(f"/proc/{machine.init}/ns/pid").readlink()
     found = []
     for path in Path("/proc").glob("[0-9]*"):
-        with contextlib.suppress(OSError):
+        with contextlib.suppress(FileNotFoundError, ProcessLookupError):  # it has ended meanwhile
             if (path / "ns" / "pid").readlink() == namespace:
                 found.append((path / "cmdline").read_bytes())
     return found
