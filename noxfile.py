@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 import shlex
 import subprocess
 import sys
@@ -19,6 +20,8 @@ if sys.version_info < (3, 11):  # noqa: UP036 - nox itself may run on an older o
 from harness import actionlint  # noqa: E402 - the project is not installed
 from harness import bootstrap as machine  # noqa: E402
 
+# no environment is made by nox itself: whether it could use uv is nothing to know
+logging.getLogger("nox").addFilter(lambda record: record.getMessage() != "uv binary not found.")
 nox.options.sessions = ["kernel-matrix"]
 nox.needs_version = ">=2024.4.15"
 
@@ -185,6 +188,11 @@ def workflow(session: nox.Session) -> None:
 @nox.session(venv_backend="none")
 def lint(session: nox.Session) -> None:
     """Check the code: ruff, mypy, import-linter, clang-format, shellcheck, actionlint, zizmor."""
+    if session.posargs:
+        print(f"usage: nox -s lint\n\n{lint.__doc__}")
+        if session.posargs == ["--help"]:
+            return
+        sys.exit(4)
     interpreter = python(session, "build", "lint")
     tools = Path(interpreter).parent
     run(session, str(tools / "ruff"), "check", ".")
@@ -196,7 +204,8 @@ def lint(session: nox.Session) -> None:
     run(session, str(tools / "lint-imports"))
     sources = sorted(str(path) for path in (ROOT / "bpf").rglob("*.[ch]"))
     run(session, "clang-format", "--dry-run", "-Werror", *sources)
-    scripts = [*ROOT.glob(".ci/*"), *ROOT.glob(".github/actions/*/run")]
+    scripts = [*ROOT.glob(".ci/*"), *ROOT.glob(".github/actions/*/run"), *ROOT.glob("harness/tools/*")]
+    scripts += ROOT.glob("vmimages/mount.*")
     run(session, "shellcheck", *sorted(str(path.relative_to(ROOT)) for path in scripts))
     try:
         program = actionlint.built(ROOT, interpreter, ENVIRONMENT.parent)

@@ -103,11 +103,18 @@ def explain(session: str, lacking: Sequence[Need], manager: str) -> str:
     return f"{session}: {each}: run `nox -s bootstrap`"
 
 
+_USAGE = """usage: nox -s bootstrap [-- --dry-run]
+
+options:
+  --dry-run  only say how what is missing would be installed"""
+
+
 def main(arguments: Sequence[str]) -> int:
     """Install what is missing; ``--dry-run`` says how."""
     if set(arguments) - {"--dry-run"}:
-        print("bootstrap: the only option is --dry-run", file=sys.stderr)
-        return 4
+        asked = bool({"-h", "--help"} & set(arguments))
+        print(_USAGE, file=sys.stdout if asked else sys.stderr)
+        return 0 if asked else 4
     try:
         lacking = missing()
         if not lacking:

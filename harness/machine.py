@@ -27,6 +27,15 @@ _NOT_THERE_YET = (FileNotFoundError, ConnectionRefusedError)
 Tick = Callable[[float], None]
 
 
+#: programs that virtme-ng finds before the machine's
+_TOOLS = Path(__file__).with_name("tools")
+
+
+def search_path(environment: Path) -> str:
+    """Return where virtme-ng looks for programs: `_TOOLS`, its own virtme-run, the system's."""
+    return f"{_TOOLS}:{environment}:{os.environ.get('PATH', '')}:/usr/sbin:/sbin"
+
+
 class BootError(Exception):
     """The guest did not become ready; the text is one line."""
 
@@ -45,10 +54,7 @@ class Machine:
         sockets = vm.Sockets.below(folder)
         self._monitor_path = sockets.monitor
         command = vm.vng_command(spec, sockets=sockets, pidfile=folder / "pid", memory=memory)
-        environment = dict(os.environ)
-        # virtme-ng looks for virtme-run and the system's tools there
-        environment["PATH"] = f"{spec.vng.parent}:{environment.get('PATH', '')}:/usr/sbin:/sbin"
-        environment["TMPDIR"] = str(folder)
+        environment = {**os.environ, "PATH": search_path(spec.vng.parent), "TMPDIR": str(folder)}
         self.began = time.monotonic()
         self._end = self.began + seconds
         # with KVM a guest's processors are the host's, and nothing is translated

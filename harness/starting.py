@@ -63,6 +63,8 @@ def start(config: pytest.Config) -> None:
     config.invocation_params = type(told)(
         args=expect.without_options(map(str, told.args), _HOSTS_OWN), plugins=told.plugins, dir=told.dir
     )
+    # versions and plugins of the host's Python: nothing of it decides what a test finds in a guest
+    config.option.no_header = config.option.no_header or config.option.verbose <= 0
     config.option.dist = "load"
     config.option.px = place.gateways()
     config.option.tx = [place.relay(guest, Lane(guest.kernel)) for guest in plan.guests]

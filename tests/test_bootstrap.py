@@ -37,6 +37,11 @@ def test_a_program_is_looked_for_where_distributions_put_it(tmp_path: Path, monk
 APT_INSTALL = ("apt-get", "install", "--yes", "--no-install-recommends")
 
 
+def test_help_is_not_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    assert bootstrap.main(["--help"]) == 0
+    assert capsys.readouterr().out.startswith("usage: nox -s bootstrap [-- --dry-run]")
+
+
 def test_nothing_missing_is_no_command() -> None:
     assert bootstrap.commands([], "apt", root=False) == []
 
