@@ -98,7 +98,7 @@ def test_a_command_is_one_word_for_the_guests_shell(repository: Repository) -> N
     assert repository.asked() == ["run", "--", "--kernel", "core", *carried, "--", "sh", "-c", command]
 
 
-def test_neither_is_the_suites_of_this_project(repository: Repository) -> None:
+def test_without_objects_and_command_the_suites_run(repository: Repository) -> None:
     repository.step("matrix", SHARD="1/2")
     assert repository.asked() == ["kernel-matrix", "--", "--kernel", "core", "--shard", "1/2"]
 
@@ -110,7 +110,9 @@ def test_neither_is_the_suites_of_this_project(repository: Repository) -> None:
         ({"OBJECTS": "no/*.o"}, "no object file is called no/*.o"),
     ],
 )
-def test_inputs_that_ask_for_nothing_are_status_4(repository: Repository, inputs: dict[str, str], line: str) -> None:
+def test_inputs_that_contradict_or_name_nothing_are_status_4(
+    repository: Repository, inputs: dict[str, str], line: str
+) -> None:
     done = repository.step("matrix", **inputs)
     assert done.returncode == 0
     assert done.stdout == f"::error::kernel-matrix: {line}\n"

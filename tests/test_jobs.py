@@ -22,7 +22,7 @@ GONE = {kernel.name for kernel in KNOWN.kernels} - set(lock.read(KNOWN.folder / 
 
 
 @pytest.mark.parametrize("name", ["core", "full"])
-def test_a_group_is_a_job_for_each_of_its_kernels(name: str) -> None:
+def test_a_group_is_a_job_for_each_of_its_locked_kernels(name: str) -> None:
     planned = jobs.plan(KNOWN, [name])
     kernels = [kernel.name for kernel in manifest.select(KNOWN, [name])]
     assert [job.kernel for job in planned] == [kernel for kernel in kernels if kernel not in GONE]

@@ -60,7 +60,7 @@ def test_kernels_are_chosen_by_name_and_by_tier() -> None:
         names("6")
 
 
-def test_the_shipped_manifest_has_the_kernels_that_were_promised_and_locks_each() -> None:
+def test_the_promised_kernels_are_there_and_all_but_three_locked() -> None:
     known = manifest.load(FOLDER)
     extended = {"6.16", "6.17", "6.18", "6.19", "7.0", "7.1", "7.2", "6.12-rt", "6.12-cloud"}
     assert {kernel.name for kernel in known.kernels if kernel.tier == "extended"} == extended

@@ -35,7 +35,7 @@ def test_what_was_written_before_the_kill_is_there_after_it(tmp_path: Path) -> N
 
 
 @pytest.mark.parametrize(("batch", "policy"), [(True, os.SCHED_BATCH), (False, os.SCHED_OTHER)])
-def test_what_computes_for_long_takes_the_processor_from_nobody(tmp_path: Path, *, batch: bool, policy: int) -> None:
+def test_only_what_computes_for_long_is_a_batch(tmp_path: Path, *, batch: bool, policy: int) -> None:
     """Nor does what it starts: QEMU is a grandchild of virtme-ng."""
     console = tmp_path / "console.log"
     child = shlex.join([sys.executable, "-c", "import os; print(os.sched_getscheduler(0))"])

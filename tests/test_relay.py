@@ -214,4 +214,4 @@ def test_a_console_that_cannot_be_read_is_an_error(spec: GuestSpec, tmp_path: Pa
     """Whether the kernel panicked is not known then."""
     relay = Relay(replace(spec, console=tmp_path), tmp_path, tmp_path / "ending.json")
     with pytest.raises(IsADirectoryError):
-        relay._ending(Over(End.EXITED, "QEMU ended"))
+        relay.ending(Over(End.EXITED, "QEMU ended"))

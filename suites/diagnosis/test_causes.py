@@ -159,7 +159,7 @@ def test_a_map_type_that_no_kernel_has() -> None:
     _says(found, Cause.NOT_SUPPORTED, "another map type")
 
 
-def test_a_program_type_that_this_kernel_has_not(facts: GuestFacts) -> None:
+def test_a_program_type_is_missed_only_where_it_is_missing(facts: GuestFacts) -> None:
     """A netfilter program, where the kernel does not know it; where it does, it loads."""
     if "netfilter" in facts.features:
         load("fixtures/probes", "probe_netfilter")
@@ -287,7 +287,7 @@ def test_an_lsm_program_is_heard_only_when_bpf_is_active(facts: GuestFacts) -> N
     assert tried["hook_fentry"].outcome == "attached"
 
 
-def test_memory_is_charged_to_the_limit(facts: GuestFacts) -> None:
+def test_the_memory_limit_is_blamed_only_where_it_is_charged(facts: GuestFacts) -> None:
     """Where the kernel still does: EPERM with every capability but the one that would raise the limit."""
 
     def step() -> None:

@@ -60,7 +60,7 @@ def test_a_page_is_enough_for_what_has_one(step: str) -> None:
 
 
 @_CHARGED["map"]
-def test_two_pages_are_too_much_for_a_limit_of_one() -> None:
+def test_two_pages_are_not_charged_to_a_limit_of_one() -> None:
     """A value of a page, and struct bpf_array in front of it."""
     _limited(2 * _PAGE, "map", _PAGE)
     _limited(_PAGE, "map", _PAGE)

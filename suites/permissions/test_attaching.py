@@ -75,7 +75,7 @@ def _tracepoint(programs: dict[str, steps.Program]) -> None:
 
 
 @pytest.mark.parametrize("paranoid", [-1, 0, 1, 2])
-def test_a_kprobe_takes_cap_perfmon_whatever_the_sysctl(
+def test_a_kprobe_takes_cap_perfmon_up_to_paranoid_2(
     refused: Refused, programs: dict[str, steps.Program], sysctl: Sysctl, paranoid: int
 ) -> None:
     """perf_kprobe_event_init() wants perfmon_capable(): EACCES, even where everybody may use perf."""
