@@ -188,7 +188,7 @@ class Answers:
 
 def test_what_a_machine_cannot_hand_over_is_said_and_the_others_have_theirs(tmp_path: Path) -> None:
     place = Elsewhere(hosts.parse("a,b,c", ROOT))
-    answers = (
+    answers: tuple[dict[str, bytes] | Exception, ...] = (
         HarnessError("a: x.log: Input/output error"),
         HostGone("b: the connection is lost"),
         {"6.1.log": b"last"},

@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import ast
 import re
-import subprocess
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 ROOT = Path(__file__).parents[1]
+FOLDERS = (".ci", ".github", "bpf", "harness", "suites", "tests", "vmimages")
 #: caught without a look at the errno, they hold what nobody thought of
 BROAD = {"Exception", "BaseException", "OSError", "IOError", "EnvironmentError"}
 #: what C libraries are called: their functions return their errors, but for those that return nothing
@@ -101,20 +102,27 @@ def test_a_swallow_of_a_shells_is_seen(text: str) -> None:
 
 def sources() -> Iterator[tuple[str, str]]:
     """Yield the files of the project that run, and their text."""
-    listed = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
-    for name in listed.rstrip("\0").split("\0"):
-        path = ROOT / name
-        if path.suffix in {".py", ".yml", ".j2", ".toml", ""} and path.is_file() and name != "tests/test_swallows.py":
+    found = [each for name in FOLDERS for each in (ROOT / name).rglob("*")] + [*ROOT.glob("*.py")]
+    for path in sorted(found):
+        name = str(path.relative_to(ROOT))
+        if (
+            path.suffix in {".py", ".yml", ".j2", ".toml", ".9p", ""}
+            and path.is_file()
+            and path.name != "test_swallows.py"
+        ):
             yield name, path.read_text(encoding="utf-8")
 
 
 def swallowed(name: str, text: str) -> Iterator[str]:
     """Yield what a file swallows, in short."""
-    if name.endswith(".py"):
-        for node in ast.walk(ast.parse(text)):
-            yield from _LOOKS.get(type(node), lambda _: iter(()))(node)
-    elif text.startswith("#!") or name.endswith((".yml", ".j2", ".toml")):
-        yield from (found[0] for found in SHELL.finditer(text))
+    if not name.endswith(".py"):
+        if text.startswith("#!") or name.endswith((".yml", ".j2", ".toml")):
+            yield from (found[0] for found in SHELL.finditer(text))
+        return
+    for node in ast.walk(ast.parse(text)):
+        for kind, look in LOOKS:
+            if isinstance(node, kind):
+                yield from look(node)
 
 
 def of_call(call: ast.Call) -> Iterator[str]:
@@ -175,11 +183,11 @@ def _names(node: ast.expr) -> set[str]:
     return {each.id for each in ast.walk(node) if isinstance(each, ast.Name)}
 
 
-_LOOKS = {
-    ast.Call: of_call,
-    ast.Expr: of_statement,
-    ast.ExceptHandler: of_handler,
-    ast.Try: of_try,
-    ast.While: of_loop,
-    ast.Constant: of_text,
-}
+LOOKS: tuple[tuple[type[ast.AST], Callable[[Any], Iterator[str]]], ...] = (
+    (ast.Call, of_call),
+    (ast.Expr, of_statement),
+    (ast.ExceptHandler, of_handler),
+    (ast.Try, of_try),
+    (ast.While, of_loop),
+    (ast.Constant, of_text),
+)
