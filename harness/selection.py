@@ -17,6 +17,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import pytest
+
 from harness.errors import HarnessError, ManifestError
 
 _MARK = "boots_with"
@@ -78,8 +80,15 @@ def guests(root: Path, selection: Selection, names: Mapping[str, str]) -> frozen
 
 
 def collects(root: Path, nodeid: str, guest: str) -> bool:
-    """Whether there is a test of that node id for a guest of that name."""
-    return _collect(root, Selection((nodeid,)), [guest])[0] == 0
+    """Whether there is a test of that node id for a guest of that name; raises HarnessError when that is not known."""
+    status = _collect(root, Selection((nodeid,)), [guest])[0]
+    if status == pytest.ExitCode.OK:
+        return True
+    # what cannot be collected at all says of a single test only that it was not found
+    status, _, output = _collect(root, Selection((nodeid.partition("::")[0],)), [guest])
+    if status not in {pytest.ExitCode.OK, pytest.ExitCode.NO_TESTS_COLLECTED}:
+        raise HarnessError(f"{nodeid} could not be collected:\n{output}")
+    return False
 
 
 def _collect(root: Path, selection: Selection, names: Sequence[str]) -> tuple[int, list[str] | None, str]:

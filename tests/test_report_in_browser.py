@@ -157,14 +157,19 @@ def test_a_cell_opens_with_its_texts_and_its_command_and_escape_closes_it(reader
     assert reader.address == "#failed=1&suite=sockets"
 
 
-def test_what_is_copied_is_the_text(reader: Reader) -> None:
+@pytest.mark.parametrize(("works", "said"), [(True, "copied"), (False, "not copied")])
+def test_what_is_copied_is_the_text_and_what_is_not_is_said(reader: Reader, *, works: bool, said: str) -> None:
     reader.open("red", "#failed=1&suite=sockets")
-    reader.run("document.execCommand = () => { window.copied = document.activeElement.value }")
+    copying = "document.execCommand = () => { window.copied = document.activeElement.value; return works }"
+    reader.run(f"const works = arguments[0]; {copying}", works)
     reader.run("Object.defineProperty(navigator, 'clipboard', {value: {writeText: () => Promise.reject()}})")
     reader.click('button[aria-label="5.10: error"]')
     reader.click('button[aria-label="Copy: Verifier log"]')
     WebDriverWait(reader.browser, 5).until(lambda _: reader.run("return window.copied"))
     assert reader.run("return window.copied") == result_sets.VERIFIER
+    button = reader.one('button[aria-label="Copy: Verifier log"]')
+    WebDriverWait(reader.browser, 5).until(lambda _: button.text != "copy")
+    assert button.text == said
 
 
 def test_a_guest_that_was_lost_is_explained_by_its_console(reader: Reader) -> None:

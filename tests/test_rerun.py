@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from harness import expect, rerun
-from harness.errors import ManifestError
+from harness import expect, rerun, selection
+from harness.errors import HarnessError, ManifestError
 from harness.guest.plugin import repeated
 
 ROOT = Path(__file__).parents[1]
@@ -50,6 +50,15 @@ def test_a_test_that_is_not_there_is_found_out_on_the_host() -> None:
         rerun.check(ROOT, f"{CASES}::test_panic[6.1-p]", KERNELS)
     with pytest.raises(ManifestError, match="no such file below"):
         rerun.check(ROOT, "tests/none.py::test_panic[6.1]", KERNELS)
+
+
+def test_a_file_that_cannot_be_imported_is_no_missing_test(tmp_path: Path) -> None:
+    """Asked for within the project, whose pytest it is."""
+    (tmp_path / "pyproject.toml").write_text("[tool.pytest.ini_options]\n")
+    (tmp_path / "harness").symlink_to(ROOT / "harness")
+    (tmp_path / "test_x.py").write_text("import nothing_of_that_name\n")
+    with pytest.raises(HarnessError, match="No module named 'nothing_of_that_name'"):
+        selection.collects(tmp_path, "test_x.py::test_y[6.1]", "6.1")
 
 
 def test_repetitions_have_node_ids_of_their_own() -> None:

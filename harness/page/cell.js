@@ -5,17 +5,18 @@
 let before = null;
 
 async function copy(text, button) {
+  let copied = true;
   try {
     await navigator.clipboard.writeText(text);
   } catch {
     const area = make("textarea", { value: text, readOnly: true });
     panel.append(area);
     area.select();
-    document.execCommand("copy");
+    copied = document.execCommand("copy");
     area.remove();
   }
   const label = button.textContent;
-  button.textContent = "copied";
+  button.textContent = copied ? "copied" : "not copied";
   setTimeout(() => { button.textContent = label; }, 1500);
 }
 
