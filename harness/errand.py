@@ -17,12 +17,17 @@ from harness.preparation import PlannedGuest
 _IN_THE_GUEST = """
 import pathlib, sys, tempfile
 sys.path.insert(0, "/harness")
-from harness.guest import trying
+from harness.guest import kernel_log, trying
 name, data = channel.receive()
+log = kernel_log.KernelLog()
 with tempfile.TemporaryDirectory() as folder:
     path = pathlib.Path(folder, name)
     path.write_bytes(data)
-    channel.send(trying.report(path))
+    well, text = trying.report(path)
+heard = log.new()
+if heard.wrong:
+    well, text = False, f"{heard.wrong}:\n{heard.text}\n{text}"
+channel.send((well, text))
 """
 
 

@@ -36,6 +36,9 @@ from harness.snapshots import Hello
 REFERENCE_SECONDS = 0.012
 #: seconds of silence, on the reference, after which a guest counts as hung
 SILENCE_ON_REFERENCE = 20.0
+#: how many times slower than the reference a guest is taken to be at most: one that was measured in a bad moment is not
+#: waited for for hours
+_MOST_SLOWNESS = 10.0
 #: how often conditions are looked at that no descriptor reports
 _TICK = 0.1
 
@@ -60,6 +63,7 @@ class Relay:
         self.release = ""
         self.boot_seconds = 0.0
         self.slowness = 1.0
+        self._limit = 0.0
         self._process: subprocess.Popen[bytes] | None = None
         self._channel: socket.socket | None = None
         self._to_guest = bytearray()
@@ -140,9 +144,18 @@ class Relay:
     def _project(self, hello: Hello) -> bytes:
         """Return what the agent expects first: the project, and how fast this guest is."""
         slowness = max(self.spec.patience, hello.seconds / REFERENCE_SECONDS)
-        environment = {"HARNESS_SPEED": f"{slowness:.2f}", "HARNESS_KERNEL": self.spec.kernel}
+        environment = {
+            "HARNESS_SPEED": f"{slowness:.2f}",
+            "HARNESS_SILENCE": f"{self._silence(hello):.2f}",
+            "HARNESS_KERNEL": self.spec.kernel,
+        }
         header = json.dumps({"bytes": len(self._tar), "environment": environment})
         return header.encode() + b"\n" + self._tar
+
+    def _silence(self, hello: Hello) -> float:
+        """Return the seconds without a word after which the guest counts as hung."""
+        scale = max(min(max(1.0, hello.seconds / REFERENCE_SECONDS), _MOST_SLOWNESS), self.spec.patience)
+        return self.spec.silence_timeout or SILENCE_ON_REFERENCE * scale
 
     @cached_property
     def _tar(self) -> bytes:
@@ -155,6 +168,7 @@ class Relay:
         self._process = running.group.process
         self.release = running.hello.release
         self.slowness = max(1.0, running.hello.seconds / REFERENCE_SECONDS)
+        self._limit = self._silence(running.hello)
         self.boot_seconds = running.seconds
         began = time.monotonic() - running.seconds
         started = Started(
@@ -176,8 +190,6 @@ class Relay:
 
     def _pump(self, boots: Boots) -> NoReturn:
         """Carry bytes until one side ends or the guest falls silent."""
-        scale = max(min(self.slowness, 10.0), self.spec.patience)
-        limit = self.spec.silence_timeout or SILENCE_ON_REFERENCE * scale
         answered = False
         heard = time.monotonic()
         while True:
@@ -189,10 +201,10 @@ class Relay:
                 self._from_guest.clear()
             if self._exchange(wait=_TICK):
                 heard = time.monotonic()
-            if time.monotonic() - heard > limit:
+            if time.monotonic() - heard > self._limit:
                 self.give_up_console()
-                doing = boots.doing(scale)
-                raise Over(End.SILENT, f"no word from the guest for {limit:.0f} s", doing)
+                doing = boots.doing(min(self.slowness, _MOST_SLOWNESS))
+                raise Over(End.SILENT, f"no word from the guest for {self._limit:.0f} s", doing)
 
     def _exchange(self, *, wait: float) -> bool:
         """Move bytes both ways once; return whether the guest was heard."""

@@ -28,6 +28,11 @@ def start(config: pytest.Config) -> None:
     """Prepare everything the run needs and register the plugin that runs it; raises HarnessError."""
     if config.option.gdb and not config.option.keep_guest:
         raise ManifestError("--gdb goes with --keep-guest (or nox -s shell -- --gdb KERNEL)")
+    if config.option.gdb and config.option.test_timeout is None:
+        # who stops a kernel to look at it takes longer than any test
+        config.option.test_timeout = 0.0
+    if config.option.test_timeout is not None and config.option.test_timeout < 0:
+        raise ManifestError(f"--test-timeout {config.option.test_timeout:g}: 0 is no limit, less is none at all")
     if config.option.repeat < 1:
         raise ManifestError(f"--repeat {config.option.repeat}: once is the least")
     root = config.rootpath

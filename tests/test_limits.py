@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import pytest
 
+from harness.guest.limits import seconds_for
+
 _PLUGIN = """
 from harness.guest.limits import LimitPlugin
 from harness.guest import marks
@@ -95,3 +97,15 @@ def test_a_limit_that_is_none_is_an_error(pytester: pytest.Pytester, mark: str) 
     result = run(pytester, f"@pytest.mark.{mark}\ndef test_x(): pass\n")
     result.stdout.fnmatch_lines(["*a limit is timeout(seconds), 0 for none"])
     assert result.ret != 0
+
+
+@pytest.mark.parametrize(
+    ("speed", "silence", "seconds"), [("1", "20", 6.0), ("9", "200", 54.0), ("40", "200", 100.0), ("9", "10", 5.0)]
+)
+def test_the_default_ends_a_test_long_before_its_guest_is_given_up(
+    request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, speed: str, silence: str, seconds: float
+) -> None:
+    """Six seconds of the reference, or half of the silence."""
+    monkeypatch.setenv("HARNESS_SPEED", speed)
+    monkeypatch.setenv("HARNESS_SILENCE", silence)
+    assert seconds_for(request.node, None) == seconds

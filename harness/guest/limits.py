@@ -6,6 +6,7 @@ What waits by a deadline of its own is not hit by it (`harness.guest.deadline.de
 from __future__ import annotations
 
 import contextlib
+import os
 import signal
 import sys
 import threading
@@ -18,8 +19,8 @@ import pytest
 from harness.guest.deadline import limit
 from harness.workers import STACKS
 
-#: seconds on the reference machine; the slowest phase of a suite takes a sixth of it
-DEFAULT_SECONDS = 6.0
+#: seconds on the reference machine, and the part of the silence after which the guest is given up: the less counts
+DEFAULT_SECONDS, PART_OF_SILENCE = 6.0, 0.5
 #: threads of the channel to the host, which have no part in any test
 _CHANNEL = "execnet"
 
@@ -34,7 +35,9 @@ def seconds_for(item: pytest.Item, option: float | None) -> float:
         if len(mark.args) != 1 or mark.kwargs or not isinstance(mark.args[0], int | float) or mark.args[0] < 0:
             raise pytest.UsageError(f"{item.nodeid}: a limit is timeout(seconds), 0 for none")
         return limit(mark.args[0])
-    return limit(DEFAULT_SECONDS) if option is None else option
+    if option is not None:
+        return option
+    return min(limit(DEFAULT_SECONDS), PART_OF_SILENCE * float(os.environ.get("HARNESS_SILENCE", "inf")))
 
 
 class LimitPlugin:

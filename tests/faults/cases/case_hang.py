@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import signal
 
+from harness.guest.marks import timeout
+
 
 def test_before() -> None:
     """Passes."""
 
 
+@timeout(0)
 def test_hang() -> None:
-    """Waits for ever."""
+    """Waits for ever, and has no limit of its own."""
     signal.pause()
 
 
