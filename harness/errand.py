@@ -26,7 +26,7 @@ with tempfile.TemporaryDirectory() as folder:
     well, text = trying.report(path)
 heard = log.new()
 if heard.wrong:
-    well, text = False, f"{heard.wrong}:\n{heard.text}\n{text}"
+    well, text = False, f"{heard.wrong}:\n{heard.why}\n{text}"
 channel.send((well, text))
 """
 

@@ -33,6 +33,15 @@ def test_the_harnesss_own_marks_are_no_lines_of_the_kernel() -> None:
     assert found.lines == ("[    1.500000] line",)
 
 
+def test_a_failure_begins_with_its_first_warning() -> None:
+    lines = ["before", "WARNING: CPU: 0", *["registers"] * 300, "BUG: later"]
+    found = excerpt([record(number, line) for number, line in enumerate(lines)], 0)
+    assert found.wrong == "the kernel warned"
+    assert found.why.splitlines()[0].endswith("WARNING: CPU: 0")
+    assert len(found.why.splitlines()) == 100
+    assert len(found.text.splitlines()) == len(lines)
+
+
 def test_what_is_no_record_is_an_error() -> None:
     with pytest.raises(ValueError, match="not a record"):
         excerpt(["anything"], 0)

@@ -6,6 +6,8 @@ import pytest
 
 from harness.guest.limits import seconds_for
 
+pytest_plugins = ["pytester"]
+
 _PLUGIN = """
 from harness.guest.limits import LimitPlugin
 from harness.guest import marks

@@ -15,6 +15,8 @@ KMSG = Path("/dev/kmsg")
 _RECORD = re.compile(r"\d+,(?P<sequence>\d+),(?P<time>\d+),[^;]*;(?P<text>[^\n]*)")
 #: more than the longest record (kernel, PRINTK_MESSAGE_MAX): a smaller buffer is EINVAL
 _LONGEST = 1 << 13
+#: of a warning that are part of a failure's text; the cell's kernel log has all
+_MOST_LINES = 100
 #: How the kernel begins what must not happen: every WARN and BUG (kernel, include/asm-generic/bug.h), lockdep, KASAN
 #: and their like (BUG:, WARNING:), UBSAN (lib/ubsan.c), faults (arch/*/mm/fault.c, arch/*/kernel/traps.c), tasks and
 #: processors that hang (kernel/hung_task.c, kernel/watchdog.c). Only at the start of a record: others quote the words,
@@ -32,7 +34,8 @@ class Excerpt:
     lines: tuple[str, ...] = ()
     #: records that were overwritten before they were read
     lost: int = 0
-    warned: bool = False
+    #: which line is the first warning, None without one
+    warning: int | None = None
     #: the sequence number of the record that comes behind it
     next: int = 0
 
@@ -44,9 +47,16 @@ class Excerpt:
     @property
     def wrong(self) -> str:
         """What must not be: one line, empty when all is well."""
-        if self.warned:
+        if self.warning is not None:
             return "the kernel warned"
         return f"{self.lost} records of the kernel's log were overwritten before they were read" if self.lost else ""
+
+    @property
+    def why(self) -> str:
+        """The lines that show it: from the first warning on, or around the gap; a log may have thousands."""
+        if self.warning is not None:
+            return "\n".join(self.lines[self.warning : self.warning + _MOST_LINES])
+        return "\n".join(self.lines[:_MOST_LINES])
 
 
 class KernelLog:
@@ -86,7 +96,7 @@ def excerpt(records: Iterable[str], expected: int) -> Excerpt:
     """Return what these records say; the first should have the sequence number ``expected``. Raises ValueError."""
     lines: list[str] = []
     lost = 0
-    warned = False
+    warning: int | None = None
     for record in records:
         match = _RECORD.match(record)
         if match is None:
@@ -97,6 +107,7 @@ def excerpt(records: Iterable[str], expected: int) -> Excerpt:
         expected += missed + 1
         text = match["text"]
         if not text.startswith(START_MARK):
-            warned = warned or _WARNING.match(text) is not None
+            if warning is None and _WARNING.match(text):
+                warning = len(lines)
             lines.append(f"[{int(match['time']) / 1e6:12.6f}] {text}")
-    return Excerpt(tuple(lines), lost, warned, expected)
+    return Excerpt(tuple(lines), lost, warning, expected)

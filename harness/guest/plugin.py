@@ -160,13 +160,13 @@ class GuestPlugin:
             if heard.lines:
                 item.add_report_section(when, KERNEL_LOG, heard.text)
             if heard.wrong:
-                self._wrong.append(f"{heard.wrong} ({when}):\n{heard.text}")
+                self._wrong.append(f"{heard.wrong} ({when}):\n{heard.why}")
 
     def _look_outside(self, config: pytest.Config) -> None:
         """Report what the kernel must not have said as the guest's own error: no test was running."""
         heard: Excerpt = self._log.new()
         if heard.wrong:
-            text = f"{heard.wrong} outside every test:\n{heard.text}"
+            text = f"{heard.wrong} outside every test:\n{heard.why}"
             report = pytest.CollectReport(GUEST, "failed", text, [])
             config.hook.pytest_collectreport(report=report)
 
