@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
+from typing import NoReturn
 
 
 class HarnessError(Exception):
@@ -30,6 +31,11 @@ def passing_over(*numbers: int) -> Iterator[None]:
     except OSError as error:
         if error.errno not in numbers:
             raise
+
+
+def let_out(error: OSError) -> NoReturn:
+    """Raise it: what os.walk is to do with a folder that it cannot read, instead of leaving it out."""
+    raise error
 
 
 class ManifestError(HarnessError):

@@ -9,6 +9,8 @@ import tarfile
 from collections.abc import Iterator
 from pathlib import Path
 
+from harness.errors import let_out
+
 #: folders that no guest needs, at any depth; hidden ones neither
 _LEFT_OUT = frozenset({"__pycache__", "results", "node_modules", "venv", "docs"})
 _CACHE = ".pytest_cache"
@@ -26,7 +28,7 @@ _CARRIED = ".carried"
 
 def carried_files(root: Path, *, with_cache: bool = False) -> Iterator[Path]:
     """Yield the files to carry, relative to ``root``, sorted; pytest's cache, which every run changes, if wanted."""
-    for folder, folders, files in os.walk(root):
+    for folder, folders, files in os.walk(root, onerror=let_out):
         folders[:] = sorted(
             name
             for name in folders

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import os
 import re
 import tarfile
 from pathlib import Path
+
+import pytest
 
 from harness import project
 
@@ -35,6 +38,20 @@ def test_sources_and_objects_are_carried_and_caches_are_not(tmp_path: Path) -> N
     assert sorted(names) == ["baselines/capabilities.json", "build/x.bpf.o", "conftest.py", "suites/test_x.py"]
     with tarfile.open(fileobj=io.BytesIO(project.pack(tmp_path, with_cache=True))) as tar:
         assert set(tar.getnames()) - set(names) == {".pytest_cache/v/cache/lastfailed"}
+
+
+def test_a_folder_that_cannot_be_read_is_not_left_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "suites").mkdir()
+    scandir = os.scandir
+
+    def refused(path: str) -> object:
+        if Path(path).name == "suites":
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), path)
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", refused)
+    with pytest.raises(PermissionError):
+        project.pack(tmp_path)
 
 
 def test_every_clone_is_carried_alike(tmp_path: Path) -> None:

@@ -56,6 +56,7 @@ def test_every_swallowed_failure_is_named_or_listed() -> None:
         ("try: f()\nexcept: pass", "except BaseException"),
         ("with suppress(KeyError, OSError): f()", "suppress(OSError)"),
         ("shutil.rmtree(x, ignore_errors=True)", "ignore_errors"),
+        ("for x in os.walk(y): f(x)", "os.walk without onerror"),
         ("path.unlink(missing_ok=True)", "missing_ok"),
         ("subprocess.run(x, check=False)", "check=False, unused"),
         ("Popen(x, stderr=subprocess.DEVNULL)", "stderr=DEVNULL"),
@@ -129,6 +130,8 @@ def of_call(call: ast.Call) -> Iterator[str]:
     name = ast.unparse(call.func).rpartition(".")[2]
     if name == "suppress" and (broad := BROAD & {each for argument in call.args for each in _names(argument)}):
         yield f"suppress({', '.join(sorted(broad))})"
+    if name == "walk" and ast.unparse(call.func) == "os.walk" and all(each.arg != "onerror" for each in call.keywords):
+        yield "os.walk without onerror"
     if name == "callback":
         yield from _unlooked(call.args[0])
     for keyword in call.keywords:

@@ -8,6 +8,7 @@ import os
 from collections.abc import Callable, Iterator
 from functools import cache
 
+from harness.errors import let_out
 from harness.guest.deadline import wait_until
 from harness.guest.library import libbpf
 
@@ -23,7 +24,7 @@ def present() -> frozenset[str]:
     """
     found = {f"{kind} {number}" for kind, step in _steps().items() for number in _ids(step)}
     if os.path.ismount(_PINS):
-        for folder, folders, files in os.walk(_PINS):
+        for folder, folders, files in os.walk(_PINS, onerror=let_out):
             found |= {f"pin {folder}/{name}" for name in (*folders, *files)}
     try:
         with open(_PROBES, encoding="utf-8", errors="replace") as probes:  # noqa: PTH123

@@ -17,7 +17,7 @@ from pathlib import Path
 from filelock import FileLock
 from platformdirs import user_cache_path
 
-from harness.errors import ImageError, passing_over
+from harness.errors import ImageError, let_out, passing_over
 
 #: what no run has used for so long, `prune` deletes
 UNUSED_DAYS = 30
@@ -105,7 +105,7 @@ def disk_errors(where: Path) -> Iterator[None]:
 
 def remove(folder: Path) -> None:
     """Delete a folder, read-only parts of it included."""
-    for path, folders, _ in os.walk(folder):
+    for path, folders, _ in os.walk(folder, onerror=let_out):
         for name in folders:
             # a link may lead out of it: a root has /var/run -> /run
             if not (Path(path) / name).is_symlink():
