@@ -214,7 +214,7 @@ def _anonymous_mib(ancestor: int) -> int:
     for path in Path("/proc").glob("[0-9]*/status"):
         try:
             fields = dict(line.split(":\t", 1) for line in path.read_text().splitlines() if ":\t" in line)
-        except OSError:
+        except (FileNotFoundError, ProcessLookupError):  # it has ended meanwhile
             continue
         pid = int(path.parent.name)
         parents[pid] = int(fields["PPid"])

@@ -114,7 +114,7 @@ def worker_name(key: str, opening: bytes, kind: str = "") -> str:
 def asked_before(folder: Path, name: str, run: str) -> bool:
     """Whether the last run that asked for a worker of that guest and kind, another than this, asked for the same."""
     path = folder / f"{name[:-_DIGITS]}{_LAST}"
-    with contextlib.suppress(OSError, ValueError):
+    with contextlib.suppress(FileNotFoundError, ValueError):
         last_name, last_run = path.read_text().splitlines()
         if last_name == name:
             return last_run != run
@@ -227,7 +227,7 @@ def contents(folder: Path) -> frozenset[str]:
     """Return the names of what is there, and which workers were asked for last: a warm run changes none of it."""
     found = {place.name for place in folder.glob("*/")}
     for path in folder.glob(f"*{_LAST}"):
-        with contextlib.suppress(OSError):
+        with contextlib.suppress(FileNotFoundError):
             found.add(path.read_text())
     return frozenset(found)
 
@@ -270,7 +270,7 @@ def _size(place: Path) -> int:
 def _used(path: Path) -> float:
     try:
         return path.stat().st_mtime
-    except OSError:
+    except FileNotFoundError:
         return 0.0
 
 
@@ -305,7 +305,7 @@ def _mark_verified(snapshot: Snapshot) -> None:
 
 def _verified(snapshot: Snapshot) -> bool:
     """Whether the files are those that were saved: by their digest once, then by their inodes and times."""
-    with contextlib.suppress(OSError):
+    with contextlib.suppress(FileNotFoundError):
         if (snapshot.folder / "verified").read_text() == _stamp(snapshot):
             return True
     if _digest(snapshot.folder, _files(snapshot)) != snapshot.meta.digest:
