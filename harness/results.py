@@ -20,10 +20,10 @@ from pathlib import Path
 import msgspec
 from junitparser import Error, Failure, JUnitXml, Skipped, TestCase, TestSuite
 
-from harness import document, markdown, matrix, page_data, report, wire
+from harness import document, markdown, marker, matrix, page_data, report, wire
 from harness.cells import Cell, Outcome
 from harness.document import Column, Document
-from harness.errors import HarnessError
+from harness.errors import HarnessError, ManifestError
 from harness.findings import by_kernel
 from harness.guests import GuestRecord
 from harness.lanes import MARK
@@ -34,6 +34,8 @@ _NOT_XML = re.compile("[^\t\n\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 _CONSOLE = 16_000
 #: runs that are kept, the new one among them; older ones are deleted when a new one starts
 _KEPT_RUNS = 10
+#: a run's name: when it began, and its process. A copy under another name is the user's, marker and all
+_RUN = re.compile(r"\d+T\d+-\d+")
 #: of a file, its ending left to others; a file system's limit is 255
 _LONGEST_NAME = 200
 
@@ -97,15 +99,20 @@ class RunDirectory:
 
     @classmethod
     def create(cls, parent: Path) -> RunDirectory:
-        """Make a folder below ``parent`` and let ``latest`` point to it; delete the oldest runs."""
+        """Make a folder below ``parent`` and let ``latest`` point to it; delete the oldest runs.
+
+        Raises ManifestError where ``latest`` is something else, HarnessError where nothing can be written.
+        """
         try:
+            _check_latest(parent / "latest")
             parent.mkdir(parents=True, exist_ok=True)
             path = parent / f"{time.strftime('%Y%m%dT%H%M%S')}-{os.getpid()}"
             path.mkdir()
+            marker.mark(path)
             link = parent / f".latest-{os.getpid()}"
             link.symlink_to(path.name)
             link.replace(parent / "latest")
-            for old in _old_runs(parent)[: 1 - _KEPT_RUNS]:
+            for old in [each for each in _old_runs(parent) if each != path][: 1 - _KEPT_RUNS]:
                 shutil.rmtree(old, ignore_errors=True)
             return cls(path)
         except OSError as error:
@@ -199,8 +206,16 @@ def file_name(test: str) -> str:
     return re.sub(r"[^\w.,=+@-]+", "_", test.replace(".py::", "/"))[:_LONGEST_NAME].strip("_")
 
 
+def _check_latest(path: Path) -> None:
+    """Refuse to replace what is no link of an earlier run's; raises ManifestError."""
+    ours = _RUN.fullmatch(str(path.readlink())) if path.is_symlink() else not path.exists()
+    if not ours:
+        raise ManifestError(f"results: {path} is no run of the matrix and would be replaced: choose another folder")
+
+
 def _old_runs(parent: Path) -> list[Path]:
-    return sorted(path.parent for path in parent.glob("*/console") if not path.parent.is_symlink())
+    """Return the runs in a folder, the oldest first: of what is there, only what the harness has made."""
+    return sorted(path for path in parent.glob("*/") if _RUN.fullmatch(path.name) and marker.marked(path))
 
 
 def read_cells(path: Path) -> tuple[Cell, ...]:

@@ -10,6 +10,7 @@ A folder is made beside its place and renamed, and never changed afterwards.
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import os
 import shutil
@@ -21,7 +22,7 @@ from pathlib import Path
 
 import msgspec
 
-from harness import memory_files, wire
+from harness import marker, memory_files, wire
 from harness.vm import GuestSpec, Memory, Sockets, vng_command
 
 #: part of every key: what this project does before it saves
@@ -138,6 +139,10 @@ def find(folder: Path, name: str) -> Snapshot | None:
     except (OSError, msgspec.MsgspecError):
         discard(folder, name)
         return None
+    if not marker.marked(place):
+        # of a version before the marker; its content has proved whose it is
+        with contextlib.suppress(OSError):
+            marker.mark(place)
     return snapshot
 
 
@@ -162,6 +167,7 @@ def making(folder: Path, name: str) -> Iterator[Path]:
     folder.mkdir(parents=True, exist_ok=True)
     place = Path(tempfile.mkdtemp(prefix=f".{name}-", dir=folder))
     try:
+        marker.mark(place)
         yield place
     finally:
         shutil.rmtree(place, ignore_errors=True)
@@ -188,7 +194,12 @@ def keep_worker(place: Path, name: str, base: Snapshot, answer: bytes) -> None:
 def _keep(place: Path, name: str, meta: Meta) -> None:
     wire.write(place / _META, meta)
     _mark_verified(Snapshot(place, meta))
-    place.rename(place.parent / name)
+    target = place.parent / name
+    if target.exists():
+        raise FileExistsError(
+            errno.EEXIST, f"it is in the way, and without {marker.NAME} not ours to delete", str(target)
+        )
+    place.rename(target)
 
 
 def _meta(place: Path) -> Meta:
@@ -206,13 +217,17 @@ def _workers(place: Path) -> Iterator[Path]:
 
 
 def discard(folder: Path, name: str) -> None:
-    """Take a snapshot away, and a guest's workers with it; guests restored go on, because their files are open."""
+    """Take a snapshot away, and a guest's workers with it; guests restored go on, because their files are open.
+
+    A folder without the marker stays, whatever its name.
+    """
     place = folder / name
     for worker in _workers(place):
         discard(folder, worker.name)
-    if place.exists():
+    if marker.marked(place):
         with contextlib.suppress(OSError):
             gone = Path(tempfile.mkdtemp(prefix=f".{name}-", dir=folder))
+            marker.mark(gone)
             place.rename(gone / name)
             shutil.rmtree(gone, ignore_errors=True)
 
@@ -245,9 +260,9 @@ def prune(folder: Path, limit: int = LIMIT) -> list[Path]:
     """
     for place in folder.glob(".*-*/"):
         with contextlib.suppress(OSError):
-            if place.stat().st_mtime < time.time() - _ABANDONED:
+            if marker.marked(place) and place.stat().st_mtime < time.time() - _ABANDONED:
                 shutil.rmtree(place, ignore_errors=True)
-    left = dict(held(folder))
+    left = {place: size for place, size in held(folder) if marker.marked(place)}
     deleted: list[Path] = []
     while sum(left.values()) > limit:
         oldest = next(iter(left))

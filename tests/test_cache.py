@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from harness import marker
 from harness.errors import ImageError
 from harness.images import archive, cache
 
@@ -86,12 +87,40 @@ def test_what_no_run_has_used_for_long_goes(tmp_path: Path, monkeypatch: pytest.
     for name, at in last_used.items():
         (tmp_path / name).mkdir(parents=True)
         (tmp_path / name / "file").touch()
+        marker.mark(tmp_path / name)
         os.utime(tmp_path / name, (at, at))
     cache.used(tmp_path / "roots/used again")
     assert cache.prune() == [tmp_path / "kernels/.building-killed", tmp_path / "kernels/old"]
     left = {str(path.parent.relative_to(tmp_path)) for path in tmp_path.rglob("file")}
     assert left == {"kernels/recent", "roots/used again", "snapshots/not an image"}
     assert cache.prune() == []
+
+
+def test_what_the_harness_has_not_made_is_not_pruned(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The cache's folder is a setting: another project's kernels may lie there, or an earlier version's images."""
+    monkeypatch.setenv("HYPERMESH_CACHE", str(tmp_path))
+    for name in ("kernels/linux-6.1", "kernels/.git-worktree", "roots/of an earlier version", "kernels/made"):
+        (tmp_path / name).mkdir(parents=True)
+        (tmp_path / name / "file").touch()
+    with cache.building(tmp_path / "kernels/image"):
+        pass
+    cache.used(tmp_path / "roots/of an earlier version")
+    (tmp_path / "kernels/link").symlink_to("image")
+    for place in tmp_path.glob("*/*"):
+        os.utime(place, (1000, 1000))
+    assert cache.prune() == [tmp_path / "kernels/image", tmp_path / "roots/of an earlier version"]
+    left = {str(path.parent.relative_to(tmp_path)) for path in tmp_path.rglob("file")}
+    assert left == {"kernels/linux-6.1", "kernels/.git-worktree", "kernels/made"}
+
+
+def test_what_a_killed_run_leaves_of_its_work_is_pruned(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HYPERMESH_CACHE", str(tmp_path))
+    (tmp_path / "roots").mkdir()
+    with cache.working(".root-", tmp_path / "roots") as place:
+        os.utime(place, (1000, 1000))
+        assert cache.prune() == [place]
+        place.mkdir()  # for the block to delete
+    assert list((tmp_path / "roots").iterdir()) == []
 
 
 def test_the_use_of_an_image_that_is_not_there_is_not_noted(tmp_path: Path) -> None:
@@ -117,6 +146,7 @@ def test_what_cannot_be_deleted_is_said(tmp_path: Path, monkeypatch: pytest.Monk
     monkeypatch.setenv("HYPERMESH_CACHE", str(tmp_path))
     old = tmp_path / "kernels" / "old"
     old.mkdir(parents=True)
+    marker.mark(old)
     os.utime(old, (0, 0))
 
     def refused(path: str, **_: object) -> None:

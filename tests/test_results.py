@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+import time
 import xml.etree.ElementTree as ET
 from pathlib import Path
 
@@ -9,7 +11,7 @@ import pytest
 
 from harness import matrix, results, wire
 from harness.cells import Cell, Outcome
-from harness.errors import HarnessError
+from harness.errors import HarnessError, ManifestError
 from harness.guests import GuestRecord
 
 CELLS = (
@@ -55,15 +57,52 @@ def test_junit_has_a_suite_per_kernel_and_can_be_parsed() -> None:
     assert error.text == "panic\n[31mOops <&>"
 
 
-def test_only_the_last_runs_are_kept(tmp_path: Path) -> None:
-    for number in range(12):
-        (tmp_path / f"2020010{number:02}T000000-1" / "console").mkdir(parents=True)
-    (tmp_path / "notes").mkdir()
-    run = results.RunDirectory.create(tmp_path)
-    kept = sorted(path.name for path in tmp_path.iterdir() if (path / "console").is_dir())
-    assert run.path.name in kept
-    assert len([name for name in kept if name != "latest"]) == 10
-    assert (tmp_path / "notes").exists(), "a folder that is no run is nobody's to delete"
+def made(folder: Path, count: int, monkeypatch: pytest.MonkeyPatch) -> list[Path]:
+    """Make so many runs, a minute apart."""
+    found = []
+    for number in range(count):
+        monkeypatch.setattr(time, "strftime", lambda _, number=number: f"20200101T00{number:02}00")
+        found.append(results.RunDirectory.create(folder).path)
+    return found
+
+
+def test_only_the_last_runs_are_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    runs = made(tmp_path, 12, monkeypatch)
+    assert sorted(path for path in tmp_path.iterdir() if not path.is_symlink()) == runs[2:]
+    assert (tmp_path / "latest").resolve() == runs[-1]
+
+
+def test_what_the_harness_has_not_made_is_never_deleted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Others' folders with a console in them, a run of a version without markers, a copied one, a link to one."""
+    others = [tmp_path / name for name in ("1998-photos", "20190101T000000-1", "a game", "before my change")]
+    for path in others[:3]:
+        (path / "console").mkdir(parents=True)
+        (path / "console" / "kept").touch()
+    (first,) = made(tmp_path / "elsewhere", 1, monkeypatch)
+    shutil.copytree(first, others[3])
+    linked = tmp_path / "20180101T000000-1"
+    linked.symlink_to(first)
+    runs = made(tmp_path, 25, monkeypatch)
+    assert all((path / "console").is_dir() for path in [*others, linked, first])
+    assert all((path / "console" / "kept").exists() for path in others[:3])
+    assert [path for path in runs if path.exists()] == runs[-10:]
+
+
+@pytest.mark.parametrize("kind", ["file", "folder", "link"])
+def test_a_latest_of_the_users_own_is_not_replaced(tmp_path: Path, kind: str) -> None:
+    latest = tmp_path / "latest"
+    if kind == "link":
+        latest.symlink_to("release-2")
+    elif kind == "folder":
+        latest.mkdir()
+    else:
+        latest.write_text("mine")
+    with pytest.raises(
+        ManifestError, match=r"^results: \S+/latest is no run of the matrix and would be replaced: [^\n]+$"
+    ):
+        results.RunDirectory.create(tmp_path)
+    assert list(tmp_path.iterdir()) == [latest]
+    assert latest.is_symlink() == (kind == "link")
 
 
 def test_a_folder_that_cannot_be_written_is_one_line(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from harness import snapshots
+from harness import marker, snapshots
 from harness.snapshots import Hello
 from harness.vm import Accelerator, GuestSpec
 
@@ -208,9 +208,30 @@ def test_what_a_killed_run_has_left_goes_when_nobody_can_be_making_it(tmp_path: 
     for place in (left, made):
         place.mkdir()
         (place / "ram").write_bytes(b"x")
+        marker.mark(place)
     os.utime(left, (1000, 1000))
     assert snapshots.prune(tmp_path) == []
     assert list(tmp_path.iterdir()) == [made]
+
+
+def test_a_folder_without_the_marker_is_never_taken_away(tmp_path: Path) -> None:
+    """Whatever its name and content: a guest of an earlier version is used, and the harness's own from then on."""
+    others = [tmp_path / name for name in ("key", ".my-notes", "photos")]
+    for place in others:
+        place.mkdir()
+        (place / "snapshot.json").write_text("not ours")
+        os.utime(place, (1000, 1000))
+    assert snapshots.find(tmp_path, "key") is None
+    snapshots.discard(tmp_path, "photos")
+    assert snapshots.prune(tmp_path, 0) == []
+    with pytest.raises(FileExistsError, match="not ours to delete"):
+        make(tmp_path, "key")
+    assert sorted(tmp_path.iterdir()) == sorted(others)
+    earlier = make(tmp_path, "earlier")
+    (earlier / marker.NAME).unlink()
+    assert snapshots.prune(tmp_path, 0) == []
+    assert snapshots.find(tmp_path, "earlier") is not None
+    assert snapshots.prune(tmp_path, 0) == [earlier]
 
 
 def test_a_guest_keeps_one_worker_of_each_kind(tmp_path: Path) -> None:

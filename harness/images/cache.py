@@ -17,6 +17,7 @@ from pathlib import Path
 from filelock import FileLock
 from platformdirs import user_cache_path
 
+from harness import marker
 from harness.errors import ImageError, let_out, passing_over
 
 #: what no run has used for so long, `prune` deletes
@@ -59,6 +60,7 @@ def building(target: Path) -> Iterator[Path]:
         target.parent.mkdir(parents=True, exist_ok=True)
         folder = Path(tempfile.mkdtemp(prefix=".building-", dir=target.parent))
         try:
+            marker.mark(folder)
             yield folder
             folder.chmod(0o755)
             folder.rename(target)
@@ -69,23 +71,38 @@ def building(target: Path) -> Iterator[Path]:
             raise
 
 
+@contextlib.contextmanager
+def working(prefix: str, folder: Path) -> Iterator[Path]:
+    """Yield a fresh folder below ``folder`` that is gone after the block; what a killed run leaves of it is pruned."""
+    with tempfile.TemporaryDirectory(prefix=prefix, dir=folder) as name:
+        place = Path(name)
+        marker.mark(place)
+        yield place
+
+
 def used(folder: Path) -> None:
-    """Note that a run uses an image, if it is there; a cache that may only be read stays as it is."""
+    """Note that a run uses an image, if it is there; a cache that may only be read stays as it is.
+
+    An image of a version before the marker becomes the harness's own by that: its name is that of its content.
+    """
     with passing_over(errno.ENOENT, errno.EACCES, errno.EPERM, errno.EROFS):
+        if not marker.marked(folder):
+            marker.mark(folder)
         os.utime(folder)
 
 
 def prune(days: float = UNUSED_DAYS) -> list[Path]:
     """Delete the images that no run has used for so many days, and what killed runs left half-made; return them.
 
-    Guests that run go on: their files are open.
+    Of what lies there only what carries the marker. Guests that run go on: their files are open.
     """
     before = time.time() - days * 86400
     deleted = []
     for place in sorted(path for kind in _KINDS for path in (cache_dir() / kind).glob("*")):
         with contextlib.suppress(FileNotFoundError):  # another run was faster
-            if place.is_dir() and place.stat().st_mtime < before:
+            if marker.marked(place) and place.stat().st_mtime < before:
                 gone = Path(tempfile.mkdtemp(prefix=".gone-", dir=place.parent))
+                marker.mark(gone)
                 place.rename(gone / place.name)
                 remove(gone)
                 deleted.append(place)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -13,7 +12,7 @@ from harness.errors import ImageError, ManifestError
 from harness.images import lock as locks
 from harness.images import unpack, vmlinux
 from harness.images.archive import Package, Suite, find_deb
-from harness.images.cache import building, cache_dir, digest, disk_errors, locked, run, used
+from harness.images.cache import building, cache_dir, digest, disk_errors, locked, run, used, working
 from harness.manifest import Kernel, Manifest
 
 #: part of the cache's key: what this module makes of a package
@@ -168,8 +167,7 @@ def _made(manifest: Manifest, kernel: Kernel, packages: Sequence[Package]) -> Ke
         if image := _cached(manifest, kernel, packages):
             return image
         with building(folder) as place, disk_errors(folder):
-            with tempfile.TemporaryDirectory(prefix=".download-", dir=folder.parent) as name:
-                download = Path(name)
+            with working(".download-", folder.parent) as download:
                 _suite(kernel.suite).download(packages, download)
                 debs = [find_deb(download, package) for package in packages]
                 release = unpack.unpack(debs, place)

@@ -9,14 +9,13 @@ import shlex
 import shutil
 import sys
 import tarfile
-import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
 from harness.errors import ImageError
 from harness.images import mirror
 from harness.images.archive import keyring
-from harness.images.cache import building, cache_dir, digest, disk_errors, locked, run, used
+from harness.images.cache import building, cache_dir, digest, disk_errors, locked, run, used, working
 from harness.manifest import Manifest, Root
 
 #: part of the cache's key: what this module does
@@ -77,8 +76,7 @@ def root_key(manifest: Manifest, project: Path) -> str:
 
 def _build(manifest: Manifest, project: Path, place: Path) -> None:
     root = manifest.root
-    with tempfile.TemporaryDirectory(prefix=".root-", dir=place.parent) as name:
-        work = Path(name)
+    with working(".root-", place.parent) as work:
         staging = work / "staging"
         _stage(manifest, project, staging)
         command = mmdebstrap(root, mirror.find().uri(root.suite), staging, work / "root.tar")
