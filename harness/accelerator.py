@@ -1,8 +1,9 @@
 """Which accelerator runs the guests: found by booting one, never by looking at /dev/kvm.
 
 /dev/kvm may exist, open and create VMs, and still boot no kernel (nested virtualisation in software). So one guest
-is booted with KVM, within a limit, once per machine; the answer is remembered until the host's kernel, processor or
-QEMU changes.
+is booted with KVM, within a limit, once per machine. That it works, or that the machine itself refuses, is remembered
+until the host's kernel, processor, QEMU, /dev/kvm or the user's groups change; that it did not boot for another reason
+only for a while (`harness.conclusions`).
 """
 
 from __future__ import annotations
@@ -19,10 +20,10 @@ import tempfile
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import msgspec
 from filelock import FileLock
 
-from harness import slots, wire
+from harness import conclusions, slots, wire
+from harness.conclusions import Conclusion
 from harness.ending import Ending
 from harness.errors import ToolMissing
 from harness.vm import Accelerator, GuestSpec
@@ -31,6 +32,11 @@ from harness.vm import Accelerator, GuestSpec
 _LIMIT = 30.0
 #: on top of the boot's own limit: the relay's start and end
 _GRACE = 30.0
+#: what QEMU says where the kernel lets it have no VM (accel/kvm/kvm-all.c, kvm_init()) for a reason that lasts
+_REFUSED = re.compile(
+    r"(Could not access KVM kernel module|failed to initialize kvm|ioctl\(KVM_CREATE_VM\) failed): .*"
+    r"(Permission denied|Operation not permitted|No such file or directory|No such device|not supported)"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,21 +45,31 @@ class Choice:
 
     accelerator: Accelerator
     why: str
+    #: whether the machine itself has said so
+    proven: bool = False
+    #: how long that counts, where it was concluded earlier and is not proven
+    note: str = ""
 
 
-def choose(probe: GuestSpec, cache: Path, *, kvm: Path = Path("/dev/kvm")) -> Choice:
-    """Return the accelerator for this machine; ``probe`` is a guest that may be booted to find out."""
+def choose(probe: GuestSpec, cache: Path, *, kvm: Path = Path("/dev/kvm"), again: bool = False) -> Choice:
+    """Return the accelerator for this machine; ``probe`` is a guest that may be booted to find out.
+
+    ``again``: what an earlier probe has not proven counts no longer.
+    """
     if not os.access(kvm, os.R_OK | os.W_OK):
-        return Choice(Accelerator.TCG, f"emulated: no access to {kvm}")
+        return Choice(Accelerator.TCG, f"emulated: no access to {kvm}", proven=True)
     cache.mkdir(parents=True, exist_ok=True)
-    remembered = cache / f"accelerator-{_machine_key()}.json"
-    with FileLock(remembered.with_suffix(".lock")):
-        try:
-            return wire.decode(remembered.read_bytes(), Choice)
-        except (FileNotFoundError, msgspec.MsgspecError):
-            choice = _probe(probe)
-            wire.write(remembered, choice)
-            return choice
+    path = cache / f"accelerator-{_machine_key(kvm)}.json"
+    with FileLock(path.with_suffix(".lock")):
+        if again:
+            conclusions.ask_again(path)
+        if (known := conclusions.recall(path)) is not None:
+            chosen = Accelerator.KVM if known.works else Accelerator.TCG
+            return Choice(chosen, known.why, known.proven, "" if known.proven else conclusions.LATER)
+        choice = _probe(probe)
+        works = choice.accelerator is Accelerator.KVM
+        conclusions.remember(path, Conclusion("KVM", choice.why, works=works, proven=choice.proven))
+        return choice
 
 
 def _probe(probe: GuestSpec) -> Choice:
@@ -68,9 +84,11 @@ def _probe(probe: GuestSpec) -> Choice:
         )
         ending = boot_once(spec, folder)
     if ending is not None and ending.release:
-        return Choice(Accelerator.KVM, f"KVM: a probe guest was ready after {ending.boot_seconds:.1f} s")
-    reason = "the probe ended" if ending is None else ending.reason
-    return Choice(Accelerator.TCG, f"emulated: /dev/kvm is there, but a probe guest did not boot with it ({reason})")
+        return Choice(Accelerator.KVM, f"KVM: a probe guest was ready after {ending.boot_seconds:.1f} s", proven=True)
+    refused = None if ending is None else _REFUSED.search(ending.console)
+    reason = refused[0].strip() if refused else "the probe did not end in time" if ending is None else ending.reason
+    why = f"emulated: /dev/kvm is there, but a probe guest did not boot with it ({reason})"
+    return Choice(Accelerator.TCG, why, proven=refused is not None)
 
 
 def boot_once(spec: GuestSpec, folder: Path) -> Ending | None:
@@ -118,8 +136,11 @@ def counter_rate(cpuinfo: str) -> str:
     return f"{float(found[1]):.3g}" if found else ""
 
 
-def _machine_key() -> str:
-    return hashlib.sha256(_machine().encode()).hexdigest()[:16]
+def _machine_key(kvm: Path) -> str:
+    """Return a digest of what the answer depends on: the machine, the device, and who asks."""
+    device = kvm.stat()
+    asked = (device.st_rdev, device.st_mode, device.st_uid, device.st_gid, os.geteuid(), *sorted(os.getgroups()))
+    return hashlib.sha256(f"{_machine()}\0{asked}".encode()).hexdigest()[:16]
 
 
 def _machine() -> str:

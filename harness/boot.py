@@ -24,7 +24,7 @@ from harness import hang, snapshots, vm
 from harness.errors import of_system
 from harness.machine import BootError, Machine, Tick
 from harness.process_guard import GuardedGroup
-from harness.qmp import QmpError
+from harness.qmp import QmpError, QmpRefused
 from harness.snapshots import Hello, Snapshot
 
 #: seconds from QEMU's start to the answer of a restored guest: below one on an idle machine, emulated
@@ -74,7 +74,7 @@ class Boots:
         if self._spec.snapshot is None:
             return self._cold("")
         folder, key = self._spec.snapshot
-        note = ""
+        note, proven = "", False
         for _ in range(2):
             if why := snapshots.unusable(folder, key):
                 return self._cold(f"no snapshot: {why}")
@@ -82,7 +82,7 @@ class Boots:
                 snapshot = self._found_or_made(key, self._save)
             except QmpError as error:
                 self.stop()
-                snapshots.mark_unusable(folder, key, str(error))
+                self._unusable(str(error), proven=isinstance(error, QmpRefused))
                 continue
             except OSError as error:  # the disk is full, or may not be written to: another time it may
                 self.stop()
@@ -97,8 +97,8 @@ class Boots:
             except (QmpError, BootError) as error:
                 self.stop()
                 snapshots.discard(folder, key)
-                note = f"the snapshot was made again: {error}"
-        snapshots.mark_unusable(folder, key, note)
+                note, proven = f"the snapshot was made again: {error}", isinstance(error, QmpRefused)
+        self._unusable(note, proven=proven)
         return self._cold(f"no snapshot: {note}")
 
     def doing(self, slowness: float) -> str:
@@ -113,6 +113,10 @@ class Boots:
             self._machine = None
 
     # -- snapshots
+
+    def _unusable(self, why: str, *, proven: bool) -> None:
+        assert self._spec.snapshot is not None
+        snapshots.mark_unusable(*self._spec.snapshot, why, kernel=self._spec.kernel, proven=proven)
 
     def _found_or_made(self, name: str, make: Callable[[Path, str], None]) -> Snapshot:
         """Return the snapshot of that name, made now when there is none; raises BootError, QmpError and OSError."""

@@ -92,14 +92,14 @@ def split_nodeid(nodeid: str, kernel: str) -> str:
     return nodeid
 
 
-def without_options(arguments: Iterable[str], names: Collection[str]) -> tuple[str, ...]:
-    """Return a command line without these options, each of which has a value: ``--name value`` or ``--name=value``."""
+def without_options(arguments: Iterable[str], names: Collection[str], flags: Collection[str] = ()) -> tuple[str, ...]:
+    """Return a command line without these options: ``--name value`` or ``--name=value``, and flags without a value."""
     left: list[str] = []
     words = iter(arguments)
     for word in words:
         if word in names:
             next(words, None)
-        elif word.partition("=")[0] not in names:
+        elif word.partition("=")[0] not in names and word not in flags:
             left.append(word)
     return tuple(left)
 

@@ -92,6 +92,11 @@ def add_all(add: Callable[..., object]) -> None:
         help="boot every guest instead of restoring it from the snapshot of an earlier boot",
     )
     add(
+        "--ask-again",
+        action="store_true",
+        help="try again at once what an earlier run concluded from a time-out: that KVM, or saving a guest, is no use",
+    )
+    add(
         "--carry",
         type=Path,
         default=None,

@@ -33,6 +33,8 @@ class Wishes:
     manifest: Path | None = None
     #: boot every guest, save and restore none
     cold: bool = False
+    #: what earlier runs have concluded and not proven counts no longer (`harness.conclusions`)
+    ask_again: bool = False
     #: what is expected; None: the project's own
     baseline: Path | None = None
     #: as in `GuestSpec`; "whole": always, but for command lines of tests' own

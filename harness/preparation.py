@@ -156,7 +156,8 @@ def ready(root: Path, wishes: Wishes, found: Outline, run: RunDirectory, *, say:
         raise ImageError("; ".join(f"{name}: {why}" for name, why in missing.items()))
     folder = Path(tempfile.mkdtemp(prefix="guests-", dir=run.path))
     specs = [_spec(each, root_image, root=root, run=run, wishes=wishes) for each in planned]
-    choice = accelerator.choose(replace(specs[0], slots=slots.make(folder, 1)), images.cache_dir())
+    probe = replace(specs[0], slots=slots.make(folder, 1))
+    choice = accelerator.choose(probe, images.cache_dir(), again=wishes.ask_again)
     count = wishes.guests or slots.guests_at_once(
         cores=os.cpu_count() or 1,
         emulated=choice.accelerator is Accelerator.TCG,
@@ -165,7 +166,8 @@ def ready(root: Path, wishes: Wishes, found: Outline, run: RunDirectory, *, say:
     )
     if not wishes.divided:
         count = min(count, len(specs))
-    say(f"{choice.why}; {'one guest' if count == 1 else f'{count} guests'} at once")
+    at_once = f"{'one guest' if count == 1 else f'{count} guests'} at once"
+    say("; ".join(filter(None, (choice.why, choice.note, at_once))))
     held = slots.make(folder, count)
     machine = accelerator.machine(choice.accelerator)
     guests = []
@@ -192,6 +194,8 @@ def _completed(spec: GuestSpec, chosen: Accelerator, held: tuple[Path, ...], wis
     if wishes.cold:
         return spec
     saved = (images.cache_dir() / "snapshots", snapshots.key(spec, machine))
+    if wishes.ask_again:
+        snapshots.ask_again(*saved)
     # few tests run with a command line of their own: such a guest's worker is worth its place only if it is used often
     worker = "again" if wishes.worker == "whole" and VARIANT in spec.kernel else wishes.worker
     return replace(spec, snapshot=saved, worker="always" if worker == "whole" else worker)

@@ -13,6 +13,10 @@ class QmpError(Exception):
     """QEMU refused a command, ended, or did not answer in time; the text is one line."""
 
 
+class QmpRefused(QmpError):
+    """QEMU's answer to a command is that it does not do it, which it will say again."""
+
+
 class Monitor:
     """One connection to a monitor; every wait ends so many seconds after the constructor, or `extend`."""
 
@@ -39,7 +43,7 @@ class Monitor:
         while True:
             answer = self._read()
             if "error" in answer:
-                raise QmpError(f"{command}: {answer['error']['desc']}")
+                raise QmpRefused(f"{command}: {answer['error']['desc']}")
             if "return" in answer:
                 return answer["return"]
 

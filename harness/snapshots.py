@@ -22,7 +22,8 @@ from pathlib import Path
 
 import msgspec
 
-from harness import marker, memory_files, wire
+from harness import conclusions, marker, memory_files, wire
+from harness.conclusions import Conclusion
 from harness.vm import GuestSpec, Memory, Sockets, vng_command
 
 #: part of every key: what this project does before it saves
@@ -147,18 +148,25 @@ def find(folder: Path, name: str) -> Snapshot | None:
 
 
 def unusable(folder: Path, name: str) -> str | None:
-    """Return why a guest of that key cannot be saved or restored here, if that was found out."""
-    try:
-        return (folder / f"{name}{_UNUSABLE}").read_text()
-    except OSError:
-        return None
+    """Return why a guest of that key cannot be saved or restored here, if that was found out and counts."""
+    found = conclusions.recall(_conclusion(folder, name))
+    return None if found is None else found.why
 
 
-def mark_unusable(folder: Path, name: str, why: str) -> None:
-    """Remember why a guest of that key cannot be saved or restored, so that no run tries again."""
+def mark_unusable(folder: Path, name: str, why: str, *, kernel: str = "", proven: bool = False) -> None:
+    """Remember why a guest of that key cannot be saved or restored; ``proven``: QEMU itself has refused it."""
     with contextlib.suppress(OSError):
-        folder.mkdir(parents=True, exist_ok=True)
-        (folder / f"{name}{_UNUSABLE}").write_text(why)
+        about = f"saving {kernel or name}"
+        conclusions.remember(_conclusion(folder, name), Conclusion(about, why, works=False, proven=proven))
+
+
+def ask_again(folder: Path, name: str) -> None:
+    """Try to save and restore a guest of that key again, unless QEMU itself has refused it; raises OSError."""
+    conclusions.ask_again(_conclusion(folder, name))
+
+
+def _conclusion(folder: Path, name: str) -> Path:
+    return folder / f"{name}{_UNUSABLE}"
 
 
 @contextlib.contextmanager

@@ -22,6 +22,7 @@ _HOSTS_OWN = (
     *("--kernel", "--results", "--baseline", "--guests", "--silence", "--boot-timeout", "--manifest", "--shard"),
     "--hosts",
 )
+_HOSTS_OWN_FLAGS = ("--ask-again",)
 
 
 def start(config: pytest.Config) -> None:
@@ -49,6 +50,7 @@ def start(config: pytest.Config) -> None:
             boot_timeout=config.option.boot_timeout,
             manifest=config.option.manifest,
             cold=config.option.cold,
+            ask_again=config.option.ask_again,
             worker="always" if config.option.fresh != Fresh.KERNEL else "whole" if _takes_all(config) else "again",
             baseline=config.option.baseline,
             with_cache=any(getattr(config.option, name, False) for name in _READING_THE_CACHE),
@@ -66,7 +68,9 @@ def start(config: pytest.Config) -> None:
         _end_empty(plan, plan.part, run)
     told = config.invocation_params
     config.invocation_params = type(told)(
-        args=expect.without_options(map(str, told.args), _HOSTS_OWN), plugins=told.plugins, dir=told.dir
+        args=expect.without_options(map(str, told.args), _HOSTS_OWN, _HOSTS_OWN_FLAGS),
+        plugins=told.plugins,
+        dir=told.dir,
     )
     # versions and plugins of the host's Python: nothing of it decides what a test finds in a guest
     config.option.no_header = config.option.no_header or config.option.verbose <= 0

@@ -1,9 +1,10 @@
 #!/usr/bin/env python3
 """Stands in for virtme-ng and QEMU in the relay's tests: a "guest" that is a process of the host.
 
-HARNESS_FAKE says how it behaves: well, unsavable, deaf (never answers once it is restored), mute (never connects), dies
-(before it is ready), panics or vanishes (ends after its hello). Some fall silent after it, and of those only the agent
-answers (silent), the kernel its keyboard (stuck) or an NMI (masked), QEMU's monitor (frozen), nobody (stopped).
+HARNESS_FAKE says how it behaves: well, unsavable, stuck (its monitor never answers a save), gone (ends at a save),
+failing (a save fails), deaf (never answers once it is restored), mute (never connects), dies (before it is ready), panics
+or vanishes (ends after its hello). Some fall silent after their hello, and of those only the agent answers (silent), the
+kernel its keyboard (starved) or an NMI (masked), QEMU's monitor (frozen), nobody (stopped).
 """
 
 from __future__ import annotations
@@ -39,7 +40,7 @@ def converse(connection: socket.socket, mode: str) -> None:
         command = json.loads(line)
         if mode == "stopped":
             continue
-        if command["execute"] == {"stuck": "send-key", "masked": "inject-nmi"}.get(mode):
+        if command["execute"] == {"starved": "send-key", "masked": "inject-nmi"}.get(mode):
             keys = [key["data"] for key in command["arguments"].get("keys", [])]
             print("[   10.0] sysrq: Show", *keys, flush=True)
             print("[   10.1] Kernel panic - not syncing: what it is asked for ends it", flush=True)
@@ -49,10 +50,17 @@ def converse(connection: socket.socket, mode: str) -> None:
         if mode == "unsavable" and command["execute"] == "migrate-set-capabilities":
             stream.write(b'{"error": {"desc": "no such capability"}}\n')
             continue
+        if command["execute"] == "stop" and mode == "stuck":
+            continue
+        if command["execute"] == "stop" and mode == "gone":
+            os._exit(1)
         stream.write(b'{"timestamp": {}, "event": "STOP"}\n{"return": {}}\n')
         if command["execute"].startswith("migrate") and "uri" in command["arguments"]:
             subprocess.run(command["arguments"]["uri"].removeprefix("exec:"), shell=True, input=b"state", check=True)
             stream.write(b'{"event": "MIGRATION", "data": {"status": "active"}}\n')
+            if mode == "failing":
+                stream.write(b'{"event": "MIGRATION", "data": {"status": "failed"}}\n')
+                continue
             stream.write(b'{"event": "MIGRATION", "data": {"status": "completed"}}\n')
 
 
@@ -119,7 +127,7 @@ def serve(mode: str) -> None:
     while size:
         size -= len(stream.read(min(size, 65536)))
     os.environ.update(header["environment"])
-    if mode in {"silent", "stuck", "masked", "frozen", "stopped"}:
+    if mode in {"silent", "starved", "masked", "frozen", "stopped"}:
         signal.pause()
     if mode == "vanishes":
         return

@@ -8,6 +8,7 @@ import re
 import shutil
 import socket
 import struct
+import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -15,7 +16,7 @@ from pathlib import Path
 import pytest
 from filelock import FileLock
 
-from harness import boot, memory_files, snapshots
+from harness import boot, conclusions, machine, memory_files, snapshots
 from harness.boot import Boots, Opening, Running
 from harness.machine import BootError, Machine
 from harness.vm import Accelerator, GuestSpec
@@ -48,7 +49,6 @@ class Starter:
 @pytest.fixture
 def start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Starter]:
     monkeypatch.setenv("HARNESS_FAKE", "well")
-    monkeypatch.setattr(boot, "_RESTORE_TIMEOUT", 1.0)
     spec = GuestSpec(
         kernel="fake",
         vmlinuz=tmp_path / "vmlinuz",
@@ -187,6 +187,29 @@ def test_a_qemu_that_cannot_save_boots_cold_and_says_so_and_is_not_asked_again(
     assert [(each.how, each.note) for each in (start(), start())] == [("cold", note), ("cold", note)]
     # one try to save, two cold boots
     assert start.cold_boots == 3
+    # QEMU itself has said so: neither time nor the option changes that
+    folder = start.folder / "snapshots"
+    os.utime(folder / "key.unusable", (1000, 1000))
+    snapshots.ask_again(folder, "key")
+    assert start().note == note
+    assert start.cold_boots == 4
+
+
+@pytest.mark.parametrize("mode", ["stuck", "gone", "failing"])
+def test_a_save_that_failed_in_passing_is_tried_again_later(
+    start: Starter, monkeypatch: pytest.MonkeyPatch, mode: str
+) -> None:
+    """A monitor that does not answer in time, a QEMU that dies, a disk that takes no state: all may be the load."""
+    monkeypatch.setenv("HARNESS_FAKE", mode)
+    with monkeypatch.context() as patch:
+        patch.setattr(machine, "_MONITOR_TIMEOUT", 0.5)
+        assert start().how == "cold"
+    monkeypatch.setenv("HARNESS_FAKE", "well")
+    assert start().how == "cold"
+    forgotten = start.folder / "snapshots" / "key.unusable"
+    before = time.time() - conclusions.AGAIN_AFTER - 1
+    os.utime(forgotten, (before, before))
+    assert (start().how, start().note) == ("restored", "")
 
 
 def test_a_snapshot_that_does_not_answer_is_made_again_once_and_then_given_up(
@@ -194,11 +217,17 @@ def test_a_snapshot_that_does_not_answer_is_made_again_once_and_then_given_up(
 ) -> None:
     start()
     monkeypatch.setenv("HARNESS_FAKE", "deaf")
-    guest = start()
+    with monkeypatch.context() as patch:
+        patch.setattr(boot, "_RESTORE_TIMEOUT", 1.0)
+        guest = start()
     assert guest.how == "cold"
     assert guest.note == "no snapshot: the snapshot was made again: not ready after 1 s"
     assert not (start.folder / "snapshots" / "key").exists()
     assert start().how == "cold"
+    monkeypatch.setenv("HARNESS_FAKE", "well")
+    assert start().how == "cold"
+    snapshots.ask_again(start.folder / "snapshots", "key")
+    assert start().how == "restored"
 
 
 def test_a_disk_without_room_for_the_memory_is_a_cold_boot_and_not_remembered(

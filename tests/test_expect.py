@@ -82,6 +82,7 @@ def test_options_are_left_out_with_their_values() -> None:
     given = ["-k", "x", "--results", "/tmp/a", "suites", "--results=/tmp/b", "--guests=2", "--resultsx"]
     assert without_options(given, {"--results", "--guests"}) == ("-k", "x", "suites", "--resultsx")
     assert without_options(["--results"], {"--results"}) == ()
+    assert without_options(["--cold", "--ask-again", "x"], (), {"--ask-again"}) == ("--cold", "x")
 
 
 # a test without parameters, and one with any: what pytest writes between brackets is anybody's text

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from harness import marker, snapshots
+from harness import conclusions, marker, snapshots
 from harness.snapshots import Hello
 from harness.vm import Accelerator, GuestSpec
 
@@ -271,3 +271,32 @@ def test_what_cannot_be_saved_is_remembered(tmp_path: Path) -> None:
     assert snapshots.unusable(tmp_path, "key") is None
     snapshots.mark_unusable(tmp_path, "key", "no such capability")
     assert snapshots.unusable(tmp_path, "key") == "no such capability"
+
+
+def aged(path: Path, seconds: float) -> None:
+    """Let a file be so old."""
+    at = path.stat().st_mtime - seconds
+    os.utime(path, (at, at))
+
+
+@pytest.mark.parametrize("proven", [False, True])
+def test_what_is_not_proven_is_asked_again_after_a_while(tmp_path: Path, proven: bool) -> None:
+    snapshots.mark_unusable(tmp_path, "key", "it took too long", kernel="6.1", proven=proven)
+    aged(tmp_path / "key.unusable", conclusions.AGAIN_AFTER - 60)
+    assert snapshots.unusable(tmp_path, "key") == "it took too long"
+    aged(tmp_path / "key.unusable", 120)
+    assert snapshots.unusable(tmp_path, "key") == ("it took too long" if proven else None)
+
+
+@pytest.mark.parametrize("proven", [False, True])
+def test_what_is_not_proven_is_asked_again_when_wanted(tmp_path: Path, proven: bool) -> None:
+    snapshots.mark_unusable(tmp_path, "key", "it took too long", proven=proven)
+    snapshots.ask_again(tmp_path, "key")
+    assert snapshots.unusable(tmp_path, "key") == ("it took too long" if proven else None)
+
+
+def test_what_a_version_without_reasons_has_remembered_is_asked_again(tmp_path: Path) -> None:
+    (tmp_path / "key.unusable").write_text("not ready after 30 s")
+    assert snapshots.unusable(tmp_path, "key") is None
+    snapshots.mark_unusable(tmp_path, "key", "QEMU ended")
+    assert snapshots.unusable(tmp_path, "key") == "QEMU ended"
