@@ -62,7 +62,7 @@ def _relative(argument: str) -> str:
 
 
 def _kernels(arguments: argparse.Namespace) -> int:
-    from harness import images, manifest, snapshots, workflow
+    from harness import images, kernel_list, manifest, workflow
 
     known = manifest.load(ROOT / "vmimages")
     if arguments.what == "update":
@@ -70,13 +70,10 @@ def _kernels(arguments: argparse.Namespace) -> int:
             print(line)
         if workflow.write(ROOT, known):
             print(f"{workflow.PATH}: written")
-    elif arguments.what == "prune":
-        folder = images.cache_dir() / "snapshots"
-        guests, unused = snapshots.prune(folder), images.prune()
-        print(f"{len(guests)} saved guests and {len(unused)} unused images deleted; {snapshots.describe(folder)}")
-    else:
-        for kernel in known.kernels:
-            print(f"{kernel.name:10} {kernel.tier:9} {kernel.provider}")
+        return 0
+    said = kernel_list.prune(images.cache_dir()) if arguments.what == "prune" else kernel_list.lines(ROOT, known)
+    for line in said:
+        print(line)
     return 0
 
 
@@ -164,14 +161,15 @@ def _answered(answer: Answer) -> int:
 def _merge(arguments: argparse.Namespace) -> int:
     from rich.console import Console
 
-    from harness import comparison, matrix, merging
+    from harness import comparison, matrix, merging, results
 
-    joined = merging.merge(ROOT, arguments.folders, arguments.results, arguments.baseline)
+    joined = merging.merge(ROOT, arguments.folders, arguments.results, arguments.baseline, arguments.kernel)
     screen = Console(width=None if sys.stdout.isatty() else matrix.log_width(joined.judged))
     screen.print(matrix.render_table(joined.judged, joined.facts.releases))
     told = comparison.told(joined.changes, matrix.LISTED)
     lines = [*matrix.red_lines(joined.judged), matrix.summary_line(joined.judged.cells), *told]
-    for line in [*lines, f"results in {joined.folder}"]:
+    notes = [f"note: {note}" for note in [*joined.facts.notes, *results.notes(joined.facts.kernels)]]
+    for line in [*lines, *notes, f"results in {joined.folder}"]:
         print(line)
     return joined.status
 
@@ -195,7 +193,9 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     build = commands.add_parser("build", help="compile the BPF objects")
     build.set_defaults(run=_build)
-    kernels = commands.add_parser("kernels", help="list the kernels, update their lock, prune the cache")
+    kernels = commands.add_parser(
+        "kernels", help="list the kernels and what was concluded of this machine, update the lock, prune the cache"
+    )
     kernels.add_argument("what", choices=["list", "update", "prune"], nargs="?", default="list")
     kernels.set_defaults(run=_kernels)
     bench = commands.add_parser("bench", help="measure the matrix against the plain way to run it")
@@ -233,6 +233,9 @@ def _parser() -> argparse.ArgumentParser:
         "--results", type=Path, default=ROOT / "results", metavar="DIR", help="where the run's results go"
     )
     merge.add_argument("--baseline", type=Path, metavar="DIR", help="what is expected (default: the project's own)")
+    merge.add_argument(
+        "--kernel", action="append", default=[], metavar="NAME", help="what was planned: what of it had no job is noted"
+    )
     merge.set_defaults(run=_merge)
     durations = commands.add_parser("durations", help="record how long tests take, by which shards are balanced")
     durations.add_argument(

@@ -55,14 +55,14 @@ def _workflow(arguments: argparse.Namespace) -> int:
 
 
 def _plan(arguments: argparse.Namespace) -> int:
-    from harness import jobs, manifest
+    from harness import images, jobs, manifest
 
     known = manifest.load(ROOT / "vmimages")
     print(jobs.matrix(jobs.plan(known, arguments.kernel, arguments.shards)))
     # GitHub shows a line of that kind beside the jobs
     kind = "::warning::" if os.environ.get("GITHUB_ACTIONS") else "harness: "
     for name in jobs.left_out(known, arguments.kernel):
-        print(f"{kind}{name}: not locked, the archive has no whole release of it: no job", file=sys.stderr)
+        print(f"{kind}{name}: no job, {images.UNLOCKED}", file=sys.stderr)
     return 0
 
 

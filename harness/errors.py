@@ -48,6 +48,14 @@ class ImageError(HarnessError):
     """A kernel or root image could not be fetched, verified or made."""
 
 
+class NotInArchive(ImageError):
+    """The archive has answered, and has no release of a kernel's series."""
+
+
+class NotWholeInArchive(ImageError):
+    """The archive has answered, and has a kernel's image without its parts: they come later, or are gone already."""
+
+
 class BuildError(HarnessError):
     """A BPF source did not compile; the text carries the compiler's message."""
 

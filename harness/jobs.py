@@ -8,9 +8,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from harness import document, manifest
+from harness import document, images, manifest
 from harness.errors import ManifestError
-from harness.images import lock
 from harness.manifest import Manifest
 
 #: jobs that GitHub makes of one matrix
@@ -43,22 +42,20 @@ def plan(known: Manifest, names: Sequence[str], shards: int = 1) -> tuple[Job, .
         for number in range(1, shards + 1):
             name = kernel.name if shards == 1 else f"{kernel.name}-{number}of{shards}"
             jobs.append(Job(name, kernel.name, f"{number}/{shards}"))
+    if not jobs:
+        raise ManifestError(f"{' '.join(names) or 'core'}: no kernel of it is locked, so there is nothing to test")
     if len(jobs) > _LIMIT:
         raise ManifestError(f"{len(jobs)} jobs: GitHub takes {_LIMIT} at most")
     return tuple(jobs)
 
 
 def left_out(known: Manifest, names: Sequence[str]) -> tuple[str, ...]:
-    """Return the kernels that a group among the names has and the lock has not: no archive has them any more.
+    """Return the kernels that a group among the names has and the lock has not: each night would be red for them.
 
-    Each night would be red for them. One that is named itself has its job.
+    One that is named itself has its job. The merged report says which had none.
     """
-    locked = lock.read(known.folder / "kernels.lock.toml")
-    return tuple(
-        kernel.name
-        for kernel in manifest.select(known, names)
-        if kernel.provider == "debian" and kernel.name not in locked and kernel.name not in names
-    )
+    chosen = manifest.select(known, names)
+    return images.unlocked(known, [kernel for kernel in chosen if kernel.name not in names])
 
 
 def matrix(jobs: Iterable[Job]) -> str:

@@ -17,6 +17,8 @@ from harness.text import first_line
 LIMIT = 65_000
 #: characters of a row's free text, and of everything else that is somebody's text
 _TEXT, _NAME = 300, 200
+#: notes of the run that are shown
+_NOTES = 20
 #: kernels a row names
 _NAMED = 30
 #: what comes before the counts, when not all fits: that many rows that gate, and that many red ones
@@ -73,7 +75,8 @@ def _kernels(names: Sequence[str]) -> str:
 
 def _head(document: Document) -> str:
     facts = [document.accelerator, *([f"part {document.shard}"] if document.shard else [])]
-    return f"# Kernel matrix: {summary_line(document.cells)}\n\n{_name('; '.join(facts))}\n"
+    notes = "".join(f"\nNote: {escape(first_line(note, _TEXT))}\n" for note in document.notes[:_NOTES])
+    return f"# Kernel matrix: {summary_line(document.cells)}\n\n{_name('; '.join(facts))}\n{notes}"
 
 
 # -- changes

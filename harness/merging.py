@@ -14,7 +14,7 @@ from pathlib import Path
 
 import msgspec
 
-from harness import baseline, comparison, document, manifest, matrix, sharding, wire
+from harness import baseline, comparison, document, images, manifest, matrix, sharding, wire
 from harness.cells import Outcome
 from harness.changes import Change
 from harness.document import Document
@@ -223,18 +223,25 @@ def _place(part: Part, order: Mapping[str, int]) -> tuple[int, int]:
     return first, part.shard.index
 
 
-def merge(root: Path, names: Sequence[str], results: Path, expected: Path | None = None) -> Joined:
+def merge(
+    root: Path, names: Sequence[str], results: Path, expected: Path | None = None, kernels: Sequence[str] = ()
+) -> Joined:
     """Join the shards in these folders into a run of ``results``; raises HarnessError.
 
-    ``expected`` is a baseline, None the project's own.
+    ``expected`` is a baseline, None the project's own. ``kernels`` are the names that the shards were planned for: what
+    of them had no job is noted.
     """
     known_manifest = manifest.load(root / "vmimages")
     order = {kernel.name: number for number, kernel in enumerate(known_manifest.kernels)}
     shards = sorted((read(name) for name in names), key=lambda each: _place(each.part, order))
     check(shards)
+    there = {plain_kernel(kernel) for kernel in _kernels(shards)}
+    asked = manifest.select(known_manifest, kernels) if kernels else ()
+    unlocked = images.unlocked(known_manifest, [kernel for kernel in asked if kernel.name not in there])
+    left_out = tuple(f"{name}: no results, {images.UNLOCKED}" for name in unlocked)
     before = baseline.read(expected or root / baseline.FOLDER)
     run = RunDirectory.create(results)
-    judged, of_all = join(shards), facts(shards)
+    judged, of_all = join(shards), replace(facts(shards), notes=left_out)
     _fill(shards, judged, run)
     found = run.document(judged, of_all)
     joined = Joined(judged, of_all, comparison.of_run(before, found, known_manifest.gate), run.path)

@@ -18,7 +18,7 @@ from harness.features import VARIANT
 from harness.images import KernelImage, RootImage
 from harness.lanes import Lane
 from harness.outline import Form, Outline, Wishes, outline, pieces
-from harness.results import KernelFacts, RunDirectory, RunFacts
+from harness.results import KernelFacts, RunDirectory, RunFacts, notes
 from harness.sharding import Part, Unit
 from harness.vm import Accelerator, GuestSpec
 
@@ -134,7 +134,7 @@ def plan(root: Path, wishes: Wishes, found: Outline, prepared: Prepared) -> Plan
             shard=str(wishes.shard or ""),
             kernels=prepared.kernels,
         ),
-        notes=tuple(dict.fromkeys(note for kernel in prepared.kernels for note in kernel.notes)),
+        notes=notes(prepared.kernels),
         baseline=baseline.read(wishes.baseline or root / baseline.FOLDER),
         scope=found.known.gate,
         part=found.part,

@@ -24,6 +24,7 @@ from harness import document, markdown, marker, matrix, page_data, report, wire
 from harness.cells import Cell, Outcome
 from harness.document import Column, Document
 from harness.errors import HarnessError, ManifestError
+from harness.features import plain_kernel
 from harness.findings import by_kernel
 from harness.guests import GuestRecord
 from harness.lanes import MARK
@@ -69,11 +70,18 @@ class RunFacts:
     whole: bool = False
     #: which part of the tests ran, such as ``2/5``; empty: all
     shard: str = ""
+    #: what the user should know of the whole run, a line each
+    notes: tuple[str, ...] = ()
 
     @property
     def releases(self) -> dict[str, str]:
         """The release of each kernel."""
         return {kernel.name: kernel.release for kernel in self.kernels}
+
+
+def notes(kernels: Iterable[KernelFacts]) -> tuple[str, ...]:
+    """Return what the user should know of the kernels: a kernel and its variants have one image, and say it once."""
+    return tuple(dict.fromkeys(f"{plain_kernel(each.name)}: {note}" for each in kernels for note in each.notes))
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,7 +181,7 @@ class RunDirectory:
             arguments=facts.arguments,
             whole=facts.whole,
             shard=facts.shard,
-            notes=tuple(note for kernel in facts.kernels for note in kernel.notes),
+            notes=(*facts.notes, *notes(facts.kernels)),
             columns=tuple(columns),
             cells=judged.cells,
             changes=(),

@@ -43,7 +43,13 @@ def test_a_kernel_that_no_archive_has_gets_a_job_only_by_its_name(
     assert plan.run(plan) == 0
     said = capsys.readouterr()
     assert '"6.1"' not in said.out
-    assert "6.1: not locked, the archive has no whole release of it: no job\n" in said.err
+    assert "6.1: no job, not locked: `nox -s kernels -- update` locks it once the archive has all of it\n" in said.err
+
+
+def test_a_plan_without_a_job_tests_nothing_and_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lock, "read", lambda _: {})
+    with pytest.raises(ManifestError, match=r"^core: no kernel of it is locked, so there is nothing to test$"):
+        jobs.plan(KNOWN, [])
 
 
 def test_a_kernel_of_the_users_own_needs_no_lock() -> None:

@@ -1,10 +1,20 @@
 """Images that guests boot: kernels of the manifest and the guest's root, fetched, verified, unpacked, cached."""
 
 from harness.images.cache import cache_dir, prune
-from harness.images.kernels import KernelImage, cached_kernel, kernel_image, kernel_key, update_lock
+from harness.images.kernels import (
+    UNLOCKED,
+    KernelImage,
+    cached_kernel,
+    kernel_image,
+    kernel_key,
+    locked_version,
+    unlocked,
+)
 from harness.images.rootfs import RootImage, cached_root, root_image, root_key
+from harness.images.updating import update_lock
 
 __all__ = [
+    "UNLOCKED",
     "KernelImage",
     "RootImage",
     "cache_dir",
@@ -12,8 +22,10 @@ __all__ = [
     "cached_root",
     "kernel_image",
     "kernel_key",
+    "locked_version",
     "prune",
     "root_image",
     "root_key",
+    "unlocked",
     "update_lock",
 ]

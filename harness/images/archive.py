@@ -93,6 +93,9 @@ class Suite:
         self._refresh()
         with locked(f"apt-{self.name}") as folder:
             names = run(["apt-cache", *self._options(folder), "pkgnames", "linux-"], f"searching {self.name}").split()
+            if not names:
+                # no suite is without kernels: the mirror has an index, but not yet what belongs to it
+                raise ImageError(f"the index of {self.name} names no kernel at all: is the mirror being synchronised?")
             found = sorted(name for name in names if re.fullmatch(pattern, name))
             if not found:
                 return ()

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from harness import wire
-from harness.errors import ImageError, ManifestError
+from harness.errors import ImageError, ManifestError, NotInArchive, NotWholeInArchive
 from harness.images import lock as locks
 from harness.images import unpack, vmlinux
 from harness.images.archive import Package, Suite, find_deb
 from harness.images.cache import building, cache_dir, digest, disk_errors, locked, run, used, working
 from harness.manifest import Kernel, Manifest
 
+#: what is said of a kernel that comes from an archive and that the lock has no package of
+UNLOCKED = "not locked: `nox -s kernels -- update` locks it once the archive has all of it"
 #: part of the cache's key: what this module makes of a package
 _FORMAT = "2"
 
@@ -54,29 +56,45 @@ def _suite(name: str) -> Suite:
 def kernel_image(manifest: Manifest, kernel: Kernel, *, locked_only: bool = False) -> KernelImage:
     """Return the image of a kernel, from the cache or made now; raises ImageError.
 
-    When the mirror no longer has the locked version, the newest of the same series is used and noted, unless
-    ``locked_only``.
+    When the mirror no longer has the locked version, or nothing is locked, the newest of the same series is used and
+    noted, unless ``locked_only``.
     """
     if kernel.provider == "path":
         return _own_kernel(manifest, kernel)
-    packages = locks.read(manifest.folder / "kernels.lock.toml").get(kernel.name, ())
+    packages = locks.read(manifest.folder / locks.NAME).get(kernel.name, ())
     if packages and (image := _cached(manifest, kernel, packages)):
         return image
     if packages:
         offered = {package.name: package for package in _offered(kernel, [package.name for package in packages])}
         if all(package.name in offered and offered[package.name].version == package.version for package in packages):
             return _made(manifest, kernel, packages)
+    why = f"the mirror no longer has the locked {locks.version_of(packages)}" if packages else "it is not locked"
     if locked_only:
-        raise ImageError(f"kernel {kernel.name}: the mirror no longer has the locked version {_version(packages)}")
-    newest = newest_packages(kernel)
-    note = f"the mirror no longer has the locked {_version(packages)}: using {_version(newest)}"
+        raise ImageError(f"kernel {kernel.name}: {why}")
+    try:
+        newest = newest_packages(kernel)
+    except (NotInArchive, NotWholeInArchive) as error:
+        raise ImageError(f"{error}; {why}") from error
+    note = f"{why}: using {locks.version_of(newest)}"
     image = _cached(manifest, kernel, newest) or _made(manifest, kernel, newest)
     return replace(image, notes=(note,))
 
 
+def unlocked(manifest: Manifest, kernels: Iterable[Kernel]) -> tuple[str, ...]:
+    """Return those of the kernels, by name, that come from an archive and that the lock has no package of."""
+    locked = locks.read(manifest.folder / locks.NAME)
+    return tuple(each.name for each in kernels if each.provider == "debian" and each.name not in locked)
+
+
+def locked_version(manifest: Manifest, kernel: Kernel) -> str:
+    """Return the version of a kernel's locked package; empty when there is none."""
+    packages = locks.read(manifest.folder / locks.NAME).get(kernel.name, ())
+    return locks.version_of(packages) if packages else ""
+
+
 def cached_kernel(manifest: Manifest, kernel: Kernel) -> KernelImage | None:
     """Return the image of a locked kernel if the cache has it."""
-    packages = locks.read(manifest.folder / "kernels.lock.toml").get(kernel.name, ())
+    packages = locks.read(manifest.folder / locks.NAME).get(kernel.name, ())
     return _cached(manifest, kernel, packages) if packages and kernel.provider == "debian" else None
 
 
@@ -85,17 +103,22 @@ def kernel_key(manifest: Manifest, kernel: Kernel) -> str:
 
     Where it has no name beforehand (nothing is locked, or the kernel is the user's own), what the manifest says of it.
     """
-    packages = locks.read(manifest.folder / "kernels.lock.toml").get(kernel.name, ())
+    packages = locks.read(manifest.folder / locks.NAME).get(kernel.name, ())
     if packages and kernel.provider == "debian":
         return _folder(manifest, packages).name
     return digest([_FORMAT, repr(kernel), *manifest.root.modules])
 
 
 def newest_packages(kernel: Kernel) -> tuple[Package, ...]:
-    """Return the packages of the series' newest release of which the mirror has every part; raises ImageError."""
+    """Return the packages of the series' newest release of which the mirror has every part.
+
+    Raises NotInArchive and NotWholeInArchive, and ImageError when the mirror does not answer.
+    """
     images = _suite(kernel.suite).packages(locks.image_pattern(kernel.series, kernel.flavour))
     if not images:
-        raise ImageError(f"kernel {kernel.name}: the mirror has no {kernel.series} {kernel.flavour} in {kernel.suite}")
+        raise NotInArchive(
+            f"kernel {kernel.name}: the mirror has no {kernel.series} {kernel.flavour} in {kernel.suite}"
+        )
     lacking: set[str] = set()
     for image in sorted(images, key=lambda package: locks.release_key(package.name), reverse=True):
         parts = locks.parts_of(image)
@@ -106,39 +129,9 @@ def newest_packages(kernel: Kernel) -> tuple[Package, ...]:
         if not missing:
             return offered
         lacking = lacking or missing
-    raise ImageError(
+    raise NotWholeInArchive(
         f"kernel {kernel.name}: the mirror has no complete {kernel.series}: {', '.join(sorted(lacking))} is not there"
     )
-
-
-def update_lock(manifest: Manifest) -> list[str]:
-    """Rewrite kernels.lock.toml with the newest release of every series; return a line for each change.
-
-    A kernel that the mirror has not, or not wholly, is left out and said.
-    """
-    path = manifest.folder / "kernels.lock.toml"
-    before = locks.read(path)
-    after = {}
-    gone = []
-    for kernel in manifest.kernels:
-        if kernel.provider == "debian":
-            try:
-                after[kernel.name] = newest_packages(kernel)
-            except ImageError as error:
-                gone.append(str(error))
-    temporary = path.with_suffix(".part")
-    temporary.write_text(locks.format_lock(after))
-    temporary.replace(path)
-    changed = [
-        f"{name}: {_version(before.get(name, ()))} -> {_version(packages)}"
-        for name, packages in after.items()
-        if _version(before.get(name, ())) != _version(packages)
-    ]
-    return [*changed, *gone] or ["the lock is up to date"]
-
-
-def _version(packages: Sequence[Package]) -> str:
-    return packages[0].version if packages else "(none)"
 
 
 def _offered(kernel: Kernel, names: Sequence[str]) -> tuple[Package, ...]:
@@ -176,7 +169,7 @@ def _made(manifest: Manifest, kernel: Kernel, packages: Sequence[Package]) -> Ke
             kernel_file = place / "boot" / f"vmlinuz-{release}"
             if elf := vmlinux.of(kernel_file.read_bytes()):
                 kernel_file.write_bytes(elf)
-            image = _at(Path(), KernelImage(kernel.name, release, _version(packages), Path(), Path(), Path()))
+            image = _at(Path(), KernelImage(kernel.name, release, locks.version_of(packages), Path(), Path(), Path()))
             wire.write(place / "image.json", image)
     return _at(folder, image)
 

@@ -12,6 +12,8 @@ import msgspec
 from harness.errors import ManifestError
 from harness.images.archive import Package
 
+#: the file's name, in vmimages/
+NAME = "kernels.lock.toml"
 _HEAD = """\
 # The exact packages of each kernel, with the sha256 of each .deb. Written by `nox -s kernels -- update`.
 """
@@ -60,6 +62,11 @@ def format_lock(lock: Mapping[str, Sequence[Package]]) -> str:
             for package in sorted(packages, key=lambda package: package.name)
         ]
     return "".join(parts)
+
+
+def version_of(packages: Sequence[Package]) -> str:
+    """Return the version of a kernel's packages, which have one, for a reader."""
+    return packages[0].version if packages else "(none)"
 
 
 def release_key(name: str) -> tuple[int, ...]:

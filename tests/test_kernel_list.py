@@ -1,0 +1,76 @@
+"""What `nox -s kernels` says of each kernel and of this machine, and what it clears."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from harness import baseline, conclusions, kernel_list, manifest, marker, snapshots
+from harness.baseline import Expectation
+from harness.conclusions import Conclusion
+from harness.images import lock
+from harness.images.archive import Package
+
+ROOT = Path(__file__).resolve().parent.parent
+KNOWN = manifest.load(ROOT / "vmimages")
+LATE = "emulated: a probe guest did not boot (not ready after 30 s)"
+
+
+@pytest.fixture
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("HYPERMESH_CACHE", str(tmp_path / "cache"))
+    return tmp_path / "cache"
+
+
+def test_a_kernel_without_lock_or_baseline_says_so(
+    cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert not cache.exists()
+    monkeypatch.setattr(lock, "read", lambda _: {"5.10": (Package("x", "5.10.262-1", "", 1),)})
+    baseline.write(tmp_path / baseline.FOLDER, "5.10", Expectation("", "", ""))
+    lines = {line.split()[0]: line for line in kernel_list.lines(tmp_path, KNOWN)}
+    assert list(lines) == [kernel.name for kernel in KNOWN.kernels]
+    assert lines["5.10"].split() == ["5.10", "core", "debian", "5.10.262-1"]
+    assert "not locked: `nox -s kernels -- update` locks it" in lines["6.1"]
+    assert lines["6.1"].endswith("; no baseline")
+
+
+def remembered(cache: Path) -> None:
+    conclusions.remember(cache / "accelerator-0.json", Conclusion("KVM", LATE, works=False, proven=False))
+    snapshots.mark_unusable(cache / "snapshots", "a", "no such capability", kernel="6.1", proven=True)
+    snapshots.mark_unusable(cache / "snapshots", "b", "QEMU ended", kernel="6.12", proven=False)
+    os.utime(cache / "snapshots" / "b.unusable", (1000, 1000))
+
+
+def test_what_was_concluded_is_listed_while_it_counts(cache: Path) -> None:
+    remembered(cache)
+    lines = [line for line in kernel_list.lines(ROOT, KNOWN) if line.startswith("concluded")]
+    assert lines == [
+        f"concluded of this machine: KVM: {LATE} (asked again after 6 hours, or with --ask-again)",
+        "concluded of this machine: saving 6.1: no such capability (until the machine changes)",
+    ]
+
+
+def test_prune_clears_what_was_concluded_and_nothing_else(cache: Path) -> None:
+    remembered(cache)
+    (cache / "accelerator-notes.json").write_text("{}")
+    (cache / "snapshots" / "mine").mkdir()
+    lines = list(kernel_list.prune(cache))
+    assert lines[0].startswith("0 saved guests and 0 unused images deleted; ")
+    assert lines[1] == "3 conclusions about this machine forgotten"
+    assert lines[2].startswith(f"left alone, because without {marker.NAME}: {cache / 'snapshots' / 'mine'} ")
+    assert {path.name for path in cache.rglob("*")} == {"accelerator-notes.json", "snapshots", "mine"}
+    assert list(conclusions.held(cache)) == []
+    assert list(kernel_list.prune(cache))[1] == "0 conclusions about this machine forgotten"
+
+
+@pytest.mark.parametrize("age", [-7200.0, conclusions.AGAIN_AFTER])
+def test_a_conclusion_of_a_wrong_clock_does_not_last(tmp_path: Path, age: float) -> None:
+    path = tmp_path / "x"
+    conclusions.remember(path, Conclusion("KVM", "late", works=False, proven=False))
+    assert conclusions.recall(path) is not None
+    at = path.stat().st_mtime - age
+    os.utime(path, (at, at))
+    assert conclusions.recall(path) is None

@@ -1,0 +1,193 @@
+"""The lock moves to what an archive has, and never because an archive does not answer."""
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from harness import images, manifest
+from harness.errors import ImageError
+from harness.images import archive, kernels, lock
+from harness.images.archive import Package, Suite
+
+ROOT = Path(__file__).resolve().parent.parent
+#: a whole kernel and one in parts, as Debian has them
+OLD, NEW = "linux-image-6.1.0-56-amd64", "linux-image-7.3.4+deb13-amd64"
+PARTS = ("linux-base-7.3.4+deb13-amd64", "linux-binary-7.3.4+deb13-amd64", "linux-modules-7.3.4+deb13-amd64")
+
+
+def package(name: str, version: str, depends: str = "") -> Package:
+    return Package(name, version, "ab" * 32, 1, depends)
+
+
+@pytest.fixture
+def offered(monkeypatch: pytest.MonkeyPatch) -> dict[str, list[Package] | ImageError]:
+    """What each suite of the archive answers."""
+    answers: dict[str, list[Package] | ImageError] = {
+        "bookworm-security": [package(OLD, "6.1.192-2")],
+        "trixie-backports": [
+            package(NEW, "7.3.4-1", ", ".join(f"{part} (= 7.3.4-1)" for part in PARTS)),
+            *[package(part, "7.3.4-1") for part in PARTS],
+        ],
+    }
+
+    def packages(suite: Suite, pattern: str) -> tuple[Package, ...]:
+        answer = answers[suite.name]
+        if isinstance(answer, ImageError):
+            raise answer
+        return tuple(each for each in answer if re.fullmatch(pattern, each.name))
+
+    monkeypatch.setattr(Suite, "packages", packages)
+    return answers
+
+
+@pytest.fixture
+def known(tmp_path: Path) -> manifest.Manifest:
+    """A manifest of two kernels, and their lock as it was written long ago."""
+    whole = manifest.load(ROOT / "vmimages")
+    folder = tmp_path / "vmimages"
+    folder.mkdir()
+    packages = {"6.1": [package("linux-image-6.1.0-1-amd64", "6.1.1-1")], "7.3": [package("x", "7.3.1-1")]}
+    (folder / "kernels.lock.toml").write_text(lock.format_lock(packages))
+    return msgspec.structs.replace(whole, folder=folder, kernels=manifest.select(whole, ["6.1", "7.3"]))
+
+
+def locked(known: manifest.Manifest) -> dict[str, str]:
+    found = lock.read(known.folder / "kernels.lock.toml")
+    return {kernel: packages[0].version for kernel, packages in found.items()}
+
+
+Offered = dict[str, list[Package] | ImageError]
+
+
+def test_the_lock_moves_to_the_newest(known: manifest.Manifest, offered: Offered) -> None:
+    assert offered
+    assert images.update_lock(known) == ["6.1: 6.1.1-1 -> 6.1.192-2", "7.3: 7.3.1-1 -> 7.3.4-1"]
+    assert locked(known) == {"6.1": "6.1.192-2", "7.3": "7.3.4-1"}
+    assert images.update_lock(known) == ["the lock is up to date"]
+
+
+@pytest.mark.parametrize(
+    "dead", [["bookworm-security"], ["trixie-backports"], ["bookworm-security", "trixie-backports"]]
+)
+def test_an_archive_that_does_not_answer_changes_nothing(
+    known: manifest.Manifest, offered: Offered, dead: list[str]
+) -> None:
+    before = (known.folder / "kernels.lock.toml").read_bytes()
+    for suite in dead:
+        offered[suite] = ImageError(f"reading the index of {suite} failed: E: Mirror sync in progress?")
+    with pytest.raises(ImageError, match=r"^reading the index of [^\n]+; kernels\.lock\.toml is unchanged$") as found:
+        images.update_lock(known)
+    assert found.value.exit_status == 3
+    assert (known.folder / "kernels.lock.toml").read_bytes() == before
+
+
+@pytest.mark.parametrize("missing", PARTS[1:])
+def test_a_locked_kernel_of_which_a_part_is_missing_changes_nothing(
+    known: manifest.Manifest, offered: Offered, missing: str
+) -> None:
+    """So looks an archive that is being synchronised."""
+    backports = offered["trixie-backports"]
+    assert isinstance(backports, list)
+    offered["trixie-backports"] = [each for each in backports if each.name != missing]
+    line = rf"no complete 7\.3: {missing} is not there; .* out of the lock; kernels\.lock\.toml is unchanged$"
+    with pytest.raises(ImageError, match=line.replace("+", r"\+")):
+        images.update_lock(known)
+    assert locked(known) == {"6.1": "6.1.1-1", "7.3": "7.3.1-1"}
+
+
+def test_a_kernel_that_the_archive_has_not_is_dropped_in_a_line(known: manifest.Manifest, offered: Offered) -> None:
+    offered["trixie-backports"] = [package("linux-image-7.4.1+deb13-amd64", "7.4.1-1")]
+    assert images.update_lock(known) == [
+        "6.1: 6.1.1-1 -> 6.1.192-2",
+        "kernel 7.3: the mirror has no 7.3 amd64 in trixie-backports: 7.3.1-1 is no longer locked",
+    ]
+    assert locked(known) == {"6.1": "6.1.192-2"}
+
+
+def test_a_package_that_no_guest_needs_stays_locked_while_it_is_missing(
+    known: manifest.Manifest, offered: Offered
+) -> None:
+    images.update_lock(known)
+    before = (known.folder / "kernels.lock.toml").read_text()
+    backports = offered["trixie-backports"]
+    assert isinstance(backports, list)
+    offered["trixie-backports"] = [each for each in backports if each.name != PARTS[0]]
+    assert images.update_lock(known) == [f"7.3: the mirror has no {PARTS[0]} now: the lock keeps it"]
+    assert (known.folder / "kernels.lock.toml").read_text() == before
+
+
+def test_a_package_with_another_content_is_said(known: manifest.Manifest, offered: Offered) -> None:
+    images.update_lock(known)
+    offered["bookworm-security"] = [Package(OLD, "6.1.192-2", "cd" * 32, 1)]
+    assert images.update_lock(known) == ["6.1: 6.1.192-2 with other packages"]
+
+
+def test_a_kernel_that_left_the_manifest_leaves_the_lock_in_a_line(known: manifest.Manifest, offered: Offered) -> None:
+    assert offered
+    images.update_lock(known)
+    without = msgspec.structs.replace(known, kernels=known.kernels[:1])
+    assert images.update_lock(without) == ["7.3: not in the manifest, no longer locked"]
+    assert set(locked(known)) == {"6.1"}
+
+
+def test_a_kernel_that_was_never_whole_is_a_line(known: manifest.Manifest, offered: Offered) -> None:
+    (known.folder / "kernels.lock.toml").write_text("")
+    backports = offered["trixie-backports"]
+    assert isinstance(backports, list)
+    offered["trixie-backports"] = backports[:-1]
+    assert images.update_lock(known) == [
+        "6.1: (none) -> 6.1.192-2",
+        f"kernel 7.3: the mirror has no complete 7.3: {PARTS[2]} is not there: not locked",
+    ]
+    assert images.unlocked(known, known.kernels) == ("7.3",)
+
+
+def test_an_archive_without_any_of_the_kernels_changes_nothing(known: manifest.Manifest, offered: Offered) -> None:
+    for suite in offered:
+        offered[suite] = [package("linux-image-9.9.9-1-amd64", "9.9.9-1")]
+    with pytest.raises(ImageError, match=r"^the mirror has none of the kernels; kernels\.lock\.toml is unchanged$"):
+        images.update_lock(known)
+    assert locked(known) == {"6.1": "6.1.1-1", "7.3": "7.3.1-1"}
+
+
+def test_an_index_without_a_kernel_is_no_answer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Debian has no suite without one: the index is there, what it names is not."""
+    monkeypatch.setenv("HYPERMESH_CACHE", str(tmp_path))
+    monkeypatch.setattr(Suite, "_refresh", lambda _: None)
+    monkeypatch.setattr(archive, "run", lambda *_: "")
+    with pytest.raises(ImageError, match=r"^the index of trixie-backports names no kernel at all: "):
+        Suite("trixie-backports").packages("linux-image-.*")
+
+
+def test_a_mirror_that_is_not_there_is_one_line(
+    known: manifest.Manifest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With apt itself: port 1 of this machine, where nobody listens."""
+    monkeypatch.setenv("HYPERMESH_CACHE", str(tmp_path / "cache"))
+    for name in ("HYPERMESH_MIRROR", "HYPERMESH_SECURITY_MIRROR"):
+        monkeypatch.setenv(name, "http://127.0.0.1:1/debian")
+    for name in [name for name in os.environ if name.lower().endswith("_proxy")]:
+        monkeypatch.delenv(name)
+    monkeypatch.setattr(kernels, "_suites", {})
+    with pytest.raises(ImageError, match=r"^reading the index of bookworm-security failed: [^\n]+ is unchanged$"):
+        images.update_lock(known)
+    assert locked(known) == {"6.1": "6.1.1-1", "7.3": "7.3.1-1"}
+
+
+def test_a_kernel_that_is_not_locked_is_named_so_when_it_is_asked_for(
+    known: manifest.Manifest, offered: Offered, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (known.folder / "kernels.lock.toml").write_text("")
+    image = images.KernelImage("6.1", "6.1.0", "6.1.192-2", Path(), Path(), Path())
+    monkeypatch.setattr(kernels, "_cached", lambda *_: image)
+    assert images.kernel_image(known, known.kernels[0]).notes == ("it is not locked: using 6.1.192-2",)
+    with pytest.raises(ImageError, match=r"^kernel 6\.1: it is not locked$"):
+        images.kernel_image(known, known.kernels[0], locked_only=True)
+    offered["bookworm-security"] = [package("linux-image-6.2.0-1-amd64", "6.2.1-1")]
+    with pytest.raises(ImageError, match=r"^kernel 6\.1: the mirror has no 6\.1 amd64 in [a-z-]+; it is not locked$"):
+        images.kernel_image(known, known.kernels[0])
