@@ -43,21 +43,29 @@ def differences(root: Path, results: Path, names: Sequence[str]) -> Answer:
 def update(root: Path, results: Path, names: Sequence[str]) -> Answer:
     """Rewrite the baseline of a result set's kernels, and say what changed and what was not taken: red is not recorded.
 
-    Raises HarnessError when the result set has none of the kernels.
+    Raises HarnessError when the result set has none of the kernels, or was interrupted or has no verdict.
     """
     run = document.read(results)
+    if run.exit_status not in {0, 1}:
+        raise HarnessError(f"{results}: the run ended with status {run.exit_status}: it has not found what is expected")
     found = _of(run, chosen(root, names))
     if not found:
         raise HarnessError(f"{results}: no results of {' '.join(names) or 'any kernel'}")
     before, scope = baseline.read(root / FOLDER), _scope(root, run)
     lines = list(_told(comparison.compare(before, found, scope)))
-    status = 0
+    status = count = 0
     for kernel, now in found.items():
+        if not any(outcome.green for outcome in now.tests.values()):
+            # a guest that did not boot has not shown that its tests are gone
+            lines.append(f"not recorded: {kernel}: nothing of it is green")
+            status = 1
+            continue
         wanted, red = baseline.recorded(before.get(kernel), now, whole=scope.whole)
         lines += [f"not recorded: {kernel} {test}: {now.tests[test]}, and red is never expected" for test in red]
         status = status or int(bool(red))
         baseline.write(root / FOLDER, kernel, wanted)
-    return Answer((*lines, f"{len(found)} kernels recorded in {FOLDER}/: review the difference"), status)
+        count += 1
+    return Answer((*lines, f"{count} kernels recorded in {FOLDER}/: review the difference"), status)
 
 
 def compare(root: Path, first: str, second: str) -> Answer:

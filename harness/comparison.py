@@ -27,6 +27,8 @@ class Scope:
     drift_gates: bool = False
     #: whether all tests of the kernels were to run, so that a test that did not is gone
     whole: bool = True
+    #: kernels that must have a baseline, with every command line: those of the manifest, which the workflow runs
+    kernels: frozenset[str] = frozenset()
 
 
 def compare(
@@ -37,16 +39,26 @@ def compare(
     Kernels that were not part of the run are not compared; a variant's guest is part of its kernel's run.
     """
     changes: list[Change] = []
+    # a kernel of which the baseline has another command line is the project's, too
+    known = scope.kernels | {plain_kernel(kernel) for kernel in expected}
     for kernel, now in present.items():
         before = expected.get(kernel)
         if before is None:
-            changes.append(Change(Kind.NEW, kernel, "", "", f"{len(now.tests)} cells", "it has no baseline"))
-        else:
-            changes += _kernel(kernel, before, now, scope)
+            changes.append(_without(kernel, f"{len(now.tests)} cells", gates=plain_kernel(kernel) in known))
+            continue
+        changes += _kernel(kernel, before, now, scope)
+        if now.costs and not before.costs and kernel in scope.kernels:
+            changes.append(_without(kernel, f"costs of {len(now.costs)} programs", gates=True))
     if scope.whole:
         changes += _guests_gone(expected, present)
     order = list(Kind)
     return tuple(sorted(changes, key=lambda each: (not each.gates, order.index(each.kind), each.kernel, each.what)))
+
+
+def _without(kernel: str, what: str, *, gates: bool) -> Change:
+    """Return that a kernel has found what nothing was expected of: a file that was deleted is no approval."""
+    note = f"it has no baseline: `nox -s baseline -- --update --kernel {plain_kernel(kernel)}`, and review it"
+    return Change(Kind.NEW, kernel, "", "", what, note, gates)
 
 
 def of_run(expected: Mapping[str, Expectation], run: Document, scope: Scope) -> tuple[Change, ...]:

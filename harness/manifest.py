@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import tomllib
 from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
@@ -122,10 +123,12 @@ def load(folder: Path) -> Manifest:
     features = parse_features(_text(folder / "features.toml"), source="features.toml")
     variants = folder / "variants.toml"
     names = {feature.name for feature in features}
+    kernels = parse_kernels(_text(folder / "kernels.toml"), names)
+    gate = parse_gate(_text(folder / "kernels.toml"))
     return Manifest(
         folder=folder,
-        kernels=parse_kernels(_text(folder / "kernels.toml"), names),
-        gate=parse_gate(_text(folder / "kernels.toml")),
+        kernels=kernels,
+        gate=replace(gate, kernels=frozenset(kernel.name for kernel in kernels)),
         features=features,
         root=_convert(_toml(_text(folder / "rootfs.toml"), "rootfs.toml"), Root, "rootfs.toml"),
         variants=parse_variants(_text(variants), names) if variants.exists() else (),

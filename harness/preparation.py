@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from harness import accelerator, baseline, images, objects, project, slots, snapshots, wire
+from harness import accelerator, baseline, images, manifest, objects, project, slots, snapshots, wire
 from harness.baseline import Expectation
 from harness.comparison import Scope
 from harness.ending import ENDING
@@ -136,11 +136,18 @@ def plan(root: Path, wishes: Wishes, found: Outline, prepared: Prepared) -> Plan
         ),
         notes=notes(prepared.kernels),
         baseline=baseline.read(wishes.baseline or root / baseline.FOLDER),
-        scope=found.known.gate,
+        scope=_scope(root, wishes, found),
         part=found.part,
         weights=weights,
         whole=whole,
     )
+
+
+def _scope(root: Path, wishes: Wishes, found: Outline) -> Scope:
+    """Return how strictly the run is compared: of another manifest's kernels the workflow runs none."""
+    if wishes.manifest is None:
+        return found.known.gate
+    return replace(found.known.gate, kernels=manifest.load(root / "vmimages").gate.kernels)
 
 
 def ready(root: Path, wishes: Wishes, found: Outline, run: RunDirectory, *, say: Callable[[str], None]) -> Prepared:

@@ -43,6 +43,15 @@ def test_a_first_baseline_is_written_and_then_nothing_differs(project: Path) -> 
     assert baseline_view.differences(project, results, []).lines == ("no difference",)
 
 
+def test_a_deleted_baseline_gates(project: Path) -> None:
+    results = run(project, "first", x="pass")
+    baseline_view.update(project, results, [])
+    (project / baseline.FOLDER / "6.1.json").unlink()
+    answer = baseline_view.differences(project, results, [])
+    assert answer.status == 1
+    assert answer.lines[0].startswith("new: 6.1: - -> 1 cells (it has no baseline: `nox -s baseline -- --update")
+
+
 def test_each_kind_of_regression_is_named_and_gates(project: Path) -> None:
     baseline_view.update(project, run(project, "first", lost="pass", worse="pass", skipped="pass"), [])
     second = run(project, "second", version="2", cost=replace(COST, instructions=2000), worse="fail", skipped="skip")
@@ -67,6 +76,28 @@ def test_red_is_not_recorded(project: Path) -> None:
     assert "not recorded: 6.1 a.py::y: crash, and red is never expected" in answer.lines
     tests = baseline.read(project / baseline.FOLDER)["6.1"].tests
     assert tests == {"a.py::x": Outcome.PASS, "a.py::z": Outcome.PASS}
+
+
+@pytest.mark.parametrize("status", [2, 3])
+def test_a_run_without_a_verdict_is_not_recorded(project: Path, status: int) -> None:
+    baseline_view.update(project, run(project, "first", x="pass"), [])
+    second = run(project, "second", y="pass")
+    wire.write(second / document.NAME, replace(document.read(second), exit_status=status))
+    with pytest.raises(HarnessError, match=rf"second: the run ended with status {status}: "):
+        baseline_view.update(project, second, [])
+    assert set(baseline.read(project / baseline.FOLDER)["6.1"].tests) == {"a.py::x"}
+
+
+def test_a_kernel_that_did_not_boot_keeps_its_baseline(project: Path) -> None:
+    baseline_view.update(project, run(project, "first", x="pass"), [])
+    before = (project / baseline.FOLDER / "6.1.json").read_bytes()
+    answer = baseline_view.update(project, run(project, "second", version="2", boot="crash"), [])
+    assert answer.status == 1
+    assert answer.lines[-2:] == (
+        "not recorded: 6.1: nothing of it is green",
+        "0 kernels recorded in baselines/matrix/: review the difference",
+    )
+    assert (project / baseline.FOLDER / "6.1.json").read_bytes() == before
 
 
 def test_a_part_of_a_run_says_nothing_of_the_others(project: Path) -> None:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harness import comparison
+from harness import comparison, manifest
 from harness.baseline import Expectation
 from harness.cells import Outcome
 from harness.changes import Change, Kind
@@ -119,6 +120,42 @@ def test_another_patch_version_is_a_drift_and_kept_apart(gates: bool) -> None:
 def test_a_kernel_without_a_baseline_is_new_in_one_line() -> None:
     (change,) = compare({}, {"6.1": EXPECTED}, Scope())
     assert (change.kind, change.after, change.gates) == (Kind.NEW, "1 cells", False)
+
+
+NAMED = Scope(kernels=frozenset({"6.1"}))
+
+
+@pytest.mark.parametrize("whole", [False, True])
+@pytest.mark.parametrize("guest", ["6.1", "6.1+lsm_bpf"])
+def test_a_kernel_of_the_manifest_without_a_baseline_gates(guest: str, whole: bool) -> None:
+    """Its own command line or another's, a whole run or a part of one: the file was deleted, or never written."""
+    others = {"7.3": EXPECTED}
+    (change,) = compare(others, {guest: EXPECTED}, replace(NAMED, whole=whole))
+    assert (change.kind, change.kernel, change.gates) == (Kind.NEW, guest, True)
+    assert "`nox -s baseline -- --update --kernel 6.1`" in change.note
+    assert "it has no baseline" in str(change)
+
+
+@pytest.mark.parametrize(("deleted", "left"), [("mine", "mine+lsm_bpf"), ("mine+lsm_bpf", "mine")])
+def test_a_kernel_with_a_part_of_its_baseline_gates(deleted: str, left: str) -> None:
+    """The project knows a kernel that no manifest of this run names."""
+    present = {deleted: EXPECTED, left: EXPECTED}
+    (change,) = compare({left: EXPECTED}, present, Scope())
+    assert (change.kind, change.kernel, change.gates) == (Kind.NEW, deleted, True)
+
+
+def test_costs_that_the_baseline_has_nothing_of_gate() -> None:
+    without = replace(EXPECTED, costs={})
+    changes = compare({"6.1": without}, {"6.1": EXPECTED}, NAMED)
+    assert [(change.what, change.gates) for change in changes] == [("", True), ("trace_execve", False)]
+    assert compare({"6.1": without}, {"6.1": without}, NAMED) == ()
+    # a guest with a command line of a test's own measures none
+    assert compare({"6.1+x": without}, {"6.1+x": without}, NAMED) == ()
+
+
+def test_every_kernel_of_the_project_must_have_a_baseline() -> None:
+    known = manifest.load(Path(__file__).resolve().parents[1] / "vmimages")
+    assert known.gate.kernels == {kernel.name for kernel in known.kernels}
 
 
 def test_a_guest_that_is_not_booted_any_more_is_gone() -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
@@ -17,6 +17,7 @@ from harness import baseline, document, matrix, merging, results, sharding, wire
 from harness.cells import Cell, Outcome
 from harness.errors import ManifestError
 from harness.guests import GuestRecord
+from harness.images import lock
 from harness.results import KernelFacts, RunDirectory, RunFacts
 from harness.sharding import Part, Shard, Unit
 
@@ -57,8 +58,15 @@ def _run(
     return str(folder / "latest")
 
 
-def _merge(names: list[str], results: Path, expected: Path | None = None) -> merging.Joined:
-    return merging.merge(ROOT, names, results, expected or results / "no baseline")
+def _merge(
+    names: list[str], results: Path, expected: Path | None = None, kernels: Sequence[str] = ()
+) -> merging.Joined:
+    if expected is None:
+        expected = results.with_name("as expected")
+        for kernel, release in RELEASES.items():
+            tests = {cell.test: cell.outcome for cell in WHOLE.cells if cell.kernel == kernel}
+            baseline.write(expected, kernel, baseline.Expectation(release, "1-1", "", {}, tests))
+    return merging.merge(ROOT, names, results, expected, kernels)
 
 
 def _own(part: Part, cells: tuple[Cell, ...] = WHOLE.cells) -> list[Cell]:
@@ -308,11 +316,32 @@ def test_what_the_baseline_has_and_no_shard_ran_is_gone(tmp_path: Path) -> None:
     """A shard is not held to the baseline's other tests, the run is."""
     names = _shards(tmp_path)
     tests = {cell.test: cell.outcome for cell in WHOLE.cells} | {"d.py::test_x": Outcome.PASS}
-    baseline.write(tmp_path / "expected", "6.1", baseline.Expectation(RELEASES["6.1"], "1-1", "", {}, tests))
+    for kernel, own in (("6.1", tests), ("5.10", {test: tests[test] for test in TESTS})):
+        baseline.write(tmp_path / "expected", kernel, baseline.Expectation(RELEASES[kernel], "1-1", "", {}, own))
     joined = _merge(names, tmp_path / "joined", tmp_path / "expected")
     assert [str(change) for change in joined.changes if change.gates] == ["gone: 6.1 d.py::test_x: pass -> -"]
     assert joined.status == 1
     assert document.read(joined.folder).changes == joined.changes
+
+
+def test_a_kernel_whose_baseline_is_deleted_gates(tmp_path: Path) -> None:
+    joined = _merge(_shards(tmp_path), tmp_path / "joined", tmp_path / "no baseline")
+    assert [(change.kernel, change.gates) for change in joined.changes] == [("5.10", True), ("6.1", True)]
+    assert joined.status == 1
+
+
+def test_what_was_planned_and_not_locked_is_in_the_report(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lock, "read", lambda _: {"5.10": ()})
+    joined = _merge(_shards(tmp_path), tmp_path / "joined", kernels=["core"])
+    assert [note.partition(":")[0] for note in joined.facts.notes] == ["6.12", "7.3"]
+    assert joined.facts.notes[0].startswith("6.12: no results, not locked: ")
+    notes = document.read(joined.folder).notes
+    assert notes == joined.facts.notes
+    assert all(
+        f"{kernel}: no results, not locked" in (joined.folder / "matrix.md").read_text() for kernel in ("6.12", "7.3")
+    )
+    assert "6.12: no results, not locked" in (joined.folder / "matrix.html").read_text()
+    assert _merge(_shards(tmp_path / "2"), tmp_path / "without").facts.notes == ()
 
 
 def test_what_tests_recorded_is_the_runs(tmp_path: Path) -> None:
