@@ -17,11 +17,11 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from statistics import median
 
-from harness import console, images, plainly, preparation, results, snapshots, wire
+from harness import console, document, images, matrix, plainly, preparation, results, snapshots, wire
+from harness.cells import Outcome
 from harness.console import Phases
 from harness.errors import HarnessError
 from harness.features import VARIANT
-from harness.guests import GuestRecord
 from harness.outline import Wishes
 from harness.preparation import Plan, PlannedGuest
 from harness.results import RunRecord
@@ -32,6 +32,8 @@ _SHORT = ("suites/features/test_features.py", "-k", "ringbuf")
 #: a file of eighteen tests
 _FILE = "suites/features/test_features.py"
 _PANIC = "tests/faults/cases/case_panic.py"
+#: what it finds: the kernel panics between two tests
+_PANICKED = {"test_before": Outcome.PASS, "test_panic": Outcome.CRASH, "test_after": Outcome.PASS}
 #: runs of everything after which nothing is saved any more; one more than that takes
 _WARMING = 4
 #: between two looks at the memory of a run: one reads about all processes of the machine, and takes from the guests
@@ -94,6 +96,8 @@ def run(root: Path, kernels: Sequence[str], runs: int, whole: int, say: Callable
     plan = preparation.prepare(
         root, Wishes(tuple(kernels), arguments=("suites",), guests=1, locked=False, silence=None), record, say=say
     )
+    if plan.missing:
+        raise HarnessError("; ".join(f"{name}: {why}" for name, why in plan.missing.items()))
     specs = {guest: wire.decode(guest.spec_path.read_bytes(), GuestSpec) for guest in plan.guests}
     # a kernel's own command line, or what was named instead; the matrix boots the others itself
     named = [spec for spec in specs.values() if VARIANT not in spec.kernel] or list(specs.values())
@@ -129,28 +133,44 @@ def _row(spec: GuestSpec, plan: Plan, runs: int) -> Row:
         alone = plainly.run(spec, plan, _SHORT)
         plain.append(Start(alone.first_test, alone.first_test_cpu))
         cold = _matrix(spec.project, *kernel, "--cold", *_SHORT)
-        booted += [_start(each) for each in cold.record.guests]
+        booted.append(_start(cold, "cold"))
         split += filter(
             None, [console.phases((cold.folder / "console" / f"{spec.kernel}.log").read_text("utf-8", "replace"))]
         )
-        restored += [_start(each) for each in _matrix(spec.project, *kernel, *_SHORT).record.guests]
+        restored.append(_start(_matrix(spec.project, *kernel, *_SHORT), "restored"))
     _warm(spec.project, *kernel, _PANIC)
     for _ in range(runs):
-        panic += [each.gap for each in _matrix(spec.project, *kernel, _PANIC).record.guests if each.gap is not None]
-    fresh = _warm(spec.project, *kernel, "--fresh", "test", _FILE).record.guests
-    gaps = [each.gap for each in fresh if each.gap is not None]
+        panic += _gaps(_matrix(spec.project, *kernel, _PANIC))
+    gaps = _gaps(_warm(spec.project, *kernel, "--fresh", "test", _FILE))
     return Row(spec.kernel, tuple(plain), tuple(booted), tuple(restored), tuple(gaps), tuple(panic), tuple(split))
 
 
-def _start(guest: GuestRecord) -> Start:
+def _start(run: _Run, how: str) -> Start:
+    """Return how the run's one guest began; raises HarnessError when it is not one, or came up in another way."""
+    guests = run.record.guests
+    if [each.how for each in guests] != [how]:
+        came = ", ".join(f"{each.kernel} {each.how} {each.note}".strip() for each in guests) or "none"
+        raise HarnessError(f"one guest was to be {how}, there came: {came} ({run.folder})")
+    (guest,) = guests
     if guest.first_test is None or guest.first_test_cpu is None:
-        raise HarnessError(f"kernel {guest.kernel}: no test started")
+        raise HarnessError(f"kernel {guest.kernel}: no test started ({run.folder})")
     return Start(guest.first_test, guest.first_test_cpu)
+
+
+def _gaps(run: _Run) -> list[float]:
+    """Return what lies between the run's guests; raises HarnessError when nothing does, or one was not restored."""
+    gaps = [each.gap for each in run.record.guests if each.gap is not None]
+    if not gaps or len(gaps) != len(run.record.guests) - 1 or any(each.how != "restored" for each in run.record.guests):
+        came = ", ".join(f"{each.how} {each.note}".strip() for each in run.record.guests) or "none"
+        raise HarnessError(f"guests were to be restored one after another, there came: {came} ({run.folder})")
+    return gaps
 
 
 def _whole(specs: Mapping[PlannedGuest, GuestSpec], named: Sequence[str], plan: Plan) -> Whole:
     project = next(iter(specs.values())).project
     warm = _warm(project, *(word for kernel in named for word in ("--kernel", kernel)))
+    if unfit := [each for each in warm.record.guests if each.how != "restored"]:
+        raise HarnessError(f"kernel {unfit[0].kernel}: its guest was not restored ({unfit[0].note})")
     # the same tests: a kernel's other command lines are boots of their own, of the files that ask for them
     plain = {
         spec.kernel: plainly.run(spec, plan, [*(guest.arguments or ("suites",)), "--junitxml=/tmp/junit.xml", "-q"])
@@ -188,10 +208,16 @@ class _Run:
 
 
 def _matrix(project: Path, *arguments: str) -> _Run:
-    """Run the matrix as a user does; return what it recorded, its wall time and the most memory it held."""
+    """Run the matrix as a user does; return what it recorded, its wall time and the most memory it held.
+
+    Raises HarnessError when it did not end as it should: green, or with the kernel's panic. The time of a broken run is
+    no figure.
+    """
     # always the same: a worker is told the whole command line, and one that was told another is not restored
     results_of_bench = project / "results" / "bench"
     command = [sys.executable, "-m", "harness", "matrix", f"--results={results_of_bench}", *arguments]
+    latest = results_of_bench / "latest"
+    before = latest.resolve() if latest.exists() else None
     began = time.monotonic()
     memory = 0
     with subprocess.Popen(command, cwd=project, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
@@ -200,11 +226,25 @@ def _matrix(project: Path, *arguments: str) -> _Run:
             memory = max(memory, _anonymous_mib(process.pid))
         os.close(ended)
     seconds = time.monotonic() - began
-    try:
-        record = wire.decode((results_of_bench / "latest" / "run.json").read_bytes(), RunRecord)
-    except OSError as error:
-        raise HarnessError(f"no results of {' '.join(command[1:])}: status {process.returncode}") from error
-    return _Run((results_of_bench / "latest").resolve(), record, seconds, memory)
+    what = f"{' '.join(command[1:])}: status {process.returncode}"
+    folder = latest.resolve()
+    if folder == before or not (folder / "run.json").exists():
+        raise HarnessError(f"no results of {what}")
+    record = wire.decode((folder / "run.json").read_bytes(), RunRecord)
+    if record.exit_status != process.returncode:
+        raise HarnessError(f"{what}, but its results say {record.exit_status}; results in {folder}")
+    if not (_panicked(folder) if _PANIC in arguments else process.returncode == 0 and record.cells):
+        found = matrix.summary_line(document.read(folder).cells)
+        raise HarnessError(f"{what}, {found}: its time is no figure; results in {folder}")
+    return _Run(folder, record, seconds, memory)
+
+
+def _panicked(folder: Path) -> bool:
+    """Whether the tests of `_PANIC` ended as they should, and nothing else happened."""
+    cells = document.read(folder).cells
+    return {cell.test: cell.outcome for cell in cells} == {
+        f"{_PANIC}::{name}": each for name, each in _PANICKED.items()
+    }
 
 
 def _anonymous_mib(ancestor: int) -> int:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from rich.table import Table as RichTable
 
-from harness import capability_table, manifest
+from harness import capability_table, document, manifest
 from harness.capability_table import BASELINE, FACTS, Context, Lines, Table
 from harness.errors import HarnessError, ManifestError
 
@@ -30,15 +30,17 @@ def chosen(root: Path, names: Sequence[str]) -> list[str]:
 def update(root: Path, names: Sequence[str], run: Callable[[list[str]], int], results: Path) -> list[str]:
     """Measure on the kernels and rewrite their entries; return the changes, a line each; raises HarnessError.
 
-    ``run`` runs the matrix with pytest's arguments and returns its exit status.
+    ``run`` runs the matrix with pytest's arguments and returns its exit status. What a kernel has answered counts only
+    if its measuring ended green; that it has no baseline of the matrix yet does not matter here.
     """
     kernels = chosen(root, names)
     status = run([*(word for kernel in kernels for word in ("--kernel", kernel)), MEASURING])
+    green = set(kernels) if status == 0 else _green(results) if status == 1 else set()
     tables, changes = load(root), []
     missing = []
     for kernel in kernels:
         path = results / FACTS / f"{kernel}.json"
-        if not path.exists():
+        if kernel not in green or not path.exists():
             missing.append(kernel)
             continue
         found = Table.from_json(json.loads(path.read_text()))
@@ -54,9 +56,15 @@ def update(root: Path, names: Sequence[str], run: Callable[[list[str]], int], re
     whole = (root / BASELINE).with_suffix(".part")
     whole.write_text(capability_table.write(tables, order))
     whole.replace(root / BASELINE)
-    if missing or status:
-        raise HarnessError(f"not measured: {', '.join(missing) or 'nothing'}; the run ended with status {status}")
+    if missing:
+        raise HarnessError(f"not measured: {', '.join(missing)}; the run ended with status {status}")
     return changes
+
+
+def _green(results: Path) -> set[str]:
+    """Return the kernels on which nothing of a run is red; raises HarnessError."""
+    cells = document.read(results).cells
+    return {cell.kernel for cell in cells} - {cell.kernel for cell in cells if not cell.outcome.green}
 
 
 def render(kernel: str, table: Table, *, cells: bool) -> Iterator[RichTable]:
@@ -87,6 +95,8 @@ def _rows(contexts: Mapping[Context, str]) -> Iterator[tuple[str, str, str]]:
 def show(root: Path, names: Sequence[str], *, cells: bool) -> Iterator[RichTable]:
     """Yield the tables of the kernels, of all in the baseline when none is named; raises ManifestError."""
     tables = load(root)
+    if not tables:
+        raise ManifestError(f"{BASELINE} has no kernel: `nox -s capabilities -- --update`")
     for kernel in chosen(root, names) if names else tables:
         if kernel not in tables:
             raise ManifestError(

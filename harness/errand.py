@@ -34,17 +34,21 @@ channel.send((well, text))
 def diagnose(root: Path, kernel: str, path: Path) -> Iterator[tuple[bool, str]]:
     """Try an object in a guest of a kernel (of each one of a group); yield whether all went well, and what to tell.
 
-    Raises HarnessError when the kernel is not known or its guest does not come up.
+    Raises HarnessError when the kernel is not known or its guest does not come up; when an image is not to be had,
+    after the others.
     """
     # not beside the matrix's runs: `latest` is one of those
     record = results.RunDirectory.create(root / "results" / "diagnose")
     wishes = Wishes((kernel,), arguments=without_tests([kernel]), guests=1, locked=False, silence=None)
-    for guest in preparation.prepare(root, wishes, record, say=lambda _: None).guests:
+    plan = preparation.prepare(root, wishes, record, say=lambda _: None)
+    for guest in plan.guests:
         try:
             yield try_in(guest, path)
         except (EOFError, OSError, execnet.RemoteError) as error:
             console = record.console(guest.kernel)
             raise HarnessError(f"{guest.kernel}: its guest gave no answer ({error}); console: {console}") from error
+    if plan.missing:
+        raise HarnessError("; ".join(f"{name}: {why}" for name, why in plan.missing.items()))
 
 
 def try_in(guest: PlannedGuest, path: Path) -> tuple[bool, str]:

@@ -25,6 +25,8 @@ from harness.process_guard import GuardedGroup, cpu_seconds
 _FIRST_TEST = b"harness: start "
 #: pytest's last line, with and without -q
 _SUMMARY = re.compile(r"\d+ (passed|failed|skipped|errors?|deselected)\b.* in \d")
+#: what that line has when a run is broken
+_RED = re.compile(r"\d+ (failed|errors?|xpassed)\b")
 #: seconds after which a run has failed: without a first test, and at all
 _LIMIT_TO_START = 300.0
 _LIMIT = 3600.0
@@ -84,7 +86,7 @@ def command(spec: vm.GuestSpec, scripts: Path) -> list[str]:
 
 
 def run(spec: vm.GuestSpec, plan: Plan, arguments: Sequence[str]) -> PlainRun:
-    """Run it to its end; raises HarnessError when no test starts, or it does not end."""
+    """Run it to its end; raises HarnessError when no test starts, it does not end, or not green."""
     with tempfile.TemporaryDirectory(prefix="harness-") as name:
         console = Path(name) / "console"
         environment = {**os.environ, "TMPDIR": name}
@@ -99,8 +101,9 @@ def run(spec: vm.GuestSpec, plan: Plan, arguments: Sequence[str]) -> PlainRun:
         try:
             while not group.ended():
                 select.select([], [], [], 0.02 if first is None else 0.2)
-                if time.monotonic() - began > (_LIMIT_TO_START if first is None else _LIMIT):
-                    break
+                limit = _LIMIT_TO_START if first is None else _LIMIT
+                if time.monotonic() - began > limit:
+                    raise HarnessError(f"kernel {spec.kernel}: the plain way has not ended after {limit:.0f} s")
                 # the processes are gone when it has ended
                 cpu = max(cpu, cpu_seconds(group.process.pid))
                 if first is None and _FIRST_TEST in console.read_bytes():
@@ -109,7 +112,14 @@ def run(spec: vm.GuestSpec, plan: Plan, arguments: Sequence[str]) -> PlainRun:
         finally:
             group.kill()
         lines = console.read_text(errors="replace").splitlines()
-        summary = next((line.strip("= ") for line in reversed(lines) if _SUMMARY.search(line)), "pytest did not end")
         if first is None:
             raise HarnessError(f"kernel {spec.kernel}: no test started the plain way: {' | '.join(lines[-5:])}")
-        return PlainRun(first[0], first[1], total, cpu, summary)
+        return PlainRun(first[0], first[1], total, cpu, ended_green(spec.kernel, lines))
+
+
+def ended_green(kernel: str, lines: Sequence[str]) -> str:
+    """Return pytest's last line on a console; raises HarnessError when there is none, or it tells of anything red."""
+    summary = next((line.strip("= ") for line in reversed(lines) if _SUMMARY.search(line)), "pytest did not end")
+    if not _SUMMARY.search(summary) or _RED.search(summary):
+        raise HarnessError(f"kernel {kernel}: the plain way is broken: {summary}; {' | '.join(lines[-5:])}")
+    return summary

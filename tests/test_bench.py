@@ -4,20 +4,24 @@ from __future__ import annotations
 
 import os
 import shlex
+import sys
 import tempfile
+from dataclasses import replace
 from itertools import count
 from pathlib import Path
 
 import pytest
 
-from harness import bench, plainly, wire
+from harness import bench, errand, plainly, preparation, wire
 from harness.bench import Report, Row, Start, Whole
 from harness.console import Phases
 from harness.errors import HarnessError
+from harness.guests import GuestRecord
 from harness.preparation import Plan
 from harness.results import RunFacts, RunRecord
 from harness.vm import Accelerator, GuestSpec
 
+ROOT = Path(__file__).resolve().parents[1]
 ROW = Row(
     "6.1",
     plain=(Start(20.0, 24.0), Start(28.0, 16.0), Start(22.0, 18.0)),
@@ -67,6 +71,141 @@ def test_a_cache_that_never_holds_all_is_no_warm_run(tmp_path: Path, monkeypatch
         bench._warm(tmp_path)
 
 
+#: what stands in for the matrix: it leaves a run with these cells, or none, and ends with a status
+_FAKE_MATRIX = """
+import sys
+from pathlib import Path
+from harness import wire, document
+from harness.cells import Cell, Outcome
+from harness.results import RunFacts, RunRecord
+status, recorded, cells = {status}, {recorded}, {cells}
+folder = Path(sys.argv[-1]) / {name!r}
+if recorded is not None:
+    folder.mkdir()
+    found = tuple(Cell("6.1", f"{file}::{{test}}", Outcome(outcome)) for test, outcome in cells.items())
+    wire.write(folder / "run.json", RunRecord(RunFacts("emulated", 1, ()), 0.0, recorded, len(cells), ()))
+    wire.write(folder / "matrix.json", document.Document(1, "", 0, recorded, "", 1, (), True, "", (), (), found, ()))
+    (folder.parent / "latest").unlink(missing_ok=True)
+    (folder.parent / "latest").symlink_to(folder.name)
+sys.exit(status)
+"""
+
+
+class FakeMatrix:
+    """Stands in for ``python -m harness matrix``, whose runs are below ``project``."""
+
+    def __init__(self, project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        self._project = project
+        self._patch = monkeypatch
+        self._count = 0
+        (project / "results" / "bench").mkdir(parents=True)
+
+    def __call__(self, status: int, recorded: int | None, cells: dict[str, str], file: str = "a.py") -> bench._Run:
+        self._count += 1
+        program = self._project / "program.py"
+        program.write_text(
+            _FAKE_MATRIX.format(status=status, recorded=recorded, cells=cells, name=f"run-{self._count}", file=file)
+        )
+        python = self._project / "python"
+        folder = self._project / "results" / "bench"
+        python.write_text(f"#!/bin/sh\nPYTHONPATH={ROOT} exec {sys.executable} {program} {folder}\n")
+        python.chmod(0o755)
+        with self._patch.context() as patch:
+            patch.setattr(sys, "executable", str(python))
+            return bench._matrix(self._project, file)
+
+
+@pytest.fixture
+def run_matrix(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> FakeMatrix:
+    return FakeMatrix(tmp_path, monkeypatch)
+
+
+def test_the_time_of_a_green_run_is_a_figure(run_matrix: FakeMatrix) -> None:
+    found = run_matrix(0, 0, {"a": "pass", "b": "skip", "c": "refused"})
+    assert (found.record.exit_status, found.folder.name) == (0, "run-1")
+    assert found.seconds > 0
+
+
+@pytest.mark.parametrize(
+    ("status", "recorded", "cells", "line"),
+    [
+        (1, 1, {"a": "pass", "b": "fail"}, r": status 1, 1 pass, 1 fail: its time is no figure; results in \S+/run-2$"),
+        # all green, and changed against the baseline
+        (1, 1, {"a": "pass"}, r": status 1, 1 pass: "),
+        (2, 2, {"a": "pass"}, r": status 2, 1 pass: "),
+        (3, 3, {"a": "lost"}, r": status 3, 1 lost: "),
+        (0, 0, {}, r": status 0, no cells: "),
+        # killed behind its last word
+        (247, 0, {"a": "pass"}, r": status 247, but its results say 0; "),
+        # nothing of this run is there, but something of the one before
+        (4, None, {}, r"^no results of [^\n]+: status 4$"),
+        (0, None, {}, r"^no results of [^\n]+: status 0$"),
+    ],
+)
+def test_the_time_of_a_broken_run_is_none(
+    run_matrix: FakeMatrix, status: int, recorded: int | None, cells: dict[str, str], line: str
+) -> None:
+    run_matrix(0, 0, {"a": "pass"})
+    with pytest.raises(HarnessError, match=line):
+        run_matrix(status, recorded, cells)
+
+
+def test_a_panic_is_measured_where_the_kernel_panicked_and_nothing_else_happened(run_matrix: FakeMatrix) -> None:
+    outcomes = {name: str(outcome) for name, outcome in bench._PANICKED.items()}
+    assert run_matrix(1, 1, outcomes, bench._PANIC).record.exit_status == 1
+    for cells in (outcomes | {"test_after": "lost"}, outcomes | {"test_panic": "fail"}, {"test_panic": "crash"}):
+        with pytest.raises(HarnessError, match="its time is no figure"):
+            run_matrix(1, 1, cells, bench._PANIC)
+
+
+def measured(*guests: GuestRecord) -> bench._Run:
+    return bench._Run(Path("/r"), RunRecord(RunFacts("emulated", 1, ()), 0.0, 0, 0, guests), 1.0, 0)
+
+
+BOOTED = GuestRecord("6.1", "cold", "", 9.0, 10.0, 12.0)
+RESTORED = GuestRecord("6.1", "restored", "", 0.2, 0.5, 1.0)
+
+
+def test_a_start_is_that_of_one_guest_that_came_up_as_it_should() -> None:
+    assert bench._start(measured(BOOTED), "cold") == Start(10.0, 12.0)
+    assert bench._start(measured(RESTORED), "restored") == Start(0.5, 1.0)
+    unsaved = replace(BOOTED, note="no snapshot: no space")
+    for guests in ([unsaved], [], [RESTORED, RESTORED]):
+        with pytest.raises(HarnessError, match="one guest was to be restored, there came: "):
+            bench._start(measured(*guests), "restored")
+    with pytest.raises(HarnessError, match=r"6\.1: no test started"):
+        bench._start(measured(replace(RESTORED, first_test=None)), "restored")
+
+
+def test_a_gap_lies_between_restored_guests() -> None:
+    second = replace(RESTORED, gap=0.4)
+    assert bench._gaps(measured(RESTORED, second, second)) == [0.4, 0.4]
+    for guests in ([], [RESTORED], [RESTORED, RESTORED], [RESTORED, replace(second, how="cold")]):
+        with pytest.raises(HarnessError, match="guests were to be restored one after another, there came: "):
+            bench._gaps(measured(*guests))
+
+
+@pytest.mark.parametrize(
+    "line",
+    ["===== 18 passed, 2 skipped, 1 xfailed in 3.21s =====", "18 passed, 3 deselected in 100.00s (0:01:40)"],
+)
+def test_a_plain_run_that_ended_green_has_a_summary(line: str) -> None:
+    assert plainly.ended_green("6.1", ["x", line, "[   9.0] reboot: Power down"]) == line.strip("= ")
+
+
+@pytest.mark.parametrize(
+    ("lines", "why"),
+    [
+        (["harness: start a.py::test_x", "[    9.0] Kernel panic"], "pytest did not end"),
+        (["==== 1 failed, 17 passed in 3.21s ===="], "1 failed, 17 passed in 3.21s"),
+        (["17 passed, 1 error in 3.21s"], "17 passed, 1 error in 3.21s"),
+    ],
+)
+def test_a_plain_run_that_is_broken_is_an_error(lines: list[str], why: str) -> None:
+    with pytest.raises(HarnessError, match=rf"^kernel 6\.1: the plain way is broken: {why}; "):
+        plainly.ended_green("6.1", lines)
+
+
 def test_memory_is_that_of_the_process_and_its_descendants() -> None:
     assert bench._anonymous_mib(os.getpid()) >= 1
     assert bench._anonymous_mib(-1) == 0
@@ -92,3 +231,13 @@ def test_the_plain_way_has_the_same_kernel_image_and_emulator() -> None:
     assert "tcg,thread=single" in next(word for word in words if word.startswith("--qemu-opts="))
     plan = Plan((), Path("/f"), {}, frozenset({"tcx"}), {"6.1": frozenset()}, RunFacts("tcg", 1, ()), ())
     assert shlex.split(plainly.script("6.1", plan, ["suites", "-k", "a b"]))[-3:] == ["suites", "-k", "a b"]
+
+
+def test_a_kernel_that_is_not_to_be_had_is_no_row_less(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    plan = Plan((), tmp_path, {"7.0": "it is not locked"}, frozenset(), {}, RunFacts("tcg", 1, ()), ())
+    monkeypatch.setattr(preparation, "prepare", lambda *_, **__: plan)
+    with pytest.raises(HarnessError, match=r"^7\.0: it is not locked$"):
+        bench.run(tmp_path, ["full"], 1, 0, print)
+    found = errand.diagnose(tmp_path, "full", tmp_path / "x.bpf.o")
+    with pytest.raises(HarnessError, match=r"^7\.0: it is not locked$"):
+        next(found)

@@ -9,9 +9,11 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from harness import capability_table, capability_view
+from harness import capability_table, capability_view, document, wire
 from harness.capability_table import BASELINE, Context, Table
+from harness.cells import Cell, Outcome
 from harness.errors import HarnessError, ManifestError
+from tests import result_sets
 
 _ROOT = Path(__file__).parents[1]
 
@@ -60,6 +62,12 @@ def test_a_kernel_that_is_not_recorded_is_told_how(root: Path) -> None:
         _shown(root, "7.3")
 
 
+def test_without_a_file_there_is_nothing_to_show_and_that_is_an_error(root: Path) -> None:
+    (root / BASELINE).unlink()
+    with pytest.raises(ManifestError, match=r"^baselines/capabilities\.json has no kernel: "):
+        _shown(root)
+
+
 def _run(root: Path, found: dict[str, Table], status: int, asked: list[str]) -> int:
     folder = root / "results" / "capabilities"
     folder.mkdir(parents=True)
@@ -84,3 +92,33 @@ def test_a_kernel_that_was_not_measured_keeps_its_entry_and_is_an_error(root: Pa
     with pytest.raises(HarnessError, match=r"not measured: 6\.1, 7\.3; the run ended with status 3"):
         capability_view.update(root, ["6.1", "7.3"], lambda asked: _run(root, {}, 3, asked), root / "results")
     assert (root / BASELINE).read_text() == before
+
+
+@pytest.mark.parametrize("status", [2, 3, 4])
+def test_what_an_earlier_run_has_measured_is_not_recorded(root: Path, status: int) -> None:
+    """Its results lie there when this one ends before it has any."""
+    before = (root / BASELINE).read_text()
+    found = {"6.1": _table("SYS_ADMIN"), "7.3": _table("SYS_ADMIN")}
+    with pytest.raises(HarnessError, match=rf"^not measured: 6\.1, 7\.3; the run ended with status {status}$"):
+        capability_view.update(root, ["6.1", "7.3"], lambda asked: _run(root, found, status, asked), root / "results")
+    assert (root / BASELINE).read_text() == before
+
+
+def test_a_kernel_whose_measuring_is_red_keeps_its_entry(root: Path) -> None:
+    """That the run is red because a kernel has no baseline of the matrix yet is another thing."""
+    found = {"6.1": _table("SYS_ADMIN"), "7.3": _table("SYS_ADMIN")}
+    cells = [Cell("6.1", "a.py::test_x", Outcome.PASS), Cell("7.3", "a.py::test_x", Outcome.PASS)]
+
+    def run(asked: list[str]) -> int:
+        shutil.rmtree(root / "results", ignore_errors=True)
+        status = _run(root, found, 1, asked)
+        wire.write(root / "results" / document.NAME, result_sets.document(cells, exit_status=1))
+        return status
+
+    assert "7.3: new" in capability_view.update(root, ["6.1", "7.3"], run, root / "results")
+    recorded = capability_view.load(root)["7.3"]
+    cells[1] = Cell("7.3", "a.py::test_x", Outcome.FAIL)
+    found["7.3"] = _table("PERFMON")
+    with pytest.raises(HarnessError, match=r"^not measured: 7\.3; the run ended with status 1$"):
+        capability_view.update(root, ["6.1", "7.3"], run, root / "results")
+    assert capability_view.load(root)["7.3"] == recorded
