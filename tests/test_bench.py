@@ -150,7 +150,7 @@ def test_the_time_of_a_broken_run_is_none(
         run_matrix(status, recorded, cells)
 
 
-def test_a_panic_is_measured_where_the_kernel_panicked_and_nothing_else_happened(run_matrix: FakeMatrix) -> None:
+def test_a_panic_is_measured_where_nothing_else_happened(run_matrix: FakeMatrix) -> None:
     outcomes = {name: str(outcome) for name, outcome in bench._PANICKED.items()}
     assert run_matrix(1, 1, outcomes, bench._PANIC).record.exit_status == 1
     for cells in (outcomes | {"test_after": "lost"}, outcomes | {"test_panic": "fail"}, {"test_panic": "crash"}):

@@ -62,7 +62,7 @@ def test_a_kernel_that_is_not_recorded_is_told_how(root: Path) -> None:
         _shown(root, "7.3")
 
 
-def test_without_a_file_there_is_nothing_to_show_and_that_is_an_error(root: Path) -> None:
+def test_that_no_kernel_is_recorded_is_an_error(root: Path) -> None:
     (root / BASELINE).unlink()
     with pytest.raises(ManifestError, match=r"^baselines/capabilities\.json has no kernel: "):
         _shown(root)

@@ -295,7 +295,7 @@ def test_what_is_not_proven_is_asked_again_when_wanted(tmp_path: Path, proven: b
     assert snapshots.unusable(tmp_path, "key") == ("it took too long" if proven else None)
 
 
-def test_what_a_version_without_reasons_has_remembered_is_asked_again(tmp_path: Path) -> None:
+def test_what_an_earlier_version_remembered_is_asked_again(tmp_path: Path) -> None:
     (tmp_path / "key.unusable").write_text("not ready after 30 s")
     assert snapshots.unusable(tmp_path, "key") is None
     snapshots.mark_unusable(tmp_path, "key", "QEMU ended")

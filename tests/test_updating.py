@@ -87,7 +87,7 @@ def test_an_archive_that_does_not_answer_changes_nothing(
 
 
 @pytest.mark.parametrize("missing", PARTS[1:])
-def test_a_locked_kernel_of_which_a_part_is_missing_changes_nothing(
+def test_a_locked_kernel_without_all_parts_changes_nothing(
     known: manifest.Manifest, offered: Offered, missing: str
 ) -> None:
     """So looks an archive that is being synchronised."""
@@ -109,9 +109,7 @@ def test_a_kernel_that_the_archive_has_not_is_dropped_in_a_line(known: manifest.
     assert locked(known) == {"6.1": "6.1.192-2"}
 
 
-def test_a_package_that_no_guest_needs_stays_locked_while_it_is_missing(
-    known: manifest.Manifest, offered: Offered
-) -> None:
+def test_a_missing_package_that_no_guest_needs_stays_locked(known: manifest.Manifest, offered: Offered) -> None:
     images.update_lock(known)
     before = (known.folder / "kernels.lock.toml").read_text()
     backports = offered["trixie-backports"]
@@ -127,7 +125,7 @@ def test_a_package_with_another_content_is_said(known: manifest.Manifest, offere
     assert images.update_lock(known) == ["6.1: 6.1.192-2 with other packages"]
 
 
-def test_a_kernel_that_left_the_manifest_leaves_the_lock_in_a_line(known: manifest.Manifest, offered: Offered) -> None:
+def test_a_kernel_out_of_the_manifest_leaves_the_lock(known: manifest.Manifest, offered: Offered) -> None:
     assert offered
     images.update_lock(known)
     without = msgspec.structs.replace(known, kernels=known.kernels[:1])
@@ -179,7 +177,7 @@ def test_a_mirror_that_is_not_there_is_one_line(
     assert locked(known) == {"6.1": "6.1.1-1", "7.3": "7.3.1-1"}
 
 
-def test_a_kernel_that_is_not_locked_is_named_so_when_it_is_asked_for(
+def test_a_kernel_without_a_lock_is_named_when_asked_for(
     known: manifest.Manifest, offered: Offered, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (known.folder / "kernels.lock.toml").write_text("")
