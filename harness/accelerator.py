@@ -28,6 +28,7 @@ from harness.ending import Ending
 from harness.errors import ToolMissing
 from harness.vm import Accelerator, GuestSpec
 
+KVM = Path("/dev/kvm")
 #: a guest with working KVM is ready within two or three seconds
 _LIMIT = 30.0
 #: on top of the boot's own limit: the relay's start and end
@@ -51,13 +52,20 @@ class Choice:
     note: str = ""
 
 
-def choose(probe: GuestSpec, cache: Path, *, kvm: Path = Path("/dev/kvm"), again: bool = False) -> Choice:
+def forbidden(kvm: Path = KVM) -> Choice | None:
+    """Return emulation where the device is not there or may not be used, which every run looks at again."""
+    if os.access(kvm, os.R_OK | os.W_OK):
+        return None
+    return Choice(Accelerator.TCG, f"emulated: no access to {kvm}", proven=True)
+
+
+def choose(probe: GuestSpec, cache: Path, *, kvm: Path = KVM, again: bool = False) -> Choice:
     """Return the accelerator for this machine; ``probe`` is a guest that may be booted to find out.
 
     ``again``: what an earlier probe has not proven counts no longer.
     """
-    if not os.access(kvm, os.R_OK | os.W_OK):
-        return Choice(Accelerator.TCG, f"emulated: no access to {kvm}", proven=True)
+    if (choice := forbidden(kvm)) is not None:
+        return choice
     cache.mkdir(parents=True, exist_ok=True)
     path = cache / f"accelerator-{_machine_key(kvm)}.json"
     with FileLock(path.with_suffix(".lock")):
@@ -68,7 +76,7 @@ def choose(probe: GuestSpec, cache: Path, *, kvm: Path = Path("/dev/kvm"), again
             return Choice(chosen, known.why, known.proven, "" if known.proven else conclusions.LATER)
         choice = _probe(probe)
         works = choice.accelerator is Accelerator.KVM
-        conclusions.remember(path, Conclusion("KVM", choice.why, works=works, proven=choice.proven))
+        conclusions.remember(path, Conclusion(conclusions.KVM, choice.why, works=works, proven=choice.proven))
         return choice
 
 

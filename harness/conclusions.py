@@ -20,6 +20,8 @@ from harness import wire
 AGAIN_AFTER = 6 * 3600.0
 #: and how that is said
 LATER = f"asked again after {AGAIN_AFTER / 3600:.0f} hours, or with --ask-again"
+#: what a conclusion about the accelerator is about
+KVM = "KVM"
 #: where they lie in the cache
 _PATTERNS = ("accelerator-*.json", "snapshots/*.unusable")
 

@@ -5,19 +5,23 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from harness import baseline, conclusions, images, marker, snapshots
+from harness import accelerator, baseline, conclusions, images, marker, snapshots
+from harness.conclusions import KVM, Conclusion
 from harness.manifest import Kernel, Manifest
 
 #: folders that are named in one line
 _NAMED = 3
 
 
-def lines(root: Path, known: Manifest) -> Iterator[str]:
+def lines(root: Path, known: Manifest, kvm: Path = accelerator.KVM) -> Iterator[str]:
     """Yield a line for each kernel, and one for each conclusion that stands in the way of something."""
     recorded = set(baseline.read(root / baseline.FOLDER))
     for kernel in known.kernels:
         yield f"{kernel.name:10} {kernel.tier:9} {kernel.provider:7} {_state(known, kernel, recorded)}"
-    for _, conclusion in conclusions.held(images.cache_dir()):
+    held = [conclusion for _, conclusion in conclusions.held(images.cache_dir())]
+    if (choice := accelerator.forbidden(kvm)) is not None:
+        held = [Conclusion(KVM, choice.why, works=False, proven=True), *[each for each in held if each.about != KVM]]
+    for conclusion in held:
         yield f"concluded of this machine: {conclusion}"
 
 

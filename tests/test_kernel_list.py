@@ -30,7 +30,8 @@ def test_a_kernel_without_lock_or_baseline_says_so(
     assert not cache.exists()
     monkeypatch.setattr(lock, "read", lambda _: {"5.10": (Package("x", "5.10.262-1", "", 1),)})
     baseline.write(tmp_path / baseline.FOLDER, "5.10", Expectation("", "", ""))
-    lines = {line.split()[0]: line for line in kernel_list.lines(tmp_path, KNOWN)}
+    (kvm := tmp_path / "kvm").touch()
+    lines = {line.split()[0]: line for line in kernel_list.lines(tmp_path, KNOWN, kvm)}
     assert list(lines) == [kernel.name for kernel in KNOWN.kernels]
     assert lines["5.10"].split() == ["5.10", "core", "debian", "5.10.262-1"]
     assert "not locked: `nox -s kernels -- update` locks it" in lines["6.1"]
@@ -46,9 +47,19 @@ def remembered(cache: Path) -> None:
 
 def test_what_was_concluded_is_listed_while_it_counts(cache: Path) -> None:
     remembered(cache)
-    lines = [line for line in kernel_list.lines(ROOT, KNOWN) if line.startswith("concluded")]
+    (kvm := cache / "kvm").touch()
+    lines = [line for line in kernel_list.lines(ROOT, KNOWN, kvm) if line.startswith("concluded")]
     assert lines == [
         f"concluded of this machine: KVM: {LATE} (asked again after 6 hours, or with --ask-again)",
+        "concluded of this machine: saving 6.1: no such capability (until the machine changes)",
+    ]
+
+
+def test_that_there_is_no_kvm_is_listed(cache: Path) -> None:
+    remembered(cache)
+    lines = [line for line in kernel_list.lines(ROOT, KNOWN, cache / "kvm") if line.startswith("concluded")]
+    assert lines == [
+        f"concluded of this machine: KVM: emulated: no access to {cache / 'kvm'} (until the machine changes)",
         "concluded of this machine: saving 6.1: no such capability (until the machine changes)",
     ]
 

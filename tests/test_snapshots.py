@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from harness import conclusions, marker, snapshots
+from harness import conclusions, marker, preparation, snapshots
+from harness.outline import Wishes
 from harness.snapshots import Hello
 from harness.vm import Accelerator, GuestSpec
 
@@ -293,6 +294,20 @@ def test_what_is_not_proven_is_asked_again_when_wanted(tmp_path: Path, proven: b
     snapshots.mark_unusable(tmp_path, "key", "it took too long", proven=proven)
     snapshots.ask_again(tmp_path, "key")
     assert snapshots.unusable(tmp_path, "key") == ("it took too long" if proven else None)
+
+
+def test_the_option_reaches_saved_guests(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HYPERMESH_CACHE", str(tmp_path))
+    wishes = Wishes((), (), guests=None, locked=False, silence=None)
+
+    def place(wishes: Wishes) -> tuple[Path, str]:
+        found = preparation._completed(SPEC, Accelerator.TCG, (), wishes, "QEMU 7.2").snapshot
+        assert found is not None
+        return found
+
+    snapshots.mark_unusable(*place(wishes), "late")
+    assert snapshots.unusable(*place(wishes)) == "late"
+    assert snapshots.unusable(*place(replace(wishes, ask_again=True))) is None
 
 
 def test_what_an_earlier_version_remembered_is_asked_again(tmp_path: Path) -> None:
