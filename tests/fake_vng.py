@@ -2,9 +2,9 @@
 """Stands in for virtme-ng and QEMU in the relay's tests: a "guest" that is a process of the host.
 
 HARNESS_FAKE says how it behaves: well, unsavable, stuck (its monitor never answers a save), gone (ends at a save),
-failing (a save fails), deaf (never answers once it is restored), mute (never connects), dies (before it is ready), panics
-or vanishes (ends after its hello). Some fall silent after their hello, and of those only the agent answers (silent), the
-kernel its keyboard (starved) or an NMI (masked), QEMU's monitor (frozen), nobody (stopped).
+failing (a save fails), deaf (never answers once it is restored), mute (never connects), dies (before it is ready),
+panics or vanishes (ends after its hello). Some fall silent after their hello, and of those only the agent answers
+(silent), the kernel its keyboard (starved) or an NMI (masked), QEMU's monitor (frozen), nobody (stopped).
 """
 
 from __future__ import annotations
