@@ -82,19 +82,59 @@ def minimal(sets: Iterable[Caps]) -> tuple[Caps, ...]:
     return tuple(sorted((one for one in found if not any(other < one for other in found)), key=_rank))
 
 
-def search(works: Callable[[Caps], bool], names: Sequence[str]) -> tuple[Caps, ...]:
-    """Find the minimal sets that work by trying: small sets first, and none that contains one that works.
+def then(first: Answers, second: Answers) -> dict[Caps, str]:
+    """Return what comes of two steps by one process: the first refusal."""
+    return {caps: second[caps] if answer == OK else answer for caps, answer in first.items()}
 
-    Everything comes before all: a capability never takes away what a smaller set allows, so what is refused with every
-    one is refused with any.
+
+def both(one: Iterable[Caps], other: Iterable[Caps]) -> tuple[Caps, ...]:
+    """Return the minimal sets with which two steps work, each of which has these minimal sets."""
+    return minimal(each | more for each, more in itertools.product(one, list(other)))
+
+
+def witnesses(answers: Answers) -> tuple[Caps, ...]:
+    """Return, of each answer, the first and the last set in counting order that get it."""
+    sets: dict[str, list[Caps]] = {}
+    for caps in _SUBSETS:
+        sets.setdefault(answers[caps], []).append(caps)
+    chosen = {caps for found in sets.values() for caps in (found[0], found[-1])}
+    return tuple(caps for caps in _SUBSETS if caps in chosen)
+
+
+def search(
+    works: Callable[[Caps], bool], names: Sequence[str], known: Mapping[Caps, bool] | None = None
+) -> tuple[Caps, ...]:
+    """Find the minimal sets that work by trying; ``known``: what is known of some sets already.
+
+    A capability never takes away what a smaller set allows: what contains a set that works is not tried, nor what is
+    part of a set that is refused. The largest set that is left comes first, so each refused set that is tried is as
+    large as can be; one that works is reduced to a minimal one. Raises ValueError for what is known of both kinds.
     """
-    found: list[Caps] = []
-    if not works(frozenset(names)):
-        return ()
-    for size in range(len(names)):
-        candidates = [frozenset(combination) for combination in itertools.combinations(names, size)]
-        found += [one for one in candidates if not any(less <= one for less in found) and works(one)]
-    return tuple(sorted(found, key=_rank)) or (frozenset(names),)
+    known = known or {}
+    found = list(minimal(caps for caps, answer in known.items() if answer))
+    refused = [caps for caps, answer in known.items() if not answer]
+    if any(one <= other for one in found for other in refused):
+        raise ValueError("a larger set is refused than one that works")
+
+    def decided(caps: Caps) -> bool | None:
+        if any(one <= caps for one in found):
+            return True
+        return False if any(caps <= other for other in refused) else None
+
+    def enough(caps: Caps) -> bool:
+        answer = decided(caps)
+        if answer is None:
+            answer = works(caps)
+            (found if answer else refused).append(caps)
+        return answer
+
+    for candidate in sorted(subsets(names), key=len, reverse=True):
+        if decided(candidate) is None and enough(candidate):
+            least = candidate
+            for name in names:
+                if name in least and enough(least - {name}):
+                    least -= {name}
+    return minimal(found)
 
 
 def show_sets(sets: Iterable[Caps]) -> str:

@@ -1,8 +1,9 @@
 """The capability table of a kernel, and the reviewed file with those of all: reading, writing, comparing. Pure.
 
 A table maps what was tried (``kprobe load``, ``xdp attach netlink``) to what came of it in each context: who tried
-(root, nobody, the root of a user namespace) and, where it differs from the default, a sysctl. In the file, who and
-sysctl are the key of a line; a context without a line of its own is as without its sysctl (docs/capabilities.md):
+(root, nobody, the root of a user namespace) under which sysctls. In the file, who and sysctls are the key of a line. It
+is read by one rule, ``Table.read`` (docs/capabilities.md): the line of the context, where there is none that of the
+same person under the defaults:
 
     "socket_filter load": {
       "root nobody": "EPERM | BPF ok | SYS_ADMIN ok",
@@ -12,12 +13,14 @@ sysctl are the key of a line; a context without a line of its own is as without 
 
 from __future__ import annotations
 
+import functools
 import json
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 from harness import capabilities
+from harness.capabilities import Caps
 from harness.errors import ManifestError
 
 #: the file with every kernel's table, below the project's folder
@@ -27,6 +30,12 @@ FACTS = "capabilities"
 #: who tries, in the order of the file: the host's root, a user of it who owns nothing, root of that user's own user
 #: and network namespace, and the same with a BPF token
 PEOPLE = ("root", "nobody", "userns", "token")
+#: the stages of which a probe's name tells that one follows another: ``xdp load``, ``xdp attach link``
+LOAD, ATTACH = "load", "attach"
+#: the stage in which a process attaches what it has loaded itself: ``xdp load+attach link``
+BOTH = f"{LOAD}+{ATTACH}"
+#: between two sysctls of one setting
+_AND = "&"
 #: changed cells that are named in one line
 _NAMED = 4
 
@@ -69,6 +78,24 @@ class Table:
             "cells": {name: grouped(lines) for name, lines in self.cells.items()},
         }
 
+    def contexts(self, probe: str) -> Iterator[Context]:
+        """Yield every context in which the table answers: whoever tried, under the defaults and each setting."""
+        for who in sorted({context.who for context in self.cells[probe]}, key=PEOPLE.index):
+            yield from (Context(who, sysctl) for sysctl in ("", *self.settings))
+
+    def read(self, probe: str, context: Context, caps: Caps) -> str:
+        """Return what came of a probe with a set of the four capabilities; raises KeyError for what was not tried."""
+        return _answers(self._line(self.cells, probe, context))[caps]
+
+    def minimal_sets(self, probe: str, context: Context) -> tuple[Caps, ...]:
+        """Return the minimal sets with which a probe of a shipped program works; raises KeyError likewise."""
+        return capabilities.parse_sets(self._line(self.minimum, probe, context))
+
+    def _line(self, lines: Lines, probe: str, context: Context) -> str:
+        if context.sysctl and context.sysctl not in self.settings:
+            raise KeyError(f"the table has no setting {context.sysctl}")
+        return line(lines[probe], context)
+
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Table:
         """Read the form of the file; raises KeyError, ValueError."""
@@ -77,8 +104,66 @@ class Table:
         for text in {text for contexts in minimum.values() for text in contexts.values()}:
             capabilities.parse_sets(text)
         for text in {text for contexts in cells.values() for text in contexts.values()}:
-            capabilities.answers(text)
+            _answers(text)
         return cls(dict(data["defaults"]), tuple(data["settings"].split()), minimum, cells)
+
+
+def line(contexts: Mapping[Context, str], context: Context) -> str:
+    """Return the line that answers in a context: its own, or else the same person's under the defaults."""
+    return contexts[context] if context in contexts else contexts[Context(context.who)]
+
+
+#: of thousands of lines few are different
+_answers = functools.cache(capabilities.answers)
+
+
+@functools.cache
+def _then(first: str, second: str) -> str:
+    return capabilities.rules(capabilities.then(_answers(first), _answers(second)))
+
+
+@functools.cache
+def _both(one: str, other: str) -> str:
+    return capabilities.show_sets(capabilities.both(capabilities.parse_sets(one), capabilities.parse_sets(other)))
+
+
+def derived(measured: Table, order: Iterable[str]) -> Table:
+    """Add to a table what follows from what was measured, so that it has a line for every context; in this order.
+
+    What was not measured under two sysctls depends on one of them at most and is as under that one alone; what was
+    not measured under one does not depend on it. Loading and attaching by one process, where it was not measured
+    itself, is what loading comes to, and attaching where that works.
+    """
+    names = list(order)
+    return replace(
+        measured,
+        minimum=_derived(measured.minimum, names, measured.settings, _both),
+        cells=_derived(measured.cells, names, measured.settings, _then),
+    )
+
+
+def _derived(measured: Lines, order: Sequence[str], settings: Sequence[str], join: Callable[[str, str], str]) -> Lines:
+    whole: dict[str, dict[Context, str]] = {}
+    for name in order:
+        lines = measured.get(name, {})
+        whole[name] = {
+            Context(who, sysctl): _settled(lines, Context(who, sysctl))
+            for who in dict.fromkeys(context.who for context in lines)
+            for sysctl in ("", *settings)
+        }
+    for name in order:
+        subject, _, path = name.partition(f" {BOTH} ")
+        if path:
+            load, attach = whole.get(f"{subject} {LOAD}", {}), whole.get(f"{subject} {ATTACH} {path}", {})
+            joined = {context: join(load[context], line) for context, line in attach.items() if context in load}
+            whole[name] = joined | whole[name]
+    return {name: lines for name, lines in whole.items() if lines}
+
+
+def _settled(measured: Mapping[Context, str], context: Context) -> str:
+    """Return the line of a context, or that of the only sysctl of it that the probe was tried under, or the default."""
+    near = (context, *(Context(context.who, each) for each in context.sysctl.split(_AND)))
+    return next((measured[each] for each in near if each in measured), None) or measured[Context(context.who)]
 
 
 def grouped(lines: Mapping[Context, str]) -> dict[str, str]:
@@ -157,20 +242,20 @@ def _differences(
         contexts: dict[str, list[str]] = {}
         old, new = expected.get(name, {}), found.get(name, {})
         for context in dict.fromkeys([*old, *new]):
-            # a sysctl that no line names makes no difference
             usual = Context(context.who)
-            before, after = old.get(context, old.get(usual)), new.get(context, new.get(usual))
+            before, after = (line(each, context) if usual in each else None for each in (old, new))
+            # said once, not for each sysctl
             if context.sysctl and (before, after) == (old.get(usual), new.get(usual)):
                 continue
             if before is None or after is None:
-                lines: Iterable[str] = ["not tried any more" if after is None else "not in the baseline"]
+                said: Iterable[str] = ["not tried any more" if after is None else "not in the baseline"]
             else:
-                lines = changes(before, after) if before != after else ()
-            for line in lines:
-                contexts.setdefault(line, []).append(str(context))
-        for line, where in contexts.items():
+                said = changes(before, after) if before != after else ()
+            for each in said:
+                contexts.setdefault(each, []).append(str(context))
+        for said_of, where in contexts.items():
             more = f" and {len(where) - _NAMED} more" if len(where) > _NAMED else ""
-            yield f"{kernel} {name} ({'; '.join(where[:_NAMED])}{more}): {line}"
+            yield f"{kernel} {name} ({'; '.join(where[:_NAMED])}{more}): {said_of}"
 
 
 def _minimum_changes(before: str, after: str) -> Iterator[str]:
@@ -178,7 +263,7 @@ def _minimum_changes(before: str, after: str) -> Iterator[str]:
 
 
 def _cell_changes(before: str, after: str) -> Iterator[str]:
-    old, new = capabilities.answers(before), capabilities.answers(after)
+    old, new = _answers(before), _answers(after)
     for caps in capabilities.subsets():
         if old[caps] != new[caps]:
             yield f"with {capabilities.show(caps)}: {old[caps]} -> {new[caps]}"

@@ -14,6 +14,8 @@ from harness.errors import HarnessError, ManifestError
 
 #: the tests that measure and hand the table over, whatever the baseline says
 MEASURING = "suites/capabilities/test_measuring.py"
+#: the tests that try every cell of that table, which no other run collects
+EVERY_CELL = "suites/capabilities/every_cell.py"
 
 
 def load(root: Path) -> dict[str, Table]:
@@ -34,7 +36,7 @@ def update(root: Path, names: Sequence[str], run: Callable[[list[str]], int], re
     if its measuring ended green; that it has no baseline of the matrix yet does not matter here.
     """
     kernels = chosen(root, names)
-    status = run([*(word for kernel in kernels for word in ("--kernel", kernel)), MEASURING])
+    status = run([*(word for kernel in kernels for word in ("--kernel", kernel)), MEASURING, EVERY_CELL])
     green = set(kernels) if status == 0 else _green(results) if status == 1 else set()
     tables, changes = load(root), []
     missing = []

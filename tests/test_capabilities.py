@@ -73,6 +73,44 @@ def test_the_search_finds_exactly_the_minimal_sets(enough: list[frozenset[str]])
     assert len(tried) == len(set(tried))
 
 
+@given(st.lists(sets, max_size=6))
+def test_what_is_known_is_not_tried_again(enough: list[frozenset[str]]) -> None:
+    """Neither the sets that are known, nor what contains one that works, nor what is part of one that is refused."""
+    known = {caps: any(one <= caps for one in enough) for caps in subsets()}
+    tried: dict[frozenset[str], bool] = {}
+
+    def works(caps: frozenset[str]) -> bool:
+        assert not any(answer and one <= caps for one, answer in (known | tried).items())
+        assert not any(not answer and caps <= one for one, answer in (known | tried).items())
+        tried[caps] = any(one <= caps for one in enough)
+        return tried[caps]
+
+    assert capabilities.search(works, _NAMES, known) == capabilities.minimal(enough)
+
+
+def test_a_capability_that_takes_away_is_an_error() -> None:
+    with pytest.raises(ValueError, match="a larger set is refused"):
+        capabilities.search(lambda _: True, _NAMES, {frozenset(): True, frozenset({"BPF"}): False})
+
+
+@given(st.lists(sets, max_size=4), st.lists(sets, max_size=4))
+def test_both_steps_work_with_exactly_the_joined_sets(one: list[frozenset[str]], other: list[frozenset[str]]) -> None:
+    joined = capabilities.both(one, other)
+    for caps in subsets(_NAMES):
+        both = any(each <= caps for each in one) and any(each <= caps for each in other)
+        assert both == any(each <= caps for each in joined)
+    assert capabilities.minimal(joined) == joined
+
+
+@given(tables)
+def test_the_witnesses_have_every_answer(table: dict[frozenset[str], str]) -> None:
+    found = capabilities.witnesses(table)
+    assert {table[caps] for caps in found} == set(table.values())
+    for answer in set(table.values()):
+        getting = [caps for caps in subsets() if table[caps] == answer]
+        assert {getting[0], getting[-1]} <= set(found)
+
+
 @given(st.lists(sets).map(capabilities.minimal))
 def test_minimal_sets_round_trip(found: tuple[frozenset[str], ...]) -> None:
     assert capabilities.parse_sets(capabilities.show_sets(found)) == found

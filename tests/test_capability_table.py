@@ -6,10 +6,11 @@ import json
 from dataclasses import replace
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from harness import capability_table
+from harness import capabilities, capability_table
+from harness.capabilities import OK, subsets
 from harness.capability_table import Context, Table, compare_cells, compare_minimum
 from harness.errors import ManifestError
 
@@ -40,6 +41,7 @@ tables = st.builds(
 )
 
 
+@settings(deadline=None)
 @given(tables)
 def test_a_table_comes_back_from_the_file_as_it_went(table: Table) -> None:
     text = capability_table.write({"6.1": table}, ["6.1"])
@@ -48,10 +50,105 @@ def test_a_table_comes_back_from_the_file_as_it_went(table: Table) -> None:
     assert capability_table.write({"6.1": back}, ["6.1"]) == text
 
 
+@settings(deadline=None)
 @given(tables, tables)
 def test_a_comparison_is_silent_only_about_equal_tables(one: Table, other: Table) -> None:
     differences = compare_cells("6.1", one, other) + compare_minimum("6.1", one, other)
     assert bool(differences) == ((one.minimum, one.cells) != (other.minimum, other.cells))
+
+
+@settings(deadline=None)
+@given(tables)
+def test_what_the_file_says_is_read_as_it_was_measured(table: Table) -> None:
+    """Every cell, by the rule: a line of its own or the defaults', whatever was measured and left out as equal."""
+    back = capability_table.read(capability_table.write({"6.1": table}, ["6.1"]))["6.1"]
+    for name, lines in table.cells.items():
+        assert set(back.contexts(name)) == lines.keys()
+        for context, text in lines.items():
+            expected = capabilities.answers(text)
+            assert {caps: back.read(name, context, caps) for caps in subsets()} == expected
+    for name, lines in table.minimum.items():
+        for context, text in lines.items():
+            assert back.minimal_sets(name, context) == capabilities.parse_sets(text)
+
+
+def test_what_was_not_tried_is_not_read() -> None:
+    table = _table("BPF", "ok")
+    for probe, context in (
+        ("xdp attach link", Context("root")),
+        ("xdp load", Context("token")),
+        ("xdp load", Context("root", "perf_event_paranoid=7")),
+    ):
+        with pytest.raises(KeyError):
+            table.read(probe, context, frozenset())
+
+
+_BPF, _PERF = "unprivileged_bpf_disabled=0", "perf_event_paranoid=-1"
+_TOGETHER = f"{_BPF}&{_PERF}"
+
+
+def _derived(cells: dict[str, dict[str, str]], name: str, sysctl: str) -> str:
+    """Derive a table of what root was measured to be answered; return one line."""
+    lines = {each: {Context("root", where): text for where, text in texts.items()} for each, texts in cells.items()}
+    measured = Table(_DEFAULTS, _SETTINGS, {}, lines)
+    order = ["kprobe load", "kprobe attach link", "kprobe load+attach link"]
+    return capability_table.derived(measured, order).cells[name][Context("root", sysctl)]
+
+
+@pytest.mark.parametrize("sysctl", [_BPF, _PERF])
+def test_two_sysctls_answer_as_the_one_it_depends_on(sysctl: str) -> None:
+    cells = {"kprobe load": {"": "EPERM", sysctl: "ok"}}
+    assert _derived(cells, "kprobe load", _TOGETHER) == _derived(cells, "kprobe load", sysctl) == "ok"
+    assert _derived(cells, "kprobe load", _PERF if sysctl == _BPF else _BPF) == "EPERM"
+    assert _derived(cells, "kprobe load", "perf_event_paranoid=0") == "EPERM"
+
+
+def test_what_was_measured_under_two_sysctls_is_not_derived() -> None:
+    cells = {"kprobe load": {"": "EPERM", _BPF: "EACCES", _PERF: "EINVAL", _TOGETHER: "ok"}}
+    assert _derived(cells, "kprobe load", _TOGETHER) == "ok"
+
+
+def test_loading_and_attaching_is_the_first_refusal() -> None:
+    """A kprobe with BPF+PERFMON: perf_event_open() lets CAP_PERFMON in at paranoid -1, and at 3 it does not."""
+    cells = {
+        "kprobe load": {"": "EPERM | BPF+PERFMON ok | SYS_ADMIN ok"},
+        "kprobe attach link": {"": "EACCES | SYS_ADMIN ok", _PERF: "EACCES | PERFMON ok | SYS_ADMIN ok"},
+    }
+    assert _derived(cells, "kprobe load+attach link", "") == "EPERM | BPF+PERFMON EACCES | SYS_ADMIN ok"
+    for sysctl in (_PERF, _TOGETHER):
+        assert _derived(cells, "kprobe load+attach link", sysctl) == "EPERM | BPF+PERFMON ok | SYS_ADMIN ok"
+
+
+def test_loading_and_attaching_that_was_measured_is_as_measured() -> None:
+    """With a token, which a program carries from its load to its attachment."""
+    cells = {
+        "kprobe load": {"": "ok"},
+        "kprobe attach link": {"": "EPERM"},
+        "kprobe load+attach link": {"": "EINVAL", _BPF: "ok"},
+    }
+    found = [_derived(cells, "kprobe load+attach link", sysctl) for sysctl in ("", _BPF, _PERF, _TOGETHER)]
+    assert found == ["EINVAL", "ok", "EINVAL", "ok"]
+
+
+@given(st.lists(st.sampled_from([OK, "EPERM", "EACCES"]), min_size=32, max_size=32))
+def test_two_stages_are_ok_where_both_are(answers: list[str]) -> None:
+    load, attach = (dict(zip(subsets(), part, strict=True)) for part in (answers[:16], answers[16:]))
+    cells = {
+        "kprobe load": {"": capabilities.rules(load)},
+        "kprobe attach link": {"": capabilities.rules(attach)},
+    }
+    found = capabilities.answers(_derived(cells, "kprobe load+attach link", _TOGETHER))
+    assert found == {caps: attach[caps] if load[caps] == OK else load[caps] for caps in subsets()}
+
+
+def test_minimal_sets_of_two_stages_are_joined() -> None:
+    minimum = {
+        "kprobe_execve load": {Context("nobody"): "BPF+PERFMON | SYS_ADMIN"},
+        "kprobe_execve attach tracefs": {Context("nobody"): "PERFMON+DAC_OVERRIDE | SYS_ADMIN+DAC_OVERRIDE"},
+    }
+    order = [*minimum, "kprobe_execve load+attach tracefs"]
+    found = capability_table.derived(Table(_DEFAULTS, _SETTINGS, minimum, {}), order).minimum[order[-1]]
+    assert set(found.values()) == {"BPF+PERFMON+DAC_OVERRIDE | SYS_ADMIN+DAC_OVERRIDE"}
 
 
 def _table(minimum: str, cells: str, sysctl: str = "") -> Table:

@@ -73,8 +73,13 @@ def _run(root: Path, found: dict[str, Table], status: int, asked: list[str]) -> 
     folder.mkdir(parents=True)
     for kernel, table in found.items():
         (folder / f"{kernel}.json").write_text(json.dumps(table.to_json()))
-    assert asked == ["--kernel", "6.1", "--kernel", "7.3", capability_view.MEASURING]
+    assert asked == ["--kernel", "6.1", "--kernel", "7.3", capability_view.MEASURING, capability_view.EVERY_CELL]
     return status
+
+
+def test_what_an_update_asks_for_is_there() -> None:
+    for name in (capability_view.MEASURING, capability_view.EVERY_CELL):
+        assert (_ROOT / name).is_file()
 
 
 def test_an_update_rewrites_what_was_measured_and_says_what_changed(root: Path) -> None:

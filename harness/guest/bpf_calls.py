@@ -12,6 +12,7 @@ import ctypes
 import mmap
 import os
 import socket
+import struct
 from contextlib import ExitStack
 from ctypes import POINTER, c_char_p, c_int, c_size_t, c_uint32, c_uint64, c_void_p
 from dataclasses import dataclass
@@ -46,6 +47,41 @@ class _TcOpts(ctypes.Structure):
     )
 
 
+class _KprobeMultiOpts(ctypes.Structure):
+    """struct bpf_link_create_opts of libbpf's bpf.h, with the kprobe_multi member of its union."""
+
+    _fields_ = (
+        ("sz", c_size_t),
+        ("flags", c_uint32),
+        ("iter_info", c_void_p),
+        ("iter_info_len", c_uint32),
+        ("target_btf_id", c_uint32),
+        ("multi_flags", c_uint32),
+        ("count", c_uint32),
+        ("symbols", c_void_p),
+        ("addresses", c_void_p),
+        ("cookies", c_void_p),
+    )
+
+
+class _BtfLoadOpts(ctypes.Structure):
+    """struct bpf_btf_load_opts of libbpf 1.5's bpf.h."""
+
+    _fields_ = (
+        ("sz", c_size_t),
+        ("log_buf", c_char_p),
+        ("log_level", c_uint32),
+        ("log_size", c_uint32),
+        ("log_true_size", c_uint32),
+        ("btf_flags", c_uint32),
+        ("token_fd", c_uint32),
+    )
+
+
+#: BTF of one type, ``int``: struct btf_header, struct btf_type with an int's encoding, strings (linux/btf.h)
+_BTF = struct.pack("<HBBIIIII", 0xEB9F, 1, 0, 24, 0, 16, 16, 5) + struct.pack("<IIII", 1, 1 << 24, 4, 32) + b"\0int\0"
+
+
 @cache
 def _library() -> ctypes.CDLL:
     lib = library.libbpf()
@@ -59,7 +95,9 @@ def _library() -> ctypes.CDLL:
         "bpf_map_get_fd_by_id": [c_uint32],
         "bpf_obj_get_info_by_fd": [c_int, c_void_p, POINTER(c_uint32)],
         "bpf_map_update_elem": [c_int, c_void_p, c_void_p, c_uint64],
-        "libbpf_find_vmlinux_btf_id": [c_char_p, c_int],
+        "bpf_prog_query": [c_int, c_int, c_uint32, c_void_p, c_void_p, POINTER(c_uint32)],
+        "bpf_prog_test_run_opts": [c_int, c_void_p],
+        "bpf_btf_load": [c_char_p, c_size_t, c_void_p],
         "bpf_tc_hook_create": [POINTER(_TcHook)],
         "bpf_tc_hook_destroy": [POINTER(_TcHook)],
         "bpf_tc_attach": [POINTER(_TcHook), POINTER(_TcOpts)],
@@ -102,13 +140,9 @@ class Loadable:
     target: int
 
     @classmethod
-    def of(cls, program: steps.Program, target: str = "") -> Loadable:
+    def of(cls, program: steps.Program, target: int = 0) -> Loadable:
         """Look up what libbpf knows of a loaded program; ``target``: the function it was loaded for."""
-        lib = _library()
-        expected = lib.bpf_program__expected_attach_type(program.pointer)
-        number = lib.libbpf_find_vmlinux_btf_id(target.encode(), expected) if target else 0
-        _done(number, "open", target)
-        return cls(program, expected, number)
+        return cls(program, _library().bpf_program__expected_attach_type(program.pointer), target)
 
 
 def load(loadable: Loadable, undo: ExitStack, token: int | None = None) -> int:
@@ -145,6 +179,15 @@ def link(program: int, target: int, attach_type: str, undo: ExitStack) -> int:
     return _fd(result, "attach", f"{attach_type} link", undo)
 
 
+def kprobe_multi(program: int, address: int, undo: ExitStack) -> int:
+    """Make the one BPF_LINK_CREATE call, for the function at this address of the kernel."""
+    addresses = (c_uint64 * 1)(address)
+    opts = _KprobeMultiOpts(sz=ctypes.sizeof(_KprobeMultiOpts), count=1, addresses=ctypes.addressof(addresses))
+    number = _numbers("attach")["trace_kprobe_multi"]
+    result = _library().bpf_link_create(program, 0, number, ctypes.byref(opts))
+    return _fd(result, "attach", "kprobe.multi link", undo)
+
+
 def raw_tracepoint(program: int, name: str | None, undo: ExitStack) -> int:
     """Make the one BPF_RAW_TRACEPOINT_OPEN call; without a name: to the function that the program was loaded for."""
     opened = _library().bpf_raw_tracepoint_open(name and name.encode(), program)
@@ -152,7 +195,7 @@ def raw_tracepoint(program: int, name: str | None, undo: ExitStack) -> int:
 
 
 def cgroup(program: int, target: int, attach_type: str, undo: ExitStack) -> None:
-    """Make the one BPF_PROG_ATTACH call."""
+    """Make the one BPF_PROG_ATTACH call; the target is a cgroup, for ``sk_msg_verdict`` a sockmap."""
     number = _numbers("attach")[attach_type]
     _done(_library().bpf_prog_attach(program, target, number, 0), "attach", attach_type)
     undo.callback(lambda: _done(_library().bpf_prog_detach2(program, target, number), "detach", attach_type))
@@ -213,6 +256,33 @@ def info(fd: int) -> bytes:
     buffer, length = ctypes.create_string_buffer(64), c_uint32(64)
     _done(_library().bpf_obj_get_info_by_fd(fd, buffer, ctypes.byref(length)), "query", "info")
     return buffer.raw
+
+
+def attached_to(target: int, attach_type: str) -> int:
+    """Make the one BPF_PROG_QUERY call; return how many programs a cgroup has of that type."""
+    count = c_uint32(0)
+    number = _numbers("attach")[attach_type]
+    result = _library().bpf_prog_query(target, number, 0, None, None, ctypes.byref(count))
+    _done(result, "query", f"{attach_type} programs")
+    return int(count.value)
+
+
+def test_run(program: int) -> int:
+    """Make the one BPF_PROG_TEST_RUN call with an empty frame; return what the program returns."""
+    frame = ctypes.create_string_buffer(64)
+    opts = library.TestRunOpts(
+        sz=ctypes.sizeof(library.TestRunOpts), data_in=ctypes.addressof(frame), data_size_in=len(frame), repeat=1
+    )
+    _done(_library().bpf_prog_test_run_opts(program, ctypes.byref(opts)), "test_run", "program")
+    return int(opts.retval)
+
+
+def load_btf(undo: ExitStack, token: int | None = None) -> int:
+    """Make the one BPF_BTF_LOAD call; return the fd."""
+    opts = _BtfLoadOpts(
+        sz=ctypes.sizeof(_BtfLoadOpts), btf_flags=0 if token is None else _TOKEN_FLAG, token_fd=token or 0
+    )
+    return _fd(_library().bpf_btf_load(_BTF, len(_BTF), ctypes.byref(opts)), "load", "BTF", undo)
 
 
 def update(fd: int, value: bytes) -> None:

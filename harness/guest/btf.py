@@ -17,7 +17,7 @@ from typing import Any, Generic, TypeVar
 from harness.guest.library import libbpf
 
 # BTF_KIND_* of linux/btf.h
-_INT, _ARRAY, _STRUCT, _ENUM, _TYPEDEF, _VOLATILE, _CONST = 1, 3, 4, 6, 8, 9, 10
+_INT, _ARRAY, _STRUCT, _ENUM, _TYPEDEF, _VOLATILE, _CONST, _FUNCTION = 1, 3, 4, 6, 8, 9, 10, 12
 #: BTF_INT_SIGNED of an int's encoding
 _SIGNED = 1
 
@@ -92,10 +92,19 @@ class Btf:
         """Return a struct's size in bytes and its members; raises KeyError when the object has no such struct."""
         return self._struct(self._find(struct))
 
-    def _find(self, struct: str) -> int:
-        number = int(self._lib.btf__find_by_name_kind(self._pointer, struct.encode(), _STRUCT))
+    def struct(self, name: str) -> tuple[int, int]:
+        """Return a struct's number and its size in bytes; raises KeyError when there is none."""
+        number = self._find(name)
+        return number, int(self._type(number)[0].size)
+
+    def function(self, name: str) -> int:
+        """Return a function's number; raises KeyError when there is none."""
+        return self._find(name, _FUNCTION)
+
+    def _find(self, name: str, kind: int = _STRUCT) -> int:
+        number = int(self._lib.btf__find_by_name_kind(self._pointer, name.encode(), kind))
         if number < 0:
-            raise KeyError(f"the BTF has no struct {struct}")
+            raise KeyError(f"the BTF has no {'struct' if kind == _STRUCT else 'function'} {name}")
         return number
 
     def _type(self, number: int) -> tuple[_Type, int, int]:

@@ -5,17 +5,20 @@ from __future__ import annotations
 import os
 import subprocess
 import tempfile
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from harness import capabilities
-from harness.capabilities import Caps
+from harness import capabilities, capability_table
 from harness.capability_table import Context, Lines, Table
-from harness.guest import bpf_calls, capability_probes, people, perf, steps
-from harness.guest.capability_probes import BPF_SYSCTL, FIXTURES, MAPS, PERF_SYSCTL, SHIPPED, Given, Probe
+from harness.guest import bpf_calls, capability_probes, classifier, library, people, perf, steps
+from harness.guest.btf import Btf
+from harness.guest.capability_paths import CGROUP_HOOKS, LOOPBACK, TRACEPOINT
+from harness.guest.capability_place import BPF_SYSCTL, PERF_SYSCTL, SHIPPED, Given, Probe
+from harness.guest.capability_probes import FIXTURES, MAPS
 from harness.guest.netns import namespace
+from harness.guest.struct_ops import StructOps
 
 _SYSCTLS = Path("/proc/sys/kernel")
 #: what is tried besides the defaults; unprivileged_bpf_disabled=1 is final, so it has a test of its own
@@ -49,10 +52,14 @@ def given() -> Iterator[Given]:
         # with the first that it loads, once, for this process and what it forks (bpf.c, bump_rlimit_memlock()). So who
         # puts it back takes from all that follows the means to load.
         fixtures = stack.enter_context(steps.loaded(steps.object_path("fixtures/capabilities")))
-        loadables = {
-            name: bpf_calls.Loadable.of(fixtures.programs[f"type_{name}"], target) for name, target in FIXTURES.items()
-        }
-        maps = {name: bpf_calls.create_map(MAPS[name], stack) for name in ("array", "ringbuf", "perf_event_array")}
+        with Btf.of_kernel() as kernel:
+            loadables = {
+                name: bpf_calls.Loadable.of(fixtures.programs[f"type_{name}"], kernel.function(target) if target else 0)
+                for name, target in FIXTURES.items()
+            }
+            ops = StructOps.of(kernel)
+        inherited = ("array", "ringbuf", "perf_event_array", "sockmap")
+        maps = {name: bpf_calls.create_map(MAPS[name], stack) for name in inherited}
         shipped_maps = {}
         for name, program in SHIPPED.items():
             shipped = stack.enter_context(steps.loaded(steps.object_path(name), program))
@@ -72,7 +79,10 @@ def given() -> Iterator[Given]:
             cgroup=stack.enter_context(_cgroup()),
             private=private,
             public=public,
-            tracepoint=perf.tracepoint_number(capability_probes.TRACEPOINT),
+            tracepoint=perf.tracepoint_number(TRACEPOINT),
+            uprobe=perf.file_offset(library.libbpf().libbpf_major_version),
+            address=perf.address_of(capability_probes.SYMBOL),
+            struct_ops=ops,
         )
 
 
@@ -87,18 +97,20 @@ def _keep_hooks_busy(loadables: Mapping[str, bpf_calls.Loadable], stack: ExitSta
     own = {name: bpf_calls.load(loadables[name], stack) for name in FIXTURES}
     for symbol in (capability_probes.SYMBOL, "__x64_sys_execve"):
         perf.attach(own["kprobe"], perf.kprobe_event(symbol, stack))
-    tracepoint = perf.tracepoint_event(perf.tracepoint_number(capability_probes.TRACEPOINT), stack)
+    tracepoint = perf.tracepoint_event(perf.tracepoint_number(TRACEPOINT), stack)
     perf.attach(own["tracepoint"], tracepoint)
     bpf_calls.raw_tracepoint(own["raw_tracepoint"], "sys_enter", stack)
     bpf_calls.link(own["fentry"], 0, "trace_fentry", stack)
     bpf_calls.link(own["lsm"], 0, "lsm_mac", stack)
-    bpf_calls.cgroup(own["cgroup_skb"], stack.enter_context(_cgroup()), "cgroup_inet_ingress", stack)
+    for kind, hook in CGROUP_HOOKS.items():
+        bpf_calls.cgroup(own[kind], stack.enter_context(_cgroup()), hook, stack)
     elsewhere = stack.enter_context(namespace())
     with elsewhere.entered(), ExitStack() as here:
         # goes with its namespace
-        bpf_calls.xdp_netlink(own["xdp"], capability_probes.LOOPBACK, here)
-        bpf_calls.clsact(own["sched_cls"], capability_probes.LOOPBACK, here)
+        bpf_calls.xdp_netlink(own["xdp"], LOOPBACK, here)
+        classifier.attach(own["sched_cls"], LOOPBACK, here)
         here.pop_all()
+        bpf_calls.link(own["sk_lookup"], elsewhere.fd, "sk_lookup", stack)
 
 
 @contextmanager
@@ -135,31 +147,27 @@ def who(features: Collection[str]) -> tuple[str, ...]:
     return (people.ROOT, people.NOBODY_NAME, people.USERNS, *([people.TOKEN] if "bpf_token" in features else []))
 
 
-def answered(
-    things: Given, features: Collection[str], probes: Sequence[Probe], subsets: Sequence[Caps] = capabilities.subsets()
-) -> dict[tuple[str, str], dict[Caps, str]]:
-    """Try these probes with these sets as everybody, under the sysctls as they are: (probe, who) -> the answers."""
-    return {
-        (name, person): answers
-        for person in who(features)
-        for name, answers in people.answers(person, things, _tried(probes, person), subsets).items()
-    }
-
-
 def tried(person: str, assignment: str) -> list[Probe]:
-    """Return what one of those who try tries under a setting."""
-    return _tried(concerned(assignment), person)
+    """Return what one of those who try tries under a setting with every set: what the setting can change.
 
-
-def _tried(probes: Sequence[Probe], person: str) -> list[Probe]:
-    """Leave out what a token makes no difference to."""
-    return [probe for probe in probes if probe.takes_token or person != people.TOKEN]
-
-
-def concerned(assignment: str) -> list[Probe]:
-    """Return the probes that are tried under a setting: under the defaults all."""
+    A token makes a difference to what takes it only. What a process attaches that it has loaded itself is derived
+    (harness.capability_table.derived()), but with a token: a program that was loaded with one carries it along.
+    """
     sysctls = {each.partition("=")[0] for each in assignment.split("&") if each}
-    return [probe for probe in capability_probes.probes() if sysctls <= set(probe.sysctls)]
+    probes = [probe for probe in capability_probes.probes() if sysctls <= set(probe.sysctls)]
+    if person == people.TOKEN:
+        return [probe for probe in probes if probe.takes_token]
+    return [probe for probe in probes if not probe.composed]
+
+
+def derived(person: str, assignment: str) -> list[Probe]:
+    """Return of what the table says what came of it under a setting, though it was not tried."""
+    names = {probe.name for probe in tried(person, assignment)}
+    return [
+        probe
+        for probe in capability_probes.probes()
+        if probe.name not in names and (probe.takes_token or person != people.TOKEN)
+    ]
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,26 +186,32 @@ def measure(things: Given, person: str, assignment: str) -> Part:
     """Try, as one of those who try, what has to do with a setting, under that setting.
 
     In parts so small because a detached perf link waits for grace periods, on a real-time kernel 0.3 s each, and a test
-    is the word of a guest that is waited for. The cells of a shipped program are tried under the defaults; what a
-    setting changes of them it changes of the program that does nothing too, so there only their minimal sets are
-    searched.
+    is the word of a guest that is waited for.
     """
     before = _busy()
-    cells: dict[str, dict[Context, str]] = {}
-    minimum: dict[str, dict[Context, str]] = {}
     context = Context(person, assignment)
     with setting(assignment):
-        probes = tried(person, assignment)
-        with_cells = [probe for probe in probes if not (assignment and probe.shipped)]
-        for name, answers in people.answers(person, things, with_cells, capabilities.subsets()).items():
-            cells[name] = {context: capabilities.rules(answers)}
-        for name, sets in people.minima(person, things, [probe for probe in probes if probe.shipped]).items():
-            minimum[name] = {context: capabilities.show_sets(sets)}
+        found, least = people.measured(person, things, tried(person, assignment))
+    cells = {name: {context: capabilities.rules(answers)} for name, answers in found.items()}
+    minimum = {name: {context: capabilities.show_sets(sets)} for name, sets in least.items()}
     return Part(cells, minimum, _busy() - before)
 
 
+def differences(things: Given, person: str, expected: Mapping[Probe, capabilities.Answers]) -> list[str]:
+    """Try probes under the sysctls as they are, with the sets that witness each answer; name what came otherwise."""
+    found = people.answers(
+        person, things, [(probe, capabilities.witnesses(answers)) for probe, answers in expected.items()]
+    )
+    return [
+        f"{probe.name} as {person} with {capabilities.show(caps)}: expected {answers[caps]}, found {answer}"
+        for probe, answers in expected.items()
+        for caps, answer in found[probe.name].items()
+        if answer != answers[caps]
+    ]
+
+
 def joined(parts: Iterable[Part]) -> Table:
-    """Make the table of its parts, those of the defaults first."""
+    """Make the table of its parts."""
     cells: dict[str, dict[Context, str]] = {}
     minimum: dict[str, dict[Context, str]] = {}
     for part in parts:
@@ -205,7 +219,8 @@ def joined(parts: Iterable[Part]) -> Table:
             for name, contexts in lines.items():
                 whole.setdefault(name, {}).update(contexts)
     defaults = {sysctl: value(sysctl) for sysctl in (BPF_SYSCTL, PERF_SYSCTL)}
-    return Table(defaults, SETTINGS, minimum, cells)
+    order = [probe.name for probe in capability_probes.probes()]
+    return capability_table.derived(Table(defaults, SETTINGS, minimum, cells), order)
 
 
 def _busy() -> float:

@@ -11,16 +11,16 @@ import ctypes
 import functools
 import os
 import socket
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TypeVar
 
 from harness import capabilities
 from harness.capabilities import Caps
-from harness.capability_table import PEOPLE
+from harness.capability_table import ATTACH, PEOPLE
 from harness.guest import bpf_calls, capability_probes, steps
-from harness.guest.capability_probes import Given, Place, Probe
+from harness.guest.capability_place import Given, Place, Probe
 from harness.guest.deadline import limit
 from harness.guest.marks import errno_name
 from harness.guest.privilege import NOBODY, Cap, capability_sets, run_as, set_capabilities
@@ -58,11 +58,15 @@ class Trier:
         self._given = given
         self._token = token
         self._delegating = delegating
+        #: what was loaded with each set; it goes with the process
+        self._kept = ExitStack()
+        self._own: dict[Caps, dict[str, int]] = {}
 
-    def answer(self, probe: Probe, caps: Caps, unused: Mapping[str, list[int]] | None = None) -> str:
+    def answer(self, probe: Probe, caps: Caps, unused: Mapping[str, list[int]]) -> str:
         """Try with exactly these capabilities effective; undo with all."""
         with ExitStack() as undo:
-            place = Place(self._given, undo, self._token, self._delegating, unused or {})
+            own = self._own.setdefault(caps, {})
+            place = Place(self._given, undo, self._token, self._delegating, unused, own, self._kept)
             set_capabilities(_only(caps))
             try:
                 probe.run(place)
@@ -84,37 +88,54 @@ def tried_by(who: str, given: Given, body: Callable[[Trier], _T], seconds: float
         return run_as(lambda: _with_token(given, body, ours), caps=(), uid=NOBODY, seconds=limit(seconds))
 
 
-def answers(who: str, given: Given, probes: Iterable[Probe], subsets: Iterable[Caps]) -> Answers:
-    """Try each probe with each set."""
-    wanted, sets = list(probes), list(subsets)
+def answers(who: str, given: Given, tries: Iterable[tuple[Probe, Sequence[Caps]]]) -> Answers:
+    """Try each probe with its sets."""
+    wanted = list(tries)
 
+    def body(trier: Trier, unused: Mapping[str, list[int]]) -> Answers:
+        return {probe.name: {caps: trier.answer(probe, caps, unused) for caps in sets} for probe, sets in wanted}
+
+    return _with_unused(who, given, wanted, body)
+
+
+def measured(who: str, given: Given, probes: Iterable[Probe]) -> tuple[Answers, dict[str, tuple[Caps, ...]]]:
+    """Try each probe with each of the sixteen sets; find the minimal sets, over file capabilities too, of the shipped.
+
+    The search begins with what the sixteen came to.
+    """
+    wanted = [(probe, capabilities.subsets()) for probe in probes]
+    names = (*capabilities.CAPABILITIES, *capabilities.FILE_CAPABILITIES)
+
+    def body(trier: Trier, unused: Mapping[str, list[int]]) -> tuple[Answers, dict[str, tuple[Caps, ...]]]:
+        found = {probe.name: {caps: trier.answer(probe, caps, unused) for caps in sets} for probe, sets in wanted}
+        least = {
+            probe.name: capabilities.search(
+                lambda caps, probe=probe: trier.answer(probe, caps, unused) == capabilities.OK,  # type: ignore[misc]
+                names,
+                {caps: answer == capabilities.OK for caps, answer in found[probe.name].items()},
+            )
+            for probe, _ in wanted
+            if probe.shipped
+        }
+        return found, least
+
+    return _with_unused(who, given, wanted, body)
+
+
+def _with_unused(
+    who: str,
+    given: Given,
+    tries: Iterable[tuple[Probe, Sequence[Caps]]],
+    body: Callable[[Trier, Mapping[str, list[int]]], _T],
+) -> _T:
+    """Run the body in a child that is ``who``, with programs for one try each where those can be attached only once."""
     with ExitStack() as loaded:
         unused = {
-            name: [bpf_calls.load(given.loadables[name], loaded) for _ in sets]
-            for name in capability_probes.ATTACHED_ONCE
-            if any(probe.name == f"{name} attach link" for probe in wanted)
+            probe.subject: [bpf_calls.load(given.loadables[probe.subject], loaded) for _ in sets]
+            for probe, sets in tries
+            if probe.subject in capability_probes.ATTACHED_ONCE and probe.stage.startswith(f"{ATTACH} ")
         }
-
-        def body(trier: Trier) -> Answers:
-            return {probe.name: {caps: trier.answer(probe, caps, unused) for caps in sets} for probe in wanted}
-
-        return tried_by(who, given, body)
-
-
-def minima(who: str, given: Given, probes: Iterable[Probe]) -> dict[str, tuple[Caps, ...]]:
-    """Search the minimal sets with which each probe works, file capabilities included."""
-    wanted, names = list(probes), (*capabilities.CAPABILITIES, *capabilities.FILE_CAPABILITIES)
-
-    def body(trier: Trier) -> dict[str, tuple[Caps, ...]]:
-        return {
-            probe.name: capabilities.search(
-                lambda caps, probe=probe: trier.answer(probe, caps) == capabilities.OK,  # type: ignore[misc]
-                names,
-            )
-            for probe in wanted
-        }
-
-    return tried_by(who, given, body)
+        return tried_by(who, given, lambda trier: body(trier, unused))
 
 
 def _become_root_of_a_namespace(more: int = 0) -> None:

@@ -10,6 +10,7 @@ import fcntl
 import functools
 import mmap
 import os
+from collections.abc import Callable
 from contextlib import ExitStack
 from ctypes import c_size_t, c_uint32, c_uint64
 from pathlib import Path
@@ -17,12 +18,12 @@ from pathlib import Path
 from harness.guest.step_error import StepError
 
 TRACEFS = Path("/sys/kernel/tracing")
-_PMU = Path("/sys/bus/event_source/devices/kprobe/type")
+_PMUS = Path("/sys/bus/event_source/devices")
 #: x86_64's number of perf_event_open (asm/unistd_64.h)
 _PERF_EVENT_OPEN = 298
 #: linux/perf_event.h
 _IOC_SET_BPF, _IOC_ENABLE = 0x40042408, 0x2400
-_TYPE_SOFTWARE, _TYPE_TRACEPOINT, _BPF_OUTPUT, _SAMPLE_RAW, _FD_CLOEXEC = 1, 2, 10, 1 << 10, 1 << 3
+_TYPE_SOFTWARE, _TYPE_TRACEPOINT, _DUMMY, _BPF_OUTPUT, _SAMPLE_RAW, _FD_CLOEXEC = 1, 2, 9, 10, 1 << 10, 1 << 3
 
 _libc = ctypes.CDLL(None, use_errno=True)
 
@@ -55,16 +56,28 @@ def _open(attributes: _PerfAttr, pid: int, cpu: int, undo: ExitStack, what: str)
 
 
 @functools.cache
-def _kprobe_type() -> int:
-    """Return the number of the kernel's kprobe PMU, which it has until the next boot."""
-    return int(_PMU.read_text())
+def _pmu(name: str) -> int:
+    """Return the number of the kernel's kprobe or uprobe PMU, which it has until the next boot."""
+    return int((_PMUS / name / "type").read_text())
 
 
 def kprobe_event(symbol: str, undo: ExitStack) -> int:
     """Make a perf event of a kernel function's entry; return its fd."""
     name = ctypes.create_string_buffer(symbol.encode())
-    attributes = _PerfAttr(type=_kprobe_type(), config1=ctypes.addressof(name))
+    attributes = _PerfAttr(type=_pmu("kprobe"), config1=ctypes.addressof(name))
     return _open(attributes, -1, 0, undo, f"kprobe {symbol}")
+
+
+def uprobe_event(path: Path, offset: int, undo: ExitStack) -> int:
+    """Make a perf event of an instruction of a file; return its fd."""
+    name = ctypes.create_string_buffer(os.fsencode(path))
+    attributes = _PerfAttr(type=_pmu("uprobe"), config1=ctypes.addressof(name), config2=offset)
+    return _open(attributes, -1, 0, undo, f"uprobe {path}+{offset:#x}")
+
+
+def software_event(undo: ExitStack) -> int:
+    """Make a perf event of a CPU that never comes; return its fd."""
+    return _open(_PerfAttr(type=_TYPE_SOFTWARE, config=_DUMMY), -1, 0, undo, "software event")
 
 
 def tracepoint_event(number: int, undo: ExitStack) -> int:
@@ -79,6 +92,28 @@ def tracepoint_number(name: str) -> int:
         return int(os.read(fd, 16))
     finally:
         os.close(fd)
+
+
+def address_of(symbol: str) -> int:
+    """Return the address of a function of the kernel; raises KeyError when there is none."""
+    with Path("/proc/kallsyms").open() as symbols:
+        for each in symbols:
+            address, _, name = each.split()[:3]
+            if name == symbol:
+                return int(address, 16)
+    raise KeyError(symbol)
+
+
+def file_offset(function: Callable[..., object]) -> tuple[Path, int]:
+    """Return the file that a function of C in this process comes from, and where in it it begins."""
+    address = ctypes.cast(function, ctypes.c_void_p).value  # type: ignore[arg-type]
+    assert address is not None
+    for mapping in Path("/proc/self/maps").read_text().splitlines():
+        span, _, offset, *_, path = mapping.split()
+        start, end = (int(each, 16) for each in span.split("-"))
+        if start <= address < end:
+            return Path(path), int(offset, 16) + address - start
+    raise LookupError(f"{address:#x} is not mapped")
 
 
 def tracefs_kprobe(symbol: str, undo: ExitStack) -> int:

@@ -9,7 +9,7 @@ import pytest
 from harness.capability_table import Table
 from harness.features import GuestFacts
 from harness.guest import capability_table, leaks, steps
-from harness.guest.capability_probes import Given
+from harness.guest.capability_place import Given
 from harness.guest.capability_table import Part
 from harness.guest.marks import GUEST_FACTS
 from harness.guest.refusal import refused

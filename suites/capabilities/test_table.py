@@ -15,8 +15,8 @@ from harness import capabilities, capability_table
 from harness.capability_table import Context, Table
 from harness.features import GuestFacts
 from harness.guest import steps
-from harness.guest.capability_probes import BPF_SYSCTL, Given, probes
-from harness.guest.capability_table import answered, concerned, setting, value, who
+from harness.guest.capability_place import BPF_SYSCTL, PERF_SYSCTL, Given
+from harness.guest.capability_table import derived, differences, setting, tried, value, who
 from harness.guest.loaders.libbpf import opened
 from harness.guest.marks import spoils_guest
 from harness.guest.privilege import NOBODY, Cap, run_as
@@ -25,7 +25,6 @@ from harness.guest.steps import object_path
 from suites.capabilities.conftest import Measured
 
 _FILE = Path(__file__).parents[2] / capability_table.BASELINE
-_SETS = tuple(frozenset(names) for names in ((), {"BPF"}, {"BPF", "NET_ADMIN", "PERFMON"}, {"SYS_ADMIN"}))
 
 
 @pytest.fixture
@@ -56,22 +55,26 @@ def test_every_cell_is_as_recorded(facts: GuestFacts, table: Table, recorded: Ta
     _same(capability_table.compare_cells(facts.kernel, recorded, table))
 
 
-@pytest.mark.parametrize("assignment", ["unprivileged_bpf_disabled=0", "perf_event_paranoid=-1"])
-def test_a_sysctl_changes_nothing_else(given: Given, facts: GuestFacts, measured: Measured, assignment: str) -> None:
-    """What is not tried under all values of a sysctl ends the same at its most permissive one."""
-    touched = {probe.name for probe in concerned(assignment)}
-    others = [probe for probe in probes() if probe.single and probe.name not in touched]
-    usual = {person: measured(person, "").cells for person in who(facts.features)}
+#: the defaults, and each sysctl at its most permissive value: perf_allow_cpu() and its kin refuse above a value, so
+#: what is the same at -1 and at the default is the same in between (all of it is tried by every_cell.py)
+_ENDS = ["", f"{BPF_SYSCTL}=0", f"{PERF_SYSCTL}=-1", f"{BPF_SYSCTL}=0&{PERF_SYSCTL}=-1"]
+
+
+@pytest.mark.parametrize("assignment", _ENDS, ids=["defaults", *_ENDS[1:]])
+def test_what_is_derived_is_what_comes_of_trying(
+    given: Given, facts: GuestFacts, table: Table, assignment: str
+) -> None:
+    """Of every cell that the table has and was not measured for it; of each line the sets that witness its answers."""
+    found: list[str] = []
     with setting(assignment):
-        found = answered(given, facts.features, others, _SETS)
-    changed = [
-        f"{name} as {person} with {capabilities.show(caps)}: {expected[caps]} -> {answer}"
-        for (name, person), answers in found.items()
-        for expected in [capabilities.answers(usual[person][name][Context(person)])]
-        for caps, answer in answers.items()
-        if expected[caps] != answer
-    ]
-    assert not changed
+        for person in who(facts.features):
+            context = Context(person, assignment)
+            expected = {
+                probe: {caps: table.read(probe.name, context, caps) for caps in capabilities.subsets()}
+                for probe in derived(person, assignment)
+            }
+            found += differences(given, person, expected)
+    _same(found)
 
 
 @spoils_guest("unprivileged_bpf_disabled=1 stays until the next boot")
@@ -83,16 +86,15 @@ def test_unprivileged_bpf_disabled_1_is_2_for_good(
     So this is the guest's last test: a fresh guest for it alone would measure the same, a boot later.
     """
     two = "" if value(BPF_SYSCTL) == 2 else f"{BPF_SYSCTL}=2"
-    expected = {
-        (name, context.who): rules
-        for person in who(facts.features)
-        for name, lines in measured(person, two).cells.items()
-        if name in {probe.name for probe in concerned(BPF_SYSCTL)}
-        for context, rules in lines.items()
-    }
+    people = who(facts.features)
+    cells = {person: measured(person, two).cells for person in people}
     steps.set_sysctl(BPF_SYSCTL, 1)
-    found = answered(given, facts.features, concerned(BPF_SYSCTL))
-    assert {cell: capabilities.rules(answers) for cell, answers in found.items()} == expected
+    found: list[str] = []
+    for person in people:
+        lines = {probe: cells[person][probe.name] for probe in tried(person, f"{BPF_SYSCTL}=0")}
+        expected = {probe: capabilities.answers(line[Context(person, two)]) for probe, line in lines.items()}
+        found += differences(given, person, expected)
+    _same(found)
     for other in (0, 2):
         with refused(errno.EPERM, stage="sysctl"):
             steps.set_sysctl(BPF_SYSCTL, other)
@@ -107,7 +109,7 @@ _WHOLE = [
 
 @pytest.mark.parametrize(("name", "stage", "assignments"), _WHOLE, ids=[name for name, *_ in _WHOLE])
 def test_a_minimal_set_carries_a_whole_object(
-    given: Given, measured: Measured, name: str, stage: str, assignments: tuple[str, ...]
+    given: Given, table: Table, name: str, stage: str, assignments: tuple[str, ...]
 ) -> None:
     """A user that owns nothing opens, loads and attaches all programs with libbpf, with each minimal set.
 
@@ -120,9 +122,7 @@ def test_a_minimal_set_carries_a_whole_object(
             loaded.attach()
 
     for assignment in assignments:
-        sets = capabilities.parse_sets(
-            measured("nobody", assignment).minimum[f"{name} {stage}"][Context("nobody", assignment)]
-        )
+        sets = table.minimal_sets(f"{name} {stage}", Context("nobody", assignment))
         assert sets
         with setting(assignment):
             for caps in sets:
