@@ -7,7 +7,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from harness.capability_table import BOTH
+from harness.capability_table import BOTH, LOAD
 from harness.guest import bpf_calls, steps
 from harness.guest.struct_ops import StructOps
 
@@ -95,6 +95,11 @@ class Probe:
     def composed(self) -> bool:
         """Whether it is two stages, each of which has a probe of its own."""
         return self.stage.startswith(f"{BOTH} ")
+
+    @property
+    def creates(self) -> bool:
+        """Whether it makes a map or loads a program; the other bpf() commands are about what is there."""
+        return self.stage in {"map_create", LOAD} or self.composed
 
     @property
     def shipped(self) -> bool:

@@ -57,7 +57,7 @@ def given() -> Iterator[Given]:
                 name: bpf_calls.Loadable.of(fixtures.programs[f"type_{name}"], kernel.function(target) if target else 0)
                 for name, target in FIXTURES.items()
             }
-            ops = StructOps.of(kernel)
+            ops = StructOps.of(kernel, bpf_calls.load_btf(stack))
         inherited = ("array", "ringbuf", "perf_event_array", "sockmap")
         maps = {name: bpf_calls.create_map(MAPS[name], stack) for name in inherited}
         shipped_maps = {}
@@ -147,22 +147,28 @@ def who(features: Collection[str]) -> tuple[str, ...]:
     return (people.ROOT, people.NOBODY_NAME, people.USERNS, *([people.TOKEN] if "bpf_token" in features else []))
 
 
-def tried(person: str, assignment: str) -> list[Probe]:
+def tried(person: str, assignment: str, features: Collection[str]) -> list[Probe]:
     """Return what one of those who try tries under a setting with every set: what the setting can change.
 
     A token makes a difference to what takes it only. What a process attaches that it has loaded itself is derived
     (harness.capability_table.derived()), but with a token: a program that was loaded with one carries it along.
     """
     sysctls = {each.partition("=")[0] for each in assignment.split("&") if each}
-    probes = [probe for probe in capability_probes.probes() if sysctls <= set(probe.sysctls)]
+    probes = [probe for probe in capability_probes.probes() if sysctls <= _sysctls(probe, features)]
     if person == people.TOKEN:
         return [probe for probe in probes if probe.takes_token]
     return [probe for probe in probes if not probe.composed]
 
 
-def derived(person: str, assignment: str) -> list[Probe]:
+def _sysctls(probe: Probe, features: Collection[str]) -> set[str]:
+    """Return the sysctls that can change what comes of a probe on a kernel with these features."""
+    unchanged = {BPF_SYSCTL} if "unpriv_fd_commands" in features and not probe.creates else set()
+    return set(probe.sysctls) - unchanged
+
+
+def derived(person: str, assignment: str, features: Collection[str]) -> list[Probe]:
     """Return of what the table says what came of it under a setting, though it was not tried."""
-    names = {probe.name for probe in tried(person, assignment)}
+    names = {probe.name for probe in tried(person, assignment, features)}
     return [
         probe
         for probe in capability_probes.probes()
@@ -182,8 +188,8 @@ class Part:
     seconds: float
 
 
-def measure(things: Given, person: str, assignment: str) -> Part:
-    """Try, as one of those who try, what has to do with a setting, under that setting.
+def measure(things: Given, person: str, assignment: str, features: Collection[str]) -> Part:
+    """Try, as one of those who try, what has to do with a setting, under that setting, on a kernel of these features.
 
     In parts so small because a detached perf link waits for grace periods, on a real-time kernel 0.3 s each, and a test
     is the word of a guest that is waited for.
@@ -191,7 +197,7 @@ def measure(things: Given, person: str, assignment: str) -> Part:
     before = _busy()
     context = Context(person, assignment)
     with setting(assignment):
-        found, least = people.measured(person, things, tried(person, assignment))
+        found, least = people.measured(person, things, tried(person, assignment, features))
     cells = {name: {context: capabilities.rules(answers)} for name, answers in found.items()}
     minimum = {name: {context: capabilities.show_sets(sets)} for name, sets in least.items()}
     return Part(cells, minimum, _busy() - before)

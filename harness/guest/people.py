@@ -43,6 +43,7 @@ _T = TypeVar("_T")
 Answers = dict[str, dict[Caps, str]]
 
 
+_errno_name = functools.cache(errno_name)
 _ALL = capability_sets(effective=_PERMITTED, permitted=_PERMITTED)
 
 
@@ -71,7 +72,7 @@ class Trier:
             try:
                 probe.run(place)
             except OSError as error:
-                return errno_name(error.errno)
+                return _errno_name(error.errno)
             finally:
                 set_capabilities(_ALL)
         return capabilities.OK

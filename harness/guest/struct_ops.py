@@ -31,13 +31,14 @@ class StructOps:
     member: int
     #: of the struct that the map's value is: its number and its size in bytes
     value: tuple[int, int]
+    #: an fd of any BTF: map_create() wants that of the object that the map is of, and does not look at it
+    btf: int
 
     @classmethod
-    def of(cls, kernel: Btf) -> StructOps:
+    def of(cls, kernel: Btf, btf: int) -> StructOps:
         """Look it up."""
-        return cls(
-            kernel.struct(_STRUCT)[0], kernel.names(_STRUCT).index(_MEMBER), kernel.struct(f"bpf_struct_ops_{_STRUCT}")
-        )
+        member = kernel.names(_STRUCT).index(_MEMBER)
+        return cls(kernel.struct(_STRUCT)[0], member, kernel.struct(f"bpf_struct_ops_{_STRUCT}"), btf)
 
 
 def load(ops: StructOps, undo: ExitStack, token: int | None = None) -> int:
@@ -63,6 +64,7 @@ def create_map(ops: StructOps, undo: ExitStack, token: int | None = None) -> int
     number, size = ops.value
     opts = library.MapCreateOpts(
         sz=ctypes.sizeof(library.MapCreateOpts),
+        btf_fd=ops.btf,
         btf_vmlinux_value_type_id=number,
         map_flags=0 if token is None else _TOKEN_FLAG,
         token_fd=token or 0,

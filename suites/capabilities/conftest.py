@@ -46,12 +46,12 @@ def kept() -> dict[tuple[str, str], Part]:
 
 
 @pytest.fixture(scope="package")
-def measured(given: Given, kept: dict[tuple[str, str], Part]) -> Measured:
+def measured(given: Given, facts: GuestFacts, kept: dict[tuple[str, str], Part]) -> Measured:
     """Give a function that measures as one person under a setting, once: an emulated guest takes seconds for it."""
 
     def measure(person: str, assignment: str) -> Part:
         if (person, assignment) not in kept:
-            kept[person, assignment] = capability_table.measure(given, person, assignment)
+            kept[person, assignment] = capability_table.measure(given, person, assignment, facts.features)
         return kept[person, assignment]
 
     return measure
