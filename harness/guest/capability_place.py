@@ -54,7 +54,7 @@ class Place:
 
     #: programs for one try each, of types that need that
     unused: Mapping[str, list[int]] = field(default_factory=dict)
-    #: what this process has loaded with the same set, kept as long as it lives
+    #: what this process has loaded with the same set for another path, and what ends that
     own: dict[str, int] = field(default_factory=dict)
     kept: ExitStack = field(default_factory=ExitStack)
 
@@ -63,13 +63,14 @@ class Place:
         return self.unused[name].pop() if name in self.unused else self.given.loadables[name].program.fd
 
     def load(self, name: str) -> int:
-        """Load a program here and now, and keep it."""
-        self.own[name] = bpf_calls.load(self.given.loadables[name], self.kept, self.token)
-        return self.own[name]
+        """Load a program here and now."""
+        return bpf_calls.load(self.given.loadables[name], self.undo, self.token)
 
     def loaded(self, name: str) -> int:
         """Return the fd of a program that this process loads with the same set: once for all paths."""
-        return self.own[name] if name in self.own else self.load(name)
+        if name not in self.own:
+            self.own[name] = bpf_calls.load(self.given.loadables[name], self.kept, self.token)
+        return self.own[name]
 
 
 @dataclass(frozen=True, slots=True)

@@ -59,12 +59,16 @@ class Trier:
         self._given = given
         self._token = token
         self._delegating = delegating
-        #: what was loaded with each set; it goes with the process
-        self._kept = ExitStack()
+        #: of the subject that is tried: what was loaded with each set
+        self._subject = ""
         self._own: dict[Caps, dict[str, int]] = {}
+        self._kept = ExitStack()
 
     def answer(self, probe: Probe, caps: Caps, unused: Mapping[str, list[int]]) -> str:
         """Try with exactly these capabilities effective; undo with all."""
+        if probe.subject != self._subject:
+            self._kept.close()
+            self._subject, self._own = probe.subject, {}
         with ExitStack() as undo:
             own = self._own.setdefault(caps, {})
             place = Place(self._given, undo, self._token, self._delegating, unused, own, self._kept)
