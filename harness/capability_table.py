@@ -127,22 +127,29 @@ def _both(one: str, other: str) -> str:
     return capabilities.show_sets(capabilities.both(capabilities.parse_sets(one), capabilities.parse_sets(other)))
 
 
-def derived(measured: Table, order: Iterable[str]) -> Table:
+def derived(measured: Table, order: Iterable[str], like: Mapping[str, str]) -> Table:
     """Add to a table what follows from what was measured, so that it has a line for every context; in this order.
 
     What was not measured under two sysctls depends on one of them at most and is as under that one alone; what was
-    not measured under one does not depend on it. Loading and attaching by one process, where it was not measured
-    itself, is what loading comes to, and attaching where that works.
+    not measured under one does not depend on it, or is ``like`` something else (probe -> probe), of which the cells are
+    taken under every sysctl. Loading and attaching by one process, where it was not measured itself, is what loading
+    comes to, and attaching where that works.
     """
     names = list(order)
     return replace(
         measured,
-        minimum=_derived(measured.minimum, names, measured.settings, _both),
-        cells=_derived(measured.cells, names, measured.settings, _then),
+        minimum=_derived(measured.minimum, names, measured.settings, {}, _both),
+        cells=_derived(measured.cells, names, measured.settings, like, _then),
     )
 
 
-def _derived(measured: Lines, order: Sequence[str], settings: Sequence[str], join: Callable[[str, str], str]) -> Lines:
+def _derived(
+    measured: Lines,
+    order: Sequence[str],
+    settings: Sequence[str],
+    like: Mapping[str, str],
+    join: Callable[[str, str], str],
+) -> Lines:
     whole: dict[str, dict[Context, str]] = {}
     for name in order:
         lines = measured.get(name, {})
@@ -151,6 +158,8 @@ def _derived(measured: Lines, order: Sequence[str], settings: Sequence[str], joi
             for who in dict.fromkeys(context.who for context in lines)
             for sysctl in ("", *settings)
         }
+    for name, other in like.items():
+        whole[name] |= {each: line for each, line in whole[other].items() if each.sysctl and each in whole[name]}
     for name in order:
         subject, _, path = name.partition(f" {BOTH} ")
         if path:

@@ -91,8 +91,10 @@ def _derived(cells: dict[str, dict[str, str]], name: str, sysctl: str) -> str:
     """Derive a table of what root was measured to be answered; return one line."""
     lines = {each: {Context("root", where): text for where, text in texts.items()} for each, texts in cells.items()}
     measured = Table(_DEFAULTS, _SETTINGS, {}, lines)
-    order = ["kprobe load", "kprobe attach link", "kprobe load+attach link"]
-    return capability_table.derived(measured, order).cells[name][Context("root", sysctl)]
+    order = ["kprobe load", "kprobe attach link", "kprobe load+attach link", "kprobe_execve attach link"]
+    return capability_table.derived(measured, order, {"kprobe_execve attach link": "kprobe attach link"}).cells[name][
+        Context("root", sysctl)
+    ]
 
 
 @pytest.mark.parametrize("sysctl", [_BPF, _PERF])
@@ -130,6 +132,12 @@ def test_loading_and_attaching_that_was_measured_is_as_measured() -> None:
     assert found == ["EINVAL", "ok", "EINVAL", "ok"]
 
 
+def test_a_shipped_program_is_as_its_type_under_a_sysctl() -> None:
+    cells = {"kprobe attach link": {"": "EACCES", _PERF: "ok"}, "kprobe_execve attach link": {"": "EPERM"}}
+    found = [_derived(cells, "kprobe_execve attach link", sysctl) for sysctl in ("", _BPF, _PERF, _TOGETHER)]
+    assert found == ["EPERM", "EACCES", "ok", "ok"]
+
+
 @given(st.lists(st.sampled_from([OK, "EPERM", "EACCES"]), min_size=32, max_size=32))
 def test_two_stages_are_ok_where_both_are(answers: list[str]) -> None:
     load, attach = (dict(zip(subsets(), part, strict=True)) for part in (answers[:16], answers[16:]))
@@ -147,7 +155,7 @@ def test_minimal_sets_of_two_stages_are_joined() -> None:
         "kprobe_execve attach tracefs": {Context("nobody"): "PERFMON+DAC_OVERRIDE | SYS_ADMIN+DAC_OVERRIDE"},
     }
     order = [*minimum, "kprobe_execve load+attach tracefs"]
-    found = capability_table.derived(Table(_DEFAULTS, _SETTINGS, minimum, {}), order).minimum[order[-1]]
+    found = capability_table.derived(Table(_DEFAULTS, _SETTINGS, minimum, {}), order, {}).minimum[order[-1]]
     assert set(found.values()) == {"BPF+PERFMON+DAC_OVERRIDE | SYS_ADMIN+DAC_OVERRIDE"}
 
 

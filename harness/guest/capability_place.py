@@ -7,7 +7,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from harness.capability_table import BOTH, LOAD
+from harness.capability_table import ATTACH, BOTH, LOAD
 from harness.guest import bpf_calls, steps
 from harness.guest.struct_ops import StructOps
 
@@ -96,6 +96,11 @@ class Probe:
     def composed(self) -> bool:
         """Whether it is two stages, each of which has a probe of its own."""
         return self.stage.startswith(f"{BOTH} ")
+
+    @property
+    def attaches(self) -> bool:
+        """Whether it attaches what another process has loaded."""
+        return self.stage.startswith(f"{ATTACH} ")
 
     @property
     def creates(self) -> bool:

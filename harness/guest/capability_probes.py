@@ -72,6 +72,15 @@ _SHIPPED_AS = {
 }
 
 
+def like() -> dict[str, str]:
+    """Return of each attachment of a shipped program that of its type's: under a sysctl they answer alike."""
+    return {
+        f"{name} {ATTACH} {path}": f"{kind} {ATTACH} {path}"
+        for name, (kind, symbol) in _SHIPPED_AS.items()
+        for path in paths(kind, symbol)
+    }
+
+
 def probes() -> Iterator[Probe]:
     """Yield everything that is tried, in the table's order."""
     for kind in MAPS:

@@ -150,9 +150,21 @@ def who(features: Collection[str]) -> tuple[str, ...]:
 def tried(person: str, assignment: str, features: Collection[str]) -> list[Probe]:
     """Return what one of those who try tries under a setting with every set: what the setting can change.
 
-    A token makes a difference to what takes it only. What a process attaches that it has loaded itself is derived
-    (harness.capability_table.derived()), but with a token: a program that was loaded with one carries it along.
+    A token makes a difference to what takes it only. The rest is derived (harness.capability_table.derived()): what a
+    process attaches that it has loaded itself, but with a token, which a program that was loaded with it carries along;
+    and under a sysctl how a shipped program is attached, which is as its type's.
     """
+    probes = _concerned(person, assignment, features)
+    return [probe for probe in probes if not (assignment and probe.shipped and probe.attaches)]
+
+
+def searched(person: str, assignment: str, features: Collection[str]) -> list[Probe]:
+    """Return of what only the minimal sets are searched: how shipped programs are attached under a sysctl."""
+    probes = _concerned(person, assignment, features)
+    return [probe for probe in probes if assignment and probe.shipped and probe.attaches]
+
+
+def _concerned(person: str, assignment: str, features: Collection[str]) -> list[Probe]:
     sysctls = {each.partition("=")[0] for each in assignment.split("&") if each}
     probes = [probe for probe in capability_probes.probes() if sysctls <= _sysctls(probe, features)]
     if person == people.TOKEN:
@@ -197,7 +209,9 @@ def measure(things: Given, person: str, assignment: str, features: Collection[st
     before = _busy()
     context = Context(person, assignment)
     with setting(assignment):
-        found, least = people.measured(person, things, tried(person, assignment, features))
+        found, least = people.measured(
+            person, things, tried(person, assignment, features), searched(person, assignment, features)
+        )
     cells = {name: {context: capabilities.rules(answers)} for name, answers in found.items()}
     minimum = {name: {context: capabilities.show_sets(sets)} for name, sets in least.items()}
     return Part(cells, minimum, _busy() - before)
@@ -226,7 +240,7 @@ def joined(parts: Iterable[Part]) -> Table:
                 whole.setdefault(name, {}).update(contexts)
     defaults = {sysctl: value(sysctl) for sysctl in (BPF_SYSCTL, PERF_SYSCTL)}
     order = [probe.name for probe in capability_probes.probes()]
-    return capability_table.derived(Table(defaults, SETTINGS, minimum, cells), order)
+    return capability_table.derived(Table(defaults, SETTINGS, minimum, cells), order, capability_probes.like())
 
 
 def _busy() -> float:

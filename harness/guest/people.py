@@ -18,7 +18,7 @@ from typing import TypeVar
 
 from harness import capabilities
 from harness.capabilities import Caps
-from harness.capability_table import ATTACH, PEOPLE
+from harness.capability_table import PEOPLE
 from harness.guest import bpf_calls, capability_probes, steps
 from harness.guest.capability_place import Given, Place, Probe
 from harness.guest.deadline import limit
@@ -35,6 +35,9 @@ _PR_SET_DUMPABLE = 4
 _FSOPEN, _FSCONFIG, _FSMOUNT = 430, 431, 432
 _CLOEXEC, _SET_STRING, _CMD_CREATE = 1, 1, 6
 _DELEGATIONS = ("delegate_cmds", "delegate_maps", "delegate_progs", "delegate_attachs")
+
+#: of which minimal sets are made
+_NAMES = (*capabilities.CAPABILITIES, *capabilities.FILE_CAPABILITIES)
 
 _libc = ctypes.CDLL(None, use_errno=True)
 
@@ -103,24 +106,29 @@ def answers(who: str, given: Given, tries: Iterable[tuple[Probe, Sequence[Caps]]
     return _with_unused(who, given, wanted, body)
 
 
-def measured(who: str, given: Given, probes: Iterable[Probe]) -> tuple[Answers, dict[str, tuple[Caps, ...]]]:
+def measured(
+    who: str, given: Given, probes: Iterable[Probe], searched: Iterable[Probe] = ()
+) -> tuple[Answers, dict[str, tuple[Caps, ...]]]:
     """Try each probe with each of the sixteen sets; find the minimal sets, over file capabilities too, of the shipped.
 
-    The search begins with what the sixteen came to.
+    The search begins with what the sixteen came to. Of ``searched`` nothing but the minimal sets is wanted: first come
+    those of the probe that each is like, so that few sets work that are tried, which take longest.
     """
     wanted = [(probe, capabilities.subsets()) for probe in probes]
-    names = (*capabilities.CAPABILITIES, *capabilities.FILE_CAPABILITIES)
+    more, like = list(searched), capability_probes.like()
 
     def body(trier: Trier, unused: Mapping[str, list[int]]) -> tuple[Answers, dict[str, tuple[Caps, ...]]]:
+        def works(probe: Probe, caps: Caps) -> bool:
+            return trier.answer(probe, caps, unused) == capabilities.OK
+
         found = {probe.name: {caps: trier.answer(probe, caps, unused) for caps in sets} for probe, sets in wanted}
+        working = {name: {caps: answer == capabilities.OK for caps, answer in of.items()} for name, of in found.items()}
+        known = {probe: working[probe.name] for probe, _ in wanted if probe.shipped}
+        for probe in more:
+            guess = capabilities.minimal(caps for caps, answer in working[like[probe.name]].items() if answer)
+            known[probe] = {caps: works(probe, caps) for caps in guess}
         least = {
-            probe.name: capabilities.search(
-                lambda caps, probe=probe: trier.answer(probe, caps, unused) == capabilities.OK,  # type: ignore[misc]
-                names,
-                {caps: answer == capabilities.OK for caps, answer in found[probe.name].items()},
-            )
-            for probe, _ in wanted
-            if probe.shipped
+            probe.name: capabilities.search(functools.partial(works, probe), _NAMES, of) for probe, of in known.items()
         }
         return found, least
 
@@ -138,7 +146,7 @@ def _with_unused(
         unused = {
             probe.subject: [bpf_calls.load(given.loadables[probe.subject], loaded) for _ in sets]
             for probe, sets in tries
-            if probe.subject in capability_probes.ATTACHED_ONCE and probe.stage.startswith(f"{ATTACH} ")
+            if probe.subject in capability_probes.ATTACHED_ONCE and probe.attaches
         }
         return tried_by(who, given, lambda trier: body(trier, unused))
 
