@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import errno
+import re
 from dataclasses import replace
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harness.diagnose import Cause, Diagnosis, Situation, diagnose, last_line
+from harness.diagnose import Cause, Diagnosis, Remedy, Situation, diagnose, last_line
 from harness.diagnose.situation import CAPABILITIES, needed
 
 _ALL = sum(1 << number for number in CAPABILITIES.values())
@@ -131,10 +132,22 @@ _SITUATIONS = st.builds(
     stage=st.sampled_from(["open", "map_create", "load", "attach", "detach", "pin", "update", "test_run"]),
     errno=st.one_of(st.just(0), st.sampled_from(sorted(errno.errorcode)), st.integers(500, 4100)),
     kind=st.sampled_from(["", "kprobe", "xdp", "lsm", "tracing", "socket_filter", "cgroup_skb", "tracepoint"]),
-    hook=st.sampled_from(["", "kprobe", "tracepoint", "XDP", "tcx"]),
+    hook=st.sampled_from(["", "kprobe", "uprobe", "tracepoint", "perf_event", "XDP", "tcx"]),
     target=st.text(max_size=8),
     log=st.text(max_size=60),
+    path=st.sampled_from(["", "perf", "tracefs", "link", "netlink", "clsact", "prog_attach", "setsockopt"]),
     uid=st.integers(0, 1),
+    in_user_namespace=st.booleans(),
+    token=st.booleans(),
+    denied=st.booleans(),
+    closes_all=st.booleans(),
+    sysctls=st.fixed_dictionaries(
+        {},
+        optional={
+            "kernel.unprivileged_bpf_disabled": st.integers(0, 2),
+            "kernel.perf_event_paranoid": st.integers(-1, 4),
+        },
+    ),
     effective=st.integers(0, (1 << 41) - 1),
     memlock=st.one_of(st.none(), st.integers(0, 1 << 40)),
     charges_memlock=st.booleans(),
@@ -156,25 +169,54 @@ def test_every_situation_has_one_cause_and_one_remedy_of_a_line_each(situation: 
 
 @given(_SITUATIONS)
 def test_nobody_with_every_capability_is_told_that_one_is_missing(situation: Situation) -> None:
-    found = diagnose(replace(situation, effective=_ALL))
+    found = diagnose(replace(situation, effective=_ALL, in_user_namespace=False))
     assert found.cause is not Cause.PERMISSION
 
 
 @given(_SITUATIONS)
 def test_what_is_said_to_be_missing_is_missing_and_is_needed(situation: Situation) -> None:
-    found = diagnose(replace(situation, stage="load", errno=errno.EPERM, lockdown="none"))
+    found = diagnose(replace(situation, stage="load", path="", errno=errno.EPERM, lockdown="none"))
     if found.cause is Cause.PERMISSION:
-        lacking = found.why.removesuffix(" missing").split(" and ")
-        assert set(lacking) <= set(needed(situation.kind))
-        assert not any(situation.has(name, "CAP_SYS_ADMIN") for name in lacking)
+        assert set(found.cure.capabilities) <= set(needed(situation.kind))
+        inside = situation.in_user_namespace and not situation.token
+        assert inside or not any(situation.has(name, "CAP_SYS_ADMIN") for name in found.cure.capabilities)
+
+
+def _given(situation: Situation, remedy: Remedy) -> Situation:
+    """Apply a remedy."""
+    more = sum(1 << CAPABILITIES[name] for name in remedy.capabilities)
+    after = replace(situation, effective=situation.effective | more, sysctls={**situation.sysctls, **remedy.sysctls})
+    return replace(after, in_user_namespace=False) if remedy.outside else after
 
 
 @given(_SITUATIONS)
-def test_giving_what_is_missing_changes_the_diagnosis(situation: Situation) -> None:
+def test_a_remedy_applied_is_not_said_again(situation: Situation) -> None:
     found = diagnose(situation)
-    if found.cause is Cause.PERMISSION and found.why.endswith(" missing"):
-        given_now = situation.effective | sum(1 << CAPABILITIES[name] for name in found.why[:-8].split(" and "))
-        assert diagnose(replace(situation, effective=given_now)).why != found.why
+    for remedy in filter(None, [found.cure, found.other]):
+        if remedy.capabilities or remedy.sysctls:
+            again = diagnose(_given(situation, remedy))
+            assert set(remedy.capabilities).isdisjoint(again.cure.capabilities)
+            assert set(remedy.sysctls).isdisjoint(again.cure.sysctls)
+
+
+@given(_SITUATIONS)
+def test_the_text_of_a_remedy_names_what_its_value_does(situation: Situation) -> None:
+    found = diagnose(situation)
+    for remedy in filter(None, [found.cure, found.other]):
+        if not remedy.advice:
+            text = str(remedy)
+            assert re.findall(r"CAP_\w+", text) == [*remedy.capabilities, *remedy.verifier]
+            assert {name: int(value) for name, value in re.findall(r"set ([\w.]+) to (-?\d+)", text)} == remedy.sysctls
+            assert text in found.remedy
+
+
+@pytest.mark.parametrize("disabled", [0, 1, 2])
+def test_a_sysctl_that_is_final_is_no_remedy(disabled: int) -> None:
+    """bpf_unpriv_handler() lets go of a 2, and never of a 1; at 0 it is not in the way."""
+    sysctls = {"kernel.unprivileged_bpf_disabled": disabled}
+    found = diagnose(replace(_LOAD, kind="socket_filter", effective=0, sysctls=sysctls))
+    assert found.cure.capabilities == ("CAP_BPF",)
+    assert (found.other is not None) == (disabled == 2)
 
 
 def test_the_last_line_is_what_the_verifier_found() -> None:

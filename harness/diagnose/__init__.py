@@ -10,9 +10,10 @@ from __future__ import annotations
 import errno
 
 from harness.diagnose import attaching, loading, permissions
-from harness.diagnose.situation import Cause, Diagnosis, Situation, last_line
+from harness.diagnose.remedy import Remedy
+from harness.diagnose.situation import Cause, Diagnosis, Situation, advise, last_line
 
-__all__ = ["Cause", "Diagnosis", "Situation", "diagnose", "last_line"]
+__all__ = ["Cause", "Diagnosis", "Remedy", "Situation", "diagnose", "last_line"]
 
 #: in the order in which they are tried
 RULES = (*loading.EXPLICIT, *permissions.RULES, *loading.CONCLUDED, *attaching.RULES)
@@ -24,7 +25,7 @@ def diagnose(situation: Situation) -> Diagnosis:
         if found := rule(situation):
             return found
     name = errno.errorcode.get(situation.errno, str(situation.errno)) if situation.errno else "no error"
-    return Diagnosis(
+    return advise(
         Cause.UNKNOWN,
         f"{situation.stage} answered {name}, which nothing that is known of this machine explains",
         f"read the last lines of the log: {last_line(situation.log) or 'there is none'}",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import re
 
+from harness.diagnose.remedy import Remedy
 from harness.diagnose.situation import (
     ENDIAN,
     ENOTSUPP,
@@ -14,6 +15,7 @@ from harness.diagnose.situation import (
     Diagnosis,
     Rule,
     Situation,
+    advise,
     last_line,
     suggestion,
     symbol,
@@ -22,23 +24,23 @@ from harness.diagnose.situation import (
 
 def _object(at: Situation) -> Diagnosis | None:
     if at.errno in {LIBELF, FORMAT}:
-        return Diagnosis(Cause.OBJECT, "the file is not a BPF object", "compile it with clang -target bpf -g -c")
+        return advise(Cause.OBJECT, "the file is not a BPF object", "compile it with clang -target bpf -g -c")
     if at.errno == ENDIAN:
-        return Diagnosis(
+        return advise(
             Cause.OBJECT,
             "the object is of the other byte order",
             "compile it with -target bpf on, or for, this machine",
         )
     if at.stage == "open" and "BTF is required, but is missing" in at.log:
-        return Diagnosis(Cause.NO_BTF, "the object has no BTF, which describes its maps", "compile it with clang -g")
+        return advise(Cause.NO_BTF, "the object has no BTF, which describes its maps", "compile it with clang -g")
     if at.stage == "open" and at.errno == errno.ENOENT:
-        return Diagnosis(Cause.OBJECT, f"there is no file {at.target}", "build it, or name the right one")
+        return advise(Cause.OBJECT, f"there is no file {at.target}", "build it, or name the right one")
     return None
 
 
 def _no_bpf(at: Situation) -> Diagnosis | None:
     if at.errno == errno.ENOSYS or at.config.get("CONFIG_BPF_SYSCALL") == "n":
-        return Diagnosis(
+        return advise(
             Cause.NOT_SUPPORTED,
             "there is no system call bpf() here",
             "use a kernel with CONFIG_BPF_SYSCALL, and a sandbox (seccomp) that lets bpf() through",
@@ -50,7 +52,7 @@ def _btf(at: Situation) -> Diagnosis | None:
     if at.stage != "load" or at.errno != errno.ESRCH:
         return None
     if not at.btf:
-        return Diagnosis(
+        return advise(
             Cause.NO_BTF,
             "the kernel shows no BTF (/sys/kernel/btf/vmlinux), which CO-RE, fentry and LSM programs need",
             "use a kernel with CONFIG_DEBUG_INFO_BTF, or bring its BTF along",
@@ -66,7 +68,7 @@ def _invalid_core(at: Situation) -> Diagnosis | None:
         return None
     found = re.search(r"failed to resolve CO-RE relocation (.+)", at.log)
     what = found[1].strip() if found else "a field"
-    return Diagnosis(
+    return advise(
         Cause.SYMBOL, f"this kernel has not what CO-RE looks for: {what}", "ask with bpf_core_field_exists() first"
     )
 
@@ -75,17 +77,16 @@ def _too_large(at: Situation) -> Diagnosis | None:
     if at.stage != "load":
         return None
     if at.errno == errno.E2BIG and not at.has("CAP_BPF", "CAP_SYS_ADMIN"):
-        return Diagnosis(
-            Cause.TOO_LARGE, "more than 4096 instructions without CAP_BPF", "give it CAP_BPF, or make it smaller"
-        )
+        cure, other = Remedy(capabilities=("CAP_BPF",)), Remedy("make it smaller")
+        return Diagnosis(Cause.TOO_LARGE, "more than 4096 instructions without CAP_BPF", cure, other)
     if at.errno == errno.E2BIG:
-        return Diagnosis(
+        return advise(
             Cause.TOO_LARGE,
             "the verifier goes through no more than 1,000,000 instructions",
             "split it with tail calls, or let loops be bpf_loop() or global functions",
         )
     if at.errno == errno.ENOSPC:
-        return Diagnosis(
+        return advise(
             Cause.TOO_LARGE, "the verifier's log does not fit its buffer", "offer a larger log buffer, or none"
         )
     return None
@@ -99,28 +100,28 @@ def _verifier(at: Situation) -> Diagnosis | None:
     ):
         return None
     if "GPL-restricted" in line:
-        return Diagnosis(Cause.VERIFIER, f"its licence is not GPL compatible: {line}", 'SEC("license") = "GPL"')
+        return advise(Cause.VERIFIER, f"its licence is not GPL compatible: {line}", 'SEC("license") = "GPL"')
     if "unknown func" in line or "cannot use helper" in line:
-        return Diagnosis(
+        return advise(
             Cause.NOT_SUPPORTED,
             f"this kernel has no such helper for programs of type {at.kind or 'this'}: {line}",
             "use another helper, or a kernel that has it",
         )
     remedy = suggestion(at.log) or "change the program: the log says which instruction it is about"
-    return Diagnosis(Cause.VERIFIER, line, remedy)
+    return advise(Cause.VERIFIER, line, remedy)
 
 
 def _no_such_type(at: Situation) -> Diagnosis | None:
     """find_prog_type() and map_create(): EINVAL, before anything is logged."""
     if at.errno == errno.EINVAL and at.stage == "map_create":
         what = f"a map of type {at.target}" if at.target else "such a map"
-        return Diagnosis(
+        return advise(
             Cause.NOT_SUPPORTED,
             f"this kernel does not make {what} with these sizes and flags",
             "use another map type, or a kernel that has it",
         )
     if at.errno in {errno.EINVAL, errno.EOPNOTSUPP, ENOTSUPP} and at.stage == "load" and not last_line(at.log):
-        return Diagnosis(
+        return advise(
             Cause.NOT_SUPPORTED,
             f"this kernel does not know programs of type {at.kind or 'this'}, or their flags",
             "use another program type, or a kernel that has it",

@@ -3,16 +3,23 @@
 from __future__ import annotations
 
 import errno
+from collections.abc import Sequence
+from dataclasses import replace
 
+from harness.diagnose import needs
+from harness.diagnose.needs import Need
+from harness.diagnose.remedy import Remedy, joined
 from harness.diagnose.situation import (
-    UNPRIVILEGED_TYPES,
     Cause,
     Diagnosis,
     Rule,
     Situation,
+    advise,
     last_line,
-    needed,
 )
+
+#: since when CAP_BPF is what the verifier asks for it is older than these
+_NEWER_TYPES = frozenset({"", "syscall", "netfilter"})
 
 
 def _lockdown(at: Situation) -> Diagnosis | None:
@@ -25,7 +32,7 @@ def _lockdown(at: Situation) -> Diagnosis | None:
     traces = at.stage == "attach" and (at.hook, at.errno) in {("kprobe", errno.EPERM), ("tracepoint", errno.ENOENT)}
     if writes or (at.lockdown == "confidentiality" and (reads or traces)):
         done = "changes a process's memory" if writes else "could show its memory"
-        return Diagnosis(
+        return advise(
             Cause.LOCKDOWN,
             f"the kernel is locked down ({at.lockdown}): it refuses what {done}",
             "boot it with a lower lockdown=, or use fentry and raw tracepoints, and no such helper",
@@ -33,25 +40,73 @@ def _lockdown(at: Situation) -> Diagnosis | None:
     return None
 
 
-def _missing_at_load(at: Situation) -> Diagnosis | None:
-    """bpf_prog_load() and map_create(): EPERM for each capability that is missing."""
-    if at.errno != errno.EPERM or at.stage not in {"map_create", "load"}:
+def _lacking(at: Situation) -> Diagnosis | None:
+    """Name all that the step takes and the asker lacks: the kernel only ever says which errno the first one has."""
+    return _asked(at, needs.unmet(at))
+
+
+def _closed(at: Situation) -> Diagnosis | None:
+    """Conclude from an EPERM that nothing else explains that bpf() is closed, where nobody has found out."""
+    if at.errno != errno.EPERM or at.stage in {"map_create", "load", "token", "read"}:
         return None
-    wanted = needed(at.kind) if at.stage == "load" else ("CAP_BPF",)
-    lacking = [name for name in wanted if not at.has(name, "CAP_SYS_ADMIN")]
-    if not lacking:
+    return _asked(at, needs.unmet(replace(at, closes_all=True)))
+
+
+def _asked(at: Situation, lacking: Sequence[Need]) -> Diagnosis | None:
+    if not any(at.errno in need.errnos for need in lacking):
         return None
-    remedy = f"give it {' and '.join(lacking)}"
-    if at.kind in UNPRIVILEGED_TYPES and at.sysctls.get("kernel.unprivileged_bpf_disabled", 0):
-        remedy += ", or set kernel.unprivileged_bpf_disabled to 0"
-    return _permission(lacking, remedy)
+    cure = needs.remedy(lacking, at)
+    has_perfmon = needs.PERFMON.met(at) or {"CAP_PERFMON", "CAP_SYS_ADMIN"} & set(cure.capabilities)
+    if at.stage == "load" and at.target != "BTF" and cure.capabilities and not has_perfmon:
+        # it has not come to the verifier yet
+        cure = replace(cure, verifier=("CAP_PERFMON",))
+    return Diagnosis(Cause.PERMISSION, _why(lacking, cure, at), cure, needs.alternative(lacking, at))
+
+
+def _why(lacking: Sequence[Need], cure: Remedy, at: Situation) -> str:
+    """Say which capabilities are missing, and each sysctl that asks for them."""
+    sysctls = sorted({need.sysctl for need in lacking if need.sysctl and need.sysctl in at.sysctls})
+    reasons = [f"{name} is {at.sysctls[name]}" for name in sysctls]
+    if any(not need.counts(at) for need in lacking):
+        reasons.append("the capabilities of its user namespace do not count")
+    if cure.capabilities:
+        reasons.insert(0, f"{joined(cure.capabilities)} missing")
+    return ", and ".join(reasons)
+
+
+def _unprivileged(at: Situation) -> Diagnosis | None:
+    """Say what bpf_check() takes only of whoever has CAP_BPF or CAP_PERFMON.
+
+    Without CAP_PERFMON it also follows branches that a processor only guesses at, where no loop has an end (EINVAL).
+    """
+    if at.stage != "load":
+        return None
+    line = last_line(at.log)
+    bpf, perfmon = (not need.met(at) for need in (needs.BPF, needs.PERFMON))
+    if at.errno == errno.EPERM and bpf and (not line or "allowed for" in line):
+        return _refused(needs.BPF, "calls no function of its own", at)
+    if at.errno == errno.EACCES and perfmon and (not line or "prohibited" in line or "leak" in line):
+        return _refused(needs.PERFMON, "computes nothing from pointers", at)
+    loop = "back-edge" in line or "infinite loop" in line or (not line and at.kind not in _NEWER_TYPES)
+    if at.errno == errno.EINVAL and loop and (bpf or perfmon):
+        return _refused(needs.BPF if bpf else needs.PERFMON, "has no loop", at)
+    return None
+
+
+def _refused(need: Need, unless: str, at: Situation) -> Diagnosis:
+    """Say which capability the verifier asks for."""
+    cure = needs.remedy([need], at)
+    if need is needs.BPF and not needs.PERFMON.met(at):
+        cure = replace(cure, verifier=("CAP_PERFMON",))
+    why = f"{joined(cure.capabilities)} missing, without which the verifier takes only what {unless}"
+    return Diagnosis(Cause.PERMISSION, why, cure)
 
 
 def _memlock(at: Situation) -> Diagnosis | None:
     """bpf_map_charge_init() and __bpf_prog_charge(): EPERM over the limit, whatever the capabilities."""
     if at.errno == errno.EPERM and at.stage in {"map_create", "load"} and at.charges_memlock and at.memlock is not None:
         kilobytes = at.memlock // 1024
-        return Diagnosis(
+        return advise(
             Cause.MEMLOCK,
             f"this kernel charges maps and programs to RLIMIT_MEMLOCK, which is {kilobytes} KiB",
             "raise it: LimitMEMLOCK=infinity in the service, ulimit -l unlimited, or CAP_SYS_RESOURCE for the loader",
@@ -59,45 +114,4 @@ def _memlock(at: Situation) -> Diagnosis | None:
     return None
 
 
-def _addresses(at: Situation) -> Diagnosis | None:
-    """Without env->allow_ptr_leaks, which is CAP_PERFMON, the verifier answers EACCES."""
-    if at.errno == errno.EACCES and at.stage == "load" and not at.has("CAP_PERFMON", "CAP_SYS_ADMIN"):
-        line = last_line(at.log)
-        if not line or "prohibited" in line or "leak" in line:
-            return _permission(["CAP_PERFMON"], "give it CAP_PERFMON, or compute nothing from pointers")
-    return None
-
-
-def _perf(at: Situation) -> Diagnosis | None:
-    """perf_event_open(): EACCES."""
-    if at.errno != errno.EACCES or at.stage != "attach" or at.has("CAP_SYS_ADMIN"):
-        return None
-    paranoid = at.sysctls.get("kernel.perf_event_paranoid", 2)
-    if at.hook == "tracepoint" and at.uid and not at.has("CAP_DAC_READ_SEARCH"):
-        return _permission(["CAP_DAC_READ_SEARCH"], "give it CAP_DAC_READ_SEARCH: tracefs is root's alone")
-    if not at.has("CAP_PERFMON"):
-        more = " (and, at kernel.perf_event_paranoid above 2, CAP_SYS_ADMIN)" if paranoid > 2 else ""
-        return _permission(["CAP_PERFMON"], f"give it CAP_PERFMON{more}")
-    if paranoid > 2:
-        return Diagnosis(
-            Cause.PERMISSION,
-            f"kernel.perf_event_paranoid is {paranoid}, which leaves perf_event_open() to CAP_SYS_ADMIN",
-            "set kernel.perf_event_paranoid to 2, or give it CAP_SYS_ADMIN",
-        )
-    return None
-
-
-def _net_admin(at: Situation) -> Diagnosis | None:
-    if at.errno == errno.EPERM and at.stage in {"attach", "detach"} and at.hook == "XDP":
-        if not at.has("CAP_NET_ADMIN"):
-            return _permission(["CAP_NET_ADMIN"], "give it CAP_NET_ADMIN (CAP_SYS_ADMIN does not stand for it)")
-    elif at.errno == errno.EPERM and at.stage == "attach" and not at.has("CAP_BPF", "CAP_SYS_ADMIN"):
-        return _permission(["CAP_BPF"], "give it CAP_BPF")
-    return None
-
-
-def _permission(lacking: list[str], remedy: str) -> Diagnosis:
-    return Diagnosis(Cause.PERMISSION, f"{' and '.join(lacking)} missing", remedy)
-
-
-RULES: tuple[Rule, ...] = (_lockdown, _missing_at_load, _memlock, _addresses, _perf, _net_admin)
+RULES: tuple[Rule, ...] = (_lockdown, _lacking, _closed, _unprivileged, _memlock)

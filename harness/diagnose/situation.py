@@ -7,8 +7,11 @@ import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
+from harness.diagnose.remedy import Remedy
+
 #: linux/capability.h
 CAPABILITIES = {
+    "CAP_DAC_OVERRIDE": 1,
     "CAP_DAC_READ_SEARCH": 2,
     "CAP_NET_ADMIN": 12,
     "CAP_SYS_ADMIN": 21,
@@ -61,8 +64,14 @@ class Diagnosis:
     cause: Cause
     #: one line: what is in the way
     why: str
-    #: one line: what to do about it
-    remedy: str
+    cure: Remedy
+    #: another one that does as well: by a sysctl, where the first is by capabilities
+    other: Remedy | None = None
+
+    @property
+    def remedy(self) -> str:
+        """One line: what to do about it."""
+        return f"{self.cure}, or {self.other}" if self.other else str(self.cure)
 
     def __str__(self) -> str:
         return f"cause: {self.cause}: {self.why}\nremedy: {self.remedy}"
@@ -79,17 +88,28 @@ class Situation:
     kind: str = ""
     #: how it is attached: kprobe, tracepoint, XDP, ...; empty: as its section says
     hook: str = ""
-    #: the kernel function, tracepoint, hook or file that was named
+    #: by which of the ways to that hook, in the words of docs/capabilities.md: perf, tracefs, link, netlink, clsact,
+    #: prog_attach, ...; empty: not known. At another stage than attach: how the same process will attach it
+    path: str = ""
+    #: the kernel function, tracepoint, hook, map type, id or file that was named
     target: str = ""
     #: what libbpf and the verifier said
     log: str = ""
     uid: int = 0
     #: effective capabilities, a bit each by number
     effective: int = 0
+    #: whether it is in another user namespace than the initial one: then these are capabilities of that
+    in_user_namespace: bool = False
+    #: whether it used a BPF token
+    token: bool = False
+    #: whether the mode and owner of the file, or of its folders, refuse the uid
+    denied: bool = False
     #: RLIMIT_MEMLOCK in bytes, None: without limit
     memlock: int | None = None
     #: whether the kernel charges BPF's memory to RLIMIT_MEMLOCK (before 5.11)
     charges_memlock: bool = False
+    #: whether kernel.unprivileged_bpf_disabled closes all of bpf(), not only creating and loading (before 5.19)
+    closes_all: bool = False
     #: sysctl -> value, such as kernel.perf_event_paranoid; one that is not there the kernel has not
     sysctls: Mapping[str, int] = field(default_factory=dict)
     #: place -> type of the file system mounted there
@@ -141,14 +161,19 @@ def needed(kind: str) -> tuple[str, ...]:
     return ("CAP_BPF", *[name for name, types in more if kind in types])
 
 
+def advise(cause: Cause, why: str, advice: str) -> Diagnosis:
+    """Return a diagnosis whose remedy is neither a capability nor a sysctl."""
+    return Diagnosis(cause, why, Remedy(advice))
+
+
 def symbol(at: Situation, name: str) -> Diagnosis:
     """Say that the kernel has no function of this name, and which of a like name it has."""
     alike = [each for each in at.symbols if each != name]
     if alike:
         shown = ", ".join(alike[:3])
-        return Diagnosis(
+        return advise(
             Cause.SYMBOL, f"the kernel has no function {name}; it has {shown}", f"attach to {alike[0]} instead"
         )
-    return Diagnosis(
+    return advise(
         Cause.SYMBOL, f"the kernel has no function {name}, nor one of a like name", "look it up in /proc/kallsyms"
     )

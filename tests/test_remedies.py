@@ -1,0 +1,304 @@
+"""Every refusal in the capability table: what harness.diagnose says to do about it is a cell that is allowed.
+
+The table is measured, the rules are written: this holds one to the other, without a guest.
+"""
+
+from __future__ import annotations
+
+import errno
+import functools
+import itertools
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import pytest
+
+from harness import capabilities, capability_table
+from harness.capabilities import OK, Caps
+from harness.capability_table import PEOPLE, Context
+from harness.diagnose import Cause, Diagnosis, Remedy, Situation, diagnose
+from harness.diagnose.situation import CAPABILITIES
+
+_TABLES = capability_table.read((Path(__file__).parents[1] / capability_table.BASELINE).read_text())
+_BPF, _PERF = "unprivileged_bpf_disabled", "perf_event_paranoid"
+#: shipped object -> the type of its program, and where a cell that takes a file is measured with file capabilities, too
+_SHIPPED = {"xdp_packet_counter": "xdp", "kprobe_execve": "kprobe", "tracepoint_network": "tracepoint"}
+_TWINS = {
+    **{f"kprobe {both}attach tracefs": f"kprobe_execve {both}attach tracefs" for both in ("", "load+")},
+    **{f"tracepoint {both}attach tracefs": f"tracepoint_network {both}attach tracefs" for both in ("", "load+")},
+    "array pin private": "xdp_packet_counter pin",
+}
+#: what file capabilities alone open, with which these were not tried: suites/permissions does
+_UNMEASURED = ("array open pinned private", "array open pinned public")
+#: row -> the libbpf name of a program's type, where the row is not called so
+_KINDS = {
+    **_SHIPPED,
+    "fentry": "tracing",
+    "bounded_loop": "socket_filter",
+    "bpf_call": "socket_filter",
+    "uprobe": "kprobe",
+    "kprobe_multi": "kprobe",
+}
+#: row -> how harness.guest.machine calls the hook
+_HOOKS = {
+    "xdp": "XDP",
+    "kprobe": "kprobe",
+    "uprobe": "uprobe",
+    "kprobe_multi": "kprobe.multi",
+    "tracepoint": "tracepoint",
+    "perf_event": "perf_event",
+}
+_UID = {"root": 0, "nobody": 65534, "userns": 0, "token": 0}
+_FOUR = frozenset(capabilities.CAPABILITIES)
+
+
+@dataclass(frozen=True)
+class State:
+    """One cell: who tries with which set, under which setting of sysctls."""
+
+    kernel: str
+    row: str
+    who: str
+    caps: Caps
+    #: ``one=0&other=-1``; empty: the distribution's defaults
+    setting: str = ""
+
+    @property
+    def sysctls(self) -> dict[str, int]:
+        return {**_TABLES[self.kernel].defaults, **_values(self.setting)}
+
+    def __str__(self) -> str:
+        return f"{self.kernel}, {self.who}, {self.setting or 'defaults'}, {capabilities.show(self.caps)}"
+
+
+def _values(setting: str) -> dict[str, int]:
+    pairs = [each.partition("=") for each in setting.split("&") if each]
+    return {name: int(value) for name, _, value in pairs}
+
+
+_decided = functools.cache(capabilities.answers)
+_sets = functools.cache(capabilities.parse_sets)
+
+
+def _line(contexts: Mapping[Context, str], who: str, setting: str) -> str | None:
+    """Return the line of a setting, else that of one of its sysctls, else that of the defaults."""
+    near = [setting, *setting.split("&"), ""]
+    return next((contexts[Context(who, each)] for each in near if Context(who, each) in contexts), None)
+
+
+@functools.cache
+def column(kernel: str, row: str, who: str, setting: str) -> Mapping[Caps, str] | None:
+    """Read the cells of all sets as docs/capabilities.md says; None where the table does not say."""
+    cells = _TABLES[kernel].cells
+    subject, both, path = row.partition(" load+attach ")
+    if both and setting and subject not in _SHIPPED:
+        loads = column(kernel, f"{subject} load", who, setting)
+        attaches = column(kernel, f"{subject} attach {path}", "userns" if who == "token" else who, setting)
+        if (who, subject) == ("token", "cgroup_skb"):
+            # what its attaching asks, it asks of the token that its program was loaded with
+            usual = column(kernel, row, who, "")
+            attaches = usual and {caps: usual[caps | {"BPF"}] for caps in usual}
+        if loads is None or attaches is None:
+            return None
+        return {caps: attaches[caps] if answer == OK else answer for caps, answer in loads.items()}
+    if setting and subject.partition(" ")[0] in _SHIPPED:
+        return None
+    line = _line(cells.get(row, {}), who, setting)
+    return None if line is None else _decided(line)
+
+
+@functools.cache
+def least(kernel: str, row: str, who: str, setting: str) -> tuple[Caps, ...]:
+    """Return the minimal sets, file capabilities included, that were measured for a row or one like it."""
+    contexts = _TABLES[kernel].minimum.get(_TWINS.get(row, row), {})
+    line = _line(contexts, who, setting)
+    return () if line is None else _sets(line)
+
+
+def answer(at: State) -> str | None:
+    """Return what came of a cell; None where the table does not say."""
+    if any(each <= at.caps for each in least(at.kernel, at.row, at.who, at.setting)):
+        return OK
+    found = column(at.kernel, at.row, at.who, at.setting)
+    return None if found is None else found[at.caps & _FOUR]
+
+
+def situation(at: State, refused: str) -> Situation:
+    """Say what a real machine would know of this cell."""
+    old = at.kernel == "5.10"
+    asker = Situation(
+        stage=at.row,
+        errno=getattr(errno, refused),
+        uid=_UID[at.who],
+        effective=sum(1 << CAPABILITIES[f"CAP_{name}"] for name in at.caps),
+        in_user_namespace=at.who in {"userns", "token"},
+        token=at.who == "token",
+        closes_all=old,
+        charges_memlock=old,
+        memlock=65536 if old else None,
+        sysctls={f"kernel.{name}": value for name, value in at.sysctls.items()},
+        mounts={"/sys/kernel/tracing": "tracefs", "/sys/fs/bpf": "bpf"},
+        lsms=("bpf",),
+    )
+    subject, _, stage = at.row.partition(" ")
+    step, _, path = stage.partition(" ")
+    if at.row in _COMMANDS:
+        step, target = _COMMANDS[at.row]
+        return replace(asker, stage=step, target=target)
+    if step in {"pin", "open", "read"}:
+        return _of_file(asker, at)
+    if step in {"load", "attach", "load+attach"}:
+        loads = step == "attach" or (step == "load+attach" and answer(replace(at, row=f"{subject} load")) == OK)
+        asker = replace(asker, stage="attach" if loads else "load", kind=_KINDS.get(subject, subject), path=path)
+        return replace(asker, hook="tcx" if path == "tcx" else _HOOKS.get(_SHIPPED.get(subject, subject), ""))
+    return replace(asker, stage=step, target="array" if subject in _SHIPPED else subject)
+
+
+#: commands of bpf() that are of no program or map: stage, and what `StepError.what` calls them
+_COMMANDS = {
+    "bpf list programs": ("query", "prog ids"),
+    "bpf list maps": ("query", "map ids"),
+    "bpf open program by id": ("open", "prog 1"),
+    "bpf open map by id": ("open", "map 1"),
+    "bpf info of program": ("query", "info"),
+    "bpf query cgroup": ("query", "cgroup_inet_ingress programs"),
+    "bpf test run": ("test_run", "program"),
+    "bpf load BTF": ("load", "BTF"),
+    "bpf token create": ("token", "BPF token"),
+}
+
+
+def _of_file(asker: Situation, at: State) -> Situation:
+    subject, _, stage = at.row.partition(" ")
+    foreign = at.who != "root"
+    if stage == "read id":
+        return replace(asker, stage="read", target="/sys/kernel/tracing/events/x/id", denied=foreign)
+    if subject == "perf_event_array":
+        # opening is of no command of bpf(), putting the event's fd into the map is
+        return replace(asker, stage="attach", hook="perf_event", path="perf" if stage == "read open" else "map")
+    if stage.startswith("open"):
+        return replace(asker, stage="open", target="/sys/fs/bpf/map", denied=foreign)
+    if stage.startswith("pin"):
+        return replace(asker, stage="pin", target="/sys/fs/bpf/step", denied=foreign and stage != "pin public")
+    return replace(asker, stage="lookup" if subject in _SHIPPED else "read")
+
+
+def applied(remedy: Remedy, at: State) -> State:
+    """Do what a remedy says."""
+    caps = frozenset(name.removeprefix("CAP_") for name in remedy.capabilities)
+    changed = {name.removeprefix("kernel."): value for name, value in remedy.sysctls.items()}
+    values = {**_values(at.setting), **changed}
+    setting = "&".join(f"{name}={values[name]}" for name in (_BPF, _PERF) if name in values)
+    return replace(
+        at,
+        who="nobody" if remedy.outside else at.who,
+        caps=caps if remedy.outside else at.caps | caps,
+        setting=setting,
+    )
+
+
+def refusals(row: str) -> Iterator[tuple[State, str]]:
+    """Yield every cell of a row that is refused, and with what; kernels that answer alike in all once."""
+    seen = set()
+    for kernel, table in _TABLES.items():
+        subject, _, path = row.partition(" load+attach ")
+        used = [row, _TWINS.get(row, row), f"{subject} load", f"{subject} attach {path}"]
+        alike = json.dumps([[repr(lines.get(each)) for each in used] for lines in (table.cells, table.minimum)])
+        if alike in seen:
+            continue
+        seen.add(alike)
+        for who, setting in itertools.product(PEOPLE, ("", *table.settings)):
+            for caps, text in (column(kernel, row, who, setting) or {}).items():
+                if text != OK:
+                    yield State(kernel, row, who, caps, setting), text
+
+
+@functools.cache
+def _allowed(kernel: str, row: str, who: str) -> tuple[Caps, ...]:
+    """Return the minimal sets that do under any setting that was measured."""
+    found: list[Caps] = []
+    for setting in ("", *_TABLES[kernel].settings):
+        found += least(kernel, row, who, setting)
+        found += [caps for caps, text in (column(kernel, row, who, setting) or {}).items() if text == OK]
+    return capabilities.minimal(found)
+
+
+def curable(at: State) -> bool:
+    """Say whether any set that contains this one would do, as things are set or otherwise."""
+    return bool(_allowed(at.kernel, at.row, at.who))
+
+
+def cures(remedy: Remedy, at: State) -> bool:
+    """Say whether a cell is allowed once a remedy is applied: in two goes where the verifier has the last word."""
+    then = applied(remedy, at)
+    if answer(then) == OK:
+        return True
+    more = replace(remedy, capabilities=(*remedy.capabilities, *remedy.verifier))
+    return bool(remedy.verifier) and answer(then) in {"EACCES", "EINVAL"} and answer(applied(more, at)) == OK
+
+
+def _less(remedy: Remedy) -> Iterator[Remedy]:
+    """Yield a remedy without one of its parts each."""
+    for name in remedy.capabilities:
+        yield replace(remedy, capabilities=tuple(each for each in remedy.capabilities if each != name))
+    for name in remedy.sysctls:
+        yield replace(remedy, sysctls={each: value for each, value in remedy.sysctls.items() if each != name})
+
+
+def faults(at: State, found: Diagnosis) -> Iterator[str]:
+    """Yield what is wrong with a diagnosis of a cell that something cures."""
+    if found.cause is Cause.UNKNOWN:
+        yield "not known"
+        return
+    for remedy in filter(None, [found.cure, found.other]):
+        if not cures(remedy, at):
+            yield f"'{remedy}' does not cure: {answer(applied(remedy, at))}"
+        elif any(cures(less, at) for less in _less(remedy)):
+            yield f"'{remedy}' is more than it takes"
+    if found.cure.sysctls and any(answer(replace(at, caps=at.caps | more)) == OK for more in capabilities.subsets()):
+        yield f"'{found.cure}' sets a sysctl where a capability does"
+
+
+_ROWS = list(dict.fromkeys(row for table in _TABLES.values() for row in table.cells))
+
+
+@pytest.mark.parametrize("row", _ROWS)
+def test_a_remedy_applied_is_a_cell_that_is_allowed(row: str) -> None:
+    """And takes no more than it needs, and no sysctl where a capability does."""
+    wrong = [
+        f"{at}: {text}: {fault}"
+        for at, text in refusals(row)
+        if curable(at)
+        for fault in faults(at, diagnose(situation(at, text)))
+    ]
+    assert not wrong, f"{len(wrong)}:\n" + "\n".join(wrong[:20])
+
+
+def _helps(at: State, text: str, cure: Remedy) -> bool:
+    """Say whether what a diagnosis gives comes at least to another refusal, which nothing cures."""
+    if not cure.capabilities or at.row in _UNMEASURED:
+        return True
+    then = applied(cure, at)
+    return cures(cure, at) or (answer(then) != text and not curable(then))
+
+
+@pytest.mark.parametrize("row", _ROWS)
+def test_what_no_set_cures_is_explained_too(row: str) -> None:
+    """What is said to help outside of a user namespace helps there."""
+    wrong = [
+        f"{at}: {text}: {found}"
+        for at, text in refusals(row)
+        if not curable(at)
+        for found in [diagnose(situation(at, text))]
+        if found.cause is Cause.UNKNOWN or not _helps(at, text, found.cure)
+    ]
+    assert not wrong, f"{len(wrong)}:\n" + "\n".join(wrong[:20])
+
+
+def test_the_table_is_asked_about_in_every_state() -> None:
+    """Nothing above is true of an empty table."""
+    states = [at for row in _ROWS for at, _ in refusals(row)]
+    assert len(states) > 6000
+    assert sum(curable(at) for at in states) > 3000
