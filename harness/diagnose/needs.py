@@ -135,7 +135,8 @@ def _map_create(at: Situation) -> Iterator[Need]:
         yield Need(_BPF, sysctl=BPF_SYSCTL, scope=Scope.TOKEN)
     else:
         yield Need(_BPF, scope=Scope.TOKEN)
-    if at.target in _NET_ADMIN_MAPS:
+    # of an unknown type, what is refused to whoever has CAP_BPF and charged to no limit is one of these
+    if at.target in _NET_ADMIN_MAPS or (not at.target and BPF.met(at) and not at.charges_memlock):
         yield Need(("CAP_NET_ADMIN",), scope=Scope.TOKEN)
 
 

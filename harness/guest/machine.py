@@ -10,20 +10,22 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from harness.diagnose import Diagnosis, Situation, diagnose
-from harness.diagnose.situation import CAPABILITIES
+from harness.guest import access
 from harness.guest.step_error import StepError
+from harness.guest.ways import way
 
 _SYSCTLS = ("kernel.unprivileged_bpf_disabled", "kernel.perf_event_paranoid", "kernel.kptr_restrict")
 _SECURITY = Path("/sys/kernel/security")
-#: what `StepError.what` begins with -> how diagnose calls that way to attach
-_HOOKS = {"kprobe": "kprobe", "tracepoint": "tracepoint", "XDP": "XDP", "tcx": "tcx"}
 #: of a kernel that charges BPF's memory to RLIMIT_MEMLOCK: kernel/bpf/syscall.c, until 5.11
 _CHARGING = ("bpf_map_charge_init", "bpf_map_init_memlock")
 
 
-def explain(error: StepError) -> Diagnosis:
-    """Say why a step of this process, or of a child of it, was refused on this machine."""
-    return diagnose(situation(error))
+def explain(error: StepError, *, to: str = "") -> Diagnosis:
+    """Say why a step of this process, or of a child of it, was refused on this machine.
+
+    ``to``: where the same process will attach the program, in the words of `StepError.what`; empty: not known.
+    """
+    return diagnose(situation(error, to=to))
 
 
 def refused_steps(error: BaseException) -> Iterator[StepError]:
@@ -36,25 +38,33 @@ def refused_steps(error: BaseException) -> Iterator[StepError]:
         seen = seen.__cause__
 
 
-def situation(error: StepError) -> Situation:
+def situation(error: StepError, *, to: str = "") -> Situation:
     """Join what is known of the step with what this machine is like now."""
-    hook, _, target = error.what.partition(" ")
-    if hook not in _HOOKS:
-        hook, target = "", error.what
+    asker, attaching = error.asker.settled(), error.stage in {"attach", "detach"}
+    where = way(error.what if attaching else to)
+    stage, target = error.stage, where.target if attaching else error.what
+    if stage == "load" and re.search(r"map '[^']+': failed to create", error.log):
+        # libbpf creates maps while it loads; of which type it does not say
+        stage, target = "map_create", ""
     missing = re.search(r"failed to find kernel BTF type ID of '([^']+)'", error.log)
     # reading all symbols takes a while: only where a name is missing, or memory may be charged
-    named = missing[1] if missing else target if hook == "kprobe" and error.errno == errno.ENOENT else ""
+    named = missing[1] if missing else target if where.hook == "kprobe" and error.errno == errno.ENOENT else ""
     return Situation(
-        stage=error.stage,
+        stage=stage,
         errno=error.errno or 0,
-        kind=error.kind,
-        hook=_HOOKS.get(hook, ""),
+        kind=error.kind or where.kind,
+        hook=where.hook,
+        path=where.path,
         target=target,
         log=error.log,
-        uid=error.asker.uid,
-        effective=error.asker.effective,
-        memlock=error.asker.memlock,
+        uid=asker.uid,
+        effective=asker.effective,
+        in_user_namespace=bool(asker.in_user_namespace),
+        token=error.token,
+        denied=access.denied(stage, target, asker),
+        memlock=asker.memlock,
         charges_memlock=_may_be_memlock(error) and not set(_CHARGING).isdisjoint(_symbols()),
+        closes_all=error.errno == errno.EPERM and not asker.has_bpf and access.closes_all(),
         sysctls=dict(_sysctls()),
         mounts=_mounts(),
         config=_config(),
@@ -66,9 +76,8 @@ def situation(error: StepError) -> Situation:
 
 
 def _may_be_memlock(error: StepError) -> bool:
-    """Say whether the limit could be the reason: EPERM under a limit for one who has what creating a map takes."""
-    privileged = any(error.asker.effective >> CAPABILITIES[name] & 1 for name in ("CAP_BPF", "CAP_SYS_ADMIN"))
-    return error.errno == errno.EPERM and error.asker.memlock is not None and privileged
+    """Say whether the limit could be the reason: EPERM under a limit while something is made."""
+    return error.errno == errno.EPERM and error.asker.memlock is not None and error.stage in {"map_create", "load"}
 
 
 def active_lsms() -> tuple[str, ...] | None:

@@ -89,13 +89,22 @@ def _each(step: str, pointer: int) -> Iterator[int]:
 
 def kinds(path: Path) -> dict[str, str]:
     """Open an object and return its programs' names and libbpf's names of their types; raises StepError."""
+    return _of_programs(path, kind_of)
+
+
+def destinations(path: Path) -> dict[str, str]:
+    """Open an object and return its programs' names and where their sections want them; raises StepError."""
+    return _of_programs(path, where)
+
+
+def _of_programs(path: Path, what: Callable[[int], str]) -> dict[str, str]:
     lib = libbpf()
     with speaking() as said:
         obj = lib.bpf_object__open_file(os.fsencode(path), None)
         if not obj:
             raise StepError(ctypes.get_errno(), "open", path.name, said())
     try:
-        return {lib.bpf_program__name(p).decode(): kind_of(p) for p in _each("bpf_object__next_program", obj)}
+        return {lib.bpf_program__name(p).decode(): what(p) for p in _each("bpf_object__next_program", obj)}
     finally:
         lib.bpf_object__close(obj)
 

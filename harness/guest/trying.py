@@ -38,15 +38,15 @@ class Attempt:
 def attempts(path: Path) -> Iterator[Attempt]:
     """Try each program of an object."""
     try:
-        kinds = steps.kinds(path)
+        kinds, destinations = steps.kinds(path), steps.destinations(path)
     except StepError as error:
         yield _refused("", "", error)
         return
     for program, kind in kinds.items():
-        yield _attempt(path, program, kind)
+        yield _attempt(path, program, kind, destinations[program])
 
 
-def _attempt(path: Path, program: str, kind: str) -> Attempt:
+def _attempt(path: Path, program: str, kind: str, to: str) -> Attempt:
     with ExitStack() as stack:
         try:
             found = stack.enter_context(steps.loaded(path, program))
@@ -54,16 +54,16 @@ def _attempt(path: Path, program: str, kind: str) -> Attempt:
         except StepError as error:
             if (error.stage, error.errno) == ("attach", errno.EOPNOTSUPP):
                 return Attempt(program, kind, "loaded; not attached: its section does not say where")
-            return _refused(program, kind, error)
+            return _refused(program, kind, error, to)
     unheard = diagnose(Situation("attach", kind=kind, lsms=machine.active_lsms()))
     if unheard.cause is Cause.LSM_INACTIVE:
         return Attempt(program, kind, "attached, in vain", unheard)
     return Attempt(program, kind, "attached")
 
 
-def _refused(program: str, kind: str, error: StepError) -> Attempt:
+def _refused(program: str, kind: str, error: StepError, to: str = "") -> Attempt:
     outcome = f"refused at {error.stage}: {errno_name(error.errno)}"
-    return Attempt(program, kind, outcome, machine.explain(error))
+    return Attempt(program, kind, outcome, machine.explain(error, to=to))
 
 
 def report(path: Path) -> tuple[bool, str]:

@@ -33,7 +33,7 @@ class Shipped:
 
 _TRACING = {Cap.BPF: errno.EPERM, Cap.PERFMON: errno.EPERM}
 _SHIPPED = [
-    # `end - data`, the length of the frame, subtracts pointers: adjust_ptr_min_max_vals() allows it only
+    # `end - data`, the length of the frame, subtracts pointers: adjust_reg_min_max_vals() allows it only
     # to those who may see addresses
     Shipped(
         "xdp_packet_counter",
@@ -93,6 +93,19 @@ def test_a_program_takes_exactly_its_set(refused: Refused, load: Load, shipped: 
     with refused(shipped.needs[missing], stage="load"):
         run_as(lambda: steps.load_again(program), caps=_ALL - {missing, Cap.SYS_ADMIN})
     run_as(lambda: steps.load_again(program), caps=shipped.needs)
+
+
+def test_a_pointer_minus_a_pointer_is_refused(refused: Refused) -> None:
+    """The verifier names both (adjust_reg_min_max_vals()), and with CAP_PERFMON goes on."""
+
+    def load() -> None:
+        with steps.loaded(steps.object_path("xdp_packet_counter")):
+            pass
+
+    with refused(errno.EACCES, stage="load") as found:
+        run_as(load, caps=_ALL - {Cap.PERFMON, Cap.SYS_ADMIN})
+    assert "pointer -= pointer prohibited" in found.log
+    run_as(load, caps=_ALL - {Cap.SYS_ADMIN})
 
 
 @shipped_program

@@ -1,0 +1,146 @@
+"""docs/capabilities.md: every sentence has a note, and what the notes say is so.
+
+A note names tests (``file::name``) and cells. A cell is written out, with kernels, row, who, setting, set and answer:
+``all but 5.10: xdp attach link as nobody with nothing is ok``; minimal sets likewise: ``... takes PERFMON | SYS_ADMIN``.
+"""
+
+from __future__ import annotations
+
+import ast
+import functools
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from harness import capabilities, capability_table
+from tests import test_remedies
+from tests.test_remedies import State
+
+_ROOT = Path(__file__).parents[1]
+_TABLES = capability_table.read((_ROOT / capability_table.BASELINE).read_text())
+_PAGE = (_ROOT / "docs/capabilities.md").read_text()
+_TEXT, _, _DEFINED = _PAGE.partition("\n[^")
+#: name -> what the note says
+_NOTES = dict(re.findall(r"^\[\^([\w-]+)\]: (.*(?:\n    .*)*)", "[^" + _DEFINED, re.MULTILINE))
+
+_MARKERS = r"(?:\[\^[\w-]+\])+"
+_CELL = re.compile(
+    r"(?P<kernels>[^:]+): (?P<row>.+) as (?P<who>\w+)(?: at (?P<setting>\S+))?"
+    r" (?:with (?P<caps>\S+) is (?P<answer>\w+)|takes (?P<sets>.+))"
+)
+
+
+def _paragraphs() -> Iterator[str]:
+    """Yield each paragraph, list item and row of a table with something in it as one line."""
+    for block in re.split(r"\n(?=\n|- |\|)", _TEXT):
+        line = " ".join(block.split())
+        if line and not line.startswith(("#", "|---", "| word")):
+            yield line
+
+
+def sentences(line: str) -> Iterator[str]:
+    """Yield the sentences of a paragraph, each with the notes that follow it; of a row the whole row."""
+    if line.startswith("|"):
+        yield line
+        return
+    words = re.sub(r"`[^`]*`", "`code`", line)
+    yield from re.findall(rf".+?[.!?](?:{_MARKERS})?(?=\s|$)|.+$", words)
+
+
+@pytest.mark.parametrize("line", list(_paragraphs()), ids=lambda line: line[:40])
+def test_every_sentence_has_a_note(line: str) -> None:
+    """At its end; code that stands alone is no sentence."""
+    if not line.startswith(("EPERM |", "> ")):
+        bare = [each for each in sentences(line) if not re.search(rf"{_MARKERS}(?: \|)?$", each)]
+        assert not bare
+
+
+def test_every_note_is_used_and_says_something() -> None:
+    assert set(re.findall(r"\[\^([\w-]+)\]", _TEXT)) == set(_NOTES)
+
+
+def _references() -> list[tuple[str, str]]:
+    return [(name, " ".join(each.split())) for name, text in _NOTES.items() for each in re.findall(r"`([^`]+)`", text)]
+
+
+@pytest.mark.parametrize(("name", "reference"), _references(), ids=lambda each: each)
+def test_what_a_note_says_is_so(name: str, reference: str) -> None:
+    """A test is there; a cell, and minimal sets, are in the table as written, on each of the kernels."""
+    assert name
+    if "::" in reference:
+        file, _, test = reference.partition("::")
+        assert test in _tests(_ROOT / file)
+    else:
+        assert not list(_untrue(reference))
+
+
+@functools.cache
+def _tests(path: Path) -> set[str]:
+    return {
+        each.name
+        for each in ast.walk(ast.parse(path.read_text()))
+        if isinstance(each, ast.FunctionDef) and each.name.startswith("test_")
+    }
+
+
+def _untrue(reference: str) -> Iterator[str]:
+    """Yield each kernel on which a cell is not as written, and how it is there."""
+    found = _CELL.fullmatch(reference)
+    assert found, reference
+    setting = found["setting"] or ""
+    kernels = list(_kernels(found["kernels"], found["row"], found["who"]))
+    assert kernels
+    for kernel in kernels:
+        if found["sets"]:
+            least = test_remedies.least(kernel, found["row"], found["who"], setting)
+            told = capabilities.show_sets(least)
+            if found["sets"] != told:
+                yield f"{kernel}: {told}"
+        else:
+            caps = capabilities.parse(found["caps"])
+            answer = test_remedies.answer(State(kernel, found["row"], found["who"], caps, setting))
+            if answer != found["answer"]:
+                yield f"{kernel}: {answer}"
+
+
+def _kernels(text: str, row: str, who: str) -> Iterator[str]:
+    """Yield the kernels that are named, ``all`` being those that have somebody of that name try it."""
+    named, _, left_out = text.partition(" but ")
+    for kernel, table in _TABLES.items():
+        tried = capability_table.Context(who) in table.cells.get(row, table.minimum.get(row, {}))
+        if named == "all":
+            if tried and kernel not in left_out.split():
+                yield kernel
+        elif kernel in named.split():
+            yield kernel
+
+
+@pytest.mark.parametrize(
+    ("line", "expected"),
+    [
+        ("One.[^a] Two is `x. y`.[^b][^c]", ["One.[^a]", " Two is `code`.[^b][^c]"]),
+        ("One. Two.[^a]", ["One.", " Two.[^a]"]),
+        ("Of 5.10 and so on (6.9), yes.[^a]", ["Of 5.10 and so on (6.9), yes.[^a]"]),
+        ("No end", ["No end"]),
+        ("| a. b | c[^a] |", ["| a. b | c[^a] |"]),
+    ],
+)
+def test_a_sentence_ends_where_it_ends(line: str, expected: list[str]) -> None:
+    assert list(sentences(line)) == expected
+
+
+@pytest.mark.parametrize(
+    ("reference", "wrong"),
+    [
+        ("all: xdp load as nobody with BPF is EPERM", 0),
+        ("6.1 5.10: xdp load as nobody with BPF is ok", 2),
+        ("all but 5.10: xdp attach link as nobody with nothing is ok", 0),
+        ("all: xdp attach link as nobody with nothing is ok", 1),
+        ("6.1: kprobe_execve attach perf as root takes SYS_ADMIN", 0),
+        ("6.1: kprobe_execve attach perf as root at perf_event_paranoid=2 takes SYS_ADMIN", 1),
+    ],
+)
+def test_a_note_that_is_not_so_is_found(reference: str, wrong: int) -> None:
+    assert len(list(_untrue(reference))) == wrong
