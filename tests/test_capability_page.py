@@ -1,7 +1,7 @@
 """docs/capabilities.md: every sentence has a note, and what the notes say is so.
 
 A note names tests (``file::name``) and cells. A cell is written out, with kernels, row, who, setting, set and answer:
-``all but 5.10: xdp attach link as nobody with nothing is ok``; minimal sets likewise: ``... takes PERFMON | SYS_ADMIN``.
+``all but 5.10: xdp attach link as nobody with nothing is ok``; minimal sets so: ``... takes PERFMON | SYS_ADMIN``.
 """
 
 from __future__ import annotations

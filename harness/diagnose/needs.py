@@ -101,7 +101,7 @@ def _fewest(needs: Sequence[Need]) -> tuple[str, ...]:
     for need in sorted(needs, key=lambda need: len(need.capabilities)):
         if not set(need.capabilities) & set(found):
             found.append(need.capabilities[0])
-    return tuple(found)
+    return tuple(sorted(found, key=[name for need in needs for name in need.capabilities].index))
 
 
 def _lowest(needs: Sequence[Need]) -> dict[str, int]:

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import errno
 import os
+import subprocess
+import tempfile
 from collections.abc import Callable, Collection, Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -19,7 +21,7 @@ from harness.features import GuestFacts
 from harness.guest import bpf_calls, machine, steps
 from harness.guest.fixtures import Sysctl
 from harness.guest.marks import GUEST_FACTS, requires
-from harness.guest.mounts import with_bpffs
+from harness.guest.mounts import mount
 from harness.guest.netns import namespace
 from harness.guest.privilege import NOBODY, Cap, run_as
 from harness.guest.step_error import StepError
@@ -74,6 +76,7 @@ def test_a_devmap_is_made_with_what_is_named(caps: Collection[Cap], lacking: tup
     _cured(_as(lambda: os.close(steps.create_map(_DEVMAP))), caps, _gives(*lacking))
 
 
+@pytest.mark.usefixtures("hooks")
 def test_a_list_is_had_with_what_is_named() -> None:
     """CAP_BPF does not show what others have loaded."""
     _cured(_as(lambda: bpf_calls.next_id("prog")), (Cap.BPF,), _gives("SYS_ADMIN"))
@@ -162,32 +165,41 @@ def test_what_the_verifier_asks_for_is_named_before_it_is_asked() -> None:
         _cured(tried, {Cap.BPF, Cap.NET_ADMIN}, _gives("PERFMON"))
 
 
+@pytest.fixture
+def bpffs() -> Iterator[Path]:
+    """Mount a bpffs where a user that owns nothing can come."""
+    with tempfile.TemporaryDirectory(prefix="bpffs-") as name:
+        Path(name).chmod(0o755)
+        folder = Path(name, "bpf")
+        folder.mkdir()
+        mount("none", str(folder), "bpf")
+        try:
+            yield folder
+        finally:
+            subprocess.run(["umount", folder], check=True)
+
+
 @pytest.mark.parametrize("mode", [0o700, 0o1777], ids=["private", "public"])
 @pytest.mark.parametrize("step", ["pin", "open"])
-def test_a_pin_takes_what_its_modes_ask_for(step: str, mode: int) -> None:
+def test_a_pin_takes_what_its_modes_ask_for(bpffs: Path, step: str, mode: int) -> None:
     """On a bpffs of root's nobody makes or opens a pin without CAP_DAC_OVERRIDE; where all may write, all may pin.
 
     What is pinned by root is open to root alone on either: 0600.
     """
+    fd = steps.create_map(_ARRAY)
+    steps.pin(fd, bpffs / "of-root")
+    bpffs.chmod(mode)
 
-    def there(folder: Path) -> None:
-        fd = steps.create_map(_ARRAY)
-        steps.pin(fd, folder / "of-root")
-        folder.chmod(mode)
+    def pin() -> None:
+        steps.pin(fd, bpffs / "step")
+        (bpffs / "step").unlink()
 
-        def pin() -> None:
-            steps.pin(fd, folder / "step")
-            (folder / "step").unlink()
-
-        tried = _as(pin if step == "pin" else lambda: os.close(steps.open_pin(folder / "of-root")), NOBODY)
-        if (step, mode) == ("pin", 0o1777):
-            tried({Cap.BPF})
-        else:
-            _cured(tried, {Cap.BPF}, _gives("DAC_OVERRIDE"))
-        (folder / "of-root").unlink()
-        os.close(fd)
-
-    with_bpffs(there)
+    tried = _as(pin if step == "pin" else lambda: os.close(steps.open_pin(bpffs / "of-root")), NOBODY)
+    if (step, mode) == ("pin", 0o1777):
+        tried({Cap.BPF})
+    else:
+        _cured(tried, {Cap.BPF}, _gives("DAC_OVERRIDE"))
+    os.close(fd)
 
 
 def _in_user_namespace(step: Step) -> Step:

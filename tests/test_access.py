@@ -1,0 +1,74 @@
+"""What owners and modes say of a process that is not this one."""
+
+from __future__ import annotations
+
+import os
+import pickle
+from pathlib import Path
+
+import pytest
+
+from harness.guest.access import denied
+from harness.guest.machine import situation
+from harness.guest.step_error import Asker, StepError
+
+_OWNER, _OTHER = os.getuid(), os.getuid() + 1
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    """Make a file below a folder that everybody reaches."""
+    for each in (tmp_path, *tmp_path.parents):
+        if each.stat().st_uid == _OWNER and each != Path("/"):
+            each.chmod(0o755)
+    (tmp_path / "folder").mkdir()
+    path = tmp_path / "folder" / "file"
+    path.touch()
+    return path
+
+
+@pytest.mark.parametrize(
+    ("stage", "folder", "mode", "uid", "inside", "refused"),
+    [
+        ("open", 0o755, 0o600, _OWNER, False, False),
+        ("open", 0o755, 0o600, _OTHER, False, True),
+        ("open", 0o755, 0o606, _OTHER, False, False),
+        ("open", 0o755, 0o604, _OTHER, False, True),
+        ("open", 0o700, 0o666, _OTHER, False, True),
+        ("open", 0o755, 0o600, _OWNER, True, True),
+        ("read", 0o755, 0o604, _OTHER, False, False),
+        ("read", 0o755, 0o400, _OTHER, False, True),
+        ("pin", 0o755, 0o600, _OTHER, False, True),
+        ("pin", 0o755, 0o600, _OWNER, False, False),
+        ("pin", 0o757, 0o600, _OTHER, False, False),
+        ("load", 0o700, 0o600, _OTHER, False, False),
+    ],
+)
+def test_modes_refuse_who_is_not_the_owner(
+    file: Path, stage: str, folder: int, mode: int, uid: int, *, inside: bool, refused: bool
+) -> None:
+    """``inside``: from another user namespace, where the number of the uid says nothing."""
+    file.chmod(mode)
+    file.parent.chmod(folder)
+    assert denied(stage, str(file), Asker(uid, 0, None, inside)) is refused
+
+
+def test_what_names_no_file_is_not_denied() -> None:
+    assert not denied("open", "prog 12", Asker(_OTHER, 0, None, in_user_namespace=False))
+
+
+def test_a_refusal_crosses_processes_with_who_asked() -> None:
+    """The namespace is looked up where it was asked, when the error goes elsewhere."""
+    error = StepError(1, "load", "x", "log", "xdp", token=True)
+    assert error.asker.in_user_namespace is None
+    back = pickle.loads(pickle.dumps(error))
+    assert (back.errno, back.stage, back.what, back.log, back.kind, back.token) == (1, "load", "x", "log", "xdp", True)
+    assert back.asker == error.asker.settled()
+    assert back.asker.in_user_namespace is not None
+
+
+def test_a_map_that_is_not_created_is_no_program_that_is_not_loaded() -> None:
+    """libbpf creates the maps of an object when it loads it."""
+    error = StepError(22, "load", "x.bpf.o", "libbpf: map 'm': failed to create: -EINVAL\n", "xdp")
+    assert situation(error).stage == "map_create"
+    assert situation(StepError(22, "load", "x.bpf.o", "", "xdp")).stage == "load"
