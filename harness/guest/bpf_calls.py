@@ -118,9 +118,10 @@ def _numbers(kind: str) -> dict[str, int]:
     return found
 
 
-def _fd(result: int, stage: Stage, what: str, undo: ExitStack) -> int:
+def _fd(result: int, stage: Stage, what: str, undo: ExitStack, *, pointer: int = 0, token: bool = False) -> int:
+    """Keep what was made; ``pointer``: libbpf's program that takes part, ``token``: whether one was handed along."""
     if result < 0:
-        raise StepError(-result, stage, what)
+        raise StepError(-result, stage, what, kind=steps.kind_of(pointer) if pointer else "", token=token)
     undo.callback(os.close, result)
     return result
 
@@ -158,7 +159,7 @@ def load(loadable: Loadable, undo: ExitStack, token: int | None = None) -> int:
     instructions, count = lib.bpf_program__insns(pointer), lib.bpf_program__insn_cnt(pointer)
     kind = lib.bpf_program__type(pointer)
     result = lib.bpf_prog_load(kind, b"step", b"GPL", instructions, count, ctypes.byref(opts))
-    return _fd(result, "load", loadable.program.name, undo)
+    return _fd(result, "load", loadable.program.name, undo, pointer=pointer, token=token is not None)
 
 
 def create_map(spec: steps.MapSpec, undo: ExitStack, token: int | None = None, *, flags: int = 0) -> int:
@@ -170,7 +171,7 @@ def create_map(spec: steps.MapSpec, undo: ExitStack, token: int | None = None, *
     )
     number = _numbers("map")[spec.type]
     result = _library().bpf_map_create(number, b"step", spec.key, spec.value, spec.entries, ctypes.byref(opts))
-    return _fd(result, "map_create", spec.type, undo)
+    return _fd(result, "map_create", spec.type, undo, token=token is not None)
 
 
 def link(program: int, target: int, attach_type: str, undo: ExitStack) -> int:
@@ -282,7 +283,8 @@ def load_btf(undo: ExitStack, token: int | None = None) -> int:
     opts = _BtfLoadOpts(
         sz=ctypes.sizeof(_BtfLoadOpts), btf_flags=0 if token is None else _TOKEN_FLAG, token_fd=token or 0
     )
-    return _fd(_library().bpf_btf_load(_BTF, len(_BTF), ctypes.byref(opts)), "load", "BTF", undo)
+    result = _library().bpf_btf_load(_BTF, len(_BTF), ctypes.byref(opts))
+    return _fd(result, "load", "BTF", undo, token=token is not None)
 
 
 def update(fd: int, value: bytes) -> None:
