@@ -231,12 +231,16 @@ def curable(at: State) -> bool:
 
 
 def cures(remedy: Remedy, at: State) -> bool:
-    """Say whether a cell is allowed once a remedy is applied: in two goes where the verifier has the last word."""
+    """Say whether a cell is allowed once a remedy is applied: in two goes where the verifier has the last word.
+
+    What it answers is EACCES or EINVAL; EPERM only to whoever gets to it without CAP_BPF, which takes the sysctl.
+    """
     then = applied(remedy, at)
     if answer(then) == OK:
         return True
     more = replace(remedy, capabilities=(*remedy.capabilities, *remedy.verifier))
-    return bool(remedy.verifier) and answer(then) in {"EACCES", "EINVAL"} and answer(applied(more, at)) == OK
+    verifiers = {"EACCES", "EINVAL", *(["EPERM"] if remedy.sysctls else [])}
+    return bool(remedy.verifier) and answer(then) in verifiers and answer(applied(more, at)) == OK
 
 
 def _less(remedy: Remedy) -> Iterator[Remedy]:

@@ -40,7 +40,11 @@ def _tracepoint(at: Situation) -> Diagnosis | None:
 
 
 def _no_such_way(at: Situation) -> Diagnosis | None:
-    """link_create(): EINVAL for what it does not know."""
+    """link_create(): EINVAL for what it does not know, EOPNOTSUPP for what is not built in."""
+    if at.stage == "attach" and at.hook == "kprobe.multi" and at.errno in {errno.EINVAL, errno.EOPNOTSUPP}:
+        return advise(
+            Cause.NOT_SUPPORTED, "this kernel has no kprobe.multi (CONFIG_FPROBE)", "attach a kprobe to each function"
+        )
     if at.stage != "attach" or at.errno != errno.EINVAL:
         return None
     if at.hook == "tcx" and at.kind in {"", *_TAKES["tcx"]}:

@@ -187,8 +187,11 @@ def _perf(at: Situation) -> Iterator[Need]:
         yield Need(("CAP_DAC_OVERRIDE",), denied)
     if at.sysctls.get(PERF_SYSCTL, 0) > _ANY_PERF:
         yield Need(("CAP_SYS_ADMIN",), denied, PERF_SYSCTL, _ANY_PERF)
-    if at.hook in {"kprobe", "uprobe"} and at.path != "tracefs":
-        # perf_kprobe_event_init(), perf_uprobe_event_init()
+    if at.hook == "uprobe" and at.path != "tracefs":
+        # perf_uprobe_event_init()
+        yield Need(("CAP_SYS_ADMIN",), denied)
+    elif at.hook == "kprobe" and at.path != "tracefs":
+        # perf_kprobe_event_init()
         yield Need(_PERFMON, denied)
     else:
         # perf_allow_cpu()

@@ -55,12 +55,22 @@ def _closed(at: Situation) -> Diagnosis | None:
 def _asked(at: Situation, lacking: Sequence[Need]) -> Diagnosis | None:
     if not any(at.errno in need.errnos for need in lacking):
         return None
-    cure = needs.remedy(lacking, at)
-    has_perfmon = needs.PERFMON.met(at) or {"CAP_PERFMON", "CAP_SYS_ADMIN"} & set(cure.capabilities)
-    if at.stage == "load" and at.target != "BTF" and cure.capabilities and not has_perfmon:
+    cure, other = needs.remedy(lacking, at), needs.alternative(lacking, at)
+    if at.stage == "load" and at.target != "BTF":
         # it has not come to the verifier yet
-        cure = replace(cure, verifier=("CAP_PERFMON",))
-    return Diagnosis(Cause.PERMISSION, _why(lacking, cure, at), cure, needs.alternative(lacking, at))
+        cure = replace(cure, verifier=_asks(cure, at))
+        other = other and replace(other, verifier=_asks(other, at))
+    return Diagnosis(Cause.PERMISSION, _why(lacking, cure, at), cure, other)
+
+
+def _asks(remedy: Remedy, at: Situation) -> tuple[str, ...]:
+    """Return what the verifier may ask of whoever has what a remedy gives: it knows loops, calls and pointers."""
+    return tuple(
+        need.capabilities[0]
+        for need in (needs.BPF, needs.PERFMON)
+        if not set(need.capabilities) & set(remedy.capabilities)
+        and (remedy.outside or (need.counts(at) and not need.met(at)))
+    )
 
 
 def _why(lacking: Sequence[Need], cure: Remedy, at: Situation) -> str:

@@ -29,18 +29,16 @@ def render(remedy: Remedy) -> str:
     """Return the one line that says what to do."""
     if remedy.advice:
         return remedy.advice
-    parts = []
-    if remedy.capabilities:
-        where = "run it in the initial user namespace with" if remedy.outside else "give it"
-        parts.append(f"{where} {joined(remedy.capabilities)}{_verifier(remedy)}")
+    where = "run it in the initial user namespace with" if remedy.outside else "give it"
+    parts = [f"{where} {joined(remedy.capabilities)}"] if remedy.capabilities else []
     parts += [f"set {name} to {value}" for name, value in remedy.sysctls.items()]
-    return " and ".join(parts)
+    return " and ".join(parts) + _verifier(remedy)
 
 
 def _verifier(remedy: Remedy) -> str:
     if not remedy.verifier:
         return ""
-    return f" (and {joined(remedy.verifier)}, if the verifier then refuses a loop or a computed pointer)"
+    return f" (and {joined(remedy.verifier)}, if the verifier then refuses a loop, a call or a computed pointer)"
 
 
 def joined(names: Sequence[str]) -> str:
