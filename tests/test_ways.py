@@ -11,6 +11,7 @@ from harness.guest.ways import Way, way
     ("what", "expected"),
     [
         ("kprobe do_nanosleep", Way("kprobe", "perf", "do_nanosleep")),
+        ("kprobe_events do_nanosleep", Way("kprobe", "tracefs", "do_nanosleep")),
         ("uprobe /lib/x.so+0x10", Way("uprobe", "perf", "/lib/x.so+0x10")),
         ("tracepoint sched:sched_switch", Way("tracepoint", "tracefs", "sched:sched_switch")),
         ("tracepoint 123", Way("tracepoint", "perf", "123")),

@@ -10,8 +10,8 @@ import fcntl
 import functools
 import mmap
 import os
-from collections.abc import Callable
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from ctypes import c_size_t, c_uint32, c_uint64
 from pathlib import Path
 
@@ -87,9 +87,20 @@ def tracepoint_event(number: int, undo: ExitStack) -> int:
 
 def tracepoint_number(name: str) -> int:
     """Read a tracepoint's number (``syscalls/sys_enter_connect``) from tracefs."""
-    fd = os.open(f"{TRACEFS}/events/{name}/id", os.O_RDONLY | os.O_CLOEXEC)
-    try:
+    path = TRACEFS / "events" / name / "id"
+    with _file(path, os.O_RDONLY, f"tracepoint {name.replace('/', ':')}") as fd:
         return int(os.read(fd, 16))
+
+
+@contextmanager
+def _file(path: Path, flags: int, what: str) -> Iterator[int]:
+    """Open a file of tracefs: the first of the steps that attaching by it takes."""
+    try:
+        fd = os.open(path, flags | os.O_CLOEXEC)
+    except OSError as error:
+        raise StepError(error.errno or 0, "attach", what) from error
+    try:
+        yield fd
     finally:
         os.close(fd)
 
@@ -121,11 +132,8 @@ def tracefs_kprobe(symbol: str, undo: ExitStack) -> int:
     definitions = TRACEFS / "kprobe_events"
 
     def append(line: str) -> None:
-        fd = os.open(definitions, os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC)
-        try:
+        with _file(definitions, os.O_WRONLY | os.O_APPEND, f"kprobe_events {symbol}") as fd:
             os.write(fd, line.encode())
-        finally:
-            os.close(fd)
 
     append(f"p:harness/step {symbol}\n")
     undo.callback(append, "-:harness/step\n")

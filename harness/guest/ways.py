@@ -22,6 +22,7 @@ _WAYS = [
     # libbpf reads the number of a tracepoint that has a name; what already has the number does not
     (r"tracepoint (?P<target>\d+)", Way("tracepoint", "perf")),
     (r"tracepoint (?P<target>.+)", Way("tracepoint", "tracefs")),
+    (r"kprobe_events (?P<target>.+)", Way("kprobe", "tracefs")),
     (r"kprobe (?P<target>.+)", Way("kprobe", "perf")),
     (r"uprobe (?P<target>.+)", Way("uprobe", "perf")),
     (r"(software event|BPF output)", Way("perf_event", "perf")),

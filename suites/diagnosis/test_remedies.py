@@ -18,7 +18,7 @@ import pytest
 
 from harness.diagnose import Diagnosis, Remedy
 from harness.features import GuestFacts
-from harness.guest import bpf_calls, machine, steps
+from harness.guest import bpf_calls, machine, perf, steps
 from harness.guest.fixtures import Sysctl
 from harness.guest.marks import GUEST_FACTS, requires
 from harness.guest.mounts import mount
@@ -154,6 +154,19 @@ def test_a_tracepoint_by_name_takes_its_file_too(
     tracepoint = hooks["hook_tracepoint"]
     step = _attached(lambda undo: undo.enter_context(steps.tracepoint(tracepoint, "sched", "sched_switch")))
     _cured(_as(step, NOBODY), caps, _gives(*lacking))
+
+
+def test_a_kprobe_by_tracefs_takes_its_file(hooks: dict[str, steps.Program], sysctl: Sysctl) -> None:
+    """CAP_DAC_OVERRIDE to write it; at paranoid 0 nothing more, at 2 CAP_PERFMON."""
+
+    def attach(undo: ExitStack) -> None:
+        number = perf.tracefs_kprobe("do_nanosleep", undo)
+        perf.attach(hooks["hook_kprobe"].fd, perf.tracepoint_event(number, undo))
+
+    sysctl("perf_event_paranoid", 0)
+    _cured(_as(_attached(attach), NOBODY), (), _gives("DAC_OVERRIDE"))
+    sysctl("perf_event_paranoid", 2)
+    _cured(_as(_attached(attach), NOBODY), (), _gives("DAC_OVERRIDE", "PERFMON"))
 
 
 def test_what_the_verifier_asks_for_is_named_before_it_is_asked() -> None:
