@@ -127,32 +127,40 @@ def answer(at: State) -> str | None:
 
 def situation(at: State, refused: str) -> Situation:
     """Say what a real machine would know of this cell."""
-    old = at.kernel == "5.10"
+    subject, _, stage = at.row.partition(" ")
+    loaded = stage.startswith("load+attach") and answer(replace(at, row=f"{subject} load")) == OK
+    effective = sum(1 << CAPABILITIES[f"CAP_{name}"] for name in at.caps)
+    known = _but_caps(at.kernel, at.row, at.who, at.setting, loaded=loaded)
+    return replace(known, errno=getattr(errno, refused), effective=effective)
+
+
+@functools.cache
+def _but_caps(kernel: str, row: str, who: str, setting: str, *, loaded: bool) -> Situation:
+    """Say what is known beside the errno and the set; ``loaded``: of two stages the first has worked."""
+    old, at = kernel == "5.10", State(kernel, row, who, frozenset(), setting)
     asker = Situation(
-        stage=at.row,
-        errno=getattr(errno, refused),
-        uid=_UID[at.who],
-        effective=sum(1 << CAPABILITIES[f"CAP_{name}"] for name in at.caps),
-        in_user_namespace=at.who in {"userns", "token"},
-        token=at.who == "token",
+        stage=row,
+        uid=_UID[who],
+        in_user_namespace=who in {"userns", "token"},
+        token=who == "token",
         closes_all=old,
-        charges_memlock=old,
+        charges_memlock=old and row.endswith(("load", "map_create")),
         memlock=65536 if old else None,
         sysctls={f"kernel.{name}": value for name, value in at.sysctls.items()},
         mounts={"/sys/kernel/tracing": "tracefs", "/sys/fs/bpf": "bpf"},
         lsms=("bpf",),
     )
-    subject, _, stage = at.row.partition(" ")
+    subject, _, stage = row.partition(" ")
     step, _, path = stage.partition(" ")
-    if at.row in _COMMANDS:
-        step, target = _COMMANDS[at.row]
+    if row in _COMMANDS:
+        step, target = _COMMANDS[row]
         return replace(asker, stage=step, target=target)
     if step in {"pin", "open", "read"}:
         return _of_file(asker, at)
     if step in {"load", "attach", "load+attach"}:
-        loads = step == "attach" or (step == "load+attach" and answer(replace(at, row=f"{subject} load")) == OK)
-        asker = replace(asker, stage="attach" if loads else "load", kind=_KINDS.get(subject, subject), path=path)
-        return replace(asker, hook="tcx" if path == "tcx" else _HOOKS.get(_SHIPPED.get(subject, subject), ""))
+        now = "attach" if loaded or step == "attach" else "load"
+        hook = "tcx" if path == "tcx" else _HOOKS.get(_SHIPPED.get(subject, subject), "")
+        return replace(asker, stage=now, kind=_KINDS.get(subject, subject), path=path, hook=hook)
     return replace(asker, stage=step, target="array" if subject in _SHIPPED else subject)
 
 
