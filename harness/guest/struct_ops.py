@@ -54,7 +54,7 @@ def load(ops: StructOps, undo: ExitStack, token: int | None = None) -> int:
         _PROGRAM_TYPE, b"step", b"GPL", _PROGRAM, len(_PROGRAM) // 8, ctypes.byref(opts)
     )
     if result < 0:
-        raise StepError(-result, "load", _STRUCT)
+        raise StepError(-result, "load", _STRUCT, kind="struct_ops", token=token is not None)
     undo.callback(os.close, result)
     return int(result)
 
@@ -71,6 +71,6 @@ def create_map(ops: StructOps, undo: ExitStack, token: int | None = None) -> int
     )
     result = library.libbpf().bpf_map_create(_MAP_TYPE, b"step", 4, size, 1, ctypes.byref(opts))
     if result < 0:
-        raise StepError(-result, "map_create", _STRUCT)
+        raise StepError(-result, "map_create", _STRUCT, token=token is not None)
     undo.callback(os.close, result)
     return int(result)
