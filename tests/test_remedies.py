@@ -265,7 +265,9 @@ def faults(at: State, found: Diagnosis) -> Iterator[str]:
         yield "not known"
         return
     for remedy in filter(None, [found.cure, found.other]):
-        if not cures(remedy, at):
+        if remedy.outside:
+            yield f"'{remedy}' goes elsewhere, where something does here"
+        elif not cures(remedy, at):
             yield f"'{remedy}' does not cure: {answer(applied(remedy, at))}"
         elif any(cures(less, at) for less in _less(remedy)):
             yield f"'{remedy}' is more than it takes"
