@@ -67,6 +67,11 @@ _CASES: list[tuple[Situation, Cause, str]] = [
     ),
     (replace(_LOAD, errno=errno.E2BIG), Cause.TOO_LARGE, "1,000,000"),
     (replace(_LOAD, errno=errno.E2BIG, effective=0), Cause.TOO_LARGE, "4096"),
+    (
+        replace(_LOAD, kind="socket_filter", errno=errno.E2BIG, effective=1 << CAPABILITIES["CAP_BPF"]),
+        Cause.PERMISSION,
+        "CAP_PERFMON missing",
+    ),
     (replace(_LOAD, errno=errno.ENOSPC), Cause.TOO_LARGE, "log"),
     (replace(_LOAD, errno=errno.EACCES, log="R2 !read_ok\nprocessed 1 insns\n"), Cause.VERIFIER, "R2 !read_ok"),
     (

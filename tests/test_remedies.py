@@ -241,13 +241,13 @@ def curable(at: State) -> bool:
 def cures(remedy: Remedy, at: State) -> bool:
     """Say whether a cell is allowed once a remedy is applied: in two goes where the verifier has the last word.
 
-    What it answers is EACCES or EINVAL; EPERM only to whoever gets to it without CAP_BPF, which takes the sysctl.
+    What it answers is EACCES, EINVAL or E2BIG; EPERM only to whoever comes to it without CAP_BPF, by the sysctl.
     """
     then = applied(remedy, at)
     if answer(then) == OK:
         return True
     more = replace(remedy, capabilities=(*remedy.capabilities, *remedy.verifier))
-    verifiers = {"EACCES", "EINVAL", *(["EPERM"] if remedy.sysctls else [])}
+    verifiers = {"EACCES", "EINVAL", "E2BIG", *(["EPERM"] if remedy.sysctls else [])}
     return bool(remedy.verifier) and answer(then) in verifiers and answer(applied(more, at)) == OK
 
 
@@ -264,7 +264,8 @@ def faults(at: State, found: Diagnosis) -> Iterator[str]:
     if found.cause is Cause.UNKNOWN:
         yield "not known"
         return
-    for remedy in filter(None, [found.cure, found.other]):
+    # what is no capability and no sysctl is not to be found in the table; the first remedy always is
+    for remedy in [found.cure, *([found.other] if found.other and not found.other.advice else [])]:
         if remedy.outside:
             yield f"'{remedy}' goes elsewhere, where something does here"
         elif not cures(remedy, at):

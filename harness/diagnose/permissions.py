@@ -100,6 +100,9 @@ def _unprivileged(at: Situation) -> Diagnosis | None:
     loop = "back-edge" in line or "infinite loop" in line or (not line and at.kind not in _NEWER_TYPES)
     if at.errno == errno.EINVAL and loop and (bpf or perfmon):
         return _refused(needs.BPF if bpf else needs.PERFMON, "has no loop", at)
+    if at.errno == errno.E2BIG and perfmon and not bpf:
+        # it follows branches that a processor only guesses at, too: there a loop has no end, or not soon enough
+        return replace(_refused(needs.PERFMON, "has no loop, or is small", at), other=Remedy("make it smaller"))
     return None
 
 
