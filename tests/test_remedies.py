@@ -241,13 +241,13 @@ def curable(at: State) -> bool:
 def cures(remedy: Remedy, at: State) -> bool:
     """Say whether a cell is allowed once a remedy is applied: in two goes where the verifier has the last word.
 
-    What it answers is EACCES, EINVAL or E2BIG; EPERM only to whoever comes to it without CAP_BPF, by the sysctl.
+    What it answers is EACCES, EINVAL, E2BIG or EFAULT, and EPERM to whoever comes to it by the sysctl, without CAP_BPF.
     """
     then = applied(remedy, at)
     if answer(then) == OK:
         return True
     more = replace(remedy, capabilities=(*remedy.capabilities, *remedy.verifier))
-    verifiers = {"EACCES", "EINVAL", "E2BIG", *(["EPERM"] if remedy.sysctls else [])}
+    verifiers = {"EACCES", "EINVAL", "E2BIG", "EFAULT", *(["EPERM"] if remedy.sysctls else [])}
     return bool(remedy.verifier) and answer(then) in verifiers and answer(applied(more, at)) == OK
 
 

@@ -100,8 +100,8 @@ def _unprivileged(at: Situation) -> Diagnosis | None:
     loop = "back-edge" in line or "infinite loop" in line or (not line and at.kind not in _NEWER_TYPES)
     if at.errno == errno.EINVAL and loop and (bpf or perfmon):
         return _refused(needs.BPF if bpf else needs.PERFMON, "has no loop", at)
-    if at.errno == errno.E2BIG and perfmon and not bpf:
-        # it follows branches that a processor only guesses at, too: there a loop has no end, or not soon enough
+    if at.errno in {errno.E2BIG, errno.EFAULT} and perfmon and not bpf:
+        # as measured of a loop: EFAULT on 6.17 and 6.18, E2BIG from 7.2 on, where older kernels answer EINVAL
         return replace(_refused(needs.PERFMON, "has no loop, or is small", at), other=Remedy("make it smaller"))
     return None
 
