@@ -220,13 +220,15 @@ def _matrix(project: Path, *arguments: str) -> _Run:
     before = latest.resolve() if latest.exists() else None
     began = time.monotonic()
     memory = 0
-    with subprocess.Popen(command, cwd=project, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
+    log = project / "results" / "bench.log"
+    log.parent.mkdir(exist_ok=True)
+    with log.open("wb") as said, subprocess.Popen(command, cwd=project, stdout=said, stderr=said) as process:
         ended = os.pidfd_open(process.pid)
         while not select.select([ended], [], [], _MEMORY_SECONDS)[0]:
             memory = max(memory, _anonymous_mib(process.pid))
         os.close(ended)
     seconds = time.monotonic() - began
-    what = f"{' '.join(command[1:])}: status {process.returncode}"
+    what = f"{' '.join(command[1:])} (output in {log}): status {process.returncode}"
     folder = latest.resolve()
     if folder == before or not (folder / "run.json").exists():
         raise HarnessError(f"no results of {what}")

@@ -7,6 +7,7 @@ failed because the machine was busy: it is asked again after a while, and at onc
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -55,7 +56,7 @@ def recall(path: Path) -> Conclusion | None:
         return found
     try:
         age = time.time() - path.stat().st_mtime
-    except OSError:
+    except FileNotFoundError:  # another run has just asked again
         return None
     # a clock that was wrong then, or is now, makes nothing last
     return found if 0 <= age < AGAIN_AFTER else None
@@ -65,7 +66,8 @@ def ask_again(path: Path) -> None:
     """Forget what was concluded unless it is proven; raises OSError."""
     found = _read(path)
     if found is not None and not found.proven:
-        path.unlink(missing_ok=True)
+        with contextlib.suppress(FileNotFoundError):  # another run was faster
+            path.unlink()
 
 
 def held(cache: Path) -> Iterator[tuple[Path, Conclusion]]:
@@ -81,12 +83,13 @@ def clear(cache: Path) -> int:
     """Forget all of them, those too that do not count any more; return how many there were. Raises OSError."""
     paths = [path for pattern in _PATTERNS for path in cache.glob(pattern) if _read(path) is not None]
     for path in paths:
-        path.unlink(missing_ok=True)
+        with contextlib.suppress(FileNotFoundError):  # another run was faster
+            path.unlink()
     return len(paths)
 
 
 def _read(path: Path) -> Conclusion | None:
     try:
         return wire.decode(path.read_bytes(), Conclusion)
-    except (OSError, msgspec.MsgspecError):
+    except (FileNotFoundError, msgspec.MsgspecError):
         return None

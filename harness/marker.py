@@ -6,6 +6,7 @@ any name. What a version before the marker has made is the user's to delete.
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 #: the file's name
@@ -21,6 +22,16 @@ def mark(folder: Path) -> None:
 def marked(folder: Path) -> bool:
     """Whether a folder is the harness's own; a link to one is not."""
     return not folder.is_symlink() and (folder / NAME).is_file()
+
+
+def remove(folder: Path) -> None:
+    """Delete a folder of the harness's own; what another run has deleted meanwhile is passed over. Raises OSError."""
+
+    def failed(_function: object, _path: str, info: tuple[type[BaseException], BaseException, object]) -> None:
+        if not isinstance(info[1], FileNotFoundError):
+            raise info[1]
+
+    shutil.rmtree(folder, onerror=failed)
 
 
 def unmarked(folder: Path) -> list[Path]:

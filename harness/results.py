@@ -10,7 +10,6 @@ import contextlib
 import glob
 import os
 import re
-import shutil
 import time
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -121,10 +120,11 @@ class RunDirectory:
             link.symlink_to(path.name)
             link.replace(parent / "latest")
             for old in [each for each in _old_runs(parent) if each != path][: 1 - _KEPT_RUNS]:
-                shutil.rmtree(old, ignore_errors=True)
+                marker.remove(old)
             return cls(path)
         except OSError as error:
-            raise HarnessError(f"results cannot be written to {parent}: {error.strerror}") from error
+            where = error.filename or parent
+            raise HarnessError(f"results cannot be written to {parent}: {where}: {error.strerror}") from error
 
     def backdate(self, began: datetime, seconds: float) -> None:
         """Say of results that were found elsewhere when that began and how long it took."""

@@ -13,7 +13,6 @@ import contextlib
 import errno
 import hashlib
 import os
-import shutil
 import tempfile
 import time
 from collections.abc import Iterable, Iterator
@@ -24,6 +23,7 @@ import msgspec
 
 from harness import conclusions, marker, memory_files, wire
 from harness.conclusions import Conclusion
+from harness.errors import passing_over
 from harness.vm import GuestSpec, Memory, Sockets, vng_command
 
 #: part of every key: what this project does before it saves
@@ -39,6 +39,8 @@ _DIGITS = 16
 _UNUSABLE = ".unusable"
 _LAST = ".last"
 _FILES = ("state", "ram")
+#: of a cache that may only be read, or has no room: it is used as it is
+_UNWRITABLE = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT)
 _FILES_OF_WORKER = ("state", "answer", *memory_files.CHANGES)
 
 
@@ -120,7 +122,7 @@ def asked_before(folder: Path, name: str, run: str) -> bool:
         last_name, last_run = path.read_text().splitlines()
         if last_name == name:
             return last_run != run
-    with contextlib.suppress(OSError):
+    with passing_over(*_UNWRITABLE):
         path.write_text(f"{name}\n{run}\n")
     return False
 
@@ -136,13 +138,14 @@ def find(folder: Path, name: str) -> Snapshot | None:
         if not _verified(snapshot) or (snapshot.meta.base and snapshot.meta.base != _meta(_base(place)).digest):
             discard(folder, name)
             return None
-        os.utime(place / _META)
-    except (OSError, msgspec.MsgspecError):
+        with passing_over(*_UNWRITABLE):
+            os.utime(place / _META)
+    except (FileNotFoundError, NotADirectoryError, msgspec.MsgspecError):
         discard(folder, name)
         return None
     if not marker.marked(place):
         # of a version before the marker; its content has proved whose it is
-        with contextlib.suppress(OSError):
+        with passing_over(*_UNWRITABLE):
             marker.mark(place)
     return snapshot
 
@@ -155,7 +158,7 @@ def unusable(folder: Path, name: str) -> str | None:
 
 def mark_unusable(folder: Path, name: str, why: str, *, kernel: str = "", proven: bool = False) -> None:
     """Remember why a guest of that key cannot be saved or restored; ``proven``: QEMU itself has refused it."""
-    with contextlib.suppress(OSError):
+    with passing_over(*_UNWRITABLE):
         about = f"saving {kernel or name}"
         conclusions.remember(_conclusion(folder, name), Conclusion(about, why, works=False, proven=proven))
 
@@ -178,7 +181,8 @@ def making(folder: Path, name: str) -> Iterator[Path]:
         marker.mark(place)
         yield place
     finally:
-        shutil.rmtree(place, ignore_errors=True)
+        if place.exists():
+            marker.remove(place)
 
 
 def keep(place: Path, name: str, *, kernel: str, hello: Hello) -> None:
@@ -233,11 +237,11 @@ def discard(folder: Path, name: str) -> None:
     for worker in _workers(place):
         discard(folder, worker.name)
     if marker.marked(place):
-        with contextlib.suppress(OSError):
+        with passing_over(errno.ENOENT, *_UNWRITABLE):
             gone = Path(tempfile.mkdtemp(prefix=f".{name}-", dir=folder))
             marker.mark(gone)
             place.rename(gone / name)
-            shutil.rmtree(gone, ignore_errors=True)
+            marker.remove(gone)
 
 
 def held(folder: Path) -> tuple[tuple[Path, int], ...]:
@@ -267,9 +271,9 @@ def prune(folder: Path, limit: int = LIMIT) -> list[Path]:
     What killed runs have left half-made goes too.
     """
     for place in folder.glob(".*-*/"):
-        with contextlib.suppress(OSError):
+        with contextlib.suppress(FileNotFoundError):  # another run was faster
             if marker.marked(place) and place.stat().st_mtime < time.time() - _ABANDONED:
-                shutil.rmtree(place, ignore_errors=True)
+                marker.remove(place)
     left = {place: size for place, size in held(folder) if marker.marked(place)}
     deleted: list[Path] = []
     while sum(left.values()) > limit:

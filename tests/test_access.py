@@ -61,7 +61,7 @@ def test_a_refusal_crosses_processes_with_who_asked() -> None:
     """The namespace is looked up where it was asked, when the error goes elsewhere."""
     error = StepError(1, "load", "x", "log", "xdp", token=True)
     assert error.asker.in_user_namespace is None
-    back = pickle.loads(pickle.dumps(error))
+    back = pickle.loads(pickle.dumps(error))  # noqa: S301  it was written here
     assert (back.errno, back.stage, back.what, back.log, back.kind, back.token) == (1, "load", "x", "log", "xdp", True)
     assert back.asker == error.asker.settled()
     assert back.asker.in_user_namespace is not None

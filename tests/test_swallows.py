@@ -27,17 +27,13 @@ SHELL = re.compile(
 )
 #: (file, what is there) -> why it hides nothing
 ALLOWED = {
+    ("tests/faults/cases/case_limit.py", "pthread_mutex_lock() unchecked"): "it never returns: that is the case",
     (".github/actions/kernel-matrix/action.yml", "continue-on-error"): "what has no image is a red cell of the run",
     ("harness/guest/library.py", "libbpf_strerror() unchecked"): "it writes a text for any number",
     ("harness/guest/privilege.py", "except Exception"): "pickling fails in any way; the text goes on in its place",
     ("harness/images/cache.py", "suppress(OSError)"): "why an image was not made goes on; `prune` deletes the rest",
     ("harness/places.py", "except OSError"): "execnet's, without an errno, for a connection that is gone",
     # of what may be lost, and is not yet named by its errno
-    ("harness/bench.py", "stderr=DEVNULL"): "open: what a run says that is measured",
-    ("harness/results.py", "ignore_errors"): "open: an old run that cannot be deleted",
-    ("harness/snapshots.py", "except OSError"): "open: a saved guest that cannot be read is made again",
-    ("harness/snapshots.py", "ignore_errors"): "open: what cannot be deleted of a saved guest takes room",
-    ("harness/snapshots.py", "suppress(OSError)"): "open: a cache that cannot be written saves no guests",
 }
 
 
