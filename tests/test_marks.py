@@ -271,6 +271,10 @@ def test_d(): print("RUN d")
             "*test_x: skipped without xdp_frags, so never refused without it",
         ),
         (
+            '@known_issue("6.1", reason="r", ref="f", raises=BaseException)',
+            "*test_x: a known issue raises an Exception, not any BaseException",
+        ),
+        (
             '@pytest.mark.refused_without("xdp_frags", errno.EINVAL)',
             "*test_x: a refusal is refused_without(feature, errno, stage=...)",
         ),
