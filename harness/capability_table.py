@@ -250,6 +250,8 @@ def _differences(
     for name in dict.fromkeys([*expected, *found]):
         contexts: dict[str, list[str]] = {}
         old, new = expected.get(name, {}), found.get(name, {})
+        if _agree(old, new) and _agree(new, old):
+            continue
         for context in dict.fromkeys([*old, *new]):
             usual = Context(context.who)
             before, after = (line(each, context) if usual in each else None for each in (old, new))
@@ -265,6 +267,11 @@ def _differences(
         for said_of, where in contexts.items():
             more = f" and {len(where) - _NAMED} more" if len(where) > _NAMED else ""
             yield f"{kernel} {name} ({'; '.join(where[:_NAMED])}{more}): {said_of}"
+
+
+def _agree(lines: Mapping[Context, str], other: Mapping[Context, str]) -> bool:
+    """Whether what lines say is what the others say."""
+    return all(text == other.get(context, other.get(Context(context.who))) for context, text in lines.items())
 
 
 def _minimum_changes(before: str, after: str) -> Iterator[str]:

@@ -27,7 +27,7 @@ from suites.capabilities.conftest import Measured
 _FILE = Path(__file__).parents[2] / capability_table.BASELINE
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def recorded(facts: GuestFacts) -> Table:
     """Return the baseline of this kernel."""
     tables = capability_table.read(_FILE.read_text())
