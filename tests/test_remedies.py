@@ -78,43 +78,23 @@ def _values(setting: str) -> dict[str, int]:
     return {name: int(value) for name, _, value in pairs}
 
 
-_decided = functools.cache(capabilities.answers)
-_sets = functools.cache(capabilities.parse_sets)
-
-
-def _line(contexts: Mapping[Context, str], who: str, setting: str) -> str | None:
-    """Return the line of a setting, else that of one of its sysctls, else that of the defaults."""
-    near = [setting, *setting.split("&"), ""]
-    return next((contexts[Context(who, each)] for each in near if Context(who, each) in contexts), None)
-
-
 @functools.cache
 def column(kernel: str, row: str, who: str, setting: str) -> Mapping[Caps, str] | None:
-    """Read the cells of all sets as docs/capabilities.md says; None where the table does not say."""
-    cells = _TABLES[kernel].cells
-    subject, both, path = row.partition(" load+attach ")
-    if both and setting and subject not in _SHIPPED:
-        loads = column(kernel, f"{subject} load", who, setting)
-        attaches = column(kernel, f"{subject} attach {path}", "userns" if who == "token" else who, setting)
-        if (who, subject) == ("token", "cgroup_skb"):
-            # what its attaching asks, it asks of the token that its program was loaded with
-            usual = column(kernel, row, who, "")
-            attaches = usual and {caps: usual[caps | {"BPF"}] for caps in usual}
-        if loads is None or attaches is None:
-            return None
-        return {caps: attaches[caps] if answer == OK else answer for caps, answer in loads.items()}
-    if setting and subject.partition(" ")[0] in _SHIPPED:
+    """Read the cells of all sets by the table's own rule; None where nothing was tried."""
+    table, context = _TABLES[kernel], Context(who, setting)
+    try:
+        return {caps: table.read(row, context, caps) for caps in capabilities.subsets()}
+    except KeyError:
         return None
-    line = _line(cells.get(row, {}), who, setting)
-    return None if line is None else _decided(line)
 
 
 @functools.cache
 def least(kernel: str, row: str, who: str, setting: str) -> tuple[Caps, ...]:
     """Return the minimal sets, file capabilities included, that were measured for a row or one like it."""
-    contexts = _TABLES[kernel].minimum.get(_TWINS.get(row, row), {})
-    line = _line(contexts, who, setting)
-    return () if line is None else _sets(line)
+    try:
+        return tuple(_TABLES[kernel].minimal_sets(_TWINS.get(row, row), Context(who, setting)))
+    except KeyError:
+        return ()
 
 
 def answer(at: State) -> str | None:
