@@ -17,8 +17,8 @@ sys.path.insert(0, str(ROOT))
 if sys.version_info < (3, 11):  # noqa: UP036 - nox itself may run on an older one
     sys.exit(f"Python 3.11 or newer is needed, this is {sys.version.split()[0]}")
 
-from harness import actionlint  # noqa: E402 - the project is not installed
-from harness import bootstrap as machine  # noqa: E402
+from harness.dev import actionlint  # noqa: E402 - the project is not installed
+from harness.dev import bootstrap as machine  # noqa: E402
 
 # no environment is made by nox itself: whether it could use uv is nothing to know
 logging.getLogger("nox").addFilter(lambda record: record.getMessage() != "uv binary not found.")
@@ -186,6 +186,12 @@ def workflow(session: nox.Session) -> None:
 
 
 @nox.session(venv_backend="none")
+def structure(session: nox.Session) -> None:
+    """Show the rooms of the harness, and which imports which; fail where there are too many, or a circle."""
+    run(session, python(session), "-m", "harness.dev.structure", *session.posargs)
+
+
+@nox.session(venv_backend="none")
 def lint(session: nox.Session) -> None:
     """Check the code: ruff, mypy, import-linter, clang-format, shellcheck, actionlint, zizmor."""
     if session.posargs:
@@ -202,9 +208,10 @@ def lint(session: nox.Session) -> None:
     host = ["--python-version", "3.11", "--follow-imports", "silent", "--exclude", "harness/guest/"]
     run(session, str(tools / "mypy"), *host, "harness", "noxfile.py")
     run(session, str(tools / "lint-imports"))
+    run(session, interpreter, "-m", "harness.dev.structure")
     sources = sorted(str(path) for path in (ROOT / "bpf").rglob("*.[ch]"))
     run(session, "clang-format", "--dry-run", "-Werror", *sources)
-    scripts = [*ROOT.glob(".ci/*"), *ROOT.glob(".github/actions/*/run"), *ROOT.glob("harness/tools/*")]
+    scripts = [*ROOT.glob(".ci/*"), *ROOT.glob(".github/actions/*/run"), *ROOT.glob("harness/relay/tools/*")]
     scripts += ROOT.glob("vmimages/mount.*")
     run(session, "shellcheck", *sorted(str(path.relative_to(ROOT)) for path in scripts))
     try:

@@ -1,7 +1,7 @@
 """``python -m harness``: the commands behind the nox sessions.
 
 Every failure the user can act on is one line on standard error and the exit status of its class
-(harness.errors); there is no traceback.
+(harness.shared.errors); there is no traceback.
 """
 
 from __future__ import annotations
@@ -12,17 +12,17 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
-from harness import ci, working
-from harness.errors import HarnessError, of_system
+from harness.ci import command_line
+from harness.commands import guest_commands
+from harness.shared.errors import HarnessError, of_system
+from harness.shared.root import ROOT
 
 if TYPE_CHECKING:
-    from harness.baseline_view import Answer
-
-ROOT = Path(__file__).resolve().parent.parent
+    from harness.commands.baseline_view import Answer
 
 
 def _build(_: argparse.Namespace) -> int:
-    from harness import objects
+    from harness.objects import build as objects
 
     for name, path in sorted(objects.build_all().items()):
         print(f"{name}: {path.relative_to(ROOT)}")
@@ -32,7 +32,7 @@ def _build(_: argparse.Namespace) -> int:
 def _matrix(arguments: argparse.Namespace) -> int:
     import pytest
 
-    from harness.workers import OWN_ARGUMENTS
+    from harness.shared.protocol import OWN_ARGUMENTS
 
     # the relays are started as modules of the project
     os.chdir(ROOT)
@@ -44,7 +44,7 @@ def _matrix(arguments: argparse.Namespace) -> int:
 
 def _print_options() -> None:
     """Begin the help with the matrix's own options: in pytest's they come last."""
-    from harness import options
+    from harness.config import options
 
     usage = "nox -s kernel-matrix -- [--kernel NAME]... [any pytest argument]"
     parser = argparse.ArgumentParser(usage=usage, add_help=False, epilog="All of pytest's options work, too:")
@@ -62,7 +62,10 @@ def _relative(argument: str) -> str:
 
 
 def _kernels(arguments: argparse.Namespace) -> int:
-    from harness import images, kernel_list, manifest, workflow
+    from harness import images
+    from harness.ci import workflow
+    from harness.commands import kernel_list
+    from harness.config import manifest
 
     known = manifest.load(ROOT / "vmimages")
     if arguments.what == "update":
@@ -78,7 +81,7 @@ def _kernels(arguments: argparse.Namespace) -> int:
 
 
 def _bench(arguments: argparse.Namespace) -> int:
-    from harness import bench
+    from harness.commands import bench
 
     os.chdir(ROOT)
     print(bench.run(ROOT, arguments.kernel or ["core"], arguments.runs, arguments.whole, print).read_text())
@@ -86,16 +89,16 @@ def _bench(arguments: argparse.Namespace) -> int:
 
 
 def _diagnose(arguments: argparse.Namespace) -> int:
-    from harness import objects
+    from harness.objects import build as objects
 
     path = objects.checked(arguments.object).absolute()
     if arguments.kernel:
-        from harness import errand
+        from harness.commands import try_object
 
         os.chdir(ROOT)
-        answers = errand.diagnose(ROOT, arguments.kernel, path)
+        answers = try_object.diagnose(ROOT, arguments.kernel, path)
     else:
-        from harness.guest import trying
+        from harness.guest.bpf import trying
 
         answers = iter([trying.report(path)])
     status = 0
@@ -108,7 +111,7 @@ def _diagnose(arguments: argparse.Namespace) -> int:
 def _capabilities(arguments: argparse.Namespace) -> int:
     from rich.console import Console
 
-    from harness import capability_view
+    from harness.commands import capability_view
 
     if arguments.update:
         given = [*arguments.pytest]
@@ -126,7 +129,7 @@ def _capabilities(arguments: argparse.Namespace) -> int:
 
 
 def _baseline(arguments: argparse.Namespace) -> int:
-    from harness import baseline_view
+    from harness.commands import baseline_view
 
     results: Path = arguments.results or ROOT / "results" / "latest"
     if not arguments.update:
@@ -140,13 +143,13 @@ def _baseline(arguments: argparse.Namespace) -> int:
 
 
 def _compare(arguments: argparse.Namespace) -> int:
-    from harness import baseline_view
+    from harness.commands import baseline_view
 
     return _answered(baseline_view.compare(ROOT, arguments.first, arguments.second))
 
 
 def _schema(_: argparse.Namespace) -> int:
-    from harness import document
+    from harness.results import document
 
     print(document.schema(), end="")
     return 0
@@ -161,7 +164,9 @@ def _answered(answer: Answer) -> int:
 def _merge(arguments: argparse.Namespace) -> int:
     from rich.console import Console
 
-    from harness import comparison, matrix, merging, results
+    from harness.commands import merging
+    from harness.report import run_folder as results
+    from harness.results import comparison, matrix
 
     joined = merging.merge(ROOT, arguments.folders, arguments.results, arguments.baseline, arguments.kernel)
     screen = Console(width=None if sys.stdout.isatty() else matrix.log_width(joined.judged))
@@ -175,7 +180,8 @@ def _merge(arguments: argparse.Namespace) -> int:
 
 
 def _durations(arguments: argparse.Namespace) -> int:
-    from harness import document, sharding
+    from harness.plan import sharding
+    from harness.results import document
 
     print(sharding.write_durations(ROOT, document.read(arguments.folder)))
     return 0
@@ -242,8 +248,8 @@ def _parser() -> argparse.ArgumentParser:
         "folder", type=Path, nargs="?", default=ROOT / "results" / "latest", metavar="DIR", help="a run's results"
     )
     durations.set_defaults(run=_durations)
-    working.add(commands, lambda words: _matrix(argparse.Namespace(pytest=words)))
-    ci.add(commands.add_parser)
+    guest_commands.add(commands, lambda words: _matrix(argparse.Namespace(pytest=words)))
+    command_line.add(commands.add_parser)
     matrix = commands.add_parser(
         "matrix", help="run the suites on the kernels (takes pytest's arguments)", add_help=False
     )

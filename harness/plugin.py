@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 
-from harness import options
-from harness.errors import HarnessError, of_system
-from harness.features import GuestFacts
-from harness.workers import ARGUMENTS, BEGINS, COMMAND, KEEP, OUTPUT, TIMEOUT, WORKER_KEY
+from harness.config import options
+from harness.shared.errors import HarnessError, of_system
+from harness.shared.features import GuestFacts
+from harness.shared.protocol import ARGUMENTS, BEGINS, COMMAND, KEEP, OUTPUT, TIMEOUT, WORKER_KEY
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -26,7 +26,7 @@ def pytest_configure(config: pytest.Config) -> None:
     if worker is not None and WORKER_KEY in worker:
         _configure_worker(config, worker[WORKER_KEY])
     elif config.option.matrix and not (config.option.collectonly or config.option.help):
-        from harness import starting
+        from harness.session import starting
 
         try:
             starting.start(config)
@@ -44,7 +44,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 
 def _configure_worker(config: pytest.Config, told: dict[str, Any]) -> None:
-    from harness.guest import plugin
+    from harness.guest.pytest import plugin
 
     if told["gone"]:
         config.pluginmanager.register(plugin.GonePlugin())
@@ -56,11 +56,11 @@ def _configure_worker(config: pytest.Config, told: dict[str, Any]) -> None:
         kernels={name: frozenset(features) for name, features in told["kernels"].items()},
     )
     if told[KEEP]:
-        from harness.guest.keeping import KeepPlugin
+        from harness.guest.pytest.keeping import KeepPlugin
 
         config.pluginmanager.register(KeepPlugin(told[OUTPUT].send))
     if told[COMMAND]:
-        from harness.guest.command import CommandPlugin
+        from harness.guest.pytest.command import CommandPlugin
 
         config.pluginmanager.register(CommandPlugin(facts, told[COMMAND], told[TIMEOUT], told[OUTPUT].send))
     plugin.register(config, facts, tuple(told[ARGUMENTS]), told[BEGINS])

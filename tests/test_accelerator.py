@@ -9,10 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from harness import accelerator, conclusions
-from harness.accelerator import Choice, counter_rate
-from harness.ending import End, Ending
-from harness.vm import Accelerator, GuestSpec
+from harness.relay import accelerator
+from harness.relay.accelerator import Choice, counter_rate
+from harness.shared import conclusions
+from harness.shared.ending import End, Ending
+from harness.vm.guest_spec import Accelerator, GuestSpec
 
 
 @pytest.mark.parametrize(

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from harness import actionlint
-from harness.bootstrap import BootstrapError
+from harness.dev import actionlint
+from harness.dev.bootstrap import BootstrapError
 
 ROOT = Path(__file__).resolve().parent.parent
 REQUIREMENTS = ROOT / "requirements"

@@ -9,12 +9,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harness import baseline, manifest
-from harness.baseline import Expectation, recorded
-from harness.cells import IMAGE, Cell, Outcome
-from harness.costs import Cost
-from harness.document import VERSION, Column, Document
-from harness.errors import ManifestError
+from harness.config import manifest
+from harness.results import baseline
+from harness.results.baseline import Expectation, recorded
+from harness.results.document import VERSION, Column, Document
+from harness.shared.cells import IMAGE, Cell, Outcome
+from harness.shared.costs import Cost
+from harness.shared.errors import ManifestError
 
 ROOT = Path(__file__).resolve().parents[1]
 GREEN = [outcome for outcome in Outcome if outcome.green]

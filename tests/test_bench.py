@@ -12,14 +12,16 @@ from pathlib import Path
 
 import pytest
 
-from harness import bench, errand, plainly, preparation, wire
-from harness.bench import Report, Row, Start, Whole
-from harness.console import Phases
-from harness.errors import HarnessError
-from harness.guests import GuestRecord
-from harness.preparation import Plan
-from harness.results import RunFacts, RunRecord
-from harness.vm import Accelerator, GuestSpec
+from harness.commands import bench, plain_run, try_object
+from harness.commands.bench import Report, Row, Start, Whole
+from harness.plan import preparation
+from harness.plan.preparation import Plan
+from harness.report.run_folder import RunFacts, RunRecord
+from harness.shared import wire
+from harness.shared.console import Phases
+from harness.shared.errors import HarnessError
+from harness.vm.guest_spec import Accelerator, GuestSpec
+from harness.vm.guests import GuestRecord
 
 ROOT = Path(__file__).resolve().parents[1]
 ROW = Row(
@@ -75,9 +77,10 @@ def test_a_cache_that_never_holds_all_is_no_warm_run(tmp_path: Path, monkeypatch
 _FAKE_MATRIX = """
 import sys
 from pathlib import Path
-from harness import wire, document
-from harness.cells import Cell, Outcome
-from harness.results import RunFacts, RunRecord
+from harness.shared import wire
+from harness.results import document
+from harness.shared.cells import Cell, Outcome
+from harness.report.run_folder import RunFacts, RunRecord
 status, recorded, cells = {status}, {recorded}, {cells}
 folder = Path(sys.argv[-1]) / {name!r}
 if recorded is not None:
@@ -190,7 +193,7 @@ def test_a_gap_lies_between_restored_guests() -> None:
     ["===== 18 passed, 2 skipped, 1 xfailed in 3.21s =====", "18 passed, 3 deselected in 100.00s (0:01:40)"],
 )
 def test_a_plain_run_that_ended_green_has_a_summary(line: str) -> None:
-    assert plainly.ended_green("6.1", ["x", line, "[   9.0] reboot: Power down"]) == line.strip("= ")
+    assert plain_run.ended_green("6.1", ["x", line, "[   9.0] reboot: Power down"]) == line.strip("= ")
 
 
 @pytest.mark.parametrize(
@@ -203,7 +206,7 @@ def test_a_plain_run_that_ended_green_has_a_summary(line: str) -> None:
 )
 def test_a_plain_run_that_is_broken_is_an_error(lines: list[str], why: str) -> None:
     with pytest.raises(HarnessError, match=rf"^kernel 6\.1: the plain way is broken: {why}; "):
-        plainly.ended_green("6.1", lines)
+        plain_run.ended_green("6.1", lines)
 
 
 def test_memory_is_that_of_the_process_and_its_descendants() -> None:
@@ -224,13 +227,13 @@ def test_the_plain_way_has_the_same_kernel_image_and_emulator() -> None:
         boot_timeout=1,
         append=("lockdown=integrity",),
     )
-    words = plainly.command(spec, Path("/s"))
+    words = plain_run.command(spec, Path("/s"))
     assert words[words.index("--append") + 1] == "lockdown=integrity"
     assert words[words.index("--root-disk") + 1] == "/r/root.erofs"
     assert words[words.index("--run") + 1] == "/k/vmlinuz"
     assert "tcg,thread=single" in next(word for word in words if word.startswith("--qemu-opts="))
     plan = Plan((), Path("/f"), {}, frozenset({"tcx"}), {"6.1": frozenset()}, RunFacts("tcg", 1, ()), ())
-    assert shlex.split(plainly.script("6.1", plan, ["suites", "-k", "a b"]))[-3:] == ["suites", "-k", "a b"]
+    assert shlex.split(plain_run.script("6.1", plan, ["suites", "-k", "a b"]))[-3:] == ["suites", "-k", "a b"]
 
 
 def test_a_kernel_that_is_not_to_be_had_is_no_row_less(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -238,6 +241,6 @@ def test_a_kernel_that_is_not_to_be_had_is_no_row_less(tmp_path: Path, monkeypat
     monkeypatch.setattr(preparation, "prepare", lambda *_, **__: plan)
     with pytest.raises(HarnessError, match=r"^7\.0: it is not locked$"):
         bench.run(tmp_path, ["full"], 1, 0, print)
-    found = errand.diagnose(tmp_path, "full", tmp_path / "x.bpf.o")
+    found = try_object.diagnose(tmp_path, "full", tmp_path / "x.bpf.o")
     with pytest.raises(HarnessError, match=r"^7\.0: it is not locked$"):
         next(found)

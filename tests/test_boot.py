@@ -16,10 +16,11 @@ from pathlib import Path
 import pytest
 from filelock import FileLock
 
-from harness import boot, conclusions, machine, memory_files, snapshots
-from harness.boot import Boots, Opening, Running
-from harness.machine import BootError, Machine
-from harness.vm import Accelerator, GuestSpec
+from harness.relay import boot, machine, memory_files, snapshots
+from harness.relay.boot import Boots, Opening, Running
+from harness.relay.machine import BootError, Machine
+from harness.shared import conclusions
+from harness.vm.guest_spec import Accelerator, GuestSpec
 
 FAKE_VNG = Path(__file__).with_name("fake_vng.py")
 

@@ -8,12 +8,17 @@ from pathlib import Path
 
 import pytest
 
-from harness import accelerator, cache_keys, images, manifest, preparation, snapshots, wire
+from harness import images
+from harness.ci import cache_keys
+from harness.config import manifest
 from harness.images import kernels as kernel_images
 from harness.images import rootfs
-from harness.outline import Form, Wishes
-from harness.results import RunDirectory
-from harness.vm import Accelerator
+from harness.plan import preparation
+from harness.plan.outline import Form, Wishes
+from harness.relay import accelerator, snapshots
+from harness.report.run_folder import RunDirectory
+from harness.shared import wire
+from harness.vm.guest_spec import Accelerator
 
 ROOT = Path(__file__).resolve().parent.parent
 

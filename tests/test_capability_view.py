@@ -10,10 +10,12 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from harness import capability_table, capability_view, document, wire
-from harness.capability_table import BASELINE, Context, Table
-from harness.cells import Cell, Outcome
-from harness.errors import HarnessError, ManifestError
+from harness.commands import capability_view
+from harness.results import document
+from harness.shared import capability_table, wire
+from harness.shared.capability_table import BASELINE, Context, Table
+from harness.shared.cells import Cell, Outcome
+from harness.shared.errors import HarnessError, ManifestError
 from tests import result_sets
 
 _ROOT = Path(__file__).parents[1]

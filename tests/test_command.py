@@ -10,10 +10,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harness import expect
-from harness.guest import command
-from harness.guest.command import CommandFailed
-from harness.output import Outputs
+from harness.guest.pytest import command
+from harness.guest.pytest.command import CommandFailed
+from harness.session.output import Outputs
+from harness.shared import expect
 
 
 def failure(folder: Path, *words: str, timeout: float | None = None) -> list[str]:

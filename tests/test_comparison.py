@@ -9,12 +9,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harness import comparison, manifest
-from harness.baseline import Expectation
-from harness.cells import Outcome
-from harness.changes import Change, Kind
-from harness.comparison import Scope, compare
-from harness.costs import Cost
+from harness.config import manifest
+from harness.results import comparison
+from harness.results.baseline import Expectation
+from harness.results.comparison import Scope, compare
+from harness.shared.cells import Outcome
+from harness.shared.changes import Change, Kind
+from harness.shared.costs import Cost
 
 COST = Cost(instructions=1000, states=100, peak_states=50, stack=64, translated=800, jited=1600, load=2.0)
 EXPECTED = Expectation("6.1.0-56", "6.1.192-2", "abc", {"trace_execve": COST}, {"a.py::test_x": Outcome.PASS})

@@ -10,12 +10,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harness import document, wire
-from harness.cells import Cell, Outcome
-from harness.changes import Change, Kind
-from harness.costs import Cost
-from harness.document import VERSION, Column, Document
-from harness.errors import HarnessError
+from harness.results import document
+from harness.results.document import VERSION, Column, Document
+from harness.shared import wire
+from harness.shared.cells import Cell, Outcome
+from harness.shared.changes import Change, Kind
+from harness.shared.costs import Cost
+from harness.shared.errors import HarnessError
 
 SCHEMA = Path(__file__).resolve().parents[1] / "docs" / "results.schema.json"
 

@@ -8,16 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harness.cells import Outcome
-from harness.expect import (
-    Phase,
-    decide,
-    join_nodeid,
-    kernel_of_argument,
-    rerun,
-    split_nodeid,
-    without_options,
-)
+from harness.shared.cells import Outcome
+from harness.shared.expect import Phase, decide, join_nodeid, kernel_of_argument, rerun, split_nodeid, without_options
 
 SETUP, CALL, TEARDOWN = (Phase(when, "passed") for when in ("setup", "call", "teardown"))
 

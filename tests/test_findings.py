@@ -7,9 +7,9 @@ from dataclasses import replace
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harness.cells import Cell, Outcome
-from harness.changes import Change, Kind
-from harness.findings import by_file, differences, findings, unchanged
+from harness.results.findings import by_file, differences, findings, unchanged
+from harness.shared.cells import Cell, Outcome
+from harness.shared.changes import Change, Kind
 from tests import result_sets
 
 kernels = st.sampled_from(["5.10", "6.1", "7.3"])

@@ -8,12 +8,14 @@ from typing import Any
 
 import pytest
 
-from harness import document, errand, gate, preparation
-from harness.cells import Outcome
-from harness.errors import ManifestError
-from harness.outline import Wishes
-from harness.preparation import Plan, PlannedGuest
-from harness.results import KernelFacts, RunFacts
+from harness.commands import gate, try_object
+from harness.plan import preparation
+from harness.plan.outline import Wishes
+from harness.plan.preparation import Plan, PlannedGuest
+from harness.report.run_folder import KernelFacts, RunFacts
+from harness.results import document
+from harness.shared.cells import Outcome
+from harness.shared.errors import ManifestError
 
 REFUSED = """b.bpf.o on 6.1.0, uid 0
 first (xdp): attached
@@ -50,7 +52,7 @@ def answer(monkeypatch: pytest.MonkeyPatch) -> Callable[..., list[Wishes]]:
             return found  # type: ignore[no-any-return]
 
         monkeypatch.setattr(preparation, "prepare", prepare)
-        monkeypatch.setattr(errand, "try_in", try_in)
+        monkeypatch.setattr(try_object, "try_in", try_in)
         return wished
 
     return let

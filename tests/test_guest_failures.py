@@ -12,9 +12,13 @@ from types import SimpleNamespace
 
 import pytest
 
-from harness.guest import agent, bpf_calls, capture, execs, leaks, machine, people, privilege, step_error, steps
-from harness.guest.loaders import libbpf as loader
-from harness.guest.step_error import StepError
+from harness.guest import agent
+from harness.guest.bpf import bpf_calls, leaks, machine, step_error, steps
+from harness.guest.bpf.loaders import libbpf as loader
+from harness.guest.bpf.step_error import StepError
+from harness.guest.probes import users
+from harness.guest.pytest import capture
+from harness.guest.system import execs, privilege
 
 
 def refusing(number: int) -> Callable[..., int]:
@@ -94,14 +98,14 @@ def test_a_child_that_cannot_delegate_says_why(monkeypatch: pytest.MonkeyPatch) 
     def failing(_: socket.socket) -> None:
         raise OSError(errno.EINVAL, "system call 431")
 
-    monkeypatch.setattr(people, "_delegate", failing)
-    with pytest.raises(RuntimeError, match="exit code 1"), people._delegator() as ours:
+    monkeypatch.setattr(users, "_delegate", failing)
+    with pytest.raises(RuntimeError, match="exit code 1"), users._delegator() as ours:
         assert ours.recv(1 << 12) == b"OSError: [Errno 22] system call 431"
 
 
 def test_a_child_that_delegates_nothing_has_nothing_to_say() -> None:
     """Its other end is closed before anything was asked."""
-    with people._delegator():
+    with users._delegator():
         pass
 
 

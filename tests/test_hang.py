@@ -7,9 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from harness import hang, slots
-from harness.boot import Boots
-from harness.vm import Accelerator, GuestSpec
+from harness.relay import hang
+from harness.relay.boot import Boots
+from harness.vm import slots
+from harness.vm.guest_spec import Accelerator, GuestSpec
 
 FAKE_VNG = Path(__file__).with_name("fake_vng.py")
 

@@ -9,12 +9,15 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from harness import ci, document, jobs, manifest, wire
-from harness.cells import Cell, Outcome
-from harness.document import Document
-from harness.errors import HarnessError, ManifestError
+from harness.ci import command_line, jobs
+from harness.ci.jobs import Job
+from harness.config import manifest
 from harness.images import lock
-from harness.jobs import Job
+from harness.results import document
+from harness.results.document import Document
+from harness.shared import wire
+from harness.shared.cells import Cell, Outcome
+from harness.shared.errors import HarnessError, ManifestError
 
 KNOWN = manifest.load(Path(__file__).resolve().parent.parent / "vmimages")
 #: kernels of the manifest that the lock has not
@@ -38,7 +41,7 @@ def test_a_kernel_that_no_archive_has_gets_a_job_only_by_its_name(
     assert jobs.left_out(KNOWN, ["full"]) == jobs.left_out(KNOWN, []) == ("6.1",)
     assert jobs.plan(KNOWN, ["6.1"]) == (Job("6.1", "6.1", "1/1"),)
     parser = argparse.ArgumentParser()
-    ci.add(parser.add_subparsers().add_parser)
+    command_line.add(parser.add_subparsers().add_parser)
     plan = parser.parse_args(["plan", "--kernel", "full"])
     assert plan.run(plan) == 0
     said = capsys.readouterr()

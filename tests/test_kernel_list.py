@@ -7,11 +7,15 @@ from pathlib import Path
 
 import pytest
 
-from harness import baseline, conclusions, kernel_list, manifest, marker, snapshots
-from harness.baseline import Expectation
-from harness.conclusions import Conclusion
+from harness.commands import kernel_list
+from harness.config import manifest
 from harness.images import lock
 from harness.images.archive import Package
+from harness.relay import snapshots
+from harness.results import baseline
+from harness.results.baseline import Expectation
+from harness.shared import conclusions, marker
+from harness.shared.conclusions import Conclusion
 
 ROOT = Path(__file__).resolve().parent.parent
 KNOWN = manifest.load(ROOT / "vmimages")

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harness.guest.kernel_log import KernelLog, excerpt
+from harness.guest.pytest.kernel_log import KernelLog, excerpt
 
 
 def record(sequence: int, text: str = "line") -> str:

@@ -13,13 +13,17 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from harness import baseline, document, matrix, merging, results, sharding, wire
-from harness.cells import Cell, Outcome
-from harness.errors import ManifestError
-from harness.guests import GuestRecord
+from harness.commands import merging
 from harness.images import lock
-from harness.results import KernelFacts, RunDirectory, RunFacts
-from harness.sharding import Part, Shard, Unit
+from harness.plan import sharding
+from harness.plan.sharding import Part, Shard, Unit
+from harness.report import run_folder as results
+from harness.report.run_folder import KernelFacts, RunDirectory, RunFacts
+from harness.results import baseline, document, matrix
+from harness.shared import wire
+from harness.shared.cells import Cell, Outcome
+from harness.shared.errors import ManifestError
+from harness.vm.guests import GuestRecord
 
 ROOT = Path(__file__).resolve().parent.parent
 KERNELS = ("5.10", "6.1")

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from harness.errors import ImageError
 from harness.images import mirror
+from harness.shared.errors import ImageError
 
 DEB822 = """\
 # the archive

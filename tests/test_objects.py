@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from harness import objects
-from harness.errors import BuildError, ToolMissing
+from harness.objects import build
+from harness.shared.errors import BuildError, ToolMissing
 
 SOURCE = '#define SEC(name) __attribute__((section(name), used))\nint first SEC(".data.first") = 1;\n'
 
@@ -22,7 +22,7 @@ def project(tmp_path: Path) -> Path:
 
 
 def test_objects_have_the_names_of_their_sources(project: Path) -> None:
-    found = objects.build_all(project)
+    found = build.build_all(project)
     assert found == {
         "one": project / "build" / "one.bpf.o",
         "fixtures/two": project / "build" / "fixtures" / "two.bpf.o",
@@ -33,20 +33,20 @@ def test_objects_have_the_names_of_their_sources(project: Path) -> None:
 
 
 def test_only_what_changed_is_compiled_again(project: Path) -> None:
-    before = {name: path.stat().st_mtime_ns for name, path in objects.build_all(project).items()}
-    assert {name: path.stat().st_mtime_ns for name, path in objects.build_all(project).items()} == before
+    before = {name: path.stat().st_mtime_ns for name, path in build.build_all(project).items()}
+    assert {name: path.stat().st_mtime_ns for name, path in build.build_all(project).items()} == before
     (project / "bpf" / "one.bpf.c").write_text(SOURCE + "int second = 2;\n")
-    after = {name: path.stat().st_mtime_ns for name, path in objects.build_all(project).items()}
+    after = {name: path.stat().st_mtime_ns for name, path in build.build_all(project).items()}
     assert [name for name in before if before[name] != after[name]] == ["one"]
     (project / "bpf" / "shared.h").write_text("")
-    assert all(path.stat().st_mtime_ns != after[name] for name, path in objects.build_all(project).items())
+    assert all(path.stat().st_mtime_ns != after[name] for name, path in build.build_all(project).items())
 
 
 def test_what_does_not_compile_shows_clangs_message_and_keeps_the_old_object(project: Path) -> None:
-    old = objects.build_all(project)["one"].read_bytes()
+    old = build.build_all(project)["one"].read_bytes()
     (project / "bpf" / "one.bpf.c").write_text("int first = undeclared;\n")
     with pytest.raises(BuildError, match="use of undeclared identifier 'undeclared'") as caught:
-        objects.build_all(project)
+        build.build_all(project)
     assert str(caught.value).startswith("one.bpf.c: clang failed\n")
     assert caught.value.exit_status == 1
     assert (project / "build" / "one.bpf.o").read_bytes() == old
@@ -56,15 +56,15 @@ def test_what_does_not_compile_shows_clangs_message_and_keeps_the_old_object(pro
 def test_a_warning_is_an_error(project: Path) -> None:
     (project / "bpf" / "one.bpf.c").write_text("static int unused;\n")
     with pytest.raises(BuildError, match="unused variable"):
-        objects.build_all(project)
+        build.build_all(project)
 
 
 def test_no_sources_and_no_compiler_are_one_line_each(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     shutil.rmtree(project / "bpf")
     with pytest.raises(BuildError, match=r"^no BPF sources in "):
-        objects.build_all(project)
-    objects._compiler.cache_clear()
+        build.build_all(project)
+    build._compiler.cache_clear()
     monkeypatch.setenv("PATH", str(project))
     with pytest.raises(ToolMissing, match=r"^clang is missing: run `nox -s bootstrap`$"):
-        objects._compiler()
-    objects._compiler.cache_clear()
+        build._compiler()
+    build._compiler.cache_clear()

@@ -9,7 +9,8 @@ from execnet.gateway_base import Message, dumps_internal
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harness import frames, opening
+from harness.relay import preamble
+from harness.shared import frames
 
 BOOTSTRAP = b"'serve(io, id=\\'gw3-worker\\')'\n"
 
@@ -32,25 +33,25 @@ ANSWER = b"1" + messages(
 @given(st.integers(0, len(OPENING) + 40))
 def test_an_opening_ends_with_its_first_data_however_much_has_come(cut: int) -> None:
     said = (OPENING + messages((Message.CHANNEL_DATA, ("runtests", {}))))[:cut]
-    assert opening.end(said) == (len(OPENING) if cut >= len(OPENING) else None)
+    assert preamble.end(said) == (len(OPENING) if cut >= len(OPENING) else None)
 
 
 @given(st.integers(0, len(ANSWER) - 1))
 def test_a_worker_has_answered_when_the_whole_message_is_there(cut: int) -> None:
-    assert opening.answered(ANSWER)
-    assert not opening.answered(ANSWER[:cut])
+    assert preamble.answered(ANSWER)
+    assert not preamble.answered(ANSWER[:cut])
 
 
 def test_the_word_elsewhere_is_no_answer() -> None:
-    assert not opening.answered(b"1" + messages((Message.CHANNEL_EXEC, "collectionfinish")))
+    assert not preamble.answered(b"1" + messages((Message.CHANNEL_EXEC, "collectionfinish")))
 
 
 def test_what_a_shell_says_first_has_the_form_of_an_opening_and_its_answer() -> None:
     said = BOOTSTRAP + frames.OPENING
-    assert opening.end(said + b"more") == len(said)
-    assert opening.answered(b"1" + frames.ANSWER)
+    assert preamble.end(said + b"more") == len(said)
+    assert preamble.answered(b"1" + frames.ANSWER)
 
 
 @pytest.mark.parametrize("name", [b"gw0", b"gw17"])
 def test_a_bootstrap_line_is_the_same_for_every_worker(name: bytes) -> None:
-    assert opening.without_name(BOOTSTRAP.replace(b"gw3", name)) == b"'serve(io, id=\\'guest-worker\\')'\n"
+    assert preamble.without_name(BOOTSTRAP.replace(b"gw3", name)) == b"'serve(io, id=\\'guest-worker\\')'\n"

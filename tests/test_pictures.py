@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from harness import pictures
-from harness.cells import Cell, Outcome
-from harness.costs import Cost
-from harness.document import Column
+from harness.report import pictures
+from harness.results.document import Column
+from harness.shared.cells import Cell, Outcome
+from harness.shared.costs import Cost
 from tests import result_sets
 
 

@@ -16,10 +16,11 @@ from pathlib import Path
 import execnet
 import pytest
 
-from harness import slots, wire
-from harness.ending import End, Ending
-from harness.relay import Over, Relay
-from harness.vm import Accelerator, GuestSpec
+from harness.relay.serve import Over, Relay
+from harness.shared import wire
+from harness.shared.ending import End, Ending
+from harness.vm import slots
+from harness.vm.guest_spec import Accelerator, GuestSpec
 
 FAKE_VNG = Path(__file__).with_name("fake_vng.py")
 #: far more than any of this takes; reached only when a test fails
@@ -63,7 +64,7 @@ def until(condition: Callable[[], bool]) -> bool:
 
 def relay_command(spec: GuestSpec, folder: Path) -> list[str]:
     wire.write(folder / "spec.json", spec)
-    return [sys.executable, "-m", "harness.relay", str(folder / "spec.json"), str(folder / "ending.json")]
+    return [sys.executable, "-m", "harness.relay.serve", str(folder / "spec.json"), str(folder / "ending.json")]
 
 
 def ending(folder: Path) -> Ending:

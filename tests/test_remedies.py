@@ -15,11 +15,11 @@ from pathlib import Path
 
 import pytest
 
-from harness import capabilities, capability_table
-from harness.capabilities import OK, Caps
-from harness.capability_table import PEOPLE, Context
 from harness.diagnose import Cause, Diagnosis, Remedy, Situation, diagnose
 from harness.diagnose.situation import CAPABILITIES
+from harness.shared import capabilities, capability_table
+from harness.shared.capabilities import OK, Caps
+from harness.shared.capability_table import PEOPLE, Context
 
 _TABLES = capability_table.read((Path(__file__).parents[1] / capability_table.BASELINE).read_text())
 _BPF, _PERF = "unprivileged_bpf_disabled", "perf_event_paranoid"
@@ -41,7 +41,7 @@ _KINDS = {
     "uprobe": "kprobe",
     "kprobe_multi": "kprobe",
 }
-#: row -> how harness.guest.machine calls the hook
+#: row -> how harness.guest.bpf.machine calls the hook
 _HOOKS = {
     "xdp": "XDP",
     "kprobe": "kprobe",

@@ -11,11 +11,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from harness import page_data, report
-from harness.cells import Cell, Outcome
-from harness.changes import Change, Kind
-from harness.document import Document
-from harness.expect import rerun
+from harness.report import html_page, page_data
+from harness.results.document import Document
+from harness.shared.cells import Cell, Outcome
+from harness.shared.changes import Change, Kind
+from harness.shared.expect import rerun
 from tests import result_sets
 
 HOSTILE = "</script><script>alert(1)</script><!-- \x1b[31m&amp;\x00 \u2028 🐛 \ud83d '\" <img src=x onerror=alert(1)>"
@@ -65,7 +65,7 @@ class Page(HTMLParser):
 
 
 def page(document: Document, **consoles: str) -> Page:
-    html = report.html(document, {kernel.replace("_", "."): text for kernel, text in consoles.items()})
+    html = html_page.html(document, {kernel.replace("_", "."): text for kernel, text in consoles.items()})
     html.encode("utf-8")
     return Page(html)
 
@@ -83,7 +83,7 @@ def test_hostile_text_makes_no_element_no_script_and_no_attribute(came: list[Cel
 
 
 def test_nothing_is_fetched_and_the_policy_says_so() -> None:
-    html = report.html(result_sets.full())
+    html = html_page.html(result_sets.full())
     found = Page(html)
     assert not {"src", "srcset", "action", "data", "poster", "ping"} & {n for _, each in found.elements for n in each}
     assert not re.search(r"url\(|@import|https?:|fetch\(|XMLHttp|import\(", html)
@@ -121,7 +121,7 @@ def test_a_link_of_the_changes_leads_to_the_red_cells_text() -> None:
 
 def test_a_green_run_says_it_in_a_line_and_stays_small() -> None:
     document = result_sets.full(red=False)
-    html = report.html(document)
+    html = html_page.html(document)
     words = " ".join(Page(html).text.split())
     assert len(document.cells) > 7_500
     assert len(html.encode()) < 1_500_000
@@ -168,14 +168,14 @@ def test_a_cell_that_is_no_test_has_no_command() -> None:
 
 def test_megabytes_are_cut_and_the_page_says_who_has_them() -> None:
     red = [Cell("6.1", f"a.py::t{n}", Outcome.FAIL, detail=f"{n}" + "x" * 2_000_000) for n in range(3)]
-    html = report.html(result_sets.document(red))
+    html = html_page.html(result_sets.document(red))
     assert len(html) < 1_000_000
     assert "1,900,001 characters are left out here: results.jsonl has the whole text" in html
 
 
 def test_thousands_of_failures_do_not_make_the_page_endless() -> None:
     red = [Cell("6.1", f"a.py::t{n}", Outcome.FAIL, detail=f"{n} " + "x" * 9000) for n in range(3000)]
-    html = report.html(result_sets.document(red))
+    html = html_page.html(result_sets.document(red))
     assert len(html) < 20_000_000
     assert "2,800 more: matrix.json has all of them" in html
     assert "3,000 red cells of 3,000" in html
@@ -216,7 +216,7 @@ def test_the_verdict_is_the_exit_status_in_words(
     cells: list[Outcome], changes: list[Change], status: int, *, green: bool, text: str
 ) -> None:
     came = [Cell("6.1", f"t{number}", outcome) for number, outcome in enumerate(cells)]
-    found = report.verdict(result_sets.document(came, changes, exit_status=status))
+    found = html_page.verdict(result_sets.document(came, changes, exit_status=status))
     assert (found.green, found.text) == (green, text)
 
 

@@ -20,10 +20,10 @@ from selenium.webdriver.common.by import By
 from selenium.webdriver.remote.webelement import WebElement
 from selenium.webdriver.support.wait import WebDriverWait
 
-from harness import report
-from harness.cells import Cell, Outcome
-from harness.document import Document
-from harness.expect import rerun
+from harness.report import html_page
+from harness.results.document import Document
+from harness.shared.cells import Cell, Outcome
+from harness.shared.expect import rerun
 from tests import result_sets
 
 DESKTOP, PHONE = (1440, 900), (375, 800)
@@ -39,7 +39,7 @@ class Reader:
         self._folder = folder
 
     def write(self, name: str, document: Document, **consoles: str) -> None:
-        html = report.html(document, {kernel.replace("_", "."): text for kernel, text in consoles.items()})
+        html = html_page.html(document, {kernel.replace("_", "."): text for kernel, text in consoles.items()})
         (self._folder / f"{name}.html").write_text(html, encoding="utf-8")
 
     def open(self, name: str, fragment: str = "", size: tuple[int, int] = DESKTOP, *, dark: bool = False) -> None:
@@ -227,7 +227,7 @@ def test_the_address_keeps_the_cell_and_the_filters(reader: Reader) -> None:
     assert reader.one('[aria-current="true"].cell').get_attribute("aria-label") == "7.3: fail, changed"
     assert reader.one("#only-red").get_attribute("aria-pressed") == "true"
     assert reader.shown == "Showing 6 of 7,800 cells, in 4 of 600 tests."
-    reader.open("red", "#" + report.fragment("5.10+lockdown_integrity", result_sets.full().cells[-1].test))
+    reader.open("red", "#" + html_page.fragment("5.10+lockdown_integrity", result_sets.full().cells[-1].test))
     assert reader.one("#panel-title").text.endswith("on 5.10+lockdown_integrity")
 
 
@@ -289,7 +289,8 @@ return [found, light(behind(document.querySelector("h1")))];
 
 @pytest.mark.parametrize("dark", [False, True])
 def test_every_text_has_enough_contrast(reader: Reader, *, dark: bool) -> None:
-    reader.open("red", "#text=test_every&cell=" + report.fragment("6.12-cloud", VLAN).removeprefix("cell="), dark=dark)
+    cell = html_page.fragment("6.12-cloud", VLAN)
+    reader.open("red", f"#text=test_every&{cell}", dark=dark)
     found, paper = reader.run(CONTRAST)
     assert found == {}
     assert (paper < 0.05) if dark else (paper > 0.9)
@@ -317,7 +318,7 @@ if "REPORT_PICTURE" in os.environ:
         """Makes the README's picture: a tool, and no test that is skipped."""
         document = result_sets.full(tests=250, variants=False)
         reader.write("picture", replace(document, changes=document.changes[:6]))
-        opened = report.fragment("5.10", CONNECT)
+        opened = html_page.fragment("5.10", CONNECT)
         reader.open("picture", f"#failed=1&{opened}", size=(1480, 1370))
         reader.run("scrollTo(0, 0)")
         assert reader.browser.save_screenshot(os.environ["REPORT_PICTURE"])

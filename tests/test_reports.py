@@ -7,9 +7,9 @@ from typing import ClassVar
 
 import pytest
 
-from harness import reports
-from harness.cells import Outcome
-from harness.ending import End, Ending
+from harness.session import reports
+from harness.shared.cells import Outcome
+from harness.shared.ending import End, Ending
 
 pytest_plugins = ["pytester"]
 

@@ -6,9 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from harness import expect, rerun, selection
-from harness.errors import HarnessError, ManifestError
-from harness.guest.plugin import repeated
+from harness.commands import rerun
+from harness.guest.pytest.plugin import repeated
+from harness.plan import selection
+from harness.shared import expect
+from harness.shared.errors import HarnessError, ManifestError
 
 ROOT = Path(__file__).parents[1]
 KERNELS = ("6.1", "6.1+lockdown_integrity", "6.12")

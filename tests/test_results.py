@@ -9,36 +9,38 @@ from pathlib import Path
 
 import pytest
 
-from harness import matrix, results, wire
-from harness.cells import Cell, Outcome
-from harness.errors import HarnessError, ManifestError
-from harness.guests import GuestRecord
+from harness.report import run_folder
+from harness.results import matrix
+from harness.shared import wire
+from harness.shared.cells import Cell, Outcome
+from harness.shared.errors import HarnessError, ManifestError
+from harness.vm.guests import GuestRecord
 
 CELLS = (
     Cell("6.1", "suites/a.py::test_x[native]", Outcome.PASS, "6.1.0-56-amd64", 1.5),
     Cell("6.1", "suites/a.py::test_y", Outcome.CRASH, "6.1.0-56-amd64", 0.1, "panic\n\x1b[31mOops\x00 <&>"),
     Cell("7.3", "suites/a.py::test_x[native]", Outcome.SKIP, "7.3.1", 0.0, "no arena"),
 )
-FACTS = results.RunFacts("emulated", 2, (results.KernelFacts("6.1", "6.1.0-56-amd64", "6.1.1-1"),))
+FACTS = run_folder.RunFacts("emulated", 2, (run_folder.KernelFacts("6.1", "6.1.0-56-amd64", "6.1.1-1"),))
 
 
 def test_cells_are_on_disk_before_the_run_is_over(tmp_path: Path) -> None:
-    run = results.RunDirectory.create(tmp_path / "results")
+    run = run_folder.RunDirectory.create(tmp_path / "results")
     for cell in CELLS:
         run.append(cell)
-    assert results.read_cells(tmp_path / "results" / "latest" / "results.jsonl") == CELLS
+    assert run_folder.read_cells(tmp_path / "results" / "latest" / "results.jsonl") == CELLS
 
 
 def test_the_end_adds_what_did_not_come(tmp_path: Path) -> None:
-    run = results.RunDirectory.create(tmp_path)
+    run = run_folder.RunDirectory.create(tmp_path)
     for cell in CELLS:
         run.append(cell)
     judged = matrix.Matrix.of(CELLS, [("7.3", "suites/a.py::test_y")], ["6.1", "7.3"])
     run.console("6.1").write_bytes(b"x" * 100_000 + b"\xff the last words")
     run.finish(run.document(judged, FACTS, 1), FACTS, (GuestRecord("6.1", "cold", "", 1.0),))
-    found = results.read_cells(tmp_path / "latest" / "results.jsonl")
+    found = run_folder.read_cells(tmp_path / "latest" / "results.jsonl")
     assert set(found) == set(judged.cells)
-    record = wire.decode((tmp_path / "latest" / "run.json").read_bytes(), results.RunRecord)
+    record = wire.decode((tmp_path / "latest" / "run.json").read_bytes(), run_folder.RunRecord)
     assert (record.facts, record.exit_status, record.cells) == (FACTS, 1, 4)
     assert "panic" in (tmp_path / "latest" / "matrix.md").read_text()
     html = (tmp_path / "latest" / "matrix.html").read_text()
@@ -47,7 +49,7 @@ def test_the_end_adds_what_did_not_come(tmp_path: Path) -> None:
 
 
 def test_junit_has_a_suite_per_kernel_and_can_be_parsed() -> None:
-    root = ET.fromstring(results.junit(CELLS))
+    root = ET.fromstring(run_folder.junit(CELLS))
     assert [suite.get("name") for suite in root] == ["6.1", "7.3"]
     assert (root[0].get("tests"), root[0].get("errors"), root[1].get("skipped")) == ("2", "1", "1")
     case = root[0].findall("testcase")[1]
@@ -62,7 +64,7 @@ def made(folder: Path, count: int, monkeypatch: pytest.MonkeyPatch) -> list[Path
     found = []
     for number in range(count):
         monkeypatch.setattr(time, "strftime", lambda _, number=number: f"20200101T00{number:02}00")
-        found.append(results.RunDirectory.create(folder).path)
+        found.append(run_folder.RunDirectory.create(folder).path)
     return found
 
 
@@ -100,7 +102,7 @@ def test_a_latest_of_the_users_own_is_not_replaced(tmp_path: Path, kind: str) ->
     with pytest.raises(
         ManifestError, match=r"^results: \S+/latest is no run of the matrix and would be replaced: [^\n]+$"
     ):
-        results.RunDirectory.create(tmp_path)
+        run_folder.RunDirectory.create(tmp_path)
     assert list(tmp_path.iterdir()) == [latest]
     assert latest.is_symlink() == (kind == "link")
 
@@ -108,18 +110,18 @@ def test_a_latest_of_the_users_own_is_not_replaced(tmp_path: Path, kind: str) ->
 def test_a_folder_that_cannot_be_written_is_one_line(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(HarnessError, match=r"^results cannot be written to [^\n]+: Not a directory$"):
-        results.RunDirectory.create(tmp_path / "file" / "results")
+        run_folder.RunDirectory.create(tmp_path / "file" / "results")
 
 
 def test_a_line_that_is_no_cell_is_named(tmp_path: Path) -> None:
     path = tmp_path / "results.jsonl"
     path.write_bytes(wire.encode(CELLS[0]) + b"\n{}\n")
     with pytest.raises(HarnessError, match=r"results\.jsonl:2: not a cell"):
-        results.read_cells(path)
+        run_folder.read_cells(path)
 
 
 def test_facts_are_kept_by_name_and_kernel(tmp_path: Path) -> None:
-    run = results.RunDirectory.create(tmp_path)
+    run = run_folder.RunDirectory.create(tmp_path)
     run.keep_facts("capabilities", "6.1", '{"a": 1}')
     run.keep_facts("capabilities", "7.3", "{}")
     assert (tmp_path / "latest" / "capabilities" / "6.1.json").read_text() == '{"a": 1}'
@@ -127,15 +129,15 @@ def test_facts_are_kept_by_name_and_kernel(tmp_path: Path) -> None:
 
 
 def test_a_capture_is_kept_under_the_tests_name(tmp_path: Path) -> None:
-    run = results.RunDirectory.create(tmp_path)
+    run = run_folder.RunDirectory.create(tmp_path)
     run.keep_pcap("6.1", "suites/xdp/test_x.py::test_y[native-a b/c]", "QUI=")
     path = run.path / "pcap" / "6.1" / "suites_xdp_test_x_test_y_native-a_b_c.pcap"
     assert path.read_bytes() == b"AB"
-    assert len(results.file_name("x" * 300)) < 250
+    assert len(run_folder.file_name("x" * 300)) < 250
 
 
 def test_a_kernel_has_one_console_with_those_of_the_guests_beside_its_own(tmp_path: Path) -> None:
-    run = results.RunDirectory.create(tmp_path)
+    run = run_folder.RunDirectory.create(tmp_path)
     for name in ("6.1", "6.1~2", "6.1~3", "6.1+locked", "6.1+locked~2", "6.12~2"):
         run.console(name).write_text(f"{name}\n")
     run.join_consoles(["6.1", "6.1+locked", "6.12", "7.3"])

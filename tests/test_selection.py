@@ -7,9 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from harness import manifest, selection
-from harness.errors import ManifestError
-from harness.selection import Selection
+from harness.config import manifest
+from harness.plan import selection
+from harness.plan.selection import Selection
+from harness.shared.errors import ManifestError
 
 ROOT = Path(__file__).resolve().parent.parent
 _NAMES = {f"{kernel}+{variant}": variant for kernel in ("5.10", "6.1") for variant in ("quiet", "loud")}
@@ -21,7 +22,7 @@ def project(tmp_path: Path) -> Path:
     suites.mkdir()
     (suites / "test_plain.py").write_text("def test_plain(): pass\n")
     (suites / "test_marked.py").write_text(
-        "from harness.guest.marks import boots_with\n"
+        "from harness.guest.pytest.marks import boots_with\n"
         '@boots_with("quiet")\ndef test_quiet(): pass\n'
         '@boots_with("loud", "quiet")\ndef test_both(): pass\n'
     )

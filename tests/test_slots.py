@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from harness import slots
+from harness.vm import slots
 
 
 @pytest.mark.parametrize(

@@ -10,10 +10,12 @@ from pathlib import Path
 
 import pytest
 
-from harness import conclusions, marker, preparation, snapshots
-from harness.outline import Wishes
-from harness.snapshots import Hello
-from harness.vm import Accelerator, GuestSpec
+from harness.plan import preparation
+from harness.plan.outline import Wishes
+from harness.relay import snapshots
+from harness.relay.snapshots import Hello
+from harness.shared import conclusions, marker
+from harness.vm.guest_spec import Accelerator, GuestSpec
 
 SPEC = GuestSpec(
     kernel="6.1",

@@ -14,12 +14,17 @@ from pathlib import Path
 
 import pytest
 
-from harness.frames import Begin
-from harness.guest import terminal as guest
+from harness.guest.system import terminal as guest
+from harness.shared.frames import Begin
 
 ROOT = Path(__file__).parents[1]
 #: runs a command at the other end of the descriptor that is its first argument
-CLIENT = "import sys; from harness import terminal as t; n = int(sys.argv.pop(1)); exit(t.converse(n, n, sys.argv[1:]))"
+CLIENT = """
+import sys
+from harness.commands import terminal
+end = int(sys.argv.pop(1))
+exit(terminal.converse(end, end, sys.argv[1:]))
+"""
 LIMIT = 20.0
 
 

@@ -12,8 +12,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harness.errors import ImageError
 from harness.images import unpack
+from harness.shared.errors import ImageError
 
 RELEASE = "7.3.1+deb13-amd64"
 OLD = {

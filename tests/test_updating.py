@@ -9,10 +9,11 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from harness import images, manifest
-from harness.errors import ImageError
+from harness import images
+from harness.config import manifest
 from harness.images import archive, kernels, lock
 from harness.images.archive import Package, Suite
+from harness.shared.errors import ImageError
 
 ROOT = Path(__file__).resolve().parent.parent
 #: a whole kernel and one in parts, as Debian has them

@@ -9,8 +9,8 @@ from pathlib import Path
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harness import wire
-from harness.vm import AGENT, Accelerator, GuestSpec, Memory, Sockets, qemu_value, vng_command
+from harness.shared import wire
+from harness.vm.guest_spec import AGENT, Accelerator, GuestSpec, Memory, Sockets, qemu_value, vng_command
 
 SPEC = GuestSpec(
     kernel="6.1",

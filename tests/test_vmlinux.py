@@ -13,8 +13,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harness.errors import ImageError
 from harness.images import vmlinux
+from harness.shared.errors import ImageError
 
 
 def elf(*notes: tuple[bytes, int]) -> bytes:

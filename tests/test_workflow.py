@@ -9,8 +9,9 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from harness import ci, manifest, workflow
-from harness.errors import ManifestError
+from harness.ci import command_line, workflow
+from harness.config import manifest
+from harness.shared.errors import ManifestError
 
 ROOT = Path(__file__).resolve().parent.parent
 KNOWN = manifest.load(ROOT / "vmimages")
@@ -53,10 +54,10 @@ def test_what_is_written_is_current_and_what_was_edited_is_not(
     (tmp_path / workflow.PATH).parent.mkdir(parents=True)
     assert workflow.write(tmp_path, KNOWN)
     assert not workflow.write(tmp_path, KNOWN)
-    monkeypatch.setattr(ci, "ROOT", tmp_path)
+    monkeypatch.setattr(command_line, "ROOT", tmp_path)
     (tmp_path / "vmimages").symlink_to(ROOT / "vmimages")
     parser = argparse.ArgumentParser()
-    ci.add(parser.add_subparsers().add_parser)
+    command_line.add(parser.add_subparsers().add_parser)
     check = parser.parse_args(["workflow", "--check"])
     assert check.run(check) == 0
     with (tmp_path / workflow.PATH).open("a") as file:

@@ -2,7 +2,7 @@
 
 The rules are tried in order and the first that applies decides: what the kernel says explicitly comes before what is
 concluded from an errno and the state together. Where nothing applies the answer is an honest "not known".
-Used on both sides; who fills in a `Situation` on a real machine is `harness.guest.machine`.
+Used on both sides; who fills in a `Situation` on a real machine is `harness.guest.bpf.machine`.
 """
 
 from __future__ import annotations

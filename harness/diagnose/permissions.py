@@ -9,14 +9,7 @@ from dataclasses import replace
 from harness.diagnose import needs
 from harness.diagnose.needs import Need
 from harness.diagnose.remedy import Remedy, joined
-from harness.diagnose.situation import (
-    Cause,
-    Diagnosis,
-    Rule,
-    Situation,
-    advise,
-    last_line,
-)
+from harness.diagnose.situation import Cause, Diagnosis, Rule, Situation, advise, last_line
 
 #: since when CAP_BPF is what the verifier asks for it is older than these
 _NEWER_TYPES = frozenset({"", "syscall", "netfilter"})

@@ -18,9 +18,9 @@ from pathlib import Path
 
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
 
-from harness.errors import ImageError
 from harness.images import mirror
 from harness.images.cache import disk_errors, locked, run
+from harness.shared.errors import ImageError
 
 _KEYRINGS = (
     Path("/usr/share/keyrings/debian-archive-keyring.gpg"),

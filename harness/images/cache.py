@@ -17,8 +17,8 @@ from pathlib import Path
 from filelock import FileLock
 from platformdirs import user_cache_path
 
-from harness import marker
-from harness.errors import ImageError, let_out, passing_over
+from harness.shared import marker
+from harness.shared.errors import ImageError, let_out, passing_over
 
 #: what no run has used for so long, `prune` deletes
 UNUSED_DAYS = 30

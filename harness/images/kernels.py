@@ -7,13 +7,13 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from harness import wire
-from harness.errors import ImageError, ManifestError, NotInArchive, NotWholeInArchive
+from harness.config.manifest import Kernel, Manifest
 from harness.images import lock as locks
 from harness.images import unpack, vmlinux
 from harness.images.archive import Package, Suite, find_deb
 from harness.images.cache import building, cache_dir, digest, disk_errors, locked, run, used, working
-from harness.manifest import Kernel, Manifest
+from harness.shared import wire
+from harness.shared.errors import ImageError, ManifestError, NotInArchive, NotWholeInArchive
 
 #: what is said of a kernel that comes from an archive and that the lock has no package of
 UNLOCKED = "not locked: `nox -s kernels -- update` locks it once the archive has all of it"

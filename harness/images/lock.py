@@ -9,8 +9,8 @@ from pathlib import Path
 
 import msgspec
 
-from harness.errors import ManifestError
 from harness.images.archive import Package
+from harness.shared.errors import ManifestError
 
 #: the file's name, in vmimages/
 NAME = "kernels.lock.toml"

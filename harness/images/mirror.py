@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from harness.errors import ImageError
+from harness.shared.errors import ImageError
 
 _SUITE = re.compile(
     r"^(?:oldoldstable|oldstable|stable|testing|unstable|sid|bullseye|bookworm|trixie|forky|duke)(?:-[a-z-]+)?/?$"

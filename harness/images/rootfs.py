@@ -12,11 +12,11 @@ import tarfile
 from dataclasses import dataclass
 from pathlib import Path
 
-from harness.errors import ImageError
+from harness.config.manifest import Manifest, Root
 from harness.images import mirror
 from harness.images.archive import keyring
 from harness.images.cache import building, cache_dir, digest, disk_errors, locked, run, used, working
-from harness.manifest import Manifest, Root
+from harness.shared.errors import ImageError
 
 #: part of the cache's key: what this module does
 _FORMAT = "1"

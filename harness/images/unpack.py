@@ -10,8 +10,8 @@ import tarfile
 from collections.abc import Iterable, Mapping
 from pathlib import Path, PurePosixPath
 
-from harness.errors import ImageError
 from harness.images.cache import run
+from harness.shared.errors import ImageError
 
 #: compressed modules by their ending; kept ones are stored uncompressed
 _COMPRESSED = (".ko.xz", ".ko.zst", ".ko.gz")

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from harness.errors import ImageError, NotInArchive, NotWholeInArchive
+from harness.config.manifest import Manifest
 from harness.images import lock as locks
 from harness.images.archive import Package
 from harness.images.kernels import newest_packages
-from harness.manifest import Manifest
+from harness.shared.errors import ImageError, NotInArchive, NotWholeInArchive
 
 
 def update_lock(manifest: Manifest) -> list[str]:

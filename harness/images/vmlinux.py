@@ -8,7 +8,7 @@ import subprocess
 import zlib
 from collections.abc import Iterator
 
-from harness.errors import ImageError
+from harness.shared.errors import ImageError
 
 #: XEN_ELFNOTE_PHYS32_ENTRY (include/xen/interface/elfnote.h): where a PVH loader enters
 _PVH_ENTRY = 18

@@ -9,9 +9,9 @@ from dataclasses import dataclass
 import pytest
 from pyroute2 import IPRoute
 
-from harness.guest import steps
-from harness.guest.netns import namespace
-from harness.guest.refusal import refused
+from harness.guest.bpf import steps
+from harness.guest.pytest.refusal import refused
+from harness.guest.system.netns import namespace
 
 __all__ = ["refused"]
 

@@ -13,9 +13,9 @@ from contextlib import ExitStack, contextmanager
 
 import pytest
 
-from harness.guest import bpf_calls, steps
-from harness.guest.marks import requires
-from harness.guest.refusal import Refused
+from harness.guest.bpf import bpf_calls, steps
+from harness.guest.pytest.marks import requires
+from harness.guest.pytest.refusal import Refused
 from suites.attach.conftest import Interfaces
 
 _TYPES = {

@@ -15,10 +15,10 @@ from pathlib import Path
 import pytest
 from pyroute2 import IPRoute
 
-from harness.guest import steps
-from harness.guest.marks import refused_without, requires
-from harness.guest.refusal import Refused
-from harness.guest.steps import XdpFlags
+from harness.guest.bpf import steps
+from harness.guest.bpf.steps import XdpFlags
+from harness.guest.pytest.marks import refused_without, requires
+from harness.guest.pytest.refusal import Refused
 from suites.attach.conftest import Interfaces
 
 _MODES = [XdpFlags.NATIVE, XdpFlags.GENERIC]

@@ -6,13 +6,14 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from harness.capability_table import Table
-from harness.features import GuestFacts
-from harness.guest import capability_table, leaks, steps
-from harness.guest.capability_place import Given
-from harness.guest.capability_table import Part
-from harness.guest.marks import GUEST_FACTS
-from harness.guest.refusal import refused
+from harness.guest.bpf import leaks, steps
+from harness.guest.probes import capability_table
+from harness.guest.probes.capability_place import Given
+from harness.guest.probes.capability_table import Part
+from harness.guest.pytest.marks import GUEST_FACTS
+from harness.guest.pytest.refusal import refused
+from harness.shared.capability_table import Table
+from harness.shared.features import GuestFacts
 
 __all__ = ["refused"]
 

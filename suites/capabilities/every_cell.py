@@ -8,15 +8,15 @@ from __future__ import annotations
 
 import pytest
 
-from harness import capabilities
-from harness.capability_table import PEOPLE, Context, Table
-from harness.features import GuestFacts
-from harness.guest import people
-from harness.guest.capability_place import Given
-from harness.guest.capability_table import SETTINGS, derived, setting
-from harness.guest.marks import requires
+from harness.guest.probes import users
+from harness.guest.probes.capability_place import Given
+from harness.guest.probes.capability_table import SETTINGS, derived, setting
+from harness.guest.pytest.marks import requires
+from harness.shared import capabilities
+from harness.shared.capability_table import PEOPLE, Context, Table
+from harness.shared.features import GuestFacts
 
-_WHO = [pytest.param(name, marks=requires("bpf_token")) if name == people.TOKEN else name for name in PEOPLE]
+_WHO = [pytest.param(name, marks=requires("bpf_token")) if name == users.TOKEN else name for name in PEOPLE]
 
 
 @pytest.mark.parametrize("person", _WHO)
@@ -27,9 +27,9 @@ def test_every_cell_is_what_comes_of_trying(
     """All sixteen sets of every probe that was not measured in this context, and the minimal sets of the shipped."""
     context = Context(person, assignment)
     with setting(assignment):
-        found, least = people.measured(person, given, derived(person, assignment, facts.features))
+        found, least = users.measured(person, given, derived(person, assignment, facts.features))
     read = {name: {caps: table.read(name, context, caps) for caps in capabilities.subsets()} for name in found}
     # with a token everything is measured under the defaults
-    assert found or (person, assignment) == (people.TOKEN, "")
+    assert found or (person, assignment) == (users.TOKEN, "")
     assert found == read
     assert least == {name: table.minimal_sets(name, context) for name in least}

@@ -7,13 +7,13 @@ from __future__ import annotations
 
 import pytest
 
-from harness import capability_table
-from harness.capability_table import PEOPLE, Table
-from harness.features import GuestFacts
-from harness.guest.capability_table import SETTINGS, Part, tried
-from harness.guest.fixtures import Record
-from harness.guest.marks import requires
-from harness.guest.people import TOKEN
+from harness.guest.probes.capability_table import SETTINGS, Part, tried
+from harness.guest.probes.users import TOKEN
+from harness.guest.pytest.fixtures import Record
+from harness.guest.pytest.marks import requires
+from harness.shared import capability_table
+from harness.shared.capability_table import PEOPLE, Table
+from harness.shared.features import GuestFacts
 from suites.capabilities.conftest import Measured
 
 _WHO = [pytest.param(name, marks=requires("bpf_token")) if name == TOKEN else name for name in PEOPLE]

@@ -11,17 +11,17 @@ from pathlib import Path
 
 import pytest
 
-from harness import capabilities, capability_table
-from harness.capability_table import Context, Table
-from harness.features import GuestFacts
-from harness.guest import steps
-from harness.guest.capability_place import BPF_SYSCTL, PERF_SYSCTL, Given
-from harness.guest.capability_table import derived, differences, setting, tried, value, who
-from harness.guest.loaders.libbpf import opened
-from harness.guest.marks import spoils_guest
-from harness.guest.privilege import NOBODY, Cap, run_as
-from harness.guest.refusal import Refused
-from harness.guest.steps import object_path
+from harness.guest.bpf import steps
+from harness.guest.bpf.loaders.libbpf import opened
+from harness.guest.bpf.steps import object_path
+from harness.guest.probes.capability_place import BPF_SYSCTL, PERF_SYSCTL, Given
+from harness.guest.probes.capability_table import derived, differences, setting, tried, value, who
+from harness.guest.pytest.marks import spoils_guest
+from harness.guest.pytest.refusal import Refused
+from harness.guest.system.privilege import NOBODY, Cap, run_as
+from harness.shared import capabilities, capability_table
+from harness.shared.capability_table import Context, Table
+from harness.shared.features import GuestFacts
 from suites.capabilities.conftest import Measured
 
 _FILE = Path(__file__).parents[2] / capability_table.BASELINE

@@ -8,8 +8,8 @@ import struct
 from collections.abc import Callable
 
 from harness.diagnose import Diagnosis
-from harness.guest import machine, steps
-from harness.guest.step_error import StepError
+from harness.guest.bpf import machine, steps
+from harness.guest.bpf.step_error import StepError
 
 
 def diagnosed(step: Callable[[], object]) -> Diagnosis:

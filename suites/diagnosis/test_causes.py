@@ -12,15 +12,15 @@ import pytest
 from pyroute2 import IPRoute
 
 from harness.diagnose import Cause, Diagnosis
-from harness.features import GuestFacts
-from harness.guest import steps, trying
-from harness.guest.fixtures import Sysctl
-from harness.guest.instructions import MAX_INSNS, copy, leave
-from harness.guest.marks import GUEST_FACTS, requires
-from harness.guest.mounts import without
-from harness.guest.netns import namespace
-from harness.guest.privilege import NOBODY, Cap, run_as
-from harness.guest.verifier import count_only, verified
+from harness.guest.bpf import steps, trying
+from harness.guest.bpf.instructions import MAX_INSNS, copy, leave
+from harness.guest.bpf.verifier import count_only, verified
+from harness.guest.pytest.fixtures import Sysctl
+from harness.guest.pytest.marks import GUEST_FACTS, requires
+from harness.guest.system.mounts import without
+from harness.guest.system.netns import namespace
+from harness.guest.system.privilege import NOBODY, Cap, run_as
+from harness.shared.features import GuestFacts
 from suites.diagnosis.conftest import attach, diagnosed, load, without_bpf
 
 _ALL = frozenset(Cap)

@@ -17,14 +17,14 @@ from pathlib import Path
 import pytest
 
 from harness.diagnose import Diagnosis, Remedy
-from harness.features import GuestFacts
-from harness.guest import bpf_calls, machine, perf, steps
-from harness.guest.fixtures import Sysctl
-from harness.guest.marks import GUEST_FACTS, requires
-from harness.guest.mounts import mount
-from harness.guest.netns import namespace
-from harness.guest.privilege import NOBODY, Cap, run_as
-from harness.guest.step_error import StepError
+from harness.guest.bpf import bpf_calls, machine, perf, steps
+from harness.guest.bpf.step_error import StepError
+from harness.guest.pytest.fixtures import Sysctl
+from harness.guest.pytest.marks import GUEST_FACTS, requires
+from harness.guest.system.mounts import mount
+from harness.guest.system.netns import namespace
+from harness.guest.system.privilege import NOBODY, Cap, run_as
+from harness.shared.features import GuestFacts
 from suites.diagnosis.conftest import diagnosed
 
 _ARRAY, _DEVMAP = (steps.MapSpec(kind, 4, 4, 1) for kind in ("array", "devmap"))

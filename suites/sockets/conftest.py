@@ -14,10 +14,10 @@ from unittest import mock
 
 import pytest
 
-from harness.guest.loaders import libbpf
-from harness.guest.netns import namespace
-from harness.guest.privilege import Cap, run_as
-from harness.guest.steps import object_path
+from harness.guest.bpf.loaders import libbpf
+from harness.guest.bpf.steps import object_path
+from harness.guest.system.netns import namespace
+from harness.guest.system.privilege import Cap, run_as
 
 
 class Kind(enum.IntEnum):

@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from harness.guest.refusal import refused
+from harness.guest.pytest.refusal import refused
 
 __all__ = ["refused"]

@@ -15,12 +15,12 @@ from pathlib import Path
 import pytest
 
 from harness.diagnose import Cause
-from harness.guest import bpf_calls, machine, steps
-from harness.guest.instructions import add, call, copy, leave, mov
-from harness.guest.marks import boots_with
-from harness.guest.refusal import Refused
-from harness.guest.step_error import Stage, StepError
-from harness.guest.verifier import verified
+from harness.guest.bpf import bpf_calls, machine, steps
+from harness.guest.bpf.instructions import add, call, copy, leave, mov
+from harness.guest.bpf.step_error import Stage, StepError
+from harness.guest.bpf.verifier import verified
+from harness.guest.pytest.marks import boots_with
+from harness.guest.pytest.refusal import Refused
 
 #: linux/bpf.h
 _PROBE_READ_USER = 112

@@ -7,8 +7,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from harness.guest import steps
-from harness.guest.refusal import refused
+from harness.guest.bpf import steps
+from harness.guest.pytest.refusal import refused
 
 __all__ = ["refused"]
 

@@ -9,10 +9,10 @@ from dataclasses import asdict
 
 import pytest
 
-from harness.costs import COSTS, Cost
-from harness.guest import costing, steps
-from harness.guest.fixtures import Record
-from harness.guest.instructions import MAX_INSNS
+from harness.guest.bpf import costing, steps
+from harness.guest.bpf.instructions import MAX_INSNS
+from harness.guest.pytest.fixtures import Record
+from harness.shared.costs import COSTS, Cost
 
 _OBJECTS = ("xdp_packet_counter", "kprobe_execve", "tracepoint_network")
 

@@ -6,10 +6,10 @@ import errno
 
 import pytest
 
-from harness.guest.instructions import leave, load
-from harness.guest.marks import refused_without
-from harness.guest.refusal import Refused
-from harness.guest.verifier import Log, verified
+from harness.guest.bpf.instructions import leave, load
+from harness.guest.bpf.verifier import Log, verified
+from harness.guest.pytest.marks import refused_without
+from harness.guest.pytest.refusal import Refused
 from suites.verifier.refusals import REFUSALS, Program, Refusal, with_first_value
 
 

@@ -14,10 +14,10 @@ from pathlib import Path
 
 import pytest
 
-from harness.guest.instructions import COMPLEXITY_LIMIT, MAX_INSNS, add, copy, jump_if, leave, mov
-from harness.guest.privilege import NOBODY, Cap, run_as
-from harness.guest.refusal import Refused
-from harness.guest.verifier import EVERY_INSTRUCTION, STATISTICS, Log, count_only, verified
+from harness.guest.bpf.instructions import COMPLEXITY_LIMIT, MAX_INSNS, add, copy, jump_if, leave, mov
+from harness.guest.bpf.verifier import EVERY_INSTRUCTION, STATISTICS, Log, count_only, verified
+from harness.guest.pytest.refusal import Refused
+from harness.guest.system.privilege import NOBODY, Cap, run_as
 
 
 def _load(code: bytes, log: Log | None = None) -> str:

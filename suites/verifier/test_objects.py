@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from harness.guest import steps
-from harness.guest.library import LIBBPF_ERRORS
-from harness.guest.marks import refused_without
-from harness.guest.mounts import without
-from harness.guest.refusal import Refused
+from harness.guest.bpf import steps
+from harness.guest.bpf.library import LIBBPF_ERRORS
+from harness.guest.pytest.marks import refused_without
+from harness.guest.pytest.refusal import Refused
+from harness.guest.system.mounts import without
 
 # enum libbpf_errno of libbpf's libbpf.h
 _LIBELF, _FORMAT, _, _ENDIAN = sorted(LIBBPF_ERRORS)[:4]

@@ -10,10 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from harness import baseline, document
-from harness.baseline import Expectation
-from harness.cells import Outcome
-from harness.changes import Kind
+from harness.results import baseline, document
+from harness.results.baseline import Expectation
+from harness.shared.cells import Outcome
+from harness.shared.changes import Kind
 
 ROOT = Path(__file__).resolve().parents[2]
 CASE = "tests/faults/cases/case_gate.py"

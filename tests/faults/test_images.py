@@ -16,7 +16,8 @@ from pathlib import Path
 
 import pytest
 
-from harness import images, manifest
+from harness import images
+from harness.config import manifest
 
 ROOT = Path(__file__).resolve().parents[2]
 KERNEL = "6.1"
@@ -124,7 +125,8 @@ cp {images.cache_dir()}/accelerator-*.json {small}/; "$@"
 def test_two_runs_that_want_the_same_kernel_download_it_once(tmp_path: Path) -> None:
     script = f"""
 from pathlib import Path
-from harness import images, manifest
+from harness import images
+from harness.config import manifest
 known = manifest.load(Path({str(ROOT / "vmimages")!r}))
 print(images.kernel_image(known, manifest.select(known, [{KERNEL!r}])[0]).vmlinuz)
 """

@@ -6,8 +6,8 @@ import subprocess
 import sys
 from pathlib import Path
 
-from harness.cells import Outcome
-from harness.results import read_cells
+from harness.report.run_folder import read_cells
+from harness.shared.cells import Outcome
 
 ROOT = Path(__file__).resolve().parents[2]
 CASES = "tests/faults/cases"

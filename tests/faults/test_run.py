@@ -11,8 +11,8 @@ import sys
 import time
 from pathlib import Path
 
-from harness.cells import Outcome
-from harness.results import read_cells
+from harness.report.run_folder import read_cells
+from harness.shared.cells import Outcome
 from tests.processes import gone
 
 ROOT = Path(__file__).resolve().parents[2]

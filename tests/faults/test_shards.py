@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from harness import document
-from harness.cells import Outcome
+from harness.results import document
+from harness.shared.cells import Outcome
 
 ROOT = Path(__file__).resolve().parents[2]
 RUN = ("matrix", "--kernel", "6.1", "--kernel", "5.10", "suites/features", "suites/execve")

@@ -22,9 +22,11 @@ from pathlib import Path
 
 import pytest
 
-from harness import document, project, wire
-from harness.cells import Cell, Outcome
-from harness.results import RunRecord, read_cells
+from harness.relay import project
+from harness.report.run_folder import RunRecord, read_cells
+from harness.results import document
+from harness.shared import wire
+from harness.shared.cells import Cell, Outcome
 
 ROOT = Path(__file__).resolve().parents[2]
 SSHD = shutil.which("sshd", path=f"{os.environ.get('PATH', '')}:/usr/sbin")

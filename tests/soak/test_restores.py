@@ -18,10 +18,12 @@ from pathlib import Path
 import execnet
 import pytest
 
-from harness import manifest, preparation, results
-from harness.guests import Guests, summary
-from harness.outline import Wishes
-from harness.preparation import PlannedGuest
+from harness.config import manifest
+from harness.plan import preparation
+from harness.plan.outline import Wishes
+from harness.plan.preparation import PlannedGuest
+from harness.report import run_folder
+from harness.vm.guests import Guests, summary
 
 ROOT = Path(__file__).resolve().parents[2]
 AT_ONCE = 4
@@ -56,7 +58,7 @@ class Answer:
 
 @pytest.fixture(scope="module")
 def plan(tmp_path_factory: pytest.TempPathFactory) -> preparation.Plan:
-    run = results.RunDirectory.create(tmp_path_factory.mktemp("results"))
+    run = run_folder.RunDirectory.create(tmp_path_factory.mktemp("results"))
     wishes = Wishes(kernels=("core",), arguments=(), guests=AT_ONCE, locked=False, silence=None)
     return preparation.prepare(ROOT, wishes, run, say=print)
 
@@ -70,7 +72,7 @@ def group() -> Iterator[execnet.Group]:
 
 def ask(group: execnet.Group, guest: PlannedGuest, number: int) -> Answer:
     ending = guest.ending_path.with_name(f"{guest.kernel}.{number}.ending.json")
-    relay = shlex.join([sys.executable, "-m", "harness.relay", str(guest.spec_path), str(ending)])
+    relay = shlex.join([sys.executable, "-m", "harness.relay.serve", str(guest.spec_path), str(ending)])
     before = time.time()
     gateway = group.makegateway(f"popen//id={guest.kernel}-{number}//python={relay}")
     try:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from dataclasses import asdict
 
-from harness.costs import COSTS
-from harness.guest import costing, steps
-from harness.guest.fixtures import Record
-from harness.guest.marks import requires
+from harness.guest.bpf import costing, steps
+from harness.guest.pytest.fixtures import Record
+from harness.guest.pytest.marks import requires
+from harness.shared.costs import COSTS
 
 
 def test_costs(record: Record) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from harness.guest.netns import Veth, veth
+from harness.guest.system.netns import Veth, veth
 
 
 @pytest.fixture

@@ -1,0 +1,109 @@
+"""``python -m harness capabilities``: show the capability table of the baseline, or rewrite it from guests."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+
+from rich.table import Table as RichTable
+
+from harness.config import manifest
+from harness.results import document
+from harness.shared import capability_table
+from harness.shared.capability_table import BASELINE, FACTS, Context, Lines, Table
+from harness.shared.errors import HarnessError, ManifestError
+
+#: the tests that measure and hand the table over, whatever the baseline says
+MEASURING = "suites/capabilities/test_measuring.py"
+#: the tests that try every cell of that table, which no other run collects
+EVERY_CELL = "suites/capabilities/every_cell.py"
+
+
+def load(root: Path) -> dict[str, Table]:
+    """Read the baseline; empty when there is none yet."""
+    path = root / BASELINE
+    return capability_table.read(path.read_text()) if path.exists() else {}
+
+
+def chosen(root: Path, names: Sequence[str]) -> list[str]:
+    """Return the kernels of these names (``core``, ``full``); raises ManifestError."""
+    return [kernel.name for kernel in manifest.select(manifest.load(root / "vmimages"), names)]
+
+
+def update(root: Path, names: Sequence[str], run: Callable[[list[str]], int], results: Path) -> list[str]:
+    """Measure on the kernels and rewrite their entries; return the changes, a line each; raises HarnessError.
+
+    ``run`` runs the matrix with pytest's arguments and returns its exit status. What a kernel has answered counts only
+    if its measuring ended green; that it has no baseline of the matrix yet does not matter here.
+    """
+    kernels = chosen(root, names)
+    status = run([*(word for kernel in kernels for word in ("--kernel", kernel)), MEASURING, EVERY_CELL])
+    green = set(kernels) if status == 0 else _green(results) if status == 1 else set()
+    tables, changes = load(root), []
+    missing = []
+    for kernel in kernels:
+        path = results / FACTS / f"{kernel}.json"
+        if kernel not in green or not path.exists():
+            missing.append(kernel)
+            continue
+        found = Table.from_json(json.loads(path.read_text()))
+        before = tables.get(kernel)
+        if before is None:
+            changes.append(f"{kernel}: new")
+        else:
+            changes += capability_table.compare_minimum(kernel, before, found)
+            changes += capability_table.compare_cells(kernel, before, found)
+        tables[kernel] = found
+    order = [kernel.name for kernel in manifest.load(root / "vmimages").kernels]
+    (root / "baselines").mkdir(exist_ok=True)
+    whole = (root / BASELINE).with_suffix(".part")
+    whole.write_text(capability_table.write(tables, order))
+    whole.replace(root / BASELINE)
+    if missing:
+        raise HarnessError(f"not measured: {', '.join(missing)}; the run ended with status {status}")
+    return changes
+
+
+def _green(results: Path) -> set[str]:
+    """Return the kernels on which nothing of a run is red; raises HarnessError."""
+    cells = document.read(results).cells
+    return {cell.kernel for cell in cells} - {cell.kernel for cell in cells if not cell.outcome.green}
+
+
+def render(kernel: str, table: Table, *, cells: bool) -> Iterator[RichTable]:
+    """Yield what a person reads of a kernel: the minimal sets of the shipped programs, and every cell."""
+    defaults = ", ".join(f"kernel.{name}={value}" for name, value in table.defaults.items())
+    parts: list[tuple[str, str, Lines]] = [("minimal sets", "any one of these is enough", table.minimum)]
+    if cells:
+        parts.append(("every cell", "the last rule that fits decides", table.cells))
+    for title, meaning, lines in parts:
+        shown = RichTable(title=f"{kernel}: {title} ({defaults})", title_justify="left")
+        for column in ("tried", "by", "where", meaning):
+            shown.add_column(column, overflow="fold")
+        for name, contexts in lines.items():
+            last = ""
+            for who, sysctl, line in _rows(contexts):
+                shown.add_row(name if name != last else "", who, sysctl, line)
+                last = name
+            shown.add_section()
+        yield shown
+
+
+def _rows(contexts: Mapping[Context, str]) -> Iterator[tuple[str, str, str]]:
+    for key, line in capability_table.grouped(contexts).items():
+        who, _, sysctl = key.partition(", ")
+        yield who, sysctl, line
+
+
+def show(root: Path, names: Sequence[str], *, cells: bool) -> Iterator[RichTable]:
+    """Yield the tables of the kernels, of all in the baseline when none is named; raises ManifestError."""
+    tables = load(root)
+    if not tables:
+        raise ManifestError(f"{BASELINE} has no kernel: `nox -s capabilities -- --update`")
+    for kernel in chosen(root, names) if names else tables:
+        if kernel not in tables:
+            raise ManifestError(
+                f"{BASELINE} has no kernel {kernel}: `nox -s capabilities -- --update --kernel {kernel}`"
+            )
+        yield from render(kernel, tables[kernel], cells=cells)

@@ -1,0 +1,4 @@
+"""The pytest of a guest: plugin, marks, fixtures, limits.
+
+Not here: BPF (harness.guest.bpf).
+"""

@@ -1,0 +1,4 @@
+"""From configuration and command line to what is booted and what runs where.
+
+Not here: booting it.
+"""
