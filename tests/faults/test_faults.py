@@ -359,3 +359,21 @@ def test_a_killed_controller_leaves_no_guest(start: Callable[..., Started]) -> N
     run.process.wait()
     assert gone(run)
     assert read_cells(run.results / "latest" / "results.jsonl"), "what was found before stays"
+
+
+def test_a_skip_that_no_mark_of_the_matrix_made_is_red(start: Callable[..., Started]) -> None:
+    files = [str(CASES / name) for name in ("case_skips.py", "case_skips_as_a_whole.py")]
+    found = start("--kernel", KERNEL, *files).finish()
+    assert found.status == 1, found.output
+    assert found.outcomes() == {
+        "test_in_a_fixture": Outcome.ERROR,
+        "test_in_the_call": Outcome.FAIL,
+        "test_by_a_mark": Outcome.ERROR,
+        "test_expected_to_fail": Outcome.FAIL,
+        "test_of_nothing[NOTSET]": Outcome.ERROR,
+        "test_passes": Outcome.PASS,
+        files[1]: Outcome.ERROR,
+    }
+    for test, reason in (("test_in_the_call", "in the call"), (files[1], "as a whole")):
+        assert reason in found.detail(test)
+        assert "@requires(feature)" in found.detail(test)
