@@ -10,7 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harness.guest.pytest.kernel_log import KernelLog, excerpt
+from harness.guest.bpf import trying
+from harness.guest.system.kernel_log import KernelLog, excerpt
+from tests.fake_kernel_log import FakeLog
 
 
 def record(sequence: int, text: str = "line") -> str:
@@ -65,3 +67,19 @@ def test_reading_goes_on_behind_what_was_overwritten(monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(os, "read", read)
     assert log.new().wrong == "4 records of the kernel's log were overwritten before they were read"
     assert not log.new().wrong
+
+
+@pytest.mark.parametrize(("said", "well"), [([], True), (["device up"], True), (["WARNING: CPU: 0"], False)])
+def test_a_warning_while_an_object_is_tried_is_its_own(
+    monkeypatch: pytest.MonkeyPatch, said: list[str], *, well: bool
+) -> None:
+    def report(_: Path) -> tuple[bool, str]:
+        FakeLog.said.extend(said)
+        return True, "attached"
+
+    monkeypatch.setattr(trying, "KernelLog", FakeLog)
+    monkeypatch.setattr(trying, "report", report)
+    found, text = trying.report_in_guest(Path("x.bpf.o"))
+    assert found is well
+    assert text.endswith("attached")
+    assert ("the kernel warned" in text) is not well

@@ -18,18 +18,12 @@ from harness.shared.errors import HarnessError
 _IN_THE_GUEST = """
 import pathlib, sys, tempfile
 sys.path.insert(0, "/harness")
-from harness.guest.pytest import kernel_log
 from harness.guest.bpf import trying
 name, data = channel.receive()
-log = kernel_log.KernelLog()
 with tempfile.TemporaryDirectory() as folder:
     path = pathlib.Path(folder, name)
     path.write_bytes(data)
-    well, text = trying.report(path)
-heard = log.new()
-if heard.wrong:
-    well, text = False, f"{heard.wrong}:\n{heard.why}\n{text}"
-channel.send((well, text))
+    channel.send(trying.report_in_guest(path))
 """
 
 

@@ -15,6 +15,7 @@ from pathlib import Path
 from harness.diagnose import Cause, Diagnosis, Situation, diagnose
 from harness.guest.bpf import machine, steps
 from harness.guest.bpf.step_error import StepError, errno_name
+from harness.guest.system.kernel_log import KernelLog
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,3 +71,11 @@ def report(path: Path) -> tuple[bool, str]:
     head = f"{path.name} on {os.uname().release}, uid {os.geteuid()}"
     tried = list(attempts(path))
     return all(each.diagnosis is None for each in tried), "\n".join([head, *map(str, tried)])
+
+
+def report_in_guest(path: Path) -> tuple[bool, str]:
+    """Do the same in a guest, where nothing else runs: what its kernel warns of is this object's."""
+    log = KernelLog()
+    well, text = report(path)
+    heard = log.new()
+    return (False, f"{heard.wrong}:\n{heard.why}\n{text}") if heard.wrong else (well, text)

@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
-from harness.guest.pytest.kernel_log import Excerpt, KernelLog
 from harness.guest.pytest.marks import GUEST_FACTS
+from harness.guest.system.kernel_log import Excerpt, KernelLog
 from harness.shared.cells import GUEST
 from harness.shared.expect import kernel_of_argument
 from harness.shared.features import GuestFacts
