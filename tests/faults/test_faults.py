@@ -243,7 +243,8 @@ def test_of_two_guests_of_a_kernel_one_dies_and_the_other_does_not_notice(
     start: Callable[..., Started], killed: Lane
 ) -> None:
     """Two files take long enough for two guests; what replaces the dead one goes on in its file."""
-    run = start("--kernel", KERNEL, "--guests", "2", "suites/execve")
+    # twice, so that the first file is not over when the second guest is there
+    run = start("--kernel", KERNEL, "--guests", "2", "--repeat", "2", "suites/execve")
     files = {Lane(KERNEL): "test_counts.py", Lane(KERNEL, 2): "test_events.py"}
     run.until(lambda: all(f"{file}::" in run.console(str(lane)) for lane, file in files.items()))
     (started,) = (run.results / "latest").glob(f"guests-*/{killed}.*{STARTED}")
