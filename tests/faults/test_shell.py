@@ -122,6 +122,10 @@ def test_a_terminal_is_one(typist: Typist) -> None:
     typist.sees(b"resized")
     typist.types(b"echo go''es; cat; echo sta''tus $?\r")
     typist.sees(b"goes")
+    # what is typed once, and is there a second time, has been read by cat: Ctrl-C is not for the shell before it
+    typist.types(b"heard\r")
+    typist.sees(b"heard")
+    typist.sees(b"heard")
     typist.types(b"\x03")
     typist.sees(b"^C")
     typist.types(b"exit 9\r")
