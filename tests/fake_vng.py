@@ -42,7 +42,7 @@ def converse(connection: socket.socket, mode: str) -> None:
             continue
         if command["execute"] == {"starved": "send-key", "masked": "inject-nmi"}.get(mode):
             keys = [key["data"] for key in command["arguments"].get("keys", [])]
-            print("[   10.0] sysrq: Show", *keys, flush=True)
+            print("[   10.0] sysrq: Show" if keys else "[   10.0] Uhhuh. NMI received", *keys, flush=True)
             print("[   10.1] Kernel panic - not syncing: what it is asked for ends it", flush=True)
         if command["execute"] == "human-monitor-command":
             stream.write(b'{"return": "RIP=ffffffff81000000"}\n')

@@ -20,8 +20,11 @@ FAKE_VNG = Path(__file__).with_name("fake_vng.py")
     [
         ("silent", "what the guest was doing, asked of its agent:\nFile fake.py, line 1 in hangs"),
         ("starved", "what the guest was doing, asked of its kernel (SysRq w, l):\n[   10.0] sysrq: Show alt sysrq w\n"),
-        ("masked", "what the guest was doing, asked of its kernel by an NMI:\n[   10.0] sysrq: Show\n"),
-        ("frozen", "the guest's agent and kernel do not answer; its processors, asked of QEMU:\nRIP=ffffffff81000000"),
+        ("masked", "the guest's agent does not answer; its kernel, asked by an NMI:\n[   10.0] Uhhuh. NMI received\n"),
+        (
+            "frozen",
+            "the guest's agent does not answer, nor does its kernel; its processors, asked of QEMU:\nRIP=ffffffff81000000",
+        ),
         ("stopped", "the guest's agent does not answer, nor does QEMU: QEMU's monitor did not answer in time"),
     ],
 )

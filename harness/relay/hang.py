@@ -28,8 +28,8 @@ def examine(machine: Machine, console: Path, slowness: float, tick: Tick) -> str
 
     1. The agent's own process says where the worker's Python and every process is.
     2. Where nothing runs any more, the kernel is asked by the SysRq keys of the keyboard,
-    3. then by an interrupt that cannot be masked (NMI), after which it has panicked;
-    4. and QEMU tells the registers where the kernel does not answer either.
+    3. then by an interrupt that cannot be masked (NMI): an emulated one panics and shows its stack;
+    4. and QEMU tells the registers where the kernel does not answer the keys.
     """
     seconds = _ANSWER_SECONDS + _ANSWER_SCALED * slowness
     with contextlib.suppress(BootError):
@@ -46,16 +46,17 @@ def _kernel(monitor: Monitor, console: _Console) -> str:
         chord = [{"type": "qcode", "data": name} for name in ("alt", "sysrq", key)]
         monitor.execute("send-key", keys=chord)
     console.settle()
-    if text := console.text():
+    # what the kernel says by itself is no answer
+    if "sysrq: " in (text := console.text()):
         return f"what the guest was doing, asked of its kernel (SysRq {', '.join(_KEYS)}):\n{text}"
     monitor.extend(_MONITOR_SECONDS)
     monitor.execute("inject-nmi")
     console.settle()
-    if text := console.text():
-        return f"what the guest was doing, asked of its kernel by an NMI:\n{text}"
+    text = console.text()
+    by_nmi = f"; its kernel, asked by an NMI:\n{text}\n" if text else ", nor does its kernel; "
     monitor.extend(_MONITOR_SECONDS)
     registers = monitor.execute("human-monitor-command", **{"command-line": "info registers -a"})
-    return f"the guest's agent and kernel do not answer; its processors, asked of QEMU:\n{registers}"
+    return f"the guest's agent does not answer{by_nmi}its processors, asked of QEMU:\n{registers}"
 
 
 class _Console:

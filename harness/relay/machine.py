@@ -97,7 +97,10 @@ class Machine:
     def stacks(self, seconds: float) -> str:
         """Return what the guest's processes do, as its agent sees it; raises BootError where it does not answer."""
         self._end = time.monotonic() + seconds
-        self._wake.sendall(b'{"stacks": true}\n')
+        try:
+            self._wake.sendall(b'{"stacks": true}\n')
+        except (BlockingIOError, BrokenPipeError, ConnectionResetError) as error:
+            raise BootError(f"the guest's agent takes no question: {error.strerror}") from error
         text: str = json.loads(self._line(self._wake, "answering"))["stacks"]
         return text
 

@@ -30,13 +30,15 @@ AGENT = "/usr/lib/harness/agent.py"
 #: grace periods of RCU are waited for by interrupting the processors, not by their next tick: detaching the network
 #: monitor waits for one per tracepoint, 3 s without this and 0.1 s with it (emulated);
 #: a guest that has fallen silent is asked what its kernel does by keys of its keyboard, of which distributions allow
-#: only some, and by an interrupt that cannot be masked, after which it panics (`harness.relay.hang`)
+#: only some (`harness.relay.hang`)
 COMMAND_LINE = (
     *("oops=panic", "printk.devkmsg=on", "cryptomgr.notests", "rcupdate.rcu_expedited=1"),
-    *("sysrq_always_enabled", "unknown_nmi_panic"),
+    "sysrq_always_enabled",
 )
 
 #: added where it is emulated:
+#: a silent guest is also asked by an interrupt that cannot be masked, and says with its panic where it is. Under KVM a
+#: processor's counters may cause one that nobody sent (arch/x86/kernel/nmi.c, unknown_nmi_error());
 #: all processors of a guest are one thread and read one counter, the host's. Kernels before 7.x distrust it
 #: (arch/x86/kernel/tsc.c, unsynchronized_tsc()) and take the time from a device, several times a tick: 2 to 5 us each
 #: instead of 0.5. A saved guest keeps that counter's rate, so `harness.relay.accelerator.machine` tells it;
@@ -46,7 +48,7 @@ COMMAND_LINE = (
 #: counter, 60 ms, tries other ways, and at the end panics (arch/x86/kernel/apic/io_apic.c, timer_irq_works()). A QEMU
 #: waits longer than that for its turn where others compute: beside four, 5 of 12 boots of 6.12 panicked, none with
 #: this. Under KVM kernels leave the check out by themselves (arch/x86/kernel/kvm.c, kvm_guest_init())
-_EMULATED_COMMAND_LINE = ("tsc=reliable", "norandmaps", "no_timer_check")
+_EMULATED_COMMAND_LINE = ("unknown_nmi_panic", "tsc=reliable", "norandmaps", "no_timer_check")
 
 #: One thread for all of a guest's processors. With a thread each (QEMU's default) a processor may still run the
 #: translation of an int3 that another has replaced: arch/x86/kernel/alternative.c, text_poke_bp_batch(), relies on
