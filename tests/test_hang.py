@@ -23,7 +23,7 @@ FAKE_VNG = Path(__file__).with_name("fake_vng.py")
         ("masked", "the guest's agent does not answer; its kernel, asked by an NMI:\n[   10.0] Uhhuh. NMI received\n"),
         (
             "frozen",
-            "the guest's agent does not answer, nor does its kernel; its processors, asked of QEMU:\nRIP=ffffffff81000000",
+            "the guest's agent does not answer, nor does its kernel; its processors, asked of QEMU:\nRIP=ffffffff",
         ),
         ("stopped", "the guest's agent does not answer, nor does QEMU: QEMU's monitor did not answer in time"),
     ],
