@@ -164,3 +164,20 @@ def test_a_rehearsal_that_is_none_ends_the_agent(monkeypatch: pytest.MonkeyPatch
     agent.rehearse()
     with pytest.raises(SystemExit, match=r"the rehearsal ended with <ExitCode\.USAGE_ERROR: 4>"):
         agent.rehearse()
+
+
+@pytest.mark.parametrize("error", [FileNotFoundError, PermissionError])
+def test_a_step_that_is_refused_says_so_where_its_program_is_hidden(
+    monkeypatch: pytest.MonkeyPatch, error: type[OSError]
+) -> None:
+    """Until 5.14 a process that has changed its uid may not read its own fdinfo: EPERM was recorded as EACCES."""
+
+    def hidden(*_: object, **__: object) -> str:
+        raise error
+
+    refused = SimpleNamespace(bpf_xdp_attach=lambda *_: -errno.EPERM)
+    monkeypatch.setattr(steps, "libbpf", lambda: refused)
+    monkeypatch.setattr(Path, "read_text", hidden)
+    with pytest.raises(StepError) as found:
+        steps.xdp_attach(3, 1)
+    assert (found.value.errno, found.value.stage, found.value.kind) == (errno.EPERM, "attach", "")

@@ -157,10 +157,14 @@ def kind_of(pointer: int) -> str:
 
 
 def _kind_of_fd(fd: int) -> str:
-    """Return libbpf's name of the type of the program that a file descriptor is, empty when it is none."""
+    """Return libbpf's name of the type of the program that a file descriptor is, empty when that cannot be told.
+
+    Until 5.14 a process that has changed its uid may not read its own fdinfo (7bc3fa0172a4, "procfs: allow reading
+    fdinfo with PTRACE_MODE_READ"): what it was refused is the step, not this.
+    """
     try:
         found = re.search(r"prog_type:\t(\d+)", Path(f"/proc/self/fdinfo/{fd}").read_text())
-    except FileNotFoundError:  # nothing is open under that number
+    except (FileNotFoundError, PermissionError):  # nothing is open under that number, or not for this process
         return ""
     return str(libbpf().libbpf_bpf_prog_type_str(int(found[1])).decode()) if found else ""
 
