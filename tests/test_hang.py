@@ -9,10 +9,7 @@ import pytest
 
 from harness.relay import hang
 from harness.relay.boot import Boots
-from harness.vm import slots
-from harness.vm.guest_spec import Accelerator, GuestSpec
-
-FAKE_VNG = Path(__file__).with_name("fake_vng.py")
+from tests.fake_guest import spec_below
 
 
 @pytest.mark.parametrize(
@@ -36,19 +33,7 @@ def test_a_silent_guest_is_asked_what_it_does(
     for name, seconds in (("_ANSWER_SECONDS", 0.3), ("_ANSWER_SCALED", 0.0), ("_MONITOR_SECONDS", 0.3)):
         monkeypatch.setattr(hang, name, seconds)
     (tmp_path / "console").mkdir()
-    spec = GuestSpec(
-        kernel="fake",
-        vmlinuz=tmp_path / "vmlinuz",
-        modules=tmp_path / "modules",
-        root=tmp_path / "root",
-        accelerator=Accelerator.TCG,
-        console=tmp_path / "console" / "fake.log",
-        project=tmp_path,
-        slots=slots.make(tmp_path, 1),
-        boot_timeout=20.0,
-        vng=FAKE_VNG,
-    )
-    boots = Boots(spec, tmp_path, lambda _: os.sched_yield())
+    boots = Boots(spec_below(tmp_path), tmp_path, lambda _: os.sched_yield())
     try:
         boots.start()
         assert boots.doing(1.0).startswith(said)

@@ -20,30 +20,13 @@ from harness.relay.serve import Over, Relay
 from harness.shared import wire
 from harness.shared.ending import End, Ending
 from harness.vm import slots
-from harness.vm.guest_spec import Accelerator, GuestSpec
-
-FAKE_VNG = Path(__file__).with_name("fake_vng.py")
-#: far more than any of this takes; reached only when a test fails
-LIMIT = 20.0
+from harness.vm.guest_spec import GuestSpec
+from tests.fake_guest import FAKE_VNG, LIMIT, spec_below
 
 
 @pytest.fixture
 def spec(tmp_path: Path) -> GuestSpec:
-    project = tmp_path / "project"
-    project.mkdir()
-    (project / "file").write_text("carried")
-    return GuestSpec(
-        kernel="fake",
-        vmlinuz=tmp_path / "vmlinuz",
-        modules=tmp_path / "modules",
-        root=tmp_path / "root",
-        accelerator=Accelerator.TCG,
-        console=tmp_path / "console" / "fake.log",
-        project=project,
-        slots=slots.make(tmp_path, 1),
-        boot_timeout=LIMIT,
-        vng=FAKE_VNG,
-    )
+    return spec_below(tmp_path)
 
 
 @pytest.fixture
