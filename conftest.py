@@ -1,3 +1,1 @@
-"""Makes the matrix's options known to every pytest that starts here, on the host and in the guests."""
-
-pytest_plugins = ["harness.plugin"]
+"""What this repository's tests share; the engine's plugin is installed (`pip install -e .`, as `nox` does)."""

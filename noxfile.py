@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import os
 import shlex
 import subprocess
 import sys
@@ -13,12 +14,14 @@ from pathlib import Path
 import nox
 
 ROOT = Path(__file__).resolve().parent
-sys.path.insert(0, str(ROOT))
+sys.path[:0] = [str(ROOT / "harness"), str(ROOT / "harness" / "tools")]
 if sys.version_info < (3, 11):  # noqa: UP036 - nox itself may run on an older one
     sys.exit(f"Python 3.11 or newer is needed, this is {sys.version.split()[0]}")
 
-from harness.dev import actionlint  # noqa: E402 - the project is not installed
-from harness.dev import bootstrap as machine  # noqa: E402
+import actionlint  # noqa: E402 - nox's own environment has nothing of the project
+
+from kernel_matrix.dev import bootstrap as machine  # noqa: E402
+from kernel_matrix.shared.hints import NOX_VARIABLE  # noqa: E402
 
 # no environment is made by nox itself: whether it could use uv is nothing to know
 logging.getLogger("nox").addFilter(lambda record: record.getMessage() != "uv binary not found.")
@@ -39,11 +42,17 @@ def python(session: nox.Session, *groups: str) -> str:
         session.error(machine.explain(session.name, lacking, machine.family()))
     interpreter = str(ENVIRONMENT / "bin" / "python")
     stamp = ENVIRONMENT / "locked"
-    key = hashlib.sha256(LOCK.read_bytes() + sys.version.encode()).hexdigest()
+    state = hashlib.sha256(f"{sys.version}{ROOT}".encode())
+    for path in (LOCK, ROOT / "pyproject.toml"):
+        state.update(path.read_bytes())
+    key = state.hexdigest()
     if not stamp.exists() or stamp.read_text() != key:
         session.log("installing the locked environment")
         venv.create(ENVIRONMENT, clear=True, with_pip=True)
-        session.run(interpreter, "-m", "pip", "install", "--quiet", "--require-hashes", "-r", str(LOCK), external=True)
+        pip = (interpreter, "-m", "pip", "install", "--quiet", "--disable-pip-version-check")
+        session.run(*pip, "--require-hashes", "-r", str(LOCK), external=True)
+        # the engine as everybody installs it, but where it is edited
+        session.run(*pip, "--no-deps", "--no-build-isolation", "--editable", str(ROOT), external=True)
         stamp.write_text(key)
     return interpreter
 
@@ -54,7 +63,7 @@ def run(session: nox.Session, *command: str) -> None:
     ``session.run`` makes every failure a 1, and kills a command 0.3 s after Ctrl-C: a run ends its guests first.
     """
     session.log(shlex.join(command))
-    with subprocess.Popen(command, cwd=ROOT) as process:
+    with subprocess.Popen(command, cwd=ROOT, env={**os.environ, NOX_VARIABLE: "1"}) as process:
         try:
             status = process.wait()
         except KeyboardInterrupt:  # the command got it too
@@ -74,63 +83,63 @@ def bootstrap(session: nox.Session) -> None:
 @nox.session(venv_backend="none")
 def build(session: nox.Session) -> None:
     """Compile the BPF objects."""
-    run(session, python(session, "build"), "-m", "harness", "build", *session.posargs)
+    run(session, python(session, "build"), "-m", "kernel_matrix", "build", *session.posargs)
 
 
 @nox.session(name="kernel-matrix", venv_backend="none")
 def kernel_matrix(session: nox.Session) -> None:
     """Run the suites on the kernels (-- [--kernel NAME]... [any pytest argument])."""
-    run(session, python(session, "build", "matrix"), "-m", "harness", "matrix", *session.posargs)
+    run(session, python(session, "build", "matrix"), "-m", "kernel_matrix", "matrix", *session.posargs)
 
 
 @nox.session(venv_backend="none")
 def merge(session: nox.Session) -> None:
     """Join the results of all shards of a run (-- DIR... [--results DIR])."""
-    run(session, python(session), "-m", "harness", "merge", *session.posargs)
+    run(session, python(session), "-m", "kernel_matrix", "merge", *session.posargs)
 
 
 @nox.session(venv_backend="none")
 def durations(session: nox.Session) -> None:
     """Record how long the tests of a run took, by which shards are balanced (-- [DIR])."""
-    run(session, python(session), "-m", "harness", "durations", *session.posargs)
+    run(session, python(session), "-m", "kernel_matrix", "durations", *session.posargs)
 
 
 @nox.session(venv_backend="none")
 def capabilities(session: nox.Session) -> None:
     """Show the recorded capability table (-- [--kernel NAME]... [--cells]; --update: measure and rewrite it)."""
     groups = ["build", "matrix"] if "--update" in session.posargs else []
-    run(session, python(session, *groups), "-m", "harness", "capabilities", *session.posargs)
+    run(session, python(session, *groups), "-m", "kernel_matrix", "capabilities", *session.posargs)
 
 
 @nox.session(venv_backend="none")
 def baseline(session: nox.Session) -> None:
     """Say what the last run changes (-- [--kernel NAME]... [--results DIR]); --update: run and rewrite it."""
     groups = ["build", "matrix"] if "--update" in session.posargs and "--results" not in session.posargs else []
-    run(session, python(session, *groups), "-m", "harness", "baseline", *session.posargs)
+    run(session, python(session, *groups), "-m", "kernel_matrix", "baseline", *session.posargs)
 
 
 @nox.session(venv_backend="none")
 def compare(session: nox.Session) -> None:
     """Compare two result sets, or two kernels (-- results/A results/B, -- baseline:6.1 baseline:6.12)."""
-    run(session, python(session), "-m", "harness", "compare", *session.posargs)
+    run(session, python(session), "-m", "kernel_matrix", "compare", *session.posargs)
 
 
 @nox.session(venv_backend="none")
 def shell(session: nox.Session) -> None:
     """Open a root shell in a guest (-- KERNEL), or run a command there (-- KERNEL COMMAND...)."""
-    run(session, python(session, "build", "matrix"), "-m", "harness", "shell", *session.posargs)
+    run(session, python(session, "build", "matrix"), "-m", "kernel_matrix", "shell", *session.posargs)
 
 
 @nox.session(name="run", venv_backend="none")
 def run_command(session: nox.Session) -> None:
     """Run a command of yours on the kernels (-- [--kernel NAME]... [--carry DIR] -- COMMAND...)."""
-    run(session, python(session, "build", "matrix"), "-m", "harness", "run", *session.posargs)
+    run(session, python(session, "build", "matrix"), "-m", "kernel_matrix", "run", *session.posargs)
 
 
 @nox.session(venv_backend="none")
 def rerun(session: nox.Session) -> None:
     """Repeat one cell, each time in a fresh guest (-- CELL [--repeat N])."""
-    run(session, python(session, "build", "matrix"), "-m", "harness", "rerun", *session.posargs)
+    run(session, python(session, "build", "matrix"), "-m", "kernel_matrix", "rerun", *session.posargs)
 
 
 @nox.session(venv_backend="none")
@@ -140,7 +149,7 @@ def tests(session: nox.Session) -> None:
     others = [f"--ignore=tests/{name}" for name in ("faults", "hosts", "soak")]
     run(session, interpreter, "-m", "pytest", "tests", *others, *session.posargs)
     if not session.posargs:
-        run(session, interpreter, "-m", "harness", "matrix", "--kernel", "6.1", "suites/features")
+        run(session, interpreter, "-m", "kernel_matrix", "matrix", "--kernel", "6.1", "suites/features")
 
 
 @nox.session(venv_backend="none")
@@ -164,31 +173,31 @@ def soak(session: nox.Session) -> None:
 @nox.session(venv_backend="none")
 def bench(session: nox.Session) -> None:
     """Measure the matrix against the plain way to run it (-- [--kernel NAME]... [--runs N] [--whole N])."""
-    run(session, python(session, "build", "matrix"), "-m", "harness", "bench", *session.posargs)
+    run(session, python(session, "build", "matrix"), "-m", "kernel_matrix", "bench", *session.posargs)
 
 
 @nox.session(venv_backend="none")
 def kernels(session: nox.Session) -> None:
     """List the kernels (-- update: rewrite their lock; -- prune: saved guests within 8 GiB, no unused image)."""
-    run(session, python(session, "matrix"), "-m", "harness", "kernels", *session.posargs)
+    run(session, python(session, "matrix"), "-m", "kernel_matrix", "kernels", *session.posargs)
 
 
 @nox.session(venv_backend="none")
 def gate(session: nox.Session) -> None:
     """Load and attach objects of your own on the kernels (-- [--kernel NAME]... OBJECT...)."""
-    run(session, python(session, "build", "matrix"), "-m", "harness", "gate", *session.posargs)
+    run(session, python(session, "build", "matrix"), "-m", "kernel_matrix", "gate", *session.posargs)
 
 
 @nox.session(venv_backend="none")
 def workflow(session: nox.Session) -> None:
     """Write GitHub's workflow from the manifest (-- --check: say whether it is what it would be)."""
-    run(session, python(session), "-m", "harness", "workflow", *session.posargs)
+    run(session, python(session), "-m", "kernel_matrix", "workflow", *session.posargs)
 
 
 @nox.session(venv_backend="none")
 def structure(session: nox.Session) -> None:
     """Show the rooms of the harness, and which imports which; fail where there are too many, or a circle."""
-    run(session, python(session), "-m", "harness.dev.structure", *session.posargs)
+    run(session, python(session), "harness/tools/structure.py", *session.posargs)
 
 
 @nox.session(venv_backend="none")
@@ -205,13 +214,17 @@ def lint(session: nox.Session) -> None:
     run(session, str(tools / "ruff"), "format", "--check", ".")
     run(session, str(tools / "mypy"))
     # the host's half again, with the oldest Python it runs on; the guest's needs what its own Python has
-    host = ["--python-version", "3.11", "--follow-imports", "silent", "--exclude", "harness/guest/"]
-    run(session, str(tools / "mypy"), *host, "harness", "noxfile.py")
+    host = ["--python-version", "3.11", "--follow-imports", "silent", "--exclude", "harness/kernel_matrix/guest/"]
+    run(session, str(tools / "mypy"), *host, "harness/kernel_matrix", "noxfile.py")
     run(session, str(tools / "lint-imports"))
-    run(session, interpreter, "-m", "harness.dev.structure")
-    sources = sorted(str(path) for path in (ROOT / "bpf").rglob("*.[ch]"))
-    run(session, "clang-format", "--dry-run", "-Werror", *sources)
-    scripts = [*ROOT.glob(".ci/*"), *ROOT.glob(".github/actions/*/run"), *ROOT.glob("harness/relay/tools/*")]
+    run(session, interpreter, "harness/tools/structure.py")
+    sources = sorted(str(path) for folder in ("bpf", "harness") for path in (ROOT / folder).rglob("*.[ch]"))
+    run(session, "clang-format", "--style=file:bpf/.clang-format", "--dry-run", "-Werror", *sources)
+    scripts = [
+        *ROOT.glob(".ci/*"),
+        *ROOT.glob(".github/actions/*/run"),
+        *ROOT.glob("harness/kernel_matrix/relay/tools/*"),
+    ]
     scripts += ROOT.glob("vmimages/mount.*")
     run(session, "shellcheck", *sorted(str(path.relative_to(ROOT)) for path in scripts))
     try:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from harness.vm import slots
-from harness.vm.guest_spec import Accelerator, GuestSpec
+from kernel_matrix.vm.guest_spec import Accelerator, GuestSpec
+
+from kernel_matrix.vm import slots
 
 FAKE_VNG = Path(__file__).with_name("fake_vng.py")
 #: far more than any of this takes; reached only when a test fails

@@ -6,10 +6,10 @@ import random
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
-from harness.results.document import VERSION, Column, Document
-from harness.shared.cells import Cell, Outcome
-from harness.shared.changes import Change, Kind
-from harness.shared.costs import Cost
+from kernel_matrix.results.document import VERSION, Column, Document
+from kernel_matrix.shared.cells import Cell, Outcome
+from kernel_matrix.shared.changes import Change, Kind
+from kernel_matrix.shared.costs import Cost
 
 KERNELS = (
     "5.10", "6.1", "6.12", "7.3", "6.16", "6.17", "6.18", "6.19", "7.0", "7.1", "7.2", "6.12-rt", "6.12-cloud",
@@ -57,7 +57,9 @@ Oops: 0000 [#1] PREEMPT SMP NOPTI
 RIP: 0010:bpf_prog_6deef7357e7b4530+0x5d/0x9c
 Kernel panic - not syncing: Fatal exception in interrupt"""
 
-NO_FIELD = "harness.guest.bpf.loaders.LoadError: trace_connect_exit: EACCES: invalid bpf_context access off=16 size=8"
+NO_FIELD = (
+    "kernel_matrix.guest.bpf.loaders.LoadError: trace_connect_exit: EACCES: invalid bpf_context access off=16 size=8"
+)
 #: a test, its parameter, the kernels where it is red, and how
 BROKEN = (
     ("test_vlan", "vlan-7", {"7.1", "7.2", "7.3"}, Cell("", "", Outcome.FAIL, detail=FAILURE, log=LOG)),

@@ -8,12 +8,12 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from kernel_matrix.vm.guest_spec import Accelerator, GuestSpec
 
-from harness.relay import accelerator
-from harness.relay.accelerator import Choice, counter_rate
-from harness.shared import conclusions
-from harness.shared.ending import End, Ending
-from harness.vm.guest_spec import Accelerator, GuestSpec
+from kernel_matrix.relay import accelerator
+from kernel_matrix.relay.accelerator import Choice, counter_rate
+from kernel_matrix.shared import conclusions
+from kernel_matrix.shared.ending import End, Ending
 
 
 @pytest.mark.parametrize(

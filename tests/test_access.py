@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from harness.guest.bpf.access import denied
-from harness.guest.bpf.machine import situation
-from harness.guest.bpf.step_error import Asker, StepError
+from kernel_matrix.guest.bpf.access import denied
+from kernel_matrix.guest.bpf.machine import situation
+from kernel_matrix.guest.bpf.step_error import Asker, StepError
 
 _OWNER, _OTHER = os.getuid(), os.getuid() + 1
 

@@ -169,7 +169,7 @@ def test_keys_are_outputs(repository: Repository) -> None:
     assert repository.step("keys", KERNELS="6.1 full").returncode == 0
     assert repository.outputs() == {"root": "1"}
     assert json.loads((repository.root / "calls").read_text()) == [
-        *("-m", "harness", "cache-key", "--kernel", "6.1", "--kernel", "full")
+        *("-m", "kernel_matrix", "cache-key", "--kernel", "6.1", "--kernel", "full")
     ]
     assert repository.step("keys", EXITS="4").returncode == 4
 

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from harness.dev import actionlint
-from harness.dev.bootstrap import BootstrapError
+from kernel_matrix.dev import actionlint
+from kernel_matrix.dev.bootstrap import BootstrapError
 
 ROOT = Path(__file__).resolve().parent.parent
 REQUIREMENTS = ROOT / "requirements"

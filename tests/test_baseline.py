@@ -9,13 +9,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harness.config import manifest
-from harness.results import baseline
-from harness.results.baseline import Expectation, recorded
-from harness.results.document import VERSION, Column, Document
-from harness.shared.cells import IMAGE, Cell, Outcome
-from harness.shared.costs import Cost
-from harness.shared.errors import ManifestError
+from kernel_matrix.config import manifest
+from kernel_matrix.results import baseline
+from kernel_matrix.results.baseline import Expectation, recorded
+from kernel_matrix.results.document import VERSION, Column, Document
+from kernel_matrix.shared.cells import IMAGE, Cell, Outcome
+from kernel_matrix.shared.costs import Cost
+from kernel_matrix.shared.errors import ManifestError
 
 ROOT = Path(__file__).resolve().parents[1]
 GREEN = [outcome for outcome in Outcome if outcome.green]

@@ -7,13 +7,13 @@ from pathlib import Path
 
 import pytest
 
-from harness.commands import baseline_view
-from harness.results import baseline, document
-from harness.results.document import VERSION, Column, Document
-from harness.shared import wire
-from harness.shared.cells import Cell, Outcome
-from harness.shared.costs import Cost
-from harness.shared.errors import HarnessError, ManifestError
+from kernel_matrix.commands import baseline_view
+from kernel_matrix.results import baseline, document
+from kernel_matrix.results.document import VERSION, Column, Document
+from kernel_matrix.shared import wire
+from kernel_matrix.shared.cells import Cell, Outcome
+from kernel_matrix.shared.costs import Cost
+from kernel_matrix.shared.errors import HarnessError, ManifestError
 
 ROOT = Path(__file__).resolve().parents[1]
 COST = Cost(1000, 100, 50, 64, 800, 1600, 2.0)

@@ -11,17 +11,17 @@ from itertools import count
 from pathlib import Path
 
 import pytest
+from kernel_matrix.vm.guest_spec import Accelerator, GuestSpec
 
-from harness.commands import bench, plain_run, try_object
-from harness.commands.bench import Report, Row, Start, Whole
-from harness.plan import preparation
-from harness.plan.preparation import Plan
-from harness.report.run_folder import RunFacts, RunRecord
-from harness.shared import wire
-from harness.shared.console import Phases
-from harness.shared.errors import HarnessError
-from harness.vm.guest_spec import Accelerator, GuestSpec
-from harness.vm.guests import GuestRecord
+from kernel_matrix.commands import bench, plain_run, try_object
+from kernel_matrix.commands.bench import Report, Row, Start, Whole
+from kernel_matrix.plan import preparation
+from kernel_matrix.plan.preparation import Plan
+from kernel_matrix.report.run_folder import RunFacts, RunRecord
+from kernel_matrix.shared import wire
+from kernel_matrix.shared.console import Phases
+from kernel_matrix.shared.errors import HarnessError
+from kernel_matrix.vm.guests import GuestRecord
 
 ROOT = Path(__file__).resolve().parents[1]
 ROW = Row(
@@ -77,10 +77,10 @@ def test_a_cache_that_never_holds_all_is_no_warm_run(tmp_path: Path, monkeypatch
 _FAKE_MATRIX = """
 import sys
 from pathlib import Path
-from harness.shared import wire
-from harness.results import document
-from harness.shared.cells import Cell, Outcome
-from harness.report.run_folder import RunFacts, RunRecord
+from kernel_matrix.shared import wire
+from kernel_matrix.results import document
+from kernel_matrix.shared.cells import Cell, Outcome
+from kernel_matrix.report.run_folder import RunFacts, RunRecord
 status, recorded, cells = {status}, {recorded}, {cells}
 folder = Path(sys.argv[-1]) / {name!r}
 if recorded is not None:
@@ -95,7 +95,7 @@ sys.exit(status)
 
 
 class FakeMatrix:
-    """Stands in for ``python -m harness matrix``, whose runs are below ``project``."""
+    """Stands in for ``python -m kernel_matrix matrix``, whose runs are below ``project``."""
 
     def __init__(self, project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         self._project = project

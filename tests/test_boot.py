@@ -15,12 +15,12 @@ from pathlib import Path
 
 import pytest
 from filelock import FileLock
+from kernel_matrix.vm.guest_spec import Accelerator, GuestSpec
 
-from harness.relay import boot, machine, memory_files, snapshots
-from harness.relay.boot import Boots, Opening, Running
-from harness.relay.machine import BootError, Machine
-from harness.shared import conclusions
-from harness.vm.guest_spec import Accelerator, GuestSpec
+from kernel_matrix.relay import boot, machine, memory_files, snapshots
+from kernel_matrix.relay.boot import Boots, Opening, Running
+from kernel_matrix.relay.machine import BootError, Machine
+from kernel_matrix.shared import conclusions
 
 FAKE_VNG = Path(__file__).with_name("fake_vng.py")
 

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from harness.dev import bootstrap
-from harness.dev.bootstrap import Need
+from kernel_matrix.dev import bootstrap
+from kernel_matrix.dev.bootstrap import Need
 
 
 def need(program: str | None = None, *files: str, groups: str = "matrix") -> Need:

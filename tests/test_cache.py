@@ -11,9 +11,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harness.images import archive, cache
-from harness.shared import marker
-from harness.shared.errors import ImageError
+from kernel_matrix.images import archive, cache
+from kernel_matrix.shared import marker
+from kernel_matrix.shared.errors import ImageError
 
 
 def test_what_was_made_well_is_there_and_nothing_else(tmp_path: Path) -> None:

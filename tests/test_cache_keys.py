@@ -7,18 +7,18 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from kernel_matrix.vm.guest_spec import Accelerator
 
-from harness import images
-from harness.ci import cache_keys
-from harness.config import manifest
-from harness.images import kernels as kernel_images
-from harness.images import rootfs
-from harness.plan import preparation
-from harness.plan.outline import Form, Wishes
-from harness.relay import accelerator, snapshots
-from harness.report.run_folder import RunDirectory
-from harness.shared import wire
-from harness.vm.guest_spec import Accelerator
+from kernel_matrix import images
+from kernel_matrix.ci import cache_keys
+from kernel_matrix.config import manifest
+from kernel_matrix.images import kernels as kernel_images
+from kernel_matrix.images import rootfs
+from kernel_matrix.plan import preparation
+from kernel_matrix.plan.outline import Form, Wishes
+from kernel_matrix.relay import accelerator, snapshots
+from kernel_matrix.report.run_folder import RunDirectory
+from kernel_matrix.shared import wire
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -28,7 +28,7 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """What the images are made of, with an empty cache."""
     folder = tmp_path / "project"
     shutil.copytree(ROOT / "vmimages", folder / "vmimages")
-    for name in ("requirements/guest.txt", "harness/guest/agent.py"):
+    for name in ("requirements/guest.txt", "harness/kernel_matrix/guest/agent.py"):
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(ROOT / name, folder / name)
     for name in manifest.load(folder / "vmimages").root.project_files:

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from harness.shared import capabilities, capability_table
+from kernel_matrix.shared import capabilities, capability_table
 from tests import test_remedies
 from tests.test_remedies import State
 

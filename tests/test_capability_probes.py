@@ -7,13 +7,13 @@ from pathlib import Path
 
 import pytest
 
-from harness.guest.probes.capability_place import BPF_SYSCTL, PERF_SYSCTL, Probe
-from harness.guest.probes.capability_probes import probes
-from harness.guest.probes.capability_table import SETTINGS, derived, tried
-from harness.guest.probes.users import TOKEN
-from harness.shared import capability_table
-from harness.shared.capabilities import OK, subsets
-from harness.shared.capability_table import BASELINE, PEOPLE, Context, Table
+from kernel_matrix.guest.probes.capability_place import BPF_SYSCTL, PERF_SYSCTL, Probe
+from kernel_matrix.guest.probes.capability_probes import probes
+from kernel_matrix.guest.probes.capability_table import SETTINGS, derived, tried
+from kernel_matrix.guest.probes.users import TOKEN
+from kernel_matrix.shared import capability_table
+from kernel_matrix.shared.capabilities import OK, subsets
+from kernel_matrix.shared.capability_table import BASELINE, PEOPLE, Context, Table
 
 _PROBES = {probe.name: probe for probe in probes()}
 _TABLES = capability_table.read((Path(__file__).parents[1] / BASELINE).read_text())

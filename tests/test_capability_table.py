@@ -9,10 +9,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from harness.shared import capabilities, capability_table
-from harness.shared.capabilities import OK, subsets
-from harness.shared.capability_table import Context, Table, compare_cells, compare_minimum
-from harness.shared.errors import ManifestError
+from kernel_matrix.shared import capabilities, capability_table
+from kernel_matrix.shared.capabilities import OK, subsets
+from kernel_matrix.shared.capability_table import Context, Table, compare_cells, compare_minimum
+from kernel_matrix.shared.errors import ManifestError
 
 _SETTINGS = (
     *("unprivileged_bpf_disabled=0", "perf_event_paranoid=-1", "perf_event_paranoid=0"),

@@ -10,12 +10,12 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from harness.commands import capability_view
-from harness.results import document
-from harness.shared import capability_table, wire
-from harness.shared.capability_table import BASELINE, Context, Table
-from harness.shared.cells import Cell, Outcome
-from harness.shared.errors import HarnessError, ManifestError
+from kernel_matrix.commands import capability_view
+from kernel_matrix.results import document
+from kernel_matrix.shared import capability_table, wire
+from kernel_matrix.shared.capability_table import BASELINE, Context, Table
+from kernel_matrix.shared.cells import Cell, Outcome
+from kernel_matrix.shared.errors import HarnessError, ManifestError
 from tests import result_sets
 
 _ROOT = Path(__file__).parents[1]

@@ -6,7 +6,7 @@ import io
 
 from scapy.utils import RawPcapReader
 
-from harness.guest.pytest.capture import Taken, on_the_wire, pcap
+from kernel_matrix.guest.pytest.capture import Taken, on_the_wire, pcap
 
 NEAR, FAR = 0, 1
 

@@ -9,13 +9,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harness.config import manifest
-from harness.results import comparison
-from harness.results.baseline import Expectation
-from harness.results.comparison import Scope, compare
-from harness.shared.cells import Outcome
-from harness.shared.changes import Change, Kind
-from harness.shared.costs import Cost
+from kernel_matrix.config import manifest
+from kernel_matrix.results import comparison
+from kernel_matrix.results.baseline import Expectation
+from kernel_matrix.results.comparison import Scope, compare
+from kernel_matrix.shared.cells import Outcome
+from kernel_matrix.shared.changes import Change, Kind
+from kernel_matrix.shared.costs import Cost
 
 COST = Cost(instructions=1000, states=100, peak_states=50, stack=64, translated=800, jited=1600, load=2.0)
 EXPECTED = Expectation("6.1.0-56", "6.1.192-2", "abc", {"trace_execve": COST}, {"a.py::test_x": Outcome.PASS})

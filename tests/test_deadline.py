@@ -6,7 +6,7 @@ import itertools
 
 import pytest
 
-from harness.guest.system.deadline import limit, wait_until
+from kernel_matrix.guest.system.deadline import limit, wait_until
 
 
 def test_the_first_true_value_is_returned() -> None:

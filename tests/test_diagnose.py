@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harness.diagnose import Cause, Diagnosis, Remedy, Situation, diagnose, last_line
-from harness.diagnose.situation import CAPABILITIES, needed
+from kernel_matrix.diagnose import Cause, Diagnosis, Remedy, Situation, diagnose, last_line
+from kernel_matrix.diagnose.situation import CAPABILITIES, needed
 
 _ALL = sum(1 << number for number in CAPABILITIES.values())
 

@@ -1,4 +1,4 @@
-"""Bad input to ``python -m harness diagnose``: one line and exit status 4."""
+"""Bad input to ``python -m kernel_matrix diagnose``: one line and exit status 4."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def test_bad_input_is_one_line_and_a_status(
     path = tmp_path / "x.bpf.o"
     if content is not None:
         path.write_bytes(content)
-    command = [sys.executable, "-m", "harness", "diagnose", str(path), *arguments]
+    command = [sys.executable, "-m", "kernel_matrix", "diagnose", str(path), *arguments]
     done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=ROOT)
     assert (done.returncode, done.stdout) == (4, "")
     assert line in done.stderr
@@ -34,7 +34,7 @@ def test_bad_input_is_one_line_and_a_status(
 
 
 def test_no_object_is_bad_usage() -> None:
-    command = [sys.executable, "-m", "harness", "diagnose"]
+    command = [sys.executable, "-m", "kernel_matrix", "diagnose"]
     done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=ROOT)
     assert done.returncode == 4
     assert "OBJECT" in done.stderr

@@ -10,13 +10,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harness.results import document
-from harness.results.document import VERSION, Column, Document
-from harness.shared import wire
-from harness.shared.cells import Cell, Outcome
-from harness.shared.changes import Change, Kind
-from harness.shared.costs import Cost
-from harness.shared.errors import HarnessError
+from kernel_matrix.results import document
+from kernel_matrix.results.document import VERSION, Column, Document
+from kernel_matrix.shared import wire
+from kernel_matrix.shared.cells import Cell, Outcome
+from kernel_matrix.shared.changes import Change, Kind
+from kernel_matrix.shared.costs import Cost
+from kernel_matrix.shared.errors import HarnessError
 
 SCHEMA = Path(__file__).resolve().parents[1] / "docs" / "results.schema.json"
 
@@ -51,7 +51,7 @@ documents = st.builds(
 
 
 def test_the_published_schema_is_that_of_the_code() -> None:
-    """Made by ``python -m harness schema > docs/results.schema.json``."""
+    """Made by ``python -m kernel_matrix schema > docs/results.schema.json``."""
     assert SCHEMA.read_text() == document.schema()
 
 

@@ -8,8 +8,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harness.shared.cells import Outcome
-from harness.shared.expect import Phase, decide, join_nodeid, kernel_of_argument, rerun, split_nodeid, without_options
+from kernel_matrix.shared.cells import Outcome
+from kernel_matrix.shared.expect import (
+    Phase,
+    decide,
+    join_nodeid,
+    kernel_of_argument,
+    rerun,
+    split_nodeid,
+    without_options,
+)
 
 SETUP, CALL, TEARDOWN = (Phase(when, "passed") for when in ("setup", "call", "teardown"))
 

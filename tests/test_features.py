@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from harness.guest.probes.features import PROBES
-from harness.shared.errors import ManifestError
-from harness.shared.features import Feature, parse_features
+from kernel_matrix.guest.probes.features import PROBES
+from kernel_matrix.shared.errors import ManifestError
+from kernel_matrix.shared.features import Feature, parse_features
 
 _FILE = Path(__file__).parents[1] / "vmimages" / "features.toml"
 

@@ -8,14 +8,14 @@ from typing import Any
 
 import pytest
 
-from harness.commands import gate, try_object
-from harness.plan import preparation
-from harness.plan.outline import Wishes
-from harness.plan.preparation import Plan, PlannedGuest
-from harness.report.run_folder import KernelFacts, RunFacts
-from harness.results import document
-from harness.shared.cells import Outcome
-from harness.shared.errors import ManifestError
+from kernel_matrix.commands import gate, try_object
+from kernel_matrix.plan import preparation
+from kernel_matrix.plan.outline import Wishes
+from kernel_matrix.plan.preparation import Plan, PlannedGuest
+from kernel_matrix.report.run_folder import KernelFacts, RunFacts
+from kernel_matrix.results import document
+from kernel_matrix.shared.cells import Outcome
+from kernel_matrix.shared.errors import ManifestError
 
 REFUSED = """b.bpf.o on 6.1.0, uid 0
 first (xdp): attached

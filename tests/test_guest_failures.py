@@ -12,13 +12,13 @@ from types import SimpleNamespace
 
 import pytest
 
-from harness.guest import agent
-from harness.guest.bpf import bpf_calls, leaks, machine, step_error, steps
-from harness.guest.bpf.loaders import libbpf as loader
-from harness.guest.bpf.step_error import StepError
-from harness.guest.probes import users
-from harness.guest.pytest import capture
-from harness.guest.system import execs, privilege
+from kernel_matrix.guest import agent
+from kernel_matrix.guest.bpf import bpf_calls, leaks, machine, step_error, steps
+from kernel_matrix.guest.bpf.loaders import libbpf as loader
+from kernel_matrix.guest.bpf.step_error import StepError
+from kernel_matrix.guest.probes import users
+from kernel_matrix.guest.pytest import capture
+from kernel_matrix.guest.system import execs, privilege
 
 
 def refusing(number: int) -> Callable[..., int]:

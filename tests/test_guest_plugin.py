@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from harness.guest.pytest import plugin
-from harness.guest.pytest.plugin import beginning, only
-from harness.shared.cells import GUEST
+from kernel_matrix.guest.pytest import plugin
+from kernel_matrix.guest.pytest.plugin import beginning, only
+from kernel_matrix.shared.cells import GUEST
 from tests.fake_kernel_log import FakeLog
 
 pytest_plugins = ["pytester"]
@@ -17,7 +17,7 @@ def test_a_kernel_that_is_given_up_collects_nothing_even_if_it_is_named(
     pytester: pytest.Pytester, arguments: list[str]
 ) -> None:
     pytester.makeconftest("""
-from harness.guest.pytest.plugin import GonePlugin
+from kernel_matrix.guest.pytest.plugin import GonePlugin
 
 def pytest_configure(config):
     config.pluginmanager.register(GonePlugin())
@@ -67,8 +67,8 @@ def test_a_guest_that_begins_elsewhere_runs_everything_and_still_spoils_itself_l
     # no test is run, and /dev/kmsg is not everyone's
     monkeypatch.setattr(plugin, "KernelLog", FakeLog)
     pytester.makeconftest("""
-from harness.shared.features import GuestFacts
-from harness.guest.pytest import plugin
+from kernel_matrix.shared.features import GuestFacts
+from kernel_matrix.guest.pytest import plugin
 
 def pytest_configure(config):
     config.option.pcap, config.option.repeat, config.option.test_timeout = False, 1, None
@@ -121,8 +121,8 @@ def tears_down_module():
 """
 _GUEST = """
 import pytest
-from harness.shared.features import GuestFacts
-from harness.guest.pytest import plugin
+from kernel_matrix.shared.features import GuestFacts
+from kernel_matrix.guest.pytest import plugin
 
 def pytest_configure(config):
     config.option.pcap, config.option.repeat, config.option.test_timeout = False, 1, None

@@ -6,10 +6,10 @@ import os
 import time
 from pathlib import Path
 
-from harness.shared import wire
-from harness.shared.ending import STARTED, Started
-from harness.shared.lanes import Lane
-from harness.vm.guests import GuestRecord, Guests, summary
+from kernel_matrix.shared import wire
+from kernel_matrix.shared.ending import STARTED, Started
+from kernel_matrix.shared.lanes import Lane
+from kernel_matrix.vm.guests import GuestRecord, Guests, summary
 
 
 def start(folder: Path, kernel: str, number: int, *, how: str = "restored", note: str = "") -> None:

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from harness.relay import hang
-from harness.relay.boot import Boots
+from kernel_matrix.relay import hang
+from kernel_matrix.relay.boot import Boots
 from tests.fake_guest import spec_below
 
 

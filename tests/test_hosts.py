@@ -13,18 +13,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harness.plan.outline import Wishes
-from harness.plan.preparation import PlannedGuest
-from harness.plan.sharding import Unit
-from harness.relay import project
-from harness.remote import hosted, hosts, places
-from harness.remote.hosted import Machine, Service
-from harness.remote.hosts import Connection, Host, HostGone
-from harness.remote.places import Elsewhere, Here
-from harness.report.run_folder import KernelFacts, RunDirectory
-from harness.shared import wire
-from harness.shared.errors import HarnessError, ManifestError
-from harness.shared.lanes import Lane
+from kernel_matrix.plan.outline import Wishes
+from kernel_matrix.plan.preparation import PlannedGuest
+from kernel_matrix.plan.sharding import Unit
+from kernel_matrix.relay import project
+from kernel_matrix.remote import hosted, hosts, places
+from kernel_matrix.remote.hosted import Machine, Service
+from kernel_matrix.remote.hosts import Connection, Host, HostGone
+from kernel_matrix.remote.places import Elsewhere, Here
+from kernel_matrix.report.run_folder import KernelFacts, RunDirectory
+from kernel_matrix.shared import wire
+from kernel_matrix.shared.errors import HarnessError, ManifestError
+from kernel_matrix.shared.lanes import Lane
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -84,7 +84,7 @@ def test_the_specs_are_execnets_and_a_relay_is_a_popen_via_its_machine() -> None
     guest = PlannedGuest("6.1+locked", "", frozenset(), Path("/t/6.1.json"), Path("/t/6.1.ending.json"))
     relay = execnet.XSpec(host.relay(guest, Lane("6.1+locked")))
     assert (relay.popen, relay.via, relay.kernel, relay.chdir) == (True, connection.id, "6.1+locked", None)
-    python = "'/a folder/.nox/harness/bin/python' -m harness.relay.serve"
+    python = "'/a folder/.nox/harness/bin/python' -m kernel_matrix.relay.serve"
     assert (relay.lane, relay.python) == ("1", f"{python} /t/6.1.json /t/6.1.ending.json")
     beside = execnet.XSpec(host.relay(guest, Lane("6.1+locked", 2)))
     files = "'/t/6.1+locked~2.json' '/t/6.1+locked~2.ending.json'"

@@ -9,15 +9,15 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from harness.ci import command_line, jobs
-from harness.ci.jobs import Job
-from harness.config import manifest
-from harness.images import lock
-from harness.results import document
-from harness.results.document import Document
-from harness.shared import wire
-from harness.shared.cells import Cell, Outcome
-from harness.shared.errors import HarnessError, ManifestError
+from kernel_matrix.ci import command_line, jobs
+from kernel_matrix.ci.jobs import Job
+from kernel_matrix.config import manifest
+from kernel_matrix.images import lock
+from kernel_matrix.results import document
+from kernel_matrix.results.document import Document
+from kernel_matrix.shared import wire
+from kernel_matrix.shared.cells import Cell, Outcome
+from kernel_matrix.shared.errors import HarnessError, ManifestError
 
 KNOWN = manifest.load(Path(__file__).resolve().parent.parent / "vmimages")
 #: kernels of the manifest that the lock has not

@@ -7,15 +7,15 @@ from pathlib import Path
 
 import pytest
 
-from harness.commands import kernel_list
-from harness.config import manifest
-from harness.images import lock
-from harness.images.archive import Package
-from harness.relay import snapshots
-from harness.results import baseline
-from harness.results.baseline import Expectation
-from harness.shared import conclusions, marker
-from harness.shared.conclusions import Conclusion
+from kernel_matrix.commands import kernel_list
+from kernel_matrix.config import manifest
+from kernel_matrix.images import lock
+from kernel_matrix.images.archive import Package
+from kernel_matrix.relay import snapshots
+from kernel_matrix.results import baseline
+from kernel_matrix.results.baseline import Expectation
+from kernel_matrix.shared import conclusions, marker
+from kernel_matrix.shared.conclusions import Conclusion
 
 ROOT = Path(__file__).resolve().parent.parent
 KNOWN = manifest.load(ROOT / "vmimages")

@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harness.guest.bpf import trying
-from harness.guest.system.kernel_log import KernelLog, excerpt
+from kernel_matrix.guest.bpf import trying
+from kernel_matrix.guest.system.kernel_log import KernelLog, excerpt
 from tests.fake_kernel_log import FakeLog
 
 

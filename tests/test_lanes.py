@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harness.shared import lanes
-from harness.shared.lanes import WORTH, Lane, Piece
+from kernel_matrix.shared import lanes
+from kernel_matrix.shared.lanes import WORTH, Lane, Piece
 
 
 @pytest.mark.parametrize(

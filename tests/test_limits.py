@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import pytest
 
-from harness.guest.pytest.limits import seconds_for
+from kernel_matrix.guest.pytest.limits import seconds_for
 
 pytest_plugins = ["pytester"]
 
 _PLUGIN = """
-from harness.guest.pytest.limits import LimitPlugin
-from harness.guest.pytest import marks
+from kernel_matrix.guest.pytest.limits import LimitPlugin
+from kernel_matrix.guest.pytest import marks
 
 def pytest_configure(config):
     marks.register(config)
@@ -21,7 +21,7 @@ def pytest_configure(config):
 def run(pytester: pytest.Pytester, body: str, seconds: float | None = 0.2) -> pytest.RunResult:
     pytester.makeconftest(_PLUGIN.format(seconds=seconds))
     pytester.makepyfile(
-        "import select, signal, pytest\nfrom harness.guest.system.deadline import declared, wait_until\n" + body
+        "import select, signal, pytest\nfrom kernel_matrix.guest.system.deadline import declared, wait_until\n" + body
     )
     return pytester.runpytest_inprocess("-rA", "-p", "no:faulthandler")
 

@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harness.images import lock
-from harness.images.archive import Package, parse_packages
-from harness.shared.errors import ManifestError
+from kernel_matrix.images import lock
+from kernel_matrix.images.archive import Package, parse_packages
+from kernel_matrix.shared.errors import ManifestError
 
 words = st.text("az09.+~-:", min_size=1, max_size=8)
 packages = st.builds(Package, name=words, version=words, sha256=words, size=st.integers(0, 1 << 40))

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from harness.config import manifest
-from harness.images import lock
-from harness.shared.errors import ManifestError
+from kernel_matrix.config import manifest
+from kernel_matrix.images import lock
+from kernel_matrix.shared.errors import ManifestError
 
 FOLDER = Path(__file__).parents[1] / "vmimages"
 DEBIAN = 'tier = "core"\nprovider = "debian"\nsuite = "s"\nseries = "6.1"\n'

@@ -8,8 +8,8 @@ pytest_plugins = ["pytester"]
 
 _FACTS = """
 import pytest
-from harness.shared.features import GuestFacts
-from harness.guest.pytest.marks import GUEST_FACTS
+from kernel_matrix.shared.features import GuestFacts
+from kernel_matrix.guest.pytest.marks import GUEST_FACTS
 
 def pytest_configure(config):
     config.stash[GUEST_FACTS] = GuestFacts(
@@ -29,8 +29,8 @@ _HEAD = """
 import errno
 import os
 import pytest
-from harness.guest.pytest.marks import boots_with, known_issue, refused_without, requires
-from harness.guest.bpf.step_error import StepError
+from kernel_matrix.guest.pytest.marks import boots_with, known_issue, refused_without, requires
+from kernel_matrix.guest.bpf.step_error import StepError
 """
 
 
@@ -38,7 +38,7 @@ def _run(pytester: pytest.Pytester, body: str, *, facts: bool = True) -> pytest.
     if facts:
         pytester.makeconftest(_FACTS)
     pytester.makepyfile(_HEAD + body)
-    plugins = ("-p", "harness.guest.pytest.marks", "-p", "harness.guest.pytest.refusal")
+    plugins = ("-p", "kernel_matrix.guest.pytest.marks", "-p", "kernel_matrix.guest.pytest.refusal")
     return pytester.runpytest_inprocess(*plugins, "-s", "-ra", "--strict-markers")
 
 
@@ -223,15 +223,15 @@ def test_plain(): pass
 def test_a_guest_runs_the_tests_of_its_own_command_line(pytester: pytest.Pytester, kernel: str, run: set[str]) -> None:
     facts = _FACTS.replace('kernel="5.10"', f'kernel="{kernel}"')
     pytester.makeconftest(facts.replace("kernels={", 'kernels={"5.10+quiet": frozenset(), "5.10+loud": frozenset(), '))
-    pytester.makepyfile("from harness.guest.pytest.marks import boots_with\n" + _VARIANTS)
-    result = pytester.runpytest_inprocess("-p", "harness.guest.pytest.marks", "-s", "--strict-markers")
+    pytester.makepyfile("from kernel_matrix.guest.pytest.marks import boots_with\n" + _VARIANTS)
+    result = pytester.runpytest_inprocess("-p", "kernel_matrix.guest.pytest.marks", "-s", "--strict-markers")
     result.assert_outcomes(passed=len(run), deselected=3 - len(run))
     for test in run:
         result.stdout.fnmatch_lines([f"*SEEN {test} passed*"])
 
 
 def test_an_unknown_variant_stops_the_run(pytester: pytest.Pytester) -> None:
-    result = _run(pytester, "from harness.guest.pytest.marks import boots_with\n" + _VARIANTS)
+    result = _run(pytester, "from kernel_matrix.guest.pytest.marks import boots_with\n" + _VARIANTS)
     assert result.ret == pytest.ExitCode.USAGE_ERROR
     result.stderr.fnmatch_lines(["*test_quiet: unknown variant 'quiet' (known: )"])
 
@@ -241,7 +241,7 @@ def test_what_spoils_its_guest_comes_after_all_others(pytester: pytest.Pytester)
     result = _run(
         pytester,
         """
-from harness.guest.pytest.marks import spoils_guest
+from kernel_matrix.guest.pytest.marks import spoils_guest
 
 @spoils_guest("stays")
 def test_a(): print("RUN a")
@@ -292,7 +292,7 @@ def test_a_test_that_no_variant_of_a_kernel_runs_stops_it(pytester: pytest.Pytes
     pytester.makepyfile(_HEAD + '@boots_with("quiet")\n@requires("xdp_frags")\ndef test_x(): pass\n')
     facts = _FACTS.replace('kernel="5.10"', 'kernel="5.10+quiet"')
     pytester.makeconftest(facts.replace("kernels={", 'kernels={"5.10+quiet": frozenset({"ringbuf"}), ', 1))
-    result = pytester.runpytest_inprocess("-p", "harness.guest.pytest.marks", "--strict-markers")
+    result = pytester.runpytest_inprocess("-p", "kernel_matrix.guest.pytest.marks", "--strict-markers")
     assert result.ret == pytest.ExitCode.USAGE_ERROR
     result.stderr.fnmatch_lines(["*test_x: no kernel of the manifest has xdp_frags and boots with quiet"])
 

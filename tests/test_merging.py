@@ -13,17 +13,17 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from harness.commands import merging
-from harness.images import lock
-from harness.plan import sharding
-from harness.plan.sharding import Part, Shard, Unit
-from harness.report import run_folder as results
-from harness.report.run_folder import KernelFacts, RunDirectory, RunFacts
-from harness.results import baseline, document, matrix
-from harness.shared import wire
-from harness.shared.cells import Cell, Outcome
-from harness.shared.errors import ManifestError
-from harness.vm.guests import GuestRecord
+from kernel_matrix.commands import merging
+from kernel_matrix.images import lock
+from kernel_matrix.plan import sharding
+from kernel_matrix.plan.sharding import Part, Shard, Unit
+from kernel_matrix.report import run_folder as results
+from kernel_matrix.report.run_folder import KernelFacts, RunDirectory, RunFacts
+from kernel_matrix.results import baseline, document, matrix
+from kernel_matrix.shared import wire
+from kernel_matrix.shared.cells import Cell, Outcome
+from kernel_matrix.shared.errors import ManifestError
+from kernel_matrix.vm.guests import GuestRecord
 
 ROOT = Path(__file__).resolve().parent.parent
 KERNELS = ("5.10", "6.1")

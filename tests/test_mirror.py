@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from harness.images import mirror
-from harness.shared.errors import ImageError
+from kernel_matrix.images import mirror
+from kernel_matrix.shared.errors import ImageError
 
 DEB822 = """\
 # the archive

@@ -7,7 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from harness.relay import machine
+from kernel_matrix.relay import machine
 
 ROOT = Path(__file__).parents[1]
 #: what virtme-ng does before every start of QEMU, with --verbose

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from harness.objects import build
-from harness.shared.errors import BuildError, ToolMissing
+from kernel_matrix.objects import build
+from kernel_matrix.shared.errors import BuildError, ToolMissing
 
 SOURCE = '#define SEC(name) __attribute__((section(name), used))\nint first SEC(".data.first") = 1;\n'
 

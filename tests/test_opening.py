@@ -9,8 +9,8 @@ from execnet.gateway_base import Message, dumps_internal
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harness.relay import preamble
-from harness.shared import frames
+from kernel_matrix.relay import preamble
+from kernel_matrix.shared import frames
 
 BOOTSTRAP = b"'serve(io, id=\\'gw3-worker\\')'\n"
 

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from harness.plan.outline import Outline, Wishes, outline
-from harness.plan.sharding import Part, Shard, Unit
-from harness.shared.errors import ManifestError
+from kernel_matrix.plan.outline import Outline, Wishes, outline
+from kernel_matrix.plan.sharding import Part, Shard, Unit
+from kernel_matrix.shared.errors import ManifestError
 
 ROOT = Path(__file__).resolve().parent.parent
 _LOCKED = ("+lockdown_integrity", "+lockdown_confidentiality")

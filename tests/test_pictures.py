@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from harness.report import pictures
-from harness.results.document import Column
-from harness.shared.cells import Cell, Outcome
-from harness.shared.costs import Cost
+from kernel_matrix.report import pictures
+from kernel_matrix.results.document import Column
+from kernel_matrix.shared.cells import Cell, Outcome
+from kernel_matrix.shared.costs import Cost
 from tests import result_sets
 
 

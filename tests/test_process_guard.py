@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from harness.vm.process_guard import GuardedGroup
+from kernel_matrix.vm.process_guard import GuardedGroup
 
 
 def test_output_is_appended_however_often_the_group_opens_it_by_name(tmp_path: Path) -> None:
@@ -65,7 +65,7 @@ def test_a_killed_parent_takes_the_group_with_it(tmp_path: Path) -> None:
     code = """
 import os, sys
 from pathlib import Path
-from harness.vm.process_guard import GuardedGroup
+from kernel_matrix.vm.process_guard import GuardedGroup
 command = ["sh", "-c", "sleep 600 & echo $! $$; wait"]
 group = GuardedGroup(command, output=Path(sys.argv[1]), environment=dict(os.environ))
 while not Path(sys.argv[1]).read_text().endswith("\\n"):

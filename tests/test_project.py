@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from harness.relay import project
+from kernel_matrix.relay import project
 
 ROOT = Path(__file__).parents[1]
 

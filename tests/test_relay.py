@@ -15,12 +15,12 @@ from pathlib import Path
 
 import execnet
 import pytest
+from kernel_matrix.vm.guest_spec import GuestSpec
 
-from harness.relay.serve import Over, Relay
-from harness.shared import wire
-from harness.shared.ending import End, Ending
-from harness.vm import slots
-from harness.vm.guest_spec import GuestSpec
+from kernel_matrix.relay.serve import Over, Relay
+from kernel_matrix.shared import wire
+from kernel_matrix.shared.ending import End, Ending
+from kernel_matrix.vm import slots
 from tests.fake_guest import FAKE_VNG, LIMIT, spec_below
 
 
@@ -47,7 +47,7 @@ def until(condition: Callable[[], bool]) -> bool:
 
 def relay_command(spec: GuestSpec, folder: Path) -> list[str]:
     wire.write(folder / "spec.json", spec)
-    return [sys.executable, "-m", "harness.relay.serve", str(folder / "spec.json"), str(folder / "ending.json")]
+    return [sys.executable, "-m", "kernel_matrix.relay.serve", str(folder / "spec.json"), str(folder / "ending.json")]
 
 
 def ending(folder: Path) -> Ending:

@@ -1,4 +1,4 @@
-"""Every refusal in the capability table: what harness.diagnose says to do about it is a cell that is allowed.
+"""Every refusal in the capability table: what kernel_matrix.diagnose says to do about it is a cell that is allowed.
 
 The table is measured, the rules are written: this holds one to the other, without a guest.
 """
@@ -15,11 +15,11 @@ from pathlib import Path
 
 import pytest
 
-from harness.diagnose import Cause, Diagnosis, Remedy, Situation, diagnose
-from harness.diagnose.situation import CAPABILITIES
-from harness.shared import capabilities, capability_table
-from harness.shared.capabilities import OK, Caps
-from harness.shared.capability_table import PEOPLE, Context
+from kernel_matrix.diagnose import Cause, Diagnosis, Remedy, Situation, diagnose
+from kernel_matrix.diagnose.situation import CAPABILITIES
+from kernel_matrix.shared import capabilities, capability_table
+from kernel_matrix.shared.capabilities import OK, Caps
+from kernel_matrix.shared.capability_table import PEOPLE, Context
 
 _TABLES = capability_table.read((Path(__file__).parents[1] / capability_table.BASELINE).read_text())
 _BPF, _PERF = "unprivileged_bpf_disabled", "perf_event_paranoid"
@@ -41,7 +41,7 @@ _KINDS = {
     "uprobe": "kprobe",
     "kprobe_multi": "kprobe",
 }
-#: row -> how harness.guest.bpf.machine calls the hook
+#: row -> how kernel_matrix.guest.bpf.machine calls the hook
 _HOOKS = {
     "xdp": "XDP",
     "kprobe": "kprobe",

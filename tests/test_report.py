@@ -11,11 +11,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from harness.report import html_page, page_data
-from harness.results.document import Document
-from harness.shared.cells import Cell, Outcome
-from harness.shared.changes import Change, Kind
-from harness.shared.expect import rerun
+from kernel_matrix.report import html_page, page_data
+from kernel_matrix.results.document import Document
+from kernel_matrix.shared.cells import Cell, Outcome
+from kernel_matrix.shared.changes import Change, Kind
+from kernel_matrix.shared.expect import rerun
 from tests import result_sets
 
 HOSTILE = "</script><script>alert(1)</script><!-- \x1b[31m&amp;\x00 \u2028 🐛 \ud83d '\" <img src=x onerror=alert(1)>"

@@ -20,10 +20,10 @@ from selenium.webdriver.common.by import By
 from selenium.webdriver.remote.webelement import WebElement
 from selenium.webdriver.support.wait import WebDriverWait
 
-from harness.report import html_page
-from harness.results.document import Document
-from harness.shared.cells import Cell, Outcome
-from harness.shared.expect import rerun
+from kernel_matrix.report import html_page
+from kernel_matrix.results.document import Document
+from kernel_matrix.shared.cells import Cell, Outcome
+from kernel_matrix.shared.expect import rerun
 from tests import result_sets
 
 DESKTOP, PHONE = (1440, 900), (375, 800)

@@ -7,9 +7,9 @@ from typing import ClassVar
 
 import pytest
 
-from harness.session import reports
-from harness.shared.cells import Outcome
-from harness.shared.ending import End, Ending
+from kernel_matrix.session import reports
+from kernel_matrix.shared.cells import Outcome
+from kernel_matrix.shared.ending import End, Ending
 
 pytest_plugins = ["pytester"]
 

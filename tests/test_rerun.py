@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from harness.commands import rerun
-from harness.guest.pytest.plugin import repeated
-from harness.plan import selection
-from harness.shared import expect
-from harness.shared.errors import HarnessError, ManifestError
+from kernel_matrix.commands import rerun
+from kernel_matrix.guest.pytest.plugin import repeated
+from kernel_matrix.plan import selection
+from kernel_matrix.shared import expect
+from kernel_matrix.shared.errors import HarnessError, ManifestError
 
 ROOT = Path(__file__).parents[1]
 KERNELS = ("6.1", "6.1+lockdown_integrity", "6.12")

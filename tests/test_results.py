@@ -9,12 +9,12 @@ from pathlib import Path
 
 import pytest
 
-from harness.report import run_folder
-from harness.results import matrix
-from harness.shared import wire
-from harness.shared.cells import Cell, Outcome
-from harness.shared.errors import HarnessError, ManifestError
-from harness.vm.guests import GuestRecord
+from kernel_matrix.report import run_folder
+from kernel_matrix.results import matrix
+from kernel_matrix.shared import wire
+from kernel_matrix.shared.cells import Cell, Outcome
+from kernel_matrix.shared.errors import HarnessError, ManifestError
+from kernel_matrix.vm.guests import GuestRecord
 
 CELLS = (
     Cell("6.1", "suites/a.py::test_x[native]", Outcome.PASS, "6.1.0-56-amd64", 1.5),

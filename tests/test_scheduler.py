@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from xdist.workermanage import WorkerController
 
-from harness.session.scheduler import Fresh, KernelScheduling
-from harness.shared.lanes import Lane, Piece
+from kernel_matrix.session.scheduler import Fresh, KernelScheduling
+from kernel_matrix.shared.lanes import Lane, Piece
 
 
 @dataclass(eq=False)

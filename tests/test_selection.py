@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from harness.config import manifest
-from harness.plan import selection
-from harness.plan.selection import Selection
-from harness.shared.errors import ManifestError
+from kernel_matrix.config import manifest
+from kernel_matrix.plan import selection
+from kernel_matrix.plan.selection import Selection
+from kernel_matrix.shared.errors import ManifestError
 
 ROOT = Path(__file__).resolve().parent.parent
 _NAMES = {f"{kernel}+{variant}": variant for kernel in ("5.10", "6.1") for variant in ("quiet", "loud")}
@@ -22,7 +22,7 @@ def project(tmp_path: Path) -> Path:
     suites.mkdir()
     (suites / "test_plain.py").write_text("def test_plain(): pass\n")
     (suites / "test_marked.py").write_text(
-        "from harness.guest.pytest.marks import boots_with\n"
+        "from kernel_matrix.guest.pytest.marks import boots_with\n"
         '@boots_with("quiet")\ndef test_quiet(): pass\n'
         '@boots_with("loud", "quiet")\ndef test_both(): pass\n'
     )

@@ -10,11 +10,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harness.plan import selection, sharding
-from harness.plan.sharding import Part, Shard, Unit
-from harness.results.document import VERSION, Document
-from harness.shared.cells import Cell, Outcome
-from harness.shared.errors import ManifestError
+from kernel_matrix.plan import selection, sharding
+from kernel_matrix.plan.sharding import Part, Shard, Unit
+from kernel_matrix.results.document import VERSION, Document
+from kernel_matrix.shared.cells import Cell, Outcome
+from kernel_matrix.shared.errors import ManifestError
 
 ROOT = Path(__file__).resolve().parent.parent
 KERNELS = ("5.10", "6.1", "6.1+locked", "7.3")

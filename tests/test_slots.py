@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from harness.vm import slots
+from kernel_matrix.vm import slots
 
 
 @pytest.mark.parametrize(

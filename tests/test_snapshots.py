@@ -9,13 +9,13 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from kernel_matrix.vm.guest_spec import Accelerator, GuestSpec
 
-from harness.plan import preparation
-from harness.plan.outline import Wishes
-from harness.relay import snapshots
-from harness.relay.snapshots import Hello
-from harness.shared import conclusions, marker
-from harness.vm.guest_spec import Accelerator, GuestSpec
+from kernel_matrix.plan import preparation
+from kernel_matrix.plan.outline import Wishes
+from kernel_matrix.relay import snapshots
+from kernel_matrix.relay.snapshots import Hello
+from kernel_matrix.shared import conclusions, marker
 
 SPEC = GuestSpec(
     kernel="6.1",

@@ -6,16 +6,16 @@ from graphlib import CycleError
 
 import pytest
 
-from harness.dev import structure
+from kernel_matrix.dev import structure
 
 
 @pytest.mark.parametrize(
     ("module", "room"),
     [
-        ("harness.vm.slots", "vm"),
-        ("harness.guest.bpf.loaders.libbpf", "guest.bpf"),
-        ("harness.guest.agent", "guest"),
-        ("harness.plugin", "(front door)"),
+        ("kernel_matrix.vm.slots", "vm"),
+        ("kernel_matrix.guest.bpf.loaders.libbpf", "guest.bpf"),
+        ("kernel_matrix.guest.agent", "guest"),
+        ("kernel_matrix.plugin", "(front door)"),
     ],
 )
 def test_a_module_is_in_the_room_of_its_package(module: str, room: str) -> None:

@@ -29,10 +29,19 @@ SHELL = re.compile(
 ALLOWED = {
     ("tests/faults/cases/case_limit.py", "pthread_mutex_lock() unchecked"): "it never returns: that is the case",
     (".github/actions/kernel-matrix/action.yml", "continue-on-error"): "what has no image is a red cell of the run",
-    ("harness/guest/bpf/library.py", "libbpf_strerror() unchecked"): "it writes a text for any number",
-    ("harness/guest/system/privilege.py", "except Exception"): "pickling fails in any way; the text goes on",
-    ("harness/images/cache.py", "suppress(OSError)"): "why an image was not made goes on; `prune` deletes the rest",
-    ("harness/remote/places.py", "except OSError"): "execnet's, without an errno, for a connection that is gone",
+    ("harness/kernel_matrix/guest/bpf/library.py", "libbpf_strerror() unchecked"): "it writes a text for any number",
+    (
+        "harness/kernel_matrix/guest/system/privilege.py",
+        "except Exception",
+    ): "pickling fails in any way; the text goes on",
+    (
+        "harness/kernel_matrix/images/cache.py",
+        "suppress(OSError)",
+    ): "why an image was not made goes on; `prune` deletes the rest",
+    (
+        "harness/kernel_matrix/remote/places.py",
+        "except OSError",
+    ): "execnet's, without an errno, for a connection that is gone",
     # of what may be lost, and is not yet named by its errno
 }
 

@@ -12,8 +12,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harness.images import unpack
-from harness.shared.errors import ImageError
+from kernel_matrix.images import unpack
+from kernel_matrix.shared.errors import ImageError
 
 RELEASE = "7.3.1+deb13-amd64"
 OLD = {

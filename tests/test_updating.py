@@ -9,11 +9,11 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from harness import images
-from harness.config import manifest
-from harness.images import archive, kernels, lock
-from harness.images.archive import Package, Suite
-from harness.shared.errors import ImageError
+from kernel_matrix import images
+from kernel_matrix.config import manifest
+from kernel_matrix.images import archive, kernels, lock
+from kernel_matrix.images.archive import Package, Suite
+from kernel_matrix.shared.errors import ImageError
 
 ROOT = Path(__file__).resolve().parent.parent
 #: a whole kernel and one in parts, as Debian has them

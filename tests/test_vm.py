@@ -8,9 +8,9 @@ from pathlib import Path
 
 from hypothesis import given
 from hypothesis import strategies as st
+from kernel_matrix.vm.guest_spec import AGENT, Accelerator, GuestSpec, Memory, Sockets, qemu_value, vng_command
 
-from harness.shared import wire
-from harness.vm.guest_spec import AGENT, Accelerator, GuestSpec, Memory, Sockets, qemu_value, vng_command
+from kernel_matrix.shared import wire
 
 SPEC = GuestSpec(
     kernel="6.1",

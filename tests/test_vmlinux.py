@@ -13,8 +13,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harness.images import vmlinux
-from harness.shared.errors import ImageError
+from kernel_matrix.images import vmlinux
+from kernel_matrix.shared.errors import ImageError
 
 
 def elf(*notes: tuple[bytes, int]) -> bytes:

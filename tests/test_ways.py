@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from harness.guest.bpf.ways import Way, way
+from kernel_matrix.guest.bpf.ways import Way, way
 
 
 @pytest.mark.parametrize(

@@ -9,9 +9,9 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from harness.ci import command_line, workflow
-from harness.config import manifest
-from harness.shared.errors import ManifestError
+from kernel_matrix.ci import command_line, workflow
+from kernel_matrix.config import manifest
+from kernel_matrix.shared.errors import ManifestError
 
 ROOT = Path(__file__).resolve().parent.parent
 KNOWN = manifest.load(ROOT / "vmimages")

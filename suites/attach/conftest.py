@@ -9,9 +9,9 @@ from dataclasses import dataclass
 import pytest
 from pyroute2 import IPRoute
 
-from harness.guest.bpf import steps
-from harness.guest.pytest.refusal import refused
-from harness.guest.system.netns import namespace
+from kernel_matrix.guest.bpf import steps
+from kernel_matrix.guest.pytest.refusal import refused
+from kernel_matrix.guest.system.netns import namespace
 
 __all__ = ["refused"]
 

@@ -13,9 +13,9 @@ from contextlib import ExitStack, contextmanager
 
 import pytest
 
-from harness.guest.bpf import bpf_calls, steps
-from harness.guest.pytest.marks import requires
-from harness.guest.pytest.refusal import Refused
+from kernel_matrix.guest.bpf import bpf_calls, steps
+from kernel_matrix.guest.pytest.marks import requires
+from kernel_matrix.guest.pytest.refusal import Refused
 from suites.attach.conftest import Interfaces
 
 _TYPES = {

@@ -15,10 +15,10 @@ from pathlib import Path
 import pytest
 from pyroute2 import IPRoute
 
-from harness.guest.bpf import steps
-from harness.guest.bpf.steps import XdpFlags
-from harness.guest.pytest.marks import refused_without, requires
-from harness.guest.pytest.refusal import Refused
+from kernel_matrix.guest.bpf import steps
+from kernel_matrix.guest.bpf.steps import XdpFlags
+from kernel_matrix.guest.pytest.marks import refused_without, requires
+from kernel_matrix.guest.pytest.refusal import Refused
 from suites.attach.conftest import Interfaces
 
 _MODES = [XdpFlags.NATIVE, XdpFlags.GENERIC]
@@ -206,7 +206,7 @@ def test_the_peers_mtu_may_be_too_large_for_native_mode(
 def test_a_frags_program_lifts_the_mtu_limit(interfaces: Interfaces) -> None:
     """A kernel without frags refuses the flag at load (bpf_prog_load(): EINVAL)."""
     _set_mtu(interfaces.peer, 9000)
-    with steps.loaded(steps.object_path("fixtures/probes"), "probe_xdp_frags") as frags:
+    with steps.loaded(steps.object_path("engine/probes"), "probe_xdp_frags") as frags:
         steps.xdp_attach(frags.programs["probe_xdp_frags"].fd, interfaces.end, XdpFlags.NATIVE)
         assert steps.xdp_id(interfaces.end, XdpFlags.NATIVE) != 0
 

@@ -6,14 +6,14 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from harness.guest.bpf import leaks, steps
-from harness.guest.probes import capability_table
-from harness.guest.probes.capability_place import Given
-from harness.guest.probes.capability_table import Part
-from harness.guest.pytest.marks import GUEST_FACTS
-from harness.guest.pytest.refusal import refused
-from harness.shared.capability_table import Table
-from harness.shared.features import GuestFacts
+from kernel_matrix.guest.bpf import leaks, steps
+from kernel_matrix.guest.probes import capability_table
+from kernel_matrix.guest.probes.capability_place import Given
+from kernel_matrix.guest.probes.capability_table import Part
+from kernel_matrix.guest.pytest.marks import GUEST_FACTS
+from kernel_matrix.guest.pytest.refusal import refused
+from kernel_matrix.shared.capability_table import Table
+from kernel_matrix.shared.features import GuestFacts
 
 __all__ = ["refused"]
 
@@ -28,10 +28,10 @@ def facts(request: pytest.FixtureRequest) -> GuestFacts:
 
 
 @pytest.fixture(scope="package")
-def given() -> Iterator[Given]:
+def given(facts: GuestFacts) -> Iterator[Given]:
     """Give what the probes inherit, made once; that it is gone afterwards is checked here, not by each test."""
     before = leaks.present()
-    with capability_table.given() as things:
+    with capability_table.given(facts.programs) as things:
         yield things
     left = leaks.wait_for_release(before)
     assert not left
@@ -52,7 +52,7 @@ def measured(given: Given, facts: GuestFacts, kept: dict[tuple[str, str], Part])
 
     def measure(person: str, assignment: str) -> Part:
         if (person, assignment) not in kept:
-            kept[person, assignment] = capability_table.measure(given, person, assignment, facts.features)
+            kept[person, assignment] = capability_table.measure(given, person, assignment, facts)
         return kept[person, assignment]
 
     return measure
@@ -68,6 +68,6 @@ def parts(measured: Measured, facts: GuestFacts) -> dict[str, list[Part]]:
 
 
 @pytest.fixture(scope="package")
-def table(parts: dict[str, list[Part]]) -> Table:
+def table(parts: dict[str, list[Part]], facts: GuestFacts) -> Table:
     """Return the table of this kernel."""
-    return capability_table.joined(part for each in parts.values() for part in each)
+    return capability_table.joined((part for each in parts.values() for part in each), facts.programs)

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import pytest
 
-from harness.guest.probes import users
-from harness.guest.probes.capability_place import Given
-from harness.guest.probes.capability_table import SETTINGS, derived, setting
-from harness.guest.pytest.marks import requires
-from harness.shared import capabilities
-from harness.shared.capability_table import PEOPLE, Context, Table
-from harness.shared.features import GuestFacts
+from kernel_matrix.guest.probes import users
+from kernel_matrix.guest.probes.capability_place import Given
+from kernel_matrix.guest.probes.capability_table import SETTINGS, derived, setting
+from kernel_matrix.guest.pytest.marks import requires
+from kernel_matrix.shared import capabilities
+from kernel_matrix.shared.capability_table import PEOPLE, Context, Table
+from kernel_matrix.shared.features import GuestFacts
 
 _WHO = [pytest.param(name, marks=requires("bpf_token")) if name == users.TOKEN else name for name in PEOPLE]
 
@@ -27,7 +27,7 @@ def test_every_cell_is_what_comes_of_trying(
     """All sixteen sets of every probe that was not measured in this context, and the minimal sets of the shipped."""
     context = Context(person, assignment)
     with setting(assignment):
-        found, least = users.measured(person, given, derived(person, assignment, facts.features))
+        found, least = users.measured(person, given, derived(person, assignment, facts))
     read = {name: {caps: table.read(name, context, caps) for caps in capabilities.subsets()} for name in found}
     # with a token everything is measured under the defaults
     assert found or (person, assignment) == (users.TOKEN, "")

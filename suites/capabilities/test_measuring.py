@@ -7,13 +7,13 @@ from __future__ import annotations
 
 import pytest
 
-from harness.guest.probes.capability_table import SETTINGS, Part, tried
-from harness.guest.probes.users import TOKEN
-from harness.guest.pytest.fixtures import Record
-from harness.guest.pytest.marks import requires
-from harness.shared import capability_table
-from harness.shared.capability_table import PEOPLE, Table
-from harness.shared.features import GuestFacts
+from kernel_matrix.guest.probes.capability_table import SETTINGS, Part, tried
+from kernel_matrix.guest.probes.users import TOKEN
+from kernel_matrix.guest.pytest.fixtures import Record
+from kernel_matrix.guest.pytest.marks import requires
+from kernel_matrix.shared import capability_table
+from kernel_matrix.shared.capability_table import PEOPLE, Table
+from kernel_matrix.shared.features import GuestFacts
 from suites.capabilities.conftest import Measured
 
 _WHO = [pytest.param(name, marks=requires("bpf_token")) if name == TOKEN else name for name in PEOPLE]
@@ -26,7 +26,7 @@ def test_everything_is_tried_with_every_set(
 ) -> None:
     """Each cell is ok or an errno of a real process with that set, anything else an exception here."""
     part = measured(person, assignment)
-    assert part.cells.keys() == {probe.name for probe in tried(person, assignment, facts.features)}
+    assert part.cells.keys() == {probe.name for probe in tried(person, assignment, facts)}
 
 
 def test_the_table_is_handed_to_the_host(table: Table, parts: dict[str, list[Part]], record: Record) -> None:

@@ -11,20 +11,20 @@ from pathlib import Path
 
 import pytest
 
-from harness.guest.bpf import steps
-from harness.guest.bpf.loaders.libbpf import opened
-from harness.guest.bpf.steps import object_path
-from harness.guest.probes.capability_place import BPF_SYSCTL, PERF_SYSCTL, Given
-from harness.guest.probes.capability_table import derived, differences, setting, tried, value, who
-from harness.guest.pytest.marks import spoils_guest
-from harness.guest.pytest.refusal import Refused
-from harness.guest.system.privilege import NOBODY, Cap, run_as
-from harness.shared import capabilities, capability_table
-from harness.shared.capability_table import Context, Table
-from harness.shared.features import GuestFacts
+from kernel_matrix.guest.bpf import steps
+from kernel_matrix.guest.bpf.loaders.libbpf import opened
+from kernel_matrix.guest.bpf.steps import object_path
+from kernel_matrix.guest.probes.capability_place import BPF_SYSCTL, PERF_SYSCTL, Given
+from kernel_matrix.guest.probes.capability_table import derived, differences, setting, tried, value, who
+from kernel_matrix.guest.pytest.marks import spoils_guest
+from kernel_matrix.guest.pytest.refusal import Refused
+from kernel_matrix.guest.system.privilege import NOBODY, Cap, run_as
+from kernel_matrix.shared import capabilities, capability_table
+from kernel_matrix.shared.capability_table import Context, Table
+from kernel_matrix.shared.features import GuestFacts
 from suites.capabilities.conftest import Measured
 
-_FILE = Path(__file__).parents[2] / capability_table.BASELINE
+_FILE = Path(__file__).parents[2] / "baselines" / "capabilities.json"
 
 
 @pytest.fixture(scope="module")
@@ -33,7 +33,7 @@ def recorded(facts: GuestFacts) -> Table:
     tables = capability_table.read(_FILE.read_text())
     if facts.kernel not in tables:
         pytest.fail(
-            f"{capability_table.BASELINE} has no kernel {facts.kernel}: record it with"
+            f"baselines/{_FILE.name} has no kernel {facts.kernel}: record it with"
             f" `nox -s capabilities -- --update --kernel {facts.kernel}` and review it",
             pytrace=False,
         )
@@ -71,7 +71,7 @@ def test_what_is_derived_is_what_comes_of_trying(
             context = Context(person, assignment)
             expected = {
                 probe: {caps: table.read(probe.name, context, caps) for caps in capabilities.subsets()}
-                for probe in derived(person, assignment, facts.features)
+                for probe in derived(person, assignment, facts)
             }
             found += differences(given, person, expected)
     _same(found)
@@ -91,7 +91,7 @@ def test_unprivileged_bpf_disabled_1_is_2_for_good(
     steps.set_sysctl(BPF_SYSCTL, 1)
     found: list[str] = []
     for person in people:
-        probes = [probe for probe in tried(person, two, facts.features) if BPF_SYSCTL in probe.sysctls]
+        probes = [probe for probe in tried(person, two, facts) if BPF_SYSCTL in probe.sysctls]
         lines = {probe: cells[person][probe.name][Context(person, two)] for probe in probes}
         expected = {probe: capabilities.answers(line) for probe, line in lines.items()}
         found += differences(given, person, expected)

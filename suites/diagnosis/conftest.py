@@ -7,9 +7,9 @@ import os
 import struct
 from collections.abc import Callable
 
-from harness.diagnose import Diagnosis
-from harness.guest.bpf import machine, steps
-from harness.guest.bpf.step_error import StepError
+from kernel_matrix.diagnose import Diagnosis
+from kernel_matrix.guest.bpf import machine, steps
+from kernel_matrix.guest.bpf.step_error import StepError
 
 
 def diagnosed(step: Callable[[], object]) -> Diagnosis:

@@ -11,16 +11,16 @@ from pathlib import Path
 import pytest
 from pyroute2 import IPRoute
 
-from harness.diagnose import Cause, Diagnosis
-from harness.guest.bpf import steps, trying
-from harness.guest.bpf.instructions import MAX_INSNS, copy, leave
-from harness.guest.bpf.verifier import count_only, verified
-from harness.guest.pytest.fixtures import Sysctl
-from harness.guest.pytest.marks import GUEST_FACTS, requires
-from harness.guest.system.mounts import without
-from harness.guest.system.netns import namespace
-from harness.guest.system.privilege import NOBODY, Cap, run_as
-from harness.shared.features import GuestFacts
+from kernel_matrix.diagnose import Cause, Diagnosis
+from kernel_matrix.guest.bpf import steps, trying
+from kernel_matrix.guest.bpf.instructions import MAX_INSNS, copy, leave
+from kernel_matrix.guest.bpf.verifier import count_only, verified
+from kernel_matrix.guest.pytest.fixtures import Sysctl
+from kernel_matrix.guest.pytest.marks import GUEST_FACTS, requires
+from kernel_matrix.guest.system.mounts import without
+from kernel_matrix.guest.system.netns import namespace
+from kernel_matrix.guest.system.privilege import NOBODY, Cap, run_as
+from kernel_matrix.shared.features import GuestFacts
 from suites.diagnosis.conftest import attach, diagnosed, load, without_bpf
 
 _ALL = frozenset(Cap)

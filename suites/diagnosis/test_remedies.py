@@ -16,15 +16,15 @@ from pathlib import Path
 
 import pytest
 
-from harness.diagnose import Diagnosis, Remedy
-from harness.guest.bpf import bpf_calls, machine, perf, steps
-from harness.guest.bpf.step_error import StepError
-from harness.guest.pytest.fixtures import Sysctl
-from harness.guest.pytest.marks import GUEST_FACTS, requires
-from harness.guest.system.mounts import mount
-from harness.guest.system.netns import namespace
-from harness.guest.system.privilege import NOBODY, Cap, run_as
-from harness.shared.features import GuestFacts
+from kernel_matrix.diagnose import Diagnosis, Remedy
+from kernel_matrix.guest.bpf import bpf_calls, machine, perf, steps
+from kernel_matrix.guest.bpf.step_error import StepError
+from kernel_matrix.guest.pytest.fixtures import Sysctl
+from kernel_matrix.guest.pytest.marks import GUEST_FACTS, requires
+from kernel_matrix.guest.system.mounts import mount
+from kernel_matrix.guest.system.netns import namespace
+from kernel_matrix.guest.system.privilege import NOBODY, Cap, run_as
+from kernel_matrix.shared.features import GuestFacts
 from suites.diagnosis.conftest import diagnosed
 
 _ARRAY, _DEVMAP = (steps.MapSpec(kind, 4, 4, 1) for kind in ("array", "devmap"))
@@ -247,7 +247,7 @@ def test_in_a_user_namespace_a_way_out_is_named(hooks: dict[str, steps.Program])
 
 @requires("perf_restrict")
 def test_the_process_that_attaches_what_it_loads_is_told_all() -> None:
-    """``python -m harness diagnose`` does both: at paranoid 3 CAP_SYS_ADMIN alone does, and no other set."""
+    """``python -m kernel_matrix diagnose`` does both: at paranoid 3 CAP_SYS_ADMIN alone does, and no other set."""
     path = steps.object_path("kprobe_execve")
     to = steps.destinations(path)["trace_execve"]
 

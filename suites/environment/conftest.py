@@ -6,8 +6,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from harness.guest.bpf import steps
-from harness.guest.pytest.refusal import refused
+from kernel_matrix.guest.bpf import steps
+from kernel_matrix.guest.pytest.refusal import refused
 
 __all__ = ["refused"]
 

@@ -15,9 +15,9 @@ from pathlib import Path
 
 import pytest
 
-from harness.guest.bpf import bpf_calls, steps
-from harness.guest.pytest.refusal import Refused
-from harness.guest.system.mounts import BPFFS, with_bpffs, without
+from kernel_matrix.guest.bpf import bpf_calls, steps
+from kernel_matrix.guest.pytest.refusal import Refused
+from kernel_matrix.guest.system.mounts import BPFFS, with_bpffs, without
 
 _ARRAY = steps.MapSpec("array", key=4, value=4, entries=1)
 _TRACEFS = ("/sys/kernel/tracing", "/sys/kernel/debug")

@@ -14,11 +14,11 @@ import resource
 
 import pytest
 
-from harness.guest.bpf import steps
-from harness.guest.bpf.instructions import leave, mov
-from harness.guest.bpf.verifier import verified
-from harness.guest.pytest.marks import refused_without
-from harness.guest.system.privilege import Cap, run_as
+from kernel_matrix.guest.bpf import steps
+from kernel_matrix.guest.bpf.instructions import leave, mov
+from kernel_matrix.guest.bpf.verifier import verified
+from kernel_matrix.guest.pytest.marks import refused_without
+from kernel_matrix.guest.system.privilege import Cap, run_as
 
 _CAPS = frozenset(Cap) - {Cap.SYS_RESOURCE}
 _PAGE = mmap.PAGESIZE

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 
 import pytest
 
-from harness.guest.bpf.loaders import libbpf
-from harness.guest.bpf.steps import object_path
+from kernel_matrix.guest.bpf.loaders import libbpf
+from kernel_matrix.guest.bpf.steps import object_path
 
 
 class Entry(enum.IntEnum):

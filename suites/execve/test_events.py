@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from harness.guest.pytest.marks import requires
-from harness.guest.system import execs
+from kernel_matrix.guest.pytest.marks import requires
+from kernel_matrix.guest.system import execs
 from suites.execve.conftest import Entry, ExecEvent, Monitor
 
 TRUE = Path("/bin/true")

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from harness.guest.probes.features import PROBES
-from harness.guest.pytest.marks import GUEST_FACTS
-from harness.shared.features import GuestFacts
+from kernel_matrix.guest.probes.features import PROBES
+from kernel_matrix.guest.pytest.marks import GUEST_FACTS
+from kernel_matrix.shared.features import GuestFacts
 
 
 @pytest.fixture

@@ -11,11 +11,11 @@ from pathlib import Path
 
 import pytest
 
-from harness.guest.bpf import steps
-from harness.guest.pytest.fixtures import Sysctl
-from harness.guest.pytest.marks import refused_without, requires
-from harness.guest.pytest.refusal import Refused
-from harness.guest.system.privilege import NOBODY, Cap, run_as
+from kernel_matrix.guest.bpf import steps
+from kernel_matrix.guest.pytest.fixtures import Sysctl
+from kernel_matrix.guest.pytest.marks import refused_without, requires
+from kernel_matrix.guest.pytest.refusal import Refused
+from kernel_matrix.guest.system.privilege import NOBODY, Cap, run_as
 from suites.permissions.conftest import Load
 
 _ALL = frozenset(Cap)

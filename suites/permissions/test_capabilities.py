@@ -14,10 +14,10 @@ from dataclasses import dataclass
 
 import pytest
 
-from harness.guest.bpf import steps
-from harness.guest.pytest.fixtures import Sysctl
-from harness.guest.pytest.refusal import Refused
-from harness.guest.system.privilege import NOBODY, Cap, run_as
+from kernel_matrix.guest.bpf import steps
+from kernel_matrix.guest.pytest.fixtures import Sysctl
+from kernel_matrix.guest.pytest.refusal import Refused
+from kernel_matrix.guest.system.privilege import NOBODY, Cap, run_as
 from suites.permissions.conftest import Load
 
 

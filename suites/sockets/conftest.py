@@ -14,10 +14,10 @@ from unittest import mock
 
 import pytest
 
-from harness.guest.bpf.loaders import libbpf
-from harness.guest.bpf.steps import object_path
-from harness.guest.system.netns import namespace
-from harness.guest.system.privilege import Cap, run_as
+from kernel_matrix.guest.bpf.loaders import libbpf
+from kernel_matrix.guest.bpf.steps import object_path
+from kernel_matrix.guest.system.netns import namespace
+from kernel_matrix.guest.system.privilege import Cap, run_as
 
 
 class Kind(enum.IntEnum):

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from harness.guest.system import calls
+from kernel_matrix.guest.system import calls
 from suites.sockets.conftest import Call, Kind, Monitor, Script, State, Totals
 
 INET, INET6, UNIX = socket.AF_INET, socket.AF_INET6, socket.AF_UNIX

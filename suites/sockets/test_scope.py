@@ -13,8 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from harness.guest.system import calls
-from harness.guest.system.deadline import wait_until
+from kernel_matrix.guest.system import calls
+from kernel_matrix.guest.system.deadline import wait_until
 from suites.sockets.conftest import Call, Monitor, Script, State, Totals, monitoring, run_script
 
 UNIX = socket.AF_UNIX

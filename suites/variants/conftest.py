@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from harness.guest.pytest.refusal import refused
+from kernel_matrix.guest.pytest.refusal import refused
 
 __all__ = ["refused"]

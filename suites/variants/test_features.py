@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import pytest
 
-from harness.guest.probes.features import PROBES
-from harness.guest.pytest.marks import GUEST_FACTS, boots_with
-from harness.shared.features import GuestFacts
+from kernel_matrix.guest.probes.features import PROBES
+from kernel_matrix.guest.pytest.marks import GUEST_FACTS, boots_with
+from kernel_matrix.shared.features import GuestFacts
 
 
 @boots_with("lsm_bpf", "lockdown_integrity")

@@ -14,13 +14,13 @@ from pathlib import Path
 
 import pytest
 
-from harness.diagnose import Cause
-from harness.guest.bpf import bpf_calls, machine, steps
-from harness.guest.bpf.instructions import add, call, copy, leave, mov
-from harness.guest.bpf.step_error import Stage, StepError
-from harness.guest.bpf.verifier import verified
-from harness.guest.pytest.marks import boots_with
-from harness.guest.pytest.refusal import Refused
+from kernel_matrix.diagnose import Cause
+from kernel_matrix.guest.bpf import bpf_calls, machine, steps
+from kernel_matrix.guest.bpf.instructions import add, call, copy, leave, mov
+from kernel_matrix.guest.bpf.step_error import Stage, StepError
+from kernel_matrix.guest.bpf.verifier import verified
+from kernel_matrix.guest.pytest.marks import boots_with
+from kernel_matrix.guest.pytest.refusal import Refused
 
 #: linux/bpf.h
 _PROBE_READ_USER = 112

@@ -10,9 +10,9 @@ import os
 
 import pytest
 
-from harness.guest.bpf import machine, steps
-from harness.guest.pytest.marks import GUEST_FACTS, boots_with
-from harness.shared.features import GuestFacts
+from kernel_matrix.guest.bpf import machine, steps
+from kernel_matrix.guest.pytest.marks import GUEST_FACTS, boots_with
+from kernel_matrix.shared.features import GuestFacts
 
 _COUNTER = steps.MapSpec("array", key=4, value=8, entries=1)
 _CALLS = 10

@@ -9,10 +9,10 @@ from dataclasses import asdict
 
 import pytest
 
-from harness.guest.bpf import costing, steps
-from harness.guest.bpf.instructions import MAX_INSNS
-from harness.guest.pytest.fixtures import Record
-from harness.shared.costs import COSTS, Cost
+from kernel_matrix.guest.bpf import costing, steps
+from kernel_matrix.guest.bpf.instructions import MAX_INSNS
+from kernel_matrix.guest.pytest.fixtures import Record
+from kernel_matrix.shared.costs import COSTS, Cost
 
 _OBJECTS = ("xdp_packet_counter", "kprobe_execve", "tracepoint_network")
 

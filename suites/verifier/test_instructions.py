@@ -6,10 +6,10 @@ import errno
 
 import pytest
 
-from harness.guest.bpf.instructions import leave, load
-from harness.guest.bpf.verifier import Log, verified
-from harness.guest.pytest.marks import refused_without
-from harness.guest.pytest.refusal import Refused
+from kernel_matrix.guest.bpf.instructions import leave, load
+from kernel_matrix.guest.bpf.verifier import Log, verified
+from kernel_matrix.guest.pytest.marks import refused_without
+from kernel_matrix.guest.pytest.refusal import Refused
 from suites.verifier.refusals import REFUSALS, Program, Refusal, with_first_value
 
 

@@ -14,10 +14,10 @@ from pathlib import Path
 
 import pytest
 
-from harness.guest.bpf.instructions import COMPLEXITY_LIMIT, MAX_INSNS, add, copy, jump_if, leave, mov
-from harness.guest.bpf.verifier import EVERY_INSTRUCTION, STATISTICS, Log, count_only, verified
-from harness.guest.pytest.refusal import Refused
-from harness.guest.system.privilege import NOBODY, Cap, run_as
+from kernel_matrix.guest.bpf.instructions import COMPLEXITY_LIMIT, MAX_INSNS, add, copy, jump_if, leave, mov
+from kernel_matrix.guest.bpf.verifier import EVERY_INSTRUCTION, STATISTICS, Log, count_only, verified
+from kernel_matrix.guest.pytest.refusal import Refused
+from kernel_matrix.guest.system.privilege import NOBODY, Cap, run_as
 
 
 def _load(code: bytes, log: Log | None = None) -> str:

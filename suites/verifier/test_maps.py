@@ -8,10 +8,10 @@ import os
 
 import pytest
 
-from harness.guest.bpf import steps
-from harness.guest.bpf.steps import MapSpec
-from harness.guest.pytest.marks import refused_without
-from harness.guest.pytest.refusal import Refused
+from kernel_matrix.guest.bpf import steps
+from kernel_matrix.guest.bpf.steps import MapSpec
+from kernel_matrix.guest.pytest.marks import refused_without
+from kernel_matrix.guest.pytest.refusal import Refused
 
 _ARRAY = MapSpec("array", key=4, value=4, entries=1)
 _HASH = MapSpec("hash", key=4, value=4, entries=1)

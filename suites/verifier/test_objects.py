@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from harness.guest.bpf import steps
-from harness.guest.bpf.library import LIBBPF_ERRORS
-from harness.guest.pytest.marks import refused_without
-from harness.guest.pytest.refusal import Refused
-from harness.guest.system.mounts import without
+from kernel_matrix.guest.bpf import steps
+from kernel_matrix.guest.bpf.library import LIBBPF_ERRORS
+from kernel_matrix.guest.pytest.marks import refused_without
+from kernel_matrix.guest.pytest.refusal import Refused
+from kernel_matrix.guest.system.mounts import without
 
 # enum libbpf_errno of libbpf's libbpf.h
 _LIBELF, _FORMAT, _, _ENDIAN = sorted(LIBBPF_ERRORS)[:4]

@@ -8,10 +8,10 @@ from dataclasses import dataclass
 
 import pytest
 
-from harness.guest.bpf.loaders import libbpf
-from harness.guest.bpf.steps import XdpFlags, object_path
-from harness.guest.system.deadline import wait_until
-from harness.guest.system.netns import Interface, Veth, veth
+from kernel_matrix.guest.bpf.loaders import libbpf
+from kernel_matrix.guest.bpf.steps import XdpFlags, object_path
+from kernel_matrix.guest.system.deadline import wait_until
+from kernel_matrix.guest.system.netns import Interface, Veth, veth
 
 PROGRAM = "xdp_packet_counter"
 

@@ -13,11 +13,11 @@ from scapy.layers.inet import IP, UDP
 from scapy.layers.l2 import Ether
 from scapy.packet import Raw
 
-from harness.guest.bpf.loaders import libbpf
-from harness.guest.bpf.steps import XdpFlags, object_path
-from harness.guest.system import netns, traffic
-from harness.guest.system.deadline import limit
-from harness.guest.system.netns import Interface, Veth
+from kernel_matrix.guest.bpf.loaders import libbpf
+from kernel_matrix.guest.bpf.steps import XdpFlags, object_path
+from kernel_matrix.guest.system import netns, traffic
+from kernel_matrix.guest.system.deadline import limit
+from kernel_matrix.guest.system.netns import Interface, Veth
 from suites.xdp.conftest import PROGRAM, Attached, Counters, attached
 
 ETHER = {"src": "02:00:00:00:00:01", "dst": "02:00:00:00:00:02"}

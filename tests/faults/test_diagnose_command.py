@@ -1,4 +1,4 @@
-"""``python -m harness diagnose OBJECT --kernel NAME``: an object is tried in a guest, and what is refused explained."""
+"""``python -m kernel_matrix diagnose OBJECT --kernel NAME``: an object is tried in a guest, and what is refused explained."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 def _diagnose(name: str, kernel: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "harness", "diagnose", f"build/{name}.bpf.o", "--kernel", kernel]
+    command = [sys.executable, "-m", "kernel_matrix", "diagnose", f"build/{name}.bpf.o", "--kernel", kernel]
     return subprocess.run(command, capture_output=True, text=True, check=False, cwd=ROOT)
 
 

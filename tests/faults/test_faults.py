@@ -18,13 +18,13 @@ from pathlib import Path
 
 import pytest
 
-from harness.report.run_folder import read_cells
-from harness.shared import expect, wire
-from harness.shared.cells import Cell, Outcome
-from harness.shared.ending import STARTED
-from harness.shared.ending import Started as GuestStarted
-from harness.shared.lanes import Lane
-from harness.vm.qmp import Monitor
+from kernel_matrix.report.run_folder import read_cells
+from kernel_matrix.shared import expect, wire
+from kernel_matrix.shared.cells import Cell, Outcome
+from kernel_matrix.shared.ending import STARTED
+from kernel_matrix.shared.ending import Started as GuestStarted
+from kernel_matrix.shared.lanes import Lane
+from kernel_matrix.vm.qmp import Monitor
 
 ROOT = Path(__file__).resolve().parents[2]
 CASES = Path("tests/faults/cases")
@@ -283,8 +283,8 @@ def test_a_kernel_that_does_not_boot_is_lost_and_named(start: Callable[..., Star
 
 
 def cached_kernels() -> Iterator[Path]:
-    from harness import images
-    from harness.config import manifest
+    from kernel_matrix import images
+    from kernel_matrix.config import manifest
 
     known = manifest.load(ROOT / "vmimages")
     yield images.kernel_image(known, manifest.select(known, [KERNEL])[0]).vmlinuz

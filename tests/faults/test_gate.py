@@ -10,10 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from harness.results import baseline, document
-from harness.results.baseline import Expectation
-from harness.shared.cells import Outcome
-from harness.shared.changes import Kind
+from kernel_matrix.results import baseline, document
+from kernel_matrix.results.baseline import Expectation
+from kernel_matrix.shared.cells import Outcome
+from kernel_matrix.shared.changes import Kind
 
 ROOT = Path(__file__).resolve().parents[2]
 CASE = "tests/faults/cases/case_gate.py"
@@ -24,7 +24,7 @@ LIMIT = 600.0
 def run(folder: Path, *more: str) -> tuple[int, str]:
     """Run the case as the whole of the tests, against the baseline in ``folder``."""
     words = ["--kernel", KERNEL, f"--results={folder / 'results'}", f"--baseline={folder / 'baseline'}"]
-    command = [sys.executable, "-m", "harness", "matrix", *words, "-o", f"testpaths={CASE}", *more]
+    command = [sys.executable, "-m", "kernel_matrix", "matrix", *words, "-o", f"testpaths={CASE}", *more]
     done = subprocess.run(command, cwd=ROOT, env=os.environ, capture_output=True, text=True, check=False, timeout=LIMIT)
     return done.returncode, done.stdout + done.stderr
 

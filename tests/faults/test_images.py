@@ -16,8 +16,8 @@ from pathlib import Path
 
 import pytest
 
-from harness import images
-from harness.config import manifest
+from kernel_matrix import images
+from kernel_matrix.config import manifest
 
 ROOT = Path(__file__).resolve().parents[2]
 KERNEL = "6.1"
@@ -34,7 +34,15 @@ exit $status
 
 
 def command(tmp_path: Path, *arguments: str) -> list[str]:
-    matrix = [sys.executable, "-m", "harness", "matrix", f"--results={tmp_path / 'results'}", "--kernel", *arguments]
+    matrix = [
+        sys.executable,
+        "-m",
+        "kernel_matrix",
+        "matrix",
+        f"--results={tmp_path / 'results'}",
+        "--kernel",
+        *arguments,
+    ]
     # a background job of a shell ignores Ctrl-C, and so would this
     return ["env", "--default-signal=INT", *matrix]
 
@@ -125,8 +133,8 @@ cp {images.cache_dir()}/accelerator-*.json {small}/; "$@"
 def test_two_runs_that_want_the_same_kernel_download_it_once(tmp_path: Path) -> None:
     script = f"""
 from pathlib import Path
-from harness import images
-from harness.config import manifest
+from kernel_matrix import images
+from kernel_matrix.config import manifest
 known = manifest.load(Path({str(ROOT / "vmimages")!r}))
 print(images.kernel_image(known, manifest.select(known, [{KERNEL!r}])[0]).vmlinuz)
 """

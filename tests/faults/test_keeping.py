@@ -15,8 +15,8 @@ from pathlib import Path
 
 import pytest
 
-from harness.report.run_folder import read_cells
-from harness.shared.cells import Outcome
+from kernel_matrix.report.run_folder import read_cells
+from kernel_matrix.shared.cells import Outcome
 from tests.processes import gone
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -30,7 +30,16 @@ class Kept:
     def __init__(self, results: Path, *arguments: str) -> None:
         self.results = results
         self.log = results / "log"
-        run = [sys.executable, "-m", "harness", "matrix", f"--results={results}", "--kernel", KERNEL, "--keep-guest"]
+        run = [
+            sys.executable,
+            "-m",
+            "kernel_matrix",
+            "matrix",
+            f"--results={results}",
+            "--kernel",
+            KERNEL,
+            "--keep-guest",
+        ]
         with self.log.open("wb") as output:
             self.process = subprocess.Popen(
                 # a background job of a shell ignores Ctrl-C, and so would this
@@ -45,7 +54,7 @@ class Kept:
         self.name = found[1]
 
     def enter(self, command: str, said: str = "") -> subprocess.CompletedProcess[str]:
-        words = [sys.executable, "-m", "harness", "shell", "--enter", self.name, command]
+        words = [sys.executable, "-m", "kernel_matrix", "shell", "--enter", self.name, command]
         return subprocess.run(words, input=said, capture_output=True, text=True, check=False, cwd=ROOT, timeout=LIMIT)
 
     def group(self) -> int:

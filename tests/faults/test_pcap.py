@@ -15,7 +15,17 @@ CASE = "tests/faults/cases/case_pcap.py"
 
 
 def test_the_packets_of_a_failing_test_are_kept(tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "harness", "matrix", f"--results={tmp_path}", "--kernel", "6.1", "--pcap", CASE]
+    command = [
+        sys.executable,
+        "-m",
+        "kernel_matrix",
+        "matrix",
+        f"--results={tmp_path}",
+        "--kernel",
+        "6.1",
+        "--pcap",
+        CASE,
+    ]
     done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=ROOT, timeout=300)
     assert done.returncode == 1, done.stdout
     folder = tmp_path / "latest" / "pcap" / "6.1"

@@ -6,15 +6,15 @@ import subprocess
 import sys
 from pathlib import Path
 
-from harness.report.run_folder import read_cells
-from harness.shared.cells import Outcome
+from kernel_matrix.report.run_folder import read_cells
+from kernel_matrix.shared.cells import Outcome
 
 ROOT = Path(__file__).resolve().parents[2]
 CASES = "tests/faults/cases"
 
 
 def rerun(results: Path, *words: str) -> tuple[int, str, list[Outcome]]:
-    command = [sys.executable, "-m", "harness", "rerun", f"--results={results}", *words]
+    command = [sys.executable, "-m", "kernel_matrix", "rerun", f"--results={results}", *words]
     done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=ROOT, timeout=300)
     return done.returncode, done.stdout, [cell.outcome for cell in read_cells(results / "latest" / "results.jsonl")]
 

@@ -11,8 +11,8 @@ import sys
 import time
 from pathlib import Path
 
-from harness.report.run_folder import read_cells
-from harness.shared.cells import Outcome
+from kernel_matrix.report.run_folder import read_cells
+from kernel_matrix.shared.cells import Outcome
 from tests.processes import gone
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -23,7 +23,7 @@ LIMIT = 300.0
 
 def run_command(results: Path, *words: str) -> list[str]:
     # a background job of a shell ignores Ctrl-C, and so would this
-    run = [sys.executable, "-m", "harness", "run", f"--results={results}", *words]
+    run = [sys.executable, "-m", "kernel_matrix", "run", f"--results={results}", *words]
     return ["env", "--default-signal=INT", *run]
 
 

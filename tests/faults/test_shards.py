@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from harness.results import document
-from harness.shared.cells import Outcome
+from kernel_matrix.results import document
+from kernel_matrix.shared.cells import Outcome
 
 ROOT = Path(__file__).resolve().parents[2]
 RUN = ("matrix", "--kernel", "6.1", "--kernel", "5.10", "suites/features", "suites/execve")
@@ -19,7 +19,12 @@ LIMIT = 900.0
 
 def _harness(*words: str) -> tuple[int, str]:
     done = subprocess.run(
-        [sys.executable, "-m", "harness", *words], cwd=ROOT, capture_output=True, text=True, timeout=LIMIT, check=False
+        [sys.executable, "-m", "kernel_matrix", *words],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=LIMIT,
+        check=False,
     )
     return done.returncode, done.stdout + done.stderr
 

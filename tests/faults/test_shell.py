@@ -25,7 +25,7 @@ LIMIT = 300.0
 
 
 def shell_command(results: Path, *words: str) -> list[str]:
-    return [sys.executable, "-m", "harness", "shell", f"--results={results}", *words]
+    return [sys.executable, "-m", "kernel_matrix", "shell", f"--results={results}", *words]
 
 
 def shell(results: Path, *words: str, said: bytes = b"") -> subprocess.CompletedProcess[bytes]:

@@ -22,11 +22,11 @@ from pathlib import Path
 
 import pytest
 
-from harness.relay import project
-from harness.report.run_folder import RunRecord, read_cells
-from harness.results import document
-from harness.shared import wire
-from harness.shared.cells import Cell, Outcome
+from kernel_matrix.relay import project
+from kernel_matrix.report.run_folder import RunRecord, read_cells
+from kernel_matrix.results import document
+from kernel_matrix.shared import wire
+from kernel_matrix.shared.cells import Cell, Outcome
 
 ROOT = Path(__file__).resolve().parents[2]
 SSHD = shutil.which("sshd", path=f"{os.environ.get('PATH', '')}:/usr/sbin")
@@ -175,7 +175,15 @@ class Started:
     def __init__(self, results: Path, *words: str) -> None:
         self.results = results
         self.log = results.with_suffix(".log")
-        command = ["env", "--default-signal=INT", sys.executable, "-m", "harness", "matrix", f"--results={results}"]
+        command = [
+            "env",
+            "--default-signal=INT",
+            sys.executable,
+            "-m",
+            "kernel_matrix",
+            "matrix",
+            f"--results={results}",
+        ]
         with self.log.open("wb") as output:
             self.process = subprocess.Popen(
                 [*command, *words], cwd=ROOT, stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT,

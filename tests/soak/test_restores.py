@@ -18,12 +18,12 @@ from pathlib import Path
 import execnet
 import pytest
 
-from harness.config import manifest
-from harness.plan import preparation
-from harness.plan.outline import Wishes
-from harness.plan.preparation import PlannedGuest
-from harness.report import run_folder
-from harness.vm.guests import Guests, summary
+from kernel_matrix.config import manifest
+from kernel_matrix.plan import preparation
+from kernel_matrix.plan.outline import Wishes
+from kernel_matrix.plan.preparation import PlannedGuest
+from kernel_matrix.report import run_folder
+from kernel_matrix.vm.guests import Guests, summary
 
 ROOT = Path(__file__).resolve().parents[2]
 AT_ONCE = 4
@@ -72,7 +72,7 @@ def group() -> Iterator[execnet.Group]:
 
 def ask(group: execnet.Group, guest: PlannedGuest, number: int) -> Answer:
     ending = guest.ending_path.with_name(f"{guest.kernel}.{number}.ending.json")
-    relay = shlex.join([sys.executable, "-m", "harness.relay.serve", str(guest.spec_path), str(ending)])
+    relay = shlex.join([sys.executable, "-m", "kernel_matrix.relay.serve", str(guest.spec_path), str(ending)])
     before = time.time()
     gateway = group.makegateway(f"popen//id={guest.kernel}-{number}//python={relay}")
     try:

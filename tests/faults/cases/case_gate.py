@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from dataclasses import asdict
 
-from harness.guest.bpf import costing, steps
-from harness.guest.pytest.fixtures import Record
-from harness.guest.pytest.marks import requires
-from harness.shared.costs import COSTS
+from kernel_matrix.guest.bpf import costing, steps
+from kernel_matrix.guest.pytest.fixtures import Record
+from kernel_matrix.guest.pytest.marks import requires
+from kernel_matrix.shared.costs import COSTS
 
 
 def test_costs(record: Record) -> None:

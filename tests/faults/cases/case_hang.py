@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import signal
 
-from harness.guest.pytest.marks import timeout
+from kernel_matrix.guest.pytest.marks import timeout
 
 
 def test_before() -> None:

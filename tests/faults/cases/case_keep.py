@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from harness.guest.system.netns import Veth, veth
+from kernel_matrix.guest.system.netns import Veth, veth
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from harness.guest.pytest.marks import timeout
+from kernel_matrix.guest.pytest.marks import timeout
 
 _HOG = """
 import os

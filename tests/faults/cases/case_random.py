@@ -8,7 +8,7 @@ import time
 
 import pytest
 
-from harness.guest.pytest.fixtures import Record
+from kernel_matrix.guest.pytest.fixtures import Record
 
 
 @pytest.mark.parametrize("number", range(3))

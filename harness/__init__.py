@@ -1,1 +1,0 @@
-"""A test harness and conformance suite for eBPF programs across real kernels."""

@@ -1,4 +1,0 @@
-"""What the command line calls beside the matrix.
-
-Not here: options of the matrix (harness.config).
-"""

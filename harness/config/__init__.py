@@ -1,4 +1,0 @@
-"""From TOML and the command line to frozen data.
-
-Not here: what is booted for it (harness.plan).
-"""

@@ -1,4 +1,0 @@
-"""BPF in a guest: libbpf, single steps, objects, the verifier, loaders.
-
-Not here: which steps are tried with which privileges (harness.guest.probes).
-"""

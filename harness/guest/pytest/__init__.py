@@ -1,4 +1,0 @@
-"""The pytest of a guest: plugin, marks, fixtures, limits.
-
-Not here: BPF (harness.guest.bpf).
-"""

@@ -1,4 +1,0 @@
-"""A guest's system: namespaces, traffic, processes, privileges, mounts, deadlines.
-
-Not here: BPF (harness.guest.bpf).
-"""

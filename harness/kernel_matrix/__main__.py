@@ -1,0 +1,298 @@
+"""The command ``kernel-matrix``.
+
+Every failure the user can act on is one line on standard error and the exit status of its class
+(kernel_matrix.shared.errors); there is no traceback.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, NoReturn
+
+from kernel_matrix.ci import command_line
+from kernel_matrix.commands import guest_commands
+from kernel_matrix.config import project
+from kernel_matrix.shared import hints
+from kernel_matrix.shared.errors import HarnessError, of_system
+
+if TYPE_CHECKING:
+    from kernel_matrix.commands.baseline_view import Answer
+
+
+def _build(_: argparse.Namespace) -> int:
+    from kernel_matrix.objects import build as objects
+
+    here = project.find()
+    for name, path in sorted(objects.build_all(here).items()):
+        print(f"{name}: {here.relative(path)}")
+    return 0
+
+
+def _matrix(arguments: argparse.Namespace) -> int:
+    import pytest
+
+    from kernel_matrix.config import options
+
+    here = project.find()
+    given = [_relative(argument, here.root) for argument in arguments.pytest]
+    # pytest looks for its root there, and guests get its words as they are
+    os.chdir(here.root)
+    if {"-h", "--help"} & set(given):
+        _print_options()
+    return int(pytest.main([*options.own_arguments(here), *given]))
+
+
+def _print_options() -> None:
+    """Begin the help with the matrix's own options: in pytest's they come last."""
+    from kernel_matrix.config import options
+
+    usage = hints.command("matrix", "[--kernel NAME]... [any pytest argument]")
+    parser = argparse.ArgumentParser(usage=usage, add_help=False, epilog="All of pytest's options work, too:")
+    options.add_all(parser.add_argument_group("kernel matrix").add_argument)
+    parser.print_help()
+    print(flush=True)
+
+
+def _relative(argument: str, root: Path) -> str:
+    """Make an absolute path below the project relative: it has another place in a guest."""
+    path = Path(argument.partition("::")[0])
+    if not path.is_absolute() or not path.is_relative_to(root):
+        return argument
+    return str(path.relative_to(root)) + argument[len(str(path)) :]
+
+
+def _kernels(arguments: argparse.Namespace) -> int:
+    from kernel_matrix import images
+    from kernel_matrix.ci import workflow
+    from kernel_matrix.commands import kernel_list
+    from kernel_matrix.config import manifest
+
+    if arguments.what == "prune":
+        for line in kernel_list.prune(images.cache_dir()):
+            print(line)
+        return 0
+    here = project.find()
+    known = manifest.load(here.images)
+    if arguments.what == "update":
+        for line in images.update_lock(known):
+            print(line)
+        if here.workflow and workflow.write(here, workflow.render(here, known)):
+            print(f"{workflow.PATH}: written")
+        return 0
+    for line in kernel_list.lines(here, known):
+        print(line)
+    return 0
+
+
+def _bench(arguments: argparse.Namespace) -> int:
+    from kernel_matrix.commands import bench
+
+    print(bench.run(project.find(), arguments.kernel or ["core"], arguments.runs, arguments.whole, print).read_text())
+    return 0
+
+
+def _diagnose(arguments: argparse.Namespace) -> int:
+    from kernel_matrix.objects import build as objects
+
+    path = objects.checked(arguments.object).absolute()
+    if arguments.kernel:
+        from kernel_matrix.commands import try_object
+
+        answers = try_object.diagnose(project.find(), arguments.kernel, path)
+    else:
+        from kernel_matrix.guest.bpf import trying
+
+        answers = iter([trying.report(path)])
+    status = 0
+    for well, text in answers:
+        print(text)
+        status = status if well else 1
+    return status
+
+
+def _capabilities(arguments: argparse.Namespace) -> int:
+    from rich.console import Console
+
+    from kernel_matrix.commands import capability_view
+
+    if arguments.update:
+        given = [*arguments.pytest]
+        here = project.find()
+
+        def run(words: list[str]) -> int:
+            return _matrix(argparse.Namespace(pytest=[*words, *given]))
+
+        for line in capability_view.update(here, arguments.kernel or ["core"], run, here.latest):
+            print(line)
+        return 0
+    screen = Console()
+    for table in capability_view.show(project.find(), arguments.kernel, cells=arguments.cells):
+        screen.print(table)
+    return 0
+
+
+def _baseline(arguments: argparse.Namespace) -> int:
+    from kernel_matrix.commands import baseline_view
+
+    here = project.find()
+    results: Path = arguments.results or here.latest
+    if not arguments.update:
+        return _answered(baseline_view.differences(here, results, arguments.kernel))
+    if arguments.results is None:
+        kernels = [word for name in arguments.kernel or ["core"] for word in ("--kernel", name)]
+        status = _matrix(argparse.Namespace(pytest=kernels))
+        if status not in {0, 1}:
+            return status
+    return _answered(baseline_view.update(here, results, arguments.kernel))
+
+
+def _compare(arguments: argparse.Namespace) -> int:
+    from kernel_matrix.commands import baseline_view
+
+    return _answered(baseline_view.compare(project.find(), arguments.first, arguments.second))
+
+
+def _schema(_: argparse.Namespace) -> int:
+    from kernel_matrix.results import document
+
+    print(document.schema(), end="")
+    return 0
+
+
+def _answered(answer: Answer) -> int:
+    for line in answer.lines:
+        print(line)
+    return answer.status
+
+
+def _merge(arguments: argparse.Namespace) -> int:
+    from rich.console import Console
+
+    from kernel_matrix.commands import merging
+    from kernel_matrix.report import run_folder as results
+    from kernel_matrix.results import comparison, matrix
+
+    here = project.find()
+    joined = merging.merge(
+        here, arguments.folders, arguments.results or here.results, arguments.baseline, arguments.kernel
+    )
+    screen = Console(width=None if sys.stdout.isatty() else matrix.log_width(joined.judged))
+    screen.print(matrix.render_table(joined.judged, joined.facts.releases))
+    told = comparison.told(joined.changes, matrix.LISTED)
+    lines = [*matrix.red_lines(joined.judged), matrix.summary_line(joined.judged.cells), *told]
+    notes = [f"note: {note}" for note in [*joined.facts.notes, *results.notes(joined.facts.kernels)]]
+    for line in [*lines, *notes, f"results in {joined.folder}"]:
+        print(line)
+    return joined.status
+
+
+def _durations(arguments: argparse.Namespace) -> int:
+    from kernel_matrix.plan import sharding
+    from kernel_matrix.results import document
+
+    here = project.find()
+    print(sharding.write_durations(here.durations, document.read(arguments.folder or here.latest)))
+    return 0
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        """Say it in one line; 4 is the status of bad usage everywhere in this project."""
+        self.exit(4, f"{self.prog}: {message} (see {self.prog} --help)\n")
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = _Parser(prog="kernel-matrix", description=__doc__)
+    parser.set_defaults(takes_more=False)
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    build = commands.add_parser("build", help="compile the BPF objects")
+    build.set_defaults(run=_build)
+    kernels = commands.add_parser(
+        "kernels", help="list the kernels and what was concluded of this machine, update the lock, prune the cache"
+    )
+    kernels.add_argument("what", choices=["list", "update", "prune"], nargs="?", default="list")
+    kernels.set_defaults(run=_kernels)
+    bench = commands.add_parser("bench", help="measure the matrix against the plain way to run it")
+    bench.add_argument("--kernel", action="append", metavar="NAME", help="default: core")
+    bench.add_argument(
+        "--runs", type=int, default=5, metavar="N", help="starts of each kind (default: 5; 0: only --whole)"
+    )
+    bench.add_argument("--whole", type=int, default=1, metavar="N", help="runs of everything, each way (default: 1)")
+    bench.set_defaults(run=_bench)
+    diagnose = commands.add_parser("diagnose", help="load and attach an object's programs, and explain what is refused")
+    diagnose.add_argument("object", type=Path, metavar="OBJECT", help="such as build/NAME.bpf.o")
+    diagnose.add_argument("--kernel", metavar="NAME", help="in a guest of this kernel (default: on this machine)")
+    diagnose.set_defaults(run=_diagnose)
+    capabilities = commands.add_parser("capabilities", help="show or rewrite the baseline of the capability table")
+    capabilities.add_argument("--kernel", action="append", default=[], metavar="NAME", help="also 'core', 'full'")
+    capabilities.add_argument("--cells", action="store_true", help="show every cell, not only the minimal sets")
+    capabilities.add_argument("--update", action="store_true", help="measure in guests and rewrite the baseline")
+    capabilities.set_defaults(run=_capabilities)
+    baseline = commands.add_parser(
+        "baseline", help="show what the last run changes against the baseline, or rewrite it"
+    )
+    baseline.add_argument("--kernel", action="append", default=[], metavar="NAME", help="also 'core', 'full'")
+    baseline.add_argument("--results", type=Path, metavar="DIR", help="a run's folder (default: results/latest)")
+    baseline.add_argument("--update", action="store_true", help="rewrite it, from --results or from a run made now")
+    baseline.set_defaults(run=_baseline)
+    compare = commands.add_parser("compare", help="compare two result sets, or two kernels of them")
+    for name in ("first", "second"):
+        compare.add_argument(name, help="a run's folder or 'baseline'; of one kernel: FOLDER:KERNEL")
+    compare.set_defaults(run=_compare)
+    schema = commands.add_parser("schema", help="print the JSON schema of matrix.json ")
+    schema.set_defaults(run=_schema)
+    merge = commands.add_parser("merge", help="join the results of all shards of a run into the run's")
+    merge.add_argument("folders", nargs="+", metavar="DIR", help="a shard's results")
+    merge.add_argument("--results", type=Path, metavar="DIR", help="where the run's results go (default: results/)")
+    merge.add_argument("--baseline", type=Path, metavar="DIR", help="what is expected (default: the project's own)")
+    merge.add_argument(
+        "--kernel", action="append", default=[], metavar="NAME", help="what was planned: what of it had no job is noted"
+    )
+    merge.set_defaults(run=_merge)
+    durations = commands.add_parser("durations", help="record how long tests take, by which shards are balanced")
+    durations.add_argument(
+        "folder", type=Path, nargs="?", metavar="DIR", help="a run's results (default: results/latest)"
+    )
+    durations.set_defaults(run=_durations)
+    guest_commands.add(commands, lambda words: _matrix(argparse.Namespace(pytest=words)))
+    command_line.add(commands.add_parser)
+    matrix = commands.add_parser(
+        "matrix", help="run the suites on the kernels (takes pytest's arguments)", add_help=False
+    )
+    matrix.set_defaults(run=_matrix, takes_more=True)
+    return parser
+
+
+def main() -> int:
+    """Run one command."""
+    words, command = sys.argv[1:], []
+    if words[:1] == ["run"] and "--" in words:
+        # what is behind it is none of ours
+        command = words[words.index("--") + 1 :]
+        words = words[: words.index("--")]
+    arguments, rest = _parser().parse_known_args(words)
+    arguments.command = command
+    takes_more = arguments.takes_more or (arguments.run is _capabilities and arguments.update)
+    if rest and not takes_more:
+        print(f"kernel-matrix: unknown arguments: {' '.join(rest)}", file=sys.stderr)
+        return 4
+    arguments.pytest = rest
+    try:
+        status: int = arguments.run(arguments)
+    except HarnessError as error:
+        print(f"kernel-matrix: {error}", file=sys.stderr)
+        return error.exit_status
+    except OSError as error:
+        failure = of_system(error)
+        print(f"kernel-matrix: {failure}", file=sys.stderr)
+        return failure.exit_status
+    except KeyboardInterrupt:
+        return 2
+    return status
+
+
+if __name__ == "__main__":
+    sys.exit(main())

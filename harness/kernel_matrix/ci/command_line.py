@@ -1,0 +1,108 @@
+"""The commands of a CI: what its workflow is, what its jobs are, what their caches are named, what they found."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+from kernel_matrix.config import project
+from kernel_matrix.shared import hints
+from kernel_matrix.shared.errors import ManifestError
+
+
+def add(add_parser: Callable[..., argparse.ArgumentParser]) -> None:
+    """Add the commands to a parser's."""
+    workflow = add_parser("workflow", help="write GitHub's workflow from the manifest")
+    workflow.add_argument("--check", action="store_true", help="only say whether it is what it would be")
+    workflow.set_defaults(run=_workflow)
+    plan = add_parser("plan", help="print the jobs of a CI, a matrix of GitHub's as JSON")
+    _kernels(plan)
+    plan.add_argument("--shards", type=int, default=1, metavar="N", help="jobs for each kernel (default: 1)")
+    plan.set_defaults(run=_plan)
+    cache_key = add_parser("cache-key", help="print what a CI's caches of images and saved guests are named by")
+    _kernels(cache_key)
+    cache_key.set_defaults(run=_cache_key)
+    images = add_parser("images", help="get the images of kernels and of the guests' root, as every run does first")
+    _kernels(images)
+    images.set_defaults(run=_images)
+    gate = add_parser("gate", help="load and attach objects on kernels, a cell of the matrix for each")
+    _kernels(gate)
+    gate.add_argument("objects", type=Path, nargs="+", metavar="OBJECT")
+    gate.set_defaults(run=_gate)
+    counts = add_parser("counts", help="print how many cells of a report are green and red")
+    counts.add_argument("results", type=Path, metavar="DIR", help="such as results/latest")
+    counts.set_defaults(run=_counts)
+
+
+def _kernels(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--kernel", action="append", default=[], metavar="NAME", help="also 'core' (the default), 'full'"
+    )
+
+
+def _workflow(arguments: argparse.Namespace) -> int:
+    from kernel_matrix.ci import workflow
+    from kernel_matrix.config import manifest
+
+    here = project.find()
+    known = manifest.load(here.images)
+    text = workflow.render(here, known)
+    if not arguments.check:
+        print(f"{workflow.PATH}: {'written' if workflow.write(here, text) else 'up to date'}")
+    elif not workflow.current(here, text):
+        raise ManifestError(f"{workflow.PATH} is not what the manifest makes: run `{hints.command('workflow')}`")
+    return 0
+
+
+def _plan(arguments: argparse.Namespace) -> int:
+    from kernel_matrix import images
+    from kernel_matrix.ci import jobs
+    from kernel_matrix.config import manifest
+
+    known = manifest.load(project.find().images)
+    print(jobs.matrix(jobs.plan(known, arguments.kernel, arguments.shards)))
+    # GitHub shows a line of that kind beside the jobs
+    kind = "::warning::" if os.environ.get("GITHUB_ACTIONS") else "kernel-matrix: "
+    for name in jobs.left_out(known, arguments.kernel):
+        print(f"{kind}{name}: no job, {images.UNLOCKED}", file=sys.stderr)
+    return 0
+
+
+def _cache_key(arguments: argparse.Namespace) -> int:
+    from kernel_matrix.ci import cache_keys
+    from kernel_matrix.config import manifest
+
+    known = manifest.load(project.find().images)
+    for name, key in cache_keys.keys(known, manifest.select(known, arguments.kernel)).items():
+        print(f"{name}={key}")
+    return 0
+
+
+def _images(arguments: argparse.Namespace) -> int:
+    from kernel_matrix import images
+    from kernel_matrix.config import manifest
+
+    known = manifest.load(project.find().images)
+    print(f"root: {images.root_image(known).digest[:16]}")
+    for kernel in manifest.select(known, arguments.kernel):
+        image = images.kernel_image(known, kernel)
+        print(f"{kernel.name}: {image.release} ({image.version})", *image.notes, sep="; ")
+    return 0
+
+
+def _gate(arguments: argparse.Namespace) -> int:
+    from kernel_matrix.commands import gate
+
+    objects = [path.absolute() for path in arguments.objects]
+    return gate.run(project.find(), arguments.kernel, objects, lambda line: print(line, flush=True))
+
+
+def _counts(arguments: argparse.Namespace) -> int:
+    from kernel_matrix.ci import jobs
+
+    for name, number in jobs.counts(arguments.results).items():
+        print(f"{name}={number}")
+    return 0

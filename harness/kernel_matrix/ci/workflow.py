@@ -1,0 +1,54 @@
+"""The workflow of GitHub Actions, made from the manifest: `.github/workflows/kernel-matrix.yml`.
+
+Which kernels a job matrix has is found out when it runs (`kernel_matrix.ci.jobs`); what must stand in the file, such as the
+choices of a run by hand, is filled into the project's template (``workflow`` of its table). Its marks are not Jinja's own: those are GitHub's.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import jinja2
+
+from kernel_matrix.config.manifest import GROUPS, Manifest
+from kernel_matrix.shared.errors import ManifestError
+from kernel_matrix.shared.project import Project
+
+#: below the project
+PATH = Path(".github/workflows/kernel-matrix.yml")
+
+
+def render(project: Project, known: Manifest) -> str:
+    """Return the workflow's text; raises ManifestError where the project has no template."""
+    if not project.workflow:
+        raise ManifestError(f"{project.table}: workflow: no template of the workflow is named")
+    environment = jinja2.Environment(
+        block_start_string="<%",
+        block_end_string="%>",
+        variable_start_string="<<",
+        variable_end_string=">>",
+        comment_start_string="<#",
+        comment_end_string="#>",
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+        undefined=jinja2.StrictUndefined,
+        # what is filled in is YAML, not HTML, and comes from this repository
+        autoescape=False,  # noqa: S701
+    )
+    template = environment.from_string((project.root / project.workflow).read_text())
+    return template.render(groups=GROUPS, kernels=known.kernels, suite=known.root.suite)
+
+
+def write(project: Project, text: str) -> bool:
+    """Write it; return whether that changed it."""
+    if current(project, text):
+        return False
+    (project.root / PATH).parent.mkdir(parents=True, exist_ok=True)
+    (project.root / PATH).write_text(text)
+    return True
+
+
+def current(project: Project, text: str) -> bool:
+    """Whether the file is there and says that."""
+    return (project.root / PATH).exists() and (project.root / PATH).read_text() == text

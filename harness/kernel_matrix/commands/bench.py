@@ -1,0 +1,343 @@
+"""How fast the matrix is, against the plain way to run the same: both in one go, in turns.
+
+Three questions: how long until a kernel's first test starts (the plain way, booted, restored), what a fresh guest costs
+(for every test, and after a panic), and how long the whole run takes.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+import select
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, fields
+from pathlib import Path
+from statistics import median
+
+from kernel_matrix import images
+from kernel_matrix.commands import plain_run
+from kernel_matrix.plan import preparation
+from kernel_matrix.plan.outline import Wishes
+from kernel_matrix.plan.preparation import Plan, PlannedGuest
+from kernel_matrix.relay import snapshots
+from kernel_matrix.relay.job import Job
+from kernel_matrix.report import run_folder
+from kernel_matrix.report.run_folder import RunRecord
+from kernel_matrix.results import document, matrix
+from kernel_matrix.shared import console, wire
+from kernel_matrix.shared.cells import Outcome
+from kernel_matrix.shared.console import Phases
+from kernel_matrix.shared.errors import HarnessError, ManifestError
+from kernel_matrix.shared.features import VARIANT
+from kernel_matrix.shared.project import Project
+
+#: what the panicking file finds: the kernel panics between two tests
+_PANICKED = {"test_before": Outcome.PASS, "test_panic": Outcome.CRASH, "test_after": Outcome.PASS}
+#: runs of everything after which nothing is saved any more; one more than that takes
+_WARMING = 4
+#: between two looks at the memory of a run: one reads about all processes of the machine, and takes from the guests
+_MEMORY_SECONDS = 5.0
+
+
+@dataclass(frozen=True, slots=True)
+class Start:
+    """From QEMU's start to the start of the first test: seconds, and CPU seconds of virtme-ng and QEMU."""
+
+    wall: float
+    cpu: float
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One kernel's starts, taken in turns."""
+
+    kernel: str
+    plain: tuple[Start, ...]
+    booted: tuple[Start, ...]
+    restored: tuple[Start, ...]
+    #: seconds from a guest's end to the first test of the next, with a fresh guest for every test
+    fresh: tuple[float, ...]
+    #: seconds from the notice of a panic to the next test
+    panic: tuple[float, ...]
+    #: of the boots
+    phases: tuple[Phases, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Whole:
+    """One run of everything; seconds."""
+
+    plain: float
+    warm: float
+    #: CPU seconds that the warm run's guests used from their first tests to their last
+    tests_cpu: float
+    #: the most anonymous memory that the warm run's processes held together, in MiB
+    memory_mib: int
+    #: how the plain runs ended
+    summaries: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """The content of bench.json."""
+
+    machine: str
+    cores: int
+    accelerator: str
+    snapshots: str
+    rows: tuple[Row, ...]
+    whole: tuple[Whole, ...]
+
+
+def run(project: Project, kernels: Sequence[str], runs: int, whole: int, say: Callable[[str], None]) -> Path:
+    """Measure, write bench.json and bench.md beside the results, and return the latter; raises HarnessError."""
+    if not (project.bench.file and project.bench.panic):
+        raise ManifestError(f"{project.table}: bench: no file, keyword and panic are named, tests to time")
+    record = run_folder.RunDirectory.create(project.results)
+    plan = preparation.prepare(
+        project, Wishes(tuple(kernels), arguments=project.tests, guests=1, locked=False, silence=None), record, say=say
+    )
+    if plan.missing:
+        raise HarnessError("; ".join(f"{name}: {why}" for name, why in plan.missing.items()))
+    jobs = {guest: wire.decode(guest.job_path.read_bytes(), Job) for guest in plan.guests}
+    # a kernel's own command line, or what was named instead; the matrix boots the others itself
+    named = [job for job in jobs.values() if VARIANT not in job.kernel] or list(jobs.values())
+    rows = []
+    for job in named if runs else ():
+        rows.append(_row(project, job, plan, runs))
+        say(_line(rows[-1]))
+    wholes = []
+    for _ in range(whole):
+        wholes.append(_whole(project, jobs, [job.kernel for job in named], plan))
+        say(_whole_line(wholes[-1], os.cpu_count() or 1))
+    report = Report(
+        machine=f"{os.cpu_count()} processors, {platform.machine()}, Linux {platform.release()}",
+        cores=os.cpu_count() or 1,
+        accelerator=plan.facts.accelerator,
+        snapshots=snapshots.describe(images.cache_dir() / "snapshots"),
+        rows=tuple(rows),
+        whole=tuple(wholes),
+    )
+    wire.write(project.results / "bench.json", report)
+    path = project.results / "bench.md"
+    path.write_text(markdown(report))
+    return path
+
+
+def _row(project: Project, job: Job, plan: Plan, runs: int) -> Row:
+    kernel = ["--kernel", job.kernel]
+    short = (project.bench.file, *(["-k", project.bench.keyword] if project.bench.keyword else []))
+    plain, booted, restored, panic = [], [], [], []
+    split: list[Phases] = []
+    # a guest keeps the worker of one command line: what is restored is made anew before each measurement
+    _warm(project.root, *kernel, *short)
+    for _ in range(runs):
+        alone = plain_run.run(job, plan, short)
+        plain.append(Start(alone.first_test, alone.first_test_cpu))
+        cold = _matrix(project.root, *kernel, "--cold", *short)
+        booted.append(_start(cold, "cold"))
+        split += filter(
+            None, [console.phases((cold.folder / "console" / f"{job.kernel}.log").read_text("utf-8", "replace"))]
+        )
+        restored.append(_start(_matrix(project.root, *kernel, *short), "restored"))
+    _warm(project.root, *kernel, project.bench.panic)
+    for _ in range(runs):
+        panic += _gaps(_matrix(project.root, *kernel, project.bench.panic))
+    gaps = _gaps(_warm(project.root, *kernel, "--fresh", "test", project.bench.file))
+    return Row(job.kernel, tuple(plain), tuple(booted), tuple(restored), tuple(gaps), tuple(panic), tuple(split))
+
+
+def _start(run: _Run, how: str) -> Start:
+    """Return how the run's one guest began; raises HarnessError when it is not one, or came up in another way."""
+    guests = run.record.guests
+    if [each.how for each in guests] != [how]:
+        came = ", ".join(f"{each.kernel} {each.how} {each.note}".strip() for each in guests) or "none"
+        raise HarnessError(f"one guest was to be {how}, there came: {came} ({run.folder})")
+    (guest,) = guests
+    if guest.first_test is None or guest.first_test_cpu is None:
+        raise HarnessError(f"kernel {guest.kernel}: no test started ({run.folder})")
+    return Start(guest.first_test, guest.first_test_cpu)
+
+
+def _gaps(run: _Run) -> list[float]:
+    """Return what lies between the run's guests; raises HarnessError when nothing does, or one was not restored."""
+    gaps = [each.gap for each in run.record.guests if each.gap is not None]
+    if not gaps or len(gaps) != len(run.record.guests) - 1 or any(each.how != "restored" for each in run.record.guests):
+        came = ", ".join(f"{each.how} {each.note}".strip() for each in run.record.guests) or "none"
+        raise HarnessError(f"guests were to be restored one after another, there came: {came} ({run.folder})")
+    return gaps
+
+
+def _whole(project: Project, jobs: Mapping[PlannedGuest, Job], named: Sequence[str], plan: Plan) -> Whole:
+    warm = _warm(project.root, *(word for kernel in named for word in ("--kernel", kernel)))
+    if unfit := [each for each in warm.record.guests if each.how != "restored"]:
+        raise HarnessError(f"kernel {unfit[0].kernel}: its guest was not restored ({unfit[0].note})")
+    # the same tests: a kernel's other command lines are boots of their own, of the files that ask for them
+    plain = {
+        job.kernel: plain_run.run(job, plan, [*(guest.arguments or project.tests), "--junitxml=/tmp/junit.xml", "-q"])
+        for guest, job in jobs.items()
+    }
+    return Whole(
+        plain=round(sum(each.total for each in plain.values()), 1),
+        warm=round(warm.seconds, 1),
+        tests_cpu=round(sum(guest.tests_cpu or 0.0 for guest in warm.record.guests), 1),
+        memory_mib=warm.memory_mib,
+        summaries=tuple(f"{kernel}: {each.summary}" for kernel, each in plain.items()),
+    )
+
+
+def _warm(project: Path, *arguments: str) -> _Run:
+    """Run the matrix until a run finds all that it restores: the third one, if nothing of it was there.
+
+    The first saves the kernels' guests, and a worker where the same was run before; the second the other workers.
+    """
+    saved = images.cache_dir() / "snapshots"
+    for _ in range(_WARMING):
+        before = snapshots.contents(saved)
+        warm = _matrix(project, *arguments)
+        if snapshots.contents(saved) == before:
+            return warm
+    raise HarnessError(f"after {_WARMING} runs guests are still being saved (does the cache hold them all?)")
+
+
+@dataclass(frozen=True, slots=True)
+class _Run:
+    folder: Path
+    record: RunRecord
+    seconds: float
+    memory_mib: int
+
+
+def _matrix(project: Path, *arguments: str) -> _Run:
+    """Run the matrix as a user does; return what it recorded, its wall time and the most memory it held.
+
+    Raises HarnessError when it did not end as it should: green, or with the kernel's panic. The time of a broken run is
+    no figure.
+    """
+    # always the same: a worker is told the whole command line, and one that was told another is not restored
+    results_of_bench = project / "results" / "bench"
+    command = [sys.executable, "-m", "kernel_matrix", "matrix", f"--results={results_of_bench}", *arguments]
+    latest = results_of_bench / "latest"
+    before = latest.resolve() if latest.exists() else None
+    began = time.monotonic()
+    memory = 0
+    log = project / "results" / "bench.log"
+    log.parent.mkdir(exist_ok=True)
+    with log.open("wb") as said, subprocess.Popen(command, cwd=project, stdout=said, stderr=said) as process:
+        ended = os.pidfd_open(process.pid)
+        while not select.select([ended], [], [], _MEMORY_SECONDS)[0]:
+            memory = max(memory, _anonymous_mib(process.pid))
+        os.close(ended)
+    seconds = time.monotonic() - began
+    what = f"{' '.join(command[1:])} (output in {log}): status {process.returncode}"
+    folder = latest.resolve()
+    if folder == before or not (folder / "run.json").exists():
+        raise HarnessError(f"no results of {what}")
+    record = wire.decode((folder / "run.json").read_bytes(), RunRecord)
+    if record.exit_status != process.returncode:
+        raise HarnessError(f"{what}, but its results say {record.exit_status}; results in {folder}")
+    if not (_panicked(folder) if panicking in arguments else process.returncode == 0 and record.cells):
+        found = matrix.summary_line(document.read(folder).cells)
+        raise HarnessError(f"{what}, {found}: its time is no figure; results in {folder}")
+    return _Run(folder, record, seconds, memory)
+
+
+def _panicked(folder: Path) -> bool:
+    """Whether the tests of `panic` ended as they should, and nothing else happened."""
+    cells = document.read(folder).cells
+    return {cell.test: cell.outcome for cell in cells} == {
+        f"{panic}::{name}": each for name, each in _PANICKED.items()
+    }
+
+
+def _anonymous_mib(ancestor: int) -> int:
+    """Return the anonymous memory of a process and its descendants; page cache and shared files are no part of it."""
+    parents: dict[int, int] = {}
+    sizes: dict[int, int] = {}
+    for path in Path("/proc").glob("[0-9]*/status"):
+        try:
+            fields = dict(line.split(":\t", 1) for line in path.read_text().splitlines() if ":\t" in line)
+        except (FileNotFoundError, ProcessLookupError):  # it has ended meanwhile
+            continue
+        pid = int(path.parent.name)
+        parents[pid] = int(fields["PPid"])
+        sizes[pid] = int(fields.get("RssAnon", "0").split()[0])
+    found = {ancestor}
+    while more := {pid for pid, parent in parents.items() if parent in found} - found:
+        found |= more
+    return sum(sizes.get(pid, 0) for pid in found) // 1024
+
+
+def markdown(report: Report) -> str:
+    """Return the report as tables: median (least to most)."""
+    lines = [
+        "# How fast the matrix is",
+        "",
+        f"{report.machine}; {report.accelerator}; {report.snapshots}. Median (least to most).",
+    ]
+    if report.rows:
+        lines += _tables(report.rows)
+    if report.whole:
+        lines += [
+            "",
+            "Everything, in seconds; the tests' share is their CPU time divided by the cores:",
+            "",
+            "| plain | warm | plain / warm | CPU of the tests | warm / the tests' share | memory, MiB |",
+            "|---|---|---|---|---|---|",
+            *[_whole_line(each, report.cores) for each in report.whole],
+            "",
+            *[f"- plain, {summary}" for each in report.whole for summary in each.summaries],
+        ]
+    return "\n".join(lines) + "\n"
+
+
+def _tables(rows: Sequence[Row]) -> list[str]:
+    head = (
+        "| kernel | plain, wall | plain, CPU | booted, wall | booted, CPU | restored, wall | restored, CPU"
+        " | CPU plain / restored | a guest for every test | after a panic |"
+    )
+    return [
+        "",
+        "From QEMU's start to the start of the first test, in seconds; what a fresh guest costs:",
+        "",
+        head,
+        "|---|---|---|---|---|---|---|---|---|---|",
+        *[_line(row) for row in rows],
+        "",
+        "A cold boot until the guest is ready, by phase, in seconds of the guest's clock:",
+        "",
+        "| kernel | kernel | initramfs | user space | imports |",
+        "|---|---|---|---|---|",
+        *[_phases_line(row) for row in rows],
+    ]
+
+
+def _line(row: Row) -> str:
+    ratios = [plain.cpu / warm.cpu for plain, warm in zip(row.plain, row.restored, strict=True) if warm.cpu]
+    starts = [
+        [getattr(each, what) for each in of] for of in (row.plain, row.booted, row.restored) for what in ("wall", "cpu")
+    ]
+    return f"| {row.kernel} | {' | '.join(_spread(column) for column in [*starts, ratios, row.fresh, row.panic])} |"
+
+
+def _phases_line(row: Row) -> str:
+    columns = [[getattr(each, field.name) for each in row.phases] for field in fields(Phases)]
+    return f"| {row.kernel} | {' | '.join(_spread(column) for column in columns)} |"
+
+
+def _whole_line(whole: Whole, cores: int) -> str:
+    share = whole.tests_cpu / cores
+    return (
+        f"| {whole.plain:.0f} | {whole.warm:.0f} | {whole.plain / whole.warm:.1f} | {whole.tests_cpu:.0f}"
+        f" | {whole.warm / share if share else 0:.2f} | {whole.memory_mib} |"
+    )
+
+
+def _spread(values: Iterable[float]) -> str:
+    ordered = sorted(values)
+    if not ordered:
+        return "-"
+    return f"{median(ordered):.2f} ({ordered[0]:.2f} to {ordered[-1]:.2f})"

@@ -1,0 +1,107 @@
+"""``python -m kernel_matrix capabilities``: show the capability table of the baseline, or rewrite it from guests."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+
+from rich.table import Table as RichTable
+
+from kernel_matrix.config import manifest
+from kernel_matrix.results import document
+from kernel_matrix.shared import capability_table, hints
+from kernel_matrix.shared.capability_table import FACTS, Context, Lines, Table
+from kernel_matrix.shared.errors import HarnessError, ManifestError
+from kernel_matrix.shared.project import Project
+
+
+def load(project: Project) -> dict[str, Table]:
+    """Read the baseline; empty when there is none yet."""
+    path = project.capabilities
+    return capability_table.read(path.read_text()) if path.exists() else {}
+
+
+def chosen(project: Project, names: Sequence[str]) -> list[str]:
+    """Return the kernels of these names (``core``, ``full``); raises ManifestError."""
+    return [kernel.name for kernel in manifest.select(manifest.load(project.images), names)]
+
+
+def update(project: Project, names: Sequence[str], run: Callable[[list[str]], int], results: Path) -> list[str]:
+    """Measure on the kernels and rewrite their entries; return the changes, a line each; raises HarnessError.
+
+    ``run`` runs the matrix with pytest's arguments and returns its exit status. What a kernel has answered counts only
+    if its measuring ended green; that it has no baseline of the matrix yet does not matter here.
+    """
+    kernels = chosen(project, names)
+    status = run([*(word for kernel in kernels for word in ("--kernel", kernel)), *project.measure])
+    green = set(kernels) if status == 0 else _green(results) if status == 1 else set()
+    tables, changes = load(project), []
+    missing = []
+    for kernel in kernels:
+        path = results / FACTS / f"{kernel}.json"
+        if kernel not in green or not path.exists():
+            missing.append(kernel)
+            continue
+        found = Table.from_json(json.loads(path.read_text()))
+        before = tables.get(kernel)
+        if before is None:
+            changes.append(f"{kernel}: new")
+        else:
+            changes += capability_table.compare_minimum(kernel, before, found)
+            changes += capability_table.compare_cells(kernel, before, found)
+        tables[kernel] = found
+    order = [kernel.name for kernel in manifest.load(project.images).kernels]
+    project.baselines.mkdir(exist_ok=True)
+    whole = project.capabilities.with_suffix(".part")
+    whole.write_text(capability_table.write(tables, order))
+    whole.replace(project.capabilities)
+    if missing:
+        raise HarnessError(f"not measured: {', '.join(missing)}; the run ended with status {status}")
+    return changes
+
+
+def _green(results: Path) -> set[str]:
+    """Return the kernels on which nothing of a run is red; raises HarnessError."""
+    cells = document.read(results).cells
+    return {cell.kernel for cell in cells} - {cell.kernel for cell in cells if not cell.outcome.green}
+
+
+def render(kernel: str, table: Table, *, cells: bool) -> Iterator[RichTable]:
+    """Yield what a person reads of a kernel: the minimal sets of the shipped programs, and every cell."""
+    defaults = ", ".join(f"kernel.{name}={value}" for name, value in table.defaults.items())
+    parts: list[tuple[str, str, Lines]] = [("minimal sets", "any one of these is enough", table.minimum)]
+    if cells:
+        parts.append(("every cell", "the last rule that fits decides", table.cells))
+    for title, meaning, lines in parts:
+        shown = RichTable(title=f"{kernel}: {title} ({defaults})", title_justify="left")
+        for column in ("tried", "by", "where", meaning):
+            shown.add_column(column, overflow="fold")
+        for name, contexts in lines.items():
+            last = ""
+            for who, sysctl, line in _rows(contexts):
+                shown.add_row(name if name != last else "", who, sysctl, line)
+                last = name
+            shown.add_section()
+        yield shown
+
+
+def _rows(contexts: Mapping[Context, str]) -> Iterator[tuple[str, str, str]]:
+    for key, line in capability_table.grouped(contexts).items():
+        who, _, sysctl = key.partition(", ")
+        yield who, sysctl, line
+
+
+def show(project: Project, names: Sequence[str], *, cells: bool) -> Iterator[RichTable]:
+    """Yield the tables of the kernels, of all in the baseline when none is named; raises ManifestError."""
+    tables = load(project)
+    if not tables:
+        raise ManifestError(
+            f"{project.relative(project.capabilities)} has no kernel: `{hints.command('capabilities', '--update')}`"
+        )
+    for kernel in chosen(project, names) if names else tables:
+        if kernel not in tables:
+            raise ManifestError(
+                f"{project.relative(project.capabilities)} has no kernel {kernel}: `{hints.command('capabilities', f'--update --kernel {kernel}')}`"
+            )
+        yield from render(kernel, tables[kernel], cells=cells)

@@ -1,0 +1,128 @@
+"""``shell KERNEL [COMMAND]``: a command, or a shell to type into, as root in a guest."""
+
+from __future__ import annotations
+
+import glob
+import shlex
+import socket
+import sys
+import tempfile
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO
+
+from kernel_matrix.commands import terminal
+from kernel_matrix.commands.terminal import GuestGone
+from kernel_matrix.config import manifest
+from kernel_matrix.plan import preparation
+from kernel_matrix.plan.outline import Wishes, without_tests
+from kernel_matrix.plan.preparation import PlannedGuest
+from kernel_matrix.relay import client
+from kernel_matrix.relay.job import Job
+from kernel_matrix.report import run_folder as results
+from kernel_matrix.shared import console, frames, hints, wire
+from kernel_matrix.shared.ending import Ending
+from kernel_matrix.shared.errors import HarnessError, ManifestError
+from kernel_matrix.shared.project import Project
+from kernel_matrix.vm import boot_spec, debugging
+
+#: what the agent runs in place of execnet's worker; the relay takes it for a bootstrap line
+_BOOTSTRAP = "from kernel_matrix.guest.system import terminal; terminal.main()"
+#: seconds without the guest's beat, which comes every second, after which it counts as hung
+_SILENCE = 60.0
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """How the guest is to be."""
+
+    carried: Path | None = None
+    results: Path | None = None
+    manifest: Path | None = None
+    cold: bool = False
+    #: a debugger may connect to its kernel
+    gdb: bool = False
+
+
+def run(project: Project, kernel: str, command: Sequence[str], options: Options) -> int:
+    """Run a command in a guest of that kernel and return its exit status; raises HarnessError."""
+    known = manifest.load(options.manifest or project.images)
+    if kernel not in known.guests:
+        raise ManifestError(f"unknown kernel {kernel!r} (known: {', '.join(each.name for each in known.kernels)})")
+    record = results.RunDirectory.create((options.results or project.results) / "shell")
+    wishes = Wishes(
+        (kernel,),
+        arguments=without_tests(project, [kernel]),
+        guests=1,
+        locked=False,
+        silence=debugging.PATIENCE if options.gdb else _SILENCE,
+        manifest=options.manifest,
+        cold=options.cold,
+        worker="again",
+        worker_kind="shell",
+        carried=options.carried,
+    )
+    plan = preparation.prepare(project, wishes, record, say=lambda _: None)
+    guest = plan.guests[0]
+
+    def ready() -> None:
+        if options.gdb:
+            job = wire.decode(guest.job_path.read_bytes(), Job)
+            command = debugging.gdb(job.boot, debugging.started(plan.folder, kernel).folder)
+            print(f"debug its kernel: {command}", file=sys.stderr, flush=True)
+
+    return _in_guest(project.root, guest, command, record.console(kernel), ready)
+
+
+def _in_guest(root: Path, guest: PlannedGuest, command: Sequence[str], log: Path, ready: Callable[[], None]) -> int:
+    try:
+        with client.started(guest.relay(), _BOOTSTRAP, root) as relay:
+            relay.sending.write(frames.OPENING)
+            _read_answer(relay.receiving)
+            return terminal.converse(relay.receiving.fileno(), relay.sending.fileno(), command, ready)
+    except (GuestGone, BrokenPipeError):
+        raise HarnessError(_how_it_ended(guest, log)) from None
+
+
+def _read_answer(stream: IO[bytes]) -> None:
+    left = len(frames.ANSWER)
+    while left:
+        if not (data := stream.read(left)):
+            raise GuestGone
+        left -= len(data)
+
+
+def _how_it_ended(guest: PlannedGuest, log: Path) -> str:
+    try:
+        ending = wire.decode(guest.ending_path.read_bytes(), Ending)
+    except FileNotFoundError as error:
+        return f"{guest.kernel}: its relay was killed ({error}); console: {log}"
+    return f"{ending.describe()}; console: {log}\n{console.excerpt(ending.console)}"
+
+
+def enter(name: str, command: Sequence[str]) -> int:
+    """Run a command in a guest that a run keeps; raises HarnessError."""
+    # the folder of its relay, and in it that of its boot
+    pattern = f"harness-{glob.escape(name)}/*/{boot_spec.Sockets.below(Path()).enter}"
+    for path in Path(tempfile.gettempdir()).glob(pattern):
+        with socket.socket(socket.AF_UNIX) as connection:
+            try:
+                connection.connect(str(path))
+            except (FileNotFoundError, ConnectionRefusedError):  # of a guest that has ended
+                continue
+            try:
+                return terminal.converse(connection.fileno(), connection.fileno(), command)
+            except GuestGone:
+                raise HarnessError(f"the guest {name} has ended") from None
+    raise ManifestError(f"no guest is kept under the name {name!r}")
+
+
+def kept_name(folder: str) -> str:
+    """Return the name by which `enter` finds the guest that has this folder."""
+    return Path(folder).parent.name.removeprefix("harness-")
+
+
+def how_to_enter(folder: str) -> str:
+    """Return the command that enters a guest."""
+    return hints.command("shell", f"--enter {shlex.quote(kept_name(folder))}")

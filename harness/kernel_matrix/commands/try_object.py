@@ -1,0 +1,62 @@
+"""One errand to a guest: start it, send an object, hear what became of it there; without pytest."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Iterator
+from pathlib import Path
+
+import execnet
+
+from kernel_matrix.plan import preparation
+from kernel_matrix.plan.outline import Wishes, without_tests
+from kernel_matrix.plan.preparation import PlannedGuest
+from kernel_matrix.report import run_folder
+from kernel_matrix.shared.errors import HarnessError
+from kernel_matrix.shared.project import Project
+
+#: runs in the guest
+_IN_THE_GUEST = """
+import pathlib, tempfile
+from kernel_matrix.guest.bpf import trying
+name, data = channel.receive()
+with tempfile.TemporaryDirectory() as folder:
+    path = pathlib.Path(folder, name)
+    path.write_bytes(data)
+    channel.send(trying.report_in_guest(path))
+"""
+
+
+def diagnose(project: Project, kernel: str, path: Path) -> Iterator[tuple[bool, str]]:
+    """Try an object in a guest of a kernel (of each one of a group); yield whether all went well, and what to tell.
+
+    Raises HarnessError when the kernel is not known or its guest does not come up; when an image is not to be had,
+    after the others.
+    """
+    # not beside the matrix's runs: `latest` is one of those
+    record = run_folder.RunDirectory.create(project.results / "diagnose")
+    wishes = Wishes((kernel,), arguments=without_tests(project, [kernel]), guests=1, locked=False, silence=None)
+    plan = preparation.prepare(project, wishes, record, say=lambda _: None)
+    for guest in plan.guests:
+        try:
+            yield try_in(guest, path)
+        except (EOFError, OSError, execnet.RemoteError) as error:
+            console = record.console(guest.kernel)
+            raise HarnessError(f"{guest.kernel}: its guest gave no answer ({error}); console: {console}") from error
+    if plan.missing:
+        raise HarnessError("; ".join(f"{name}: {why}" for name, why in plan.missing.items()))
+
+
+def try_in(guest: PlannedGuest, path: Path) -> tuple[bool, str]:
+    """Start a guest, try an object in it and end it; return whether all went well, and what to tell.
+
+    Raises EOFError, OSError or execnet.RemoteError when the guest gives no answer.
+    """
+    group = execnet.Group()
+    try:
+        channel = group.makegateway(f"popen//python={shlex.join(guest.relay())}").remote_exec(_IN_THE_GUEST)
+        channel.send((path.name, path.read_bytes()))
+        well, text = channel.receive()
+    finally:
+        group.terminate(timeout=10)
+    return bool(well), str(text)

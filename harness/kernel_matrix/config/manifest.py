@@ -1,0 +1,220 @@
+"""What kernels there are and what is in the guest's root: vmimages/*.toml as frozen data.
+
+Every mistake in a manifest is a ManifestError of one line that names the file, the key and what is allowed.
+"""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Iterable
+from dataclasses import replace
+from pathlib import Path
+from typing import Annotated, Any, Literal, TypeVar
+
+import msgspec
+
+from kernel_matrix.results.comparison import Scope
+from kernel_matrix.shared.errors import ManifestError
+from kernel_matrix.shared.features import VARIANT, Feature, parse_features
+
+#: tiers by name; ``full`` is both
+GROUPS = ("core", "full")
+
+
+class Kernel(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """One kernel of kernels.toml."""
+
+    tier: Literal["core", "extended"]
+    provider: Literal["debian", "path"]
+    #: the names of features.toml that this kernel has
+    features: tuple[str, ...] = ()
+    #: debian: the archive's suite, such as ``bookworm-security``
+    suite: str = ""
+    #: debian: the upstream series, such as ``6.1``
+    series: str = ""
+    #: debian: the end of the package's name, such as ``amd64`` or ``rt-amd64``
+    flavour: str = "amd64"
+    #: path: a bzImage or an uncompressed vmlinux
+    vmlinuz: str = ""
+    #: path: the folder that ``lib/modules/RELEASE`` would be
+    modules: str = ""
+    #: how many times longer its own waits, such as grace periods, are than other kernels'
+    patience: Annotated[float, msgspec.Meta(ge=1)] = 1.0
+    #: the table's name; not a key of its own
+    name: str = ""
+
+
+class Variant(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """One kernel command line of variants.toml."""
+
+    #: one line: what is different then
+    meaning: str
+    #: added to the kernel's command line
+    append: Annotated[tuple[str, ...], msgspec.Meta(min_length=1)]
+    #: features that a kernel has then, and features that it has not
+    adds: tuple[str, ...] = ()
+    removes: tuple[str, ...] = ()
+    #: the table's name; not a key of its own
+    name: str = ""
+
+    def of(self, kernel: Kernel) -> str:
+        """Return the name of that kernel's guest with this command line."""
+        return f"{kernel.name}{VARIANT}{self.name}"
+
+    def features(self, kernel: Kernel) -> frozenset[str]:
+        """Return what that kernel has with this command line."""
+        return (frozenset(kernel.features) | set(self.adds)) - set(self.removes)
+
+    def changes(self, kernel: Kernel) -> bool:
+        """Say whether that kernel differs with it; one that has already what the variant adds does not."""
+        return not self.adds or self.features(kernel) != frozenset(kernel.features)
+
+
+class _Gate(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """[gate] of kernels.toml."""
+
+    cost_growth: Annotated[float, msgspec.Meta(ge=0)] = 0.1
+    drift: Literal["say", "gate"] = "say"
+
+
+class Root(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """rootfs.toml: the guest's root image and the modules that every kernel image keeps."""
+
+    suite: str
+    packages: Annotated[tuple[str, ...], msgspec.Meta(min_length=1)]
+    #: file of this folder -> its absolute path in the image, mode 0755
+    files: dict[str, str]
+    #: pip's requirements for the guest's Python, a file of this folder
+    requirements: str
+    #: folders of the image that are made empty
+    folders: tuple[str, ...]
+    #: unprivileged users: name -> uid
+    users: dict[str, int]
+    #: globs of what is deleted after the installation
+    drop: tuple[str, ...]
+    #: names of kernel modules that are kept, with what they depend on
+    modules: tuple[str, ...]
+
+
+class Manifest(msgspec.Struct, frozen=True):
+    """All of vmimages/."""
+
+    folder: Path
+    kernels: tuple[Kernel, ...]
+    features: tuple[Feature, ...]
+    root: Root
+    variants: tuple[Variant, ...] = ()
+    gate: Scope = Scope()
+
+    @property
+    def guests(self) -> dict[str, frozenset[str]]:
+        """Every guest there can be, kernels and their variants, and its features."""
+        plain = {kernel.name: frozenset(kernel.features) for kernel in self.kernels}
+        return plain | {
+            variant.of(kernel): variant.features(kernel) for kernel in self.kernels for variant in self.variants
+        }
+
+
+_T = TypeVar("_T")
+
+
+def load(folder: Path) -> Manifest:
+    """Read kernels.toml, features.toml and rootfs.toml of ``folder``."""
+    features = parse_features(_text(folder / "features.toml"), source="features.toml")
+    variants = folder / "variants.toml"
+    names = {feature.name for feature in features}
+    kernels = parse_kernels(_text(folder / "kernels.toml"), names)
+    gate = parse_gate(_text(folder / "kernels.toml"))
+    return Manifest(
+        folder=folder,
+        kernels=kernels,
+        gate=replace(gate, kernels=frozenset(kernel.name for kernel in kernels)),
+        features=features,
+        root=_convert(_toml(_text(folder / "rootfs.toml"), "rootfs.toml"), Root, "rootfs.toml"),
+        variants=parse_variants(_text(variants), names) if variants.exists() else (),
+    )
+
+
+def parse_kernels(text: str, features: Iterable[str]) -> tuple[Kernel, ...]:
+    """Read the text of kernels.toml; ``features`` are the names a kernel may list."""
+    tables = _toml(text, "kernels.toml")
+    if set(tables) - {"gate"} != {"kernel"} or not isinstance(tables["kernel"], dict):
+        raise ManifestError('kernels.toml: only [gate] and tables [kernel."NAME"] are allowed')
+    known = set(features)
+    kernels = []
+    for name, table in tables["kernel"].items():
+        where = f'kernels.toml: kernel "{name}"'
+        if not isinstance(table, dict) or "name" in table:
+            raise ManifestError(f"{where}: must be a table without a name of its own")
+        kernel = _convert({**table, "name": name}, Kernel, where)
+        needed = ("suite", "series") if kernel.provider == "debian" else ("vmlinuz",)
+        for key in needed:
+            if not getattr(kernel, key):
+                raise ManifestError(f"{where}: provider {kernel.provider} needs {key}")
+        if name in GROUPS or "/" in name or VARIANT in name or name.strip() != name or not name:
+            raise ManifestError(f"{where}: not a name for a kernel")
+        for feature in kernel.features:
+            if feature not in known:
+                raise ManifestError(f"{where}: unknown feature {feature!r} (known: {', '.join(sorted(known))})")
+        kernels.append(kernel)
+    return tuple(kernels)
+
+
+def parse_gate(text: str) -> Scope:
+    """Read [gate] of kernels.toml's text: what makes a run red besides red cells."""
+    gate = _convert(_toml(text, "kernels.toml").get("gate", {}), _Gate, "kernels.toml: [gate]")
+    return Scope(cost_growth=gate.cost_growth, drift_gates=gate.drift == "gate")
+
+
+def parse_variants(text: str, features: Iterable[str]) -> tuple[Variant, ...]:
+    """Read the text of variants.toml; ``features`` are the names a variant may add or remove."""
+    known = set(features)
+    variants = []
+    for name, table in _toml(text, "variants.toml").items():
+        where = f"variants.toml: {name}"
+        if not isinstance(table, dict) or "name" in table:
+            raise ManifestError(f"{where}: must be a table without a name of its own")
+        variant = _convert({**table, "name": name}, Variant, where)
+        if not name.isidentifier():
+            raise ManifestError(f"{where}: not a name for a variant (letters, digits and _)")
+        for feature in (*variant.adds, *variant.removes):
+            if feature not in known:
+                raise ManifestError(f"{where}: unknown feature {feature!r} (known: {', '.join(sorted(known))})")
+        variants.append(variant)
+    return tuple(variants)
+
+
+def select(manifest: Manifest, names: Iterable[str]) -> tuple[Kernel, ...]:
+    """Return the kernels of these names in the manifest's order; none: core; ``core`` and ``full`` are groups."""
+    wanted = list(names) or ["core"]
+    by_name = {kernel.name: kernel for kernel in manifest.kernels}
+    for name in wanted:
+        if name not in by_name and name not in GROUPS:
+            raise ManifestError(f"unknown kernel {name!r} (known: {', '.join([*GROUPS, *by_name])})")
+    return tuple(
+        kernel
+        for kernel in manifest.kernels
+        if kernel.name in wanted or "full" in wanted or (kernel.tier == "core" and "core" in wanted)
+    )
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_text()
+    except OSError as error:
+        raise ManifestError(f"{path}: {error.strerror}") from error
+
+
+def _toml(text: str, source: str) -> dict[str, Any]:
+    try:
+        return tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise ManifestError(f"{source}: {error}") from error
+
+
+def _convert(table: dict[str, Any], kind: type[_T], where: str) -> _T:
+    try:
+        return msgspec.convert(table, kind)
+    except msgspec.ValidationError as error:
+        keys = ", ".join(field.name for field in msgspec.structs.fields(kind) if field.name != "name")  # type: ignore[arg-type]
+        raise ManifestError(f"{where}: {error} (keys: {keys})") from error

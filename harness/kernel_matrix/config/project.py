@@ -1,0 +1,150 @@
+"""The project's table, ``[tool.kernel-matrix]`` of pyproject.toml or the whole of kernel-matrix.toml, as frozen data."""
+
+from __future__ import annotations
+
+import os
+import tomllib
+from pathlib import Path
+from typing import Annotated, Any
+
+import msgspec
+
+from kernel_matrix.shared.errors import ManifestError
+from kernel_matrix.shared.project import ROOT_VARIABLE, Bench, Program, Project
+
+OWN_FILE = "kernel-matrix.toml"
+PYPROJECT = "pyproject.toml"
+#: the engine's own kernels, features, variants and guest image, for a project that brings none
+DEFAULT_IMAGES = Path(__file__).resolve().parent.parent / "defaults"
+
+#: pytest's configuration files in the order in which it looks for them, and what makes them one
+_PYTEST_CONFIGS = {
+    "pytest.toml": "",
+    ".pytest.toml": "",
+    "pytest.ini": "",
+    ".pytest.ini": "",
+    "pyproject.toml": "[tool.pytest",
+    "tox.ini": "[pytest]",
+    "setup.cfg": "[tool:pytest]",
+}
+
+_Name = Annotated[str, msgspec.Meta(min_length=1)]
+
+
+class _Compile(msgspec.Struct, frozen=True, forbid_unknown_fields=True, rename="kebab"):
+    """[tool.kernel-matrix.compile]: how the sources become objects."""
+
+    sources: _Name = "bpf"
+    #: source -> flags that come after the engine's
+    flags: dict[str, tuple[str, ...]] = {}
+
+
+class _Program(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    object: _Name
+    program: _Name
+    type: _Name
+    symbol: str = ""
+
+
+class _Bench(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    file: _Name
+    keyword: str = ""
+    panic: str = ""
+
+
+class _Table(msgspec.Struct, frozen=True, forbid_unknown_fields=True, rename="kebab"):
+    images: _Name | None = None
+    compile: _Compile | None = None
+    tests: tuple[_Name, ...] = ("tests",)
+    baselines: _Name = "baselines"
+    programs: tuple[_Program, ...] = ()
+    carry: tuple[_Name, ...] = ()
+    measure: tuple[_Name, ...] = ()
+    workflow: str = ""
+    bench: _Bench | None = None
+
+
+def find(start: Path | None = None) -> Project:
+    """Return the project that a folder is in: the nearest folder, from it upwards, that has a table.
+
+    The environment variable KERNEL_MATRIX_ROOT names another. Raises ManifestError.
+    """
+    setting = os.environ.get(ROOT_VARIABLE)
+    folder = Path(setting) if setting else (start or Path.cwd()).absolute()
+    for candidate in [folder] if setting else [folder, *folder.parents]:
+        if (project := load(candidate)) is not None:
+            return project
+    where = "" if setting else " or above"
+    raise ManifestError(f"{folder}: no project: no {OWN_FILE}, and no [tool.kernel-matrix] in {PYPROJECT}, here{where}")
+
+
+def load(root: Path) -> Project | None:
+    """Read the table of that folder; None when it has none. Raises ManifestError for one that is wrong."""
+    own, shared = root / OWN_FILE, root / PYPROJECT
+    if own.is_file():
+        return _project(root, OWN_FILE, _read(own), OWN_FILE)
+    tables = _read(shared).get("tool", {}) if shared.is_file() else {}
+    if "kernel-matrix" not in tables:
+        return None
+    return _project(root, PYPROJECT, tables["kernel-matrix"], f"{PYPROJECT}: [tool.kernel-matrix]")
+
+
+def _project(root: Path, table: str, content: Any, where: str) -> Project:  # noqa: ANN401 - what TOML has
+    try:
+        found = msgspec.convert(content, _Table)
+    except msgspec.ValidationError as error:
+        keys = ", ".join(field.encode_name for field in msgspec.structs.fields(_Table))
+        raise ManifestError(f"{where}: {error} (keys: {keys})") from error
+    compiled = found.compile
+    if compiled is None and (root / "bpf").is_dir():
+        compiled = _Compile()
+    project = Project(
+        root=root,
+        table=table,
+        pytest_config=_pytest_config(root, table),
+        images=root / found.images if found.images else DEFAULT_IMAGES,
+        sources=root / compiled.sources if compiled else None,
+        flags=compiled.flags if compiled else {},
+        tests=tuple(path.rstrip("/") for path in found.tests),
+        baselines=root / found.baselines,
+        programs=tuple(Program(each.object, each.program, each.type, each.symbol) for each in found.programs),
+        carry=tuple(path.rstrip("/") for path in found.carry),
+        measure=found.measure,
+        workflow=found.workflow,
+        bench=Bench(found.bench.file, found.bench.keyword, found.bench.panic) if found.bench else Bench(),
+    )
+    _check(project, found, where)
+    return project
+
+
+def _pytest_config(root: Path, table: str) -> str:
+    """Return the file that pytest would find; it is named on the command line, or folders among options lead astray."""
+    for name, sign in _PYTEST_CONFIGS.items():
+        if (root / name).is_file() and sign in (root / name).read_text():
+            return name
+    return table
+
+
+def _check(project: Project, table: _Table, where: str) -> None:
+    """Refuse what the table names and the project has not; raises ManifestError."""
+    named = {"images": [table.images], "measure": table.measure, "workflow": [table.workflow]}
+    if table.compile is not None:
+        named["compile.sources"] = [table.compile.sources]
+        named["compile.flags"] = [f"{table.compile.sources}/{source}" for source in table.compile.flags]
+    for key, paths in named.items():
+        for path in paths:
+            if path and not (project.root / path).exists():
+                raise ManifestError(f"{where}: {key}: {path}: no such file or folder below {project.root}")
+    for key, paths in {"tests": table.tests, "carry": table.carry}.items():
+        for path in paths:
+            if Path(path).is_absolute() or ".." in Path(path).parts:
+                raise ManifestError(f"{where}: {key}: {path}: not a path below the project")
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        return tomllib.loads(path.read_text())
+    except tomllib.TOMLDecodeError as error:
+        raise ManifestError(f"{path}: {error}") from error
+    except OSError as error:
+        raise ManifestError(f"{path}: {error.strerror}") from error

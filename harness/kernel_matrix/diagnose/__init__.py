@@ -1,0 +1,32 @@
+"""From a step that was refused, and the state of the process and the machine, to one cause and one remedy. Pure.
+
+The rules are tried in order and the first that applies decides: what the kernel says explicitly comes before what is
+concluded from an errno and the state together. Where nothing applies the answer is an honest "not known".
+Used on both sides; who fills in a `Situation` on a real machine is `kernel_matrix.guest.bpf.machine`.
+"""
+
+from __future__ import annotations
+
+import errno
+
+from kernel_matrix.diagnose import attaching, loading, permissions
+from kernel_matrix.diagnose.remedy import Remedy
+from kernel_matrix.diagnose.situation import Cause, Diagnosis, Situation, advise, last_line
+
+__all__ = ["Cause", "Diagnosis", "Remedy", "Situation", "diagnose", "last_line"]
+
+#: in the order in which they are tried
+RULES = (*loading.EXPLICIT, *permissions.RULES, *loading.CONCLUDED, *attaching.RULES)
+
+
+def diagnose(situation: Situation) -> Diagnosis:
+    """Return the cause and the remedy; the cause is UNKNOWN when no rule applies."""
+    for rule in RULES:
+        if found := rule(situation):
+            return found
+    name = errno.errorcode.get(situation.errno, str(situation.errno)) if situation.errno else "no error"
+    return advise(
+        Cause.UNKNOWN,
+        f"{situation.stage} answered {name}, which nothing that is known of this machine explains",
+        f"read the last lines of the log: {last_line(situation.log) or 'there is none'}",
+    )

@@ -1,0 +1,140 @@
+"""Rules about where a program goes: functions, tracepoints, interfaces, pins, hooks of another type, inactive LSM."""
+
+from __future__ import annotations
+
+import errno
+
+from kernel_matrix.diagnose.needs import PERF_HOOKS
+from kernel_matrix.diagnose.situation import ENOTSUPP, Cause, Diagnosis, Rule, Situation, advise, symbol
+
+#: hook -> the program types that it takes
+_TAKES = {"kprobe": {"kprobe"}, "tracepoint": {"tracepoint"}, "XDP": {"xdp"}, "tcx": {"sched_cls", "sched_act"}}
+
+
+def _kprobe(at: Situation) -> Diagnosis | None:
+    if at.stage != "attach" or at.hook != "kprobe":
+        return None
+    if at.errno == errno.ENOENT and (at.target in at.symbols or at.config.get("CONFIG_KPROBES") == "n"):
+        return advise(
+            Cause.NOT_SUPPORTED, "the kernel has no kprobes (CONFIG_KPROBES)", "use fentry, or a kernel that has them"
+        )
+    if at.errno == errno.ENOENT:
+        return symbol(at, at.target)
+    if at.errno == errno.EINVAL and at.kind in {"", "kprobe"}:
+        return advise(
+            Cause.ATTACH_TYPE,
+            f"{at.target} may not be probed: it is on the blacklist of kprobes",
+            "attach to a function that calls it",
+        )
+    return None
+
+
+def _tracepoint(at: Situation) -> Diagnosis | None:
+    if at.stage != "attach" or at.hook != "tracepoint" or at.errno != errno.ENOENT:
+        return None
+    if not at.mounted("tracefs"):
+        return advise(Cause.NOT_MOUNTED, "tracefs is not mounted", "mount -t tracefs tracefs /sys/kernel/tracing")
+    return advise(
+        Cause.SYMBOL, f"there is no tracepoint {at.target}", "look it up in /sys/kernel/tracing/available_events"
+    )
+
+
+def _no_such_way(at: Situation) -> Diagnosis | None:
+    """link_create(): EINVAL for what it does not know, EOPNOTSUPP for what is not built in."""
+    if at.stage == "attach" and at.hook == "kprobe.multi" and at.errno in {errno.EINVAL, errno.EOPNOTSUPP}:
+        return advise(
+            Cause.NOT_SUPPORTED, "this kernel has no kprobe.multi (CONFIG_FPROBE)", "attach a kprobe to each function"
+        )
+    if at.stage != "attach" or at.errno != errno.EINVAL:
+        return None
+    if at.hook == "tcx" and at.kind in {"", *_TAKES["tcx"]}:
+        return advise(Cause.NOT_SUPPORTED, "this kernel has no tcx", "attach by clsact, or use a kernel that has it")
+    if at.path == "link" and at.hook in PERF_HOOKS:
+        return advise(
+            Cause.NOT_SUPPORTED, "this kernel has no links of perf events", "attach by ioctl: PERF_EVENT_IOC_SET_BPF"
+        )
+    return None
+
+
+def _token(at: Situation) -> Diagnosis | None:
+    """bpf_token_create(): there is nothing to delegate in the initial user namespace."""
+    if at.stage != "token":
+        return None
+    if at.errno == errno.EOPNOTSUPP:
+        return advise(
+            Cause.NOT_SUPPORTED,
+            "a token is made of the bpffs of another user namespace than the initial one",
+            "make it there; here capabilities do what it would",
+        )
+    if at.errno == errno.EINVAL:
+        return advise(
+            Cause.NOT_SUPPORTED, "this kernel has no BPF tokens", "have a privileged process load, and inherit its fds"
+        )
+    return None
+
+
+def _pin(at: Situation) -> Diagnosis | None:
+    if at.stage != "pin":
+        return None
+    if at.errno == errno.EEXIST:
+        return advise(Cause.PIN, f"{at.target} is there already", "delete it, or pin under another name")
+    if not at.mounted("bpf"):
+        return advise(Cause.NOT_MOUNTED, "bpffs is not mounted", "mount -t bpf bpf /sys/fs/bpf")
+    if at.errno in {errno.EINVAL, errno.EPERM}:
+        return advise(Cause.PIN, f"{at.target} is not on bpffs", "pin below a mount of type bpf, such as /sys/fs/bpf")
+    return None
+
+
+#: XDP's errnos: net/core/dev.c, dev_xdp_attach() and dev_xdp_install(), and drivers
+_XDP = {
+    errno.ENODEV: ("there is no such interface", "name one that exists, in the right network namespace"),
+    errno.EBUSY: ("another program or link is on the interface", "detach it, or replace it"),
+    errno.EEXIST: ("a program is on the interface in another mode", "detach that one first"),
+    errno.EOPNOTSUPP: ("the driver has no such mode", "use the generic mode"),
+    errno.ERANGE: ("the MTU is too large for native mode", "lower it, use frags (xdp.frags), or the generic mode"),
+}
+
+
+def _interface(at: Situation) -> Diagnosis | None:
+    if at.stage == "attach" and at.hook == "XDP" and at.errno in _XDP and at.kind in {"", "xdp"}:
+        return advise(Cause.INTERFACE, *_XDP[at.errno])
+    return None
+
+
+def _attach_type(at: Situation) -> Diagnosis | None:
+    if at.stage != "attach" or at.errno not in {errno.EINVAL, errno.EOPNOTSUPP, ENOTSUPP}:
+        return None
+    if at.hook in _TAKES and at.kind and at.kind not in _TAKES[at.hook]:
+        return advise(
+            Cause.ATTACH_TYPE,
+            f"a program of type {at.kind} cannot be attached to a {at.hook}",
+            f"let its section say {' or '.join(sorted(_TAKES[at.hook]))}, or attach it elsewhere",
+        )
+    if at.errno == errno.EOPNOTSUPP and not at.hook:
+        return advise(
+            Cause.ATTACH_TYPE,
+            "its section does not say where to attach it",
+            "name the hook in the section, or attach it by hand",
+        )
+    if at.errno == ENOTSUPP and at.kind in {"tracing", "lsm"}:
+        return advise(
+            Cause.NOT_SUPPORTED,
+            "this kernel has no BPF trampoline on this machine",
+            "attach by kprobe instead of fentry",
+        )
+    return None
+
+
+def _lsm_inactive(at: Situation) -> Diagnosis | None:
+    """Say of a program that was loaded and attached that nothing calls it."""
+    if at.errno == 0 and at.kind == "lsm" and at.lsms is not None and "bpf" not in at.lsms:
+        active = ",".join(at.lsms)
+        return advise(
+            Cause.LSM_INACTIVE,
+            f"the program is attached and never runs: bpf is not among the active security modules ({active})",
+            f"boot with lsm={active},bpf",
+        )
+    return None
+
+
+RULES: tuple[Rule, ...] = (_no_such_way, _token, _kprobe, _tracepoint, _pin, _interface, _attach_type, _lsm_inactive)

@@ -1,0 +1,135 @@
+"""Rules about the object, the kernel's abilities and the verifier."""
+
+from __future__ import annotations
+
+import errno
+import re
+
+from kernel_matrix.diagnose.remedy import Remedy
+from kernel_matrix.diagnose.situation import (
+    ENDIAN,
+    ENOTSUPP,
+    FORMAT,
+    LIBELF,
+    Cause,
+    Diagnosis,
+    Rule,
+    Situation,
+    advise,
+    last_line,
+    suggestion,
+    symbol,
+)
+
+
+def _object(at: Situation) -> Diagnosis | None:
+    if at.errno in {LIBELF, FORMAT}:
+        return advise(Cause.OBJECT, "the file is not a BPF object", "compile it with clang -target bpf -g -c")
+    if at.errno == ENDIAN:
+        return advise(
+            Cause.OBJECT,
+            "the object is of the other byte order",
+            "compile it with -target bpf on, or for, this machine",
+        )
+    if at.stage == "open" and "BTF is required, but is missing" in at.log:
+        return advise(Cause.NO_BTF, "the object has no BTF, which describes its maps", "compile it with clang -g")
+    if at.stage == "open" and at.errno == errno.ENOENT:
+        return advise(Cause.OBJECT, f"there is no file {at.target}", "build it, or name the right one")
+    return None
+
+
+def _no_bpf(at: Situation) -> Diagnosis | None:
+    if at.errno == errno.ENOSYS or at.config.get("CONFIG_BPF_SYSCALL") == "n":
+        return advise(
+            Cause.NOT_SUPPORTED,
+            "there is no system call bpf() here",
+            "use a kernel with CONFIG_BPF_SYSCALL, and a sandbox (seccomp) that lets bpf() through",
+        )
+    return None
+
+
+def _btf(at: Situation) -> Diagnosis | None:
+    if at.stage != "load" or at.errno != errno.ESRCH:
+        return None
+    if not at.btf:
+        return advise(
+            Cause.NO_BTF,
+            "the kernel shows no BTF (/sys/kernel/btf/vmlinux), which CO-RE, fentry and LSM programs need",
+            "use a kernel with CONFIG_DEBUG_INFO_BTF, or bring its BTF along",
+        )
+    missing = re.search(r"failed to find kernel BTF type ID of '([^']+)'", at.log)
+    if missing:
+        return symbol(at, missing[1])
+    return None
+
+
+def _invalid_core(at: Situation) -> Diagnosis | None:
+    if at.stage != "load" or "<invalid CO-RE relocation>" not in at.log:
+        return None
+    found = re.search(r"failed to resolve CO-RE relocation (.+)", at.log)
+    what = found[1].strip() if found else "a field"
+    return advise(
+        Cause.SYMBOL, f"this kernel has not what CO-RE looks for: {what}", "ask with bpf_core_field_exists() first"
+    )
+
+
+def _too_large(at: Situation) -> Diagnosis | None:
+    if at.stage != "load":
+        return None
+    if at.errno == errno.E2BIG and not at.has("CAP_BPF", "CAP_SYS_ADMIN"):
+        cure, other = Remedy(capabilities=("CAP_BPF",)), Remedy("make it smaller")
+        return Diagnosis(Cause.TOO_LARGE, "more than 4096 instructions without CAP_BPF", cure, other)
+    if at.errno == errno.E2BIG:
+        return advise(
+            Cause.TOO_LARGE,
+            "the verifier goes through no more than 1,000,000 instructions",
+            "split it with tail calls, or let loops be bpf_loop() or global functions",
+        )
+    if at.errno == errno.ENOSPC:
+        return advise(
+            Cause.TOO_LARGE, "the verifier's log does not fit its buffer", "offer a larger log buffer, or none"
+        )
+    return None
+
+
+def _verifier(at: Situation) -> Diagnosis | None:
+    if (
+        at.stage != "load"
+        or at.errno not in {errno.EACCES, errno.EINVAL, errno.EPERM}
+        or not (line := last_line(at.log))
+    ):
+        return None
+    if "GPL-restricted" in line:
+        return advise(Cause.VERIFIER, f"its licence is not GPL compatible: {line}", 'SEC("license") = "GPL"')
+    if "unknown func" in line or "cannot use helper" in line:
+        return advise(
+            Cause.NOT_SUPPORTED,
+            f"this kernel has no such helper for programs of type {at.kind or 'this'}: {line}",
+            "use another helper, or a kernel that has it",
+        )
+    remedy = suggestion(at.log) or "change the program: the log says which instruction it is about"
+    return advise(Cause.VERIFIER, line, remedy)
+
+
+def _no_such_type(at: Situation) -> Diagnosis | None:
+    """find_prog_type() and map_create(): EINVAL, before anything is logged."""
+    if at.errno == errno.EINVAL and at.stage == "map_create":
+        what = f"a map of type {at.target}" if at.target else "such a map"
+        return advise(
+            Cause.NOT_SUPPORTED,
+            f"this kernel does not make {what} with these sizes and flags",
+            "use another map type, or a kernel that has it",
+        )
+    if at.errno in {errno.EINVAL, errno.EOPNOTSUPP, ENOTSUPP} and at.stage == "load" and not last_line(at.log):
+        return advise(
+            Cause.NOT_SUPPORTED,
+            f"this kernel does not know programs of type {at.kind or 'this'}, or their flags",
+            "use another program type, or a kernel that has it",
+        )
+    return None
+
+
+#: what is said explicitly
+EXPLICIT: tuple[Rule, ...] = (_object, _no_bpf, _btf, _invalid_core)
+#: what is concluded once the asker may do it
+CONCLUDED: tuple[Rule, ...] = (_too_large, _verifier, _no_such_type)

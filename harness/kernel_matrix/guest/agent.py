@@ -1,0 +1,243 @@
+"""The first program of the guest: says hello, unpacks the project, becomes an execnet worker.
+
+It is part of the root image and therefore small and self-contained. On the channel (a virtio-serial port):
+
+1. guest to host, one line of JSON: ``{"release": uname -r, "seconds": CPU speed probe}``
+2. host to guest, one line of JSON: ``{"bytes": size of the tar that follows, "path": folder of the engine,
+   "environment": {name: value}}``
+3. host to guest: a tar of the engine and the project, unpacked into a tmpfs at /harness
+4. from here on execnet's own protocol: its bootstrap line, answered by one byte, then its messages.
+
+With the argument ``--prepare`` it does before 1 what every copy of a saved guest would have to do: imports, and a
+rehearsal. A guest that is not to be saved imports what its tests need.
+
+The guest may be saved after 1, and again whenever its worker waits, and go on in any number of copies. On another port
+each copy is woken, before it does anything else: host to guest, one line of JSON: ``{"entropy": random bytes in
+hexadecimal, "time": seconds since 1970}``; guest to host, one line: ``awake``. A process of its own answers there,
+whatever the worker does. Python's own random numbers are seeded anew by the worker. It also says what a worker does
+that has fallen silent: host to guest ``{"stacks": true}``; guest to host, one line of JSON: ``{"stacks": text}``.
+
+Whatever is printed goes to the console; only protocol bytes reach the channel.
+"""
+
+from __future__ import annotations
+
+import ast
+import faulthandler
+import fcntl
+import gc
+import importlib
+import inspect
+import json
+import os
+import random
+import select
+import signal
+import struct
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+PORT_NAME = "harness"
+WAKE_NAME = "harness-wake"
+PROJECT = "/harness"
+#: how long a worker may take until it begins to say where it is, and until it goes on
+STACKS_BEGIN, STACKS_GO_ON = 3.0, 0.3
+#: iterations of the speed probe: about 10 ms on a current processor, 100 to 200 ms when emulated
+PROBE_ITERATIONS = 200_000
+#: Imported before a prepared guest says that it is ready: the suites and every worker need them. Not xdist, whose
+#: assertions pytest wants to rewrite when it is imported, and nothing of the project, whose code comes later.
+PREIMPORTED = ("pytest", "_pytest.assertion.rewrite", "pyroute2", "scapy.layers.inet6", "ctypes", "unittest.mock")
+# linux/random.h
+_RNDADDENTROPY = 0x40085203
+_RNDRESEEDCRNG = 0x5207
+
+
+def open_port(wanted: str) -> int:
+    """Return a file descriptor of the port that the host gave that name."""
+    for name in Path("/sys/class/virtio-ports").glob("*/name"):
+        if name.read_text().strip() == wanted:
+            return os.open(f"/dev/{name.parent.name}", os.O_RDWR | os.O_CLOEXEC)
+    raise SystemExit(f"agent: no virtio-serial port is named {wanted}")
+
+
+def probe_speed() -> float:
+    """Return the seconds that a fixed piece of Python takes: the measure that deadlines scale with."""
+    start = time.monotonic()
+    total = 0
+    for number in range(PROBE_ITERATIONS):
+        total += number
+    return time.monotonic() - start
+
+
+def read_exactly(port: int, size: int) -> bytearray:
+    """Read ``size`` bytes; bytearray, because ``bytes +=`` is quadratic."""
+    data = bytearray()
+    while len(data) < size:
+        chunk = os.read(port, min(1 << 16, size - len(data)))
+        if not chunk:
+            raise SystemExit("agent: the host closed the channel")
+        data += chunk
+    return data
+
+
+def read_line(port: int) -> bytes:
+    """Read up to and with a newline, byte by byte: what follows belongs to the next reader."""
+    line = bytearray()
+    while not line.endswith(b"\n"):
+        line += read_exactly(port, 1)
+    return bytes(line)
+
+
+def write_all(port: int, data: bytes) -> None:
+    """Write everything."""
+    view = memoryview(data)
+    while view:
+        view = view[os.write(port, view) :]
+
+
+def wake(entropy: bytes, now: float) -> None:
+    """Give a restored guest what it shares with every other copy otherwise: random numbers and the time.
+
+    A restored kernel's random generator is seeded already and would not take new entropy before its next reseeding
+    (random(4)): RNDRESEEDCRNG makes it.
+    """
+    time.clock_settime(time.CLOCK_REALTIME, now)
+    with open("/dev/urandom", "wb") as device:  # noqa: PTH123 - a descriptor for ioctl is all that is wanted
+        # struct rand_pool_info: entropy_count in bits, buf_size in bytes, buf
+        pool = struct.pack("ii", len(entropy) * 8, len(entropy)) + entropy
+        fcntl.ioctl(device, _RNDADDENTROPY, pool)
+        fcntl.ioctl(device, _RNDRESEEDCRNG)
+
+
+def answer_wakes() -> None:
+    """Fork the process that wakes each copy of this guest, and says what its worker does.
+
+    The worker's part is a handler in C, which runs wherever Python is, in a library that never returns too.
+    """
+    reading, writing = os.pipe()
+    if os.fork():
+        os.close(reading)
+        faulthandler.register(signal.SIGUSR1, file=writing, all_threads=True)
+        return
+    os.close(writing)
+    worker = os.getppid()
+    port = open_port(WAKE_NAME)
+    while True:
+        said = json.loads(read_line(port))
+        if "stacks" in said:
+            text = f"{python_stacks(worker, reading)}\n{kernel_stacks()}"
+            write_all(port, json.dumps({"stacks": text}).encode() + b"\n")
+        else:
+            wake(bytes.fromhex(said["entropy"]), said["time"])
+            write_all(port, b"awake\n")
+
+
+def python_stacks(worker: int, reading: int) -> str:
+    """Return where the worker's threads are; what it has written when it writes nothing more for a moment."""
+    os.kill(worker, signal.SIGUSR1)
+    text = bytearray()
+    seconds = STACKS_BEGIN
+    while select.select([reading], [], [], seconds)[0] and (chunk := os.read(reading, 1 << 16)):
+        text += chunk
+        seconds = STACKS_GO_ON
+    return text.decode(errors="replace") or "the worker's Python does not answer\n"
+
+
+def kernel_stacks() -> str:
+    """Return of each process but kernel threads and this one what it is, its state and where it is in the kernel."""
+    lines = []
+    for folder in sorted(Path("/proc").glob("[0-9]*"), key=lambda folder: int(folder.name)):
+        try:
+            command = (folder / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace").strip()
+            if not command or int(folder.name) in {1, os.getpid()}:
+                continue
+            state = (folder / "stat").read_text().rpartition(")")[2].split()[0]
+            stack = (folder / "stack").read_text()
+        except (FileNotFoundError, ProcessLookupError):  # it has ended
+            continue
+        lines += [f"process {folder.name} ({state}) {command[:200]}", *(f"  {line}" for line in stack.splitlines())]
+    return "\n".join(lines)
+
+
+def rehearse() -> None:
+    """Run a pytest without tests: a worker imports all of it, with its plugins, and uses what it has set up once."""
+    import pytest
+
+    folder = tempfile.mkdtemp()
+    arguments = ["--collect-only", "-qq", f"--rootdir={folder}", "-c", "/dev/null", "-p", "no:cacheprovider", folder]
+    if (status := pytest.main(arguments)) != pytest.ExitCode.NO_TESTS_COLLECTED:
+        raise SystemExit(f"agent: the rehearsal ended with {status!r}")
+
+
+def unpack(data: bytearray) -> None:
+    """Unpack the project into a fresh tmpfs: the image itself is read-only.
+
+    With tar, which is several times faster than Python's own where Python is emulated.
+    """
+    subprocess.run(["/bin/mount", "-t", "tmpfs", "-o", "size=75%", "project", PROJECT], check=True)
+    subprocess.run(["/bin/tar", "--extract", "--directory", PROJECT], input=data, check=True)
+    os.chdir(PROJECT)
+
+
+class Worker:
+    """execnet's half of a gateway, compiled beforehand: the host sends its source, which is the same here."""
+
+    def __init__(self) -> None:
+        import execnet.gateway_base
+
+        self._source = inspect.getsource(execnet.gateway_base)
+        self._code = compile(self._source, "<execnet>", "exec")
+
+    def serve(self, bootstrap: bytes) -> None:
+        """Run execnet's bootstrap line, the repr of a source (execnet.gateway_bootstrap.sendexec)."""
+        text: str = ast.literal_eval(bootstrap.decode().strip())
+        namespace: dict[str, object] = {"__name__": "__main__"}
+        if text.startswith(self._source):
+            exec(self._code, namespace)  # noqa: S102
+            text = text[len(self._source) :]
+        exec(text, namespace)  # noqa: S102
+
+
+def prepare() -> None:
+    """Do what every copy of this guest would do: it is done once, and saved."""
+    from _pytest.config import default_plugins
+
+    for name in [*PREIMPORTED, *(f"_pytest.{plugin}" for plugin in default_plugins)]:
+        importlib.import_module(name)
+    rehearse()
+
+
+def main() -> None:
+    """Serve one host."""
+    answer_wakes()
+    port = open_port(PORT_NAME)
+    if "--prepare" in sys.argv[1:]:
+        prepare()
+    worker = Worker()
+    # what has been imported stays: no later garbage collection touches its pages, which all copies share
+    gc.collect()
+    gc.freeze()
+    hello = {"release": os.uname().release, "seconds": probe_speed()}
+    Path("/dev/kmsg").write_text("<1>harness: ready\n")
+    write_all(port, json.dumps(hello).encode() + b"\n")
+    header = json.loads(read_line(port))
+    random.seed(os.urandom(32))
+    unpack(read_exactly(port, header["bytes"]))
+    # for this process and for every Python that a test starts
+    sys.path.insert(0, header["path"])
+    os.environ.update(header["environment"], PYTHONPATH=header["path"])
+    bootstrap = read_line(port)
+    os.dup2(port, 0)
+    os.dup2(port, 1)
+    os.close(port)
+    # The console keeps what tests and tools print: execnet moves 0 and 1 away and leaves 2.
+    sys.stdin = os.fdopen(0, "r", closefd=False)
+    sys.stdout = os.fdopen(1, "w", closefd=False)
+    worker.serve(bootstrap)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,179 @@
+"""Struct layouts from an object's own BTF: a struct is written once, in C.
+
+A frozen dataclass names the members it wants to read; the names must be the C struct's, all of them and no other,
+so that neither side can change without the other. Offsets, sizes and signedness come from the BTF
+(kernel, Documentation/bpf/btf.rst).
+"""
+
+from __future__ import annotations
+
+import ctypes
+import dataclasses
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, Generic, TypeVar
+
+from kernel_matrix.guest.bpf.library import libbpf
+
+# BTF_KIND_* of linux/btf.h
+_INT, _ARRAY, _STRUCT, _ENUM, _TYPEDEF, _VOLATILE, _CONST, _FUNCTION = 1, 3, 4, 6, 8, 9, 10, 12
+#: BTF_INT_SIGNED of an int's encoding
+_SIGNED = 1
+
+_R = TypeVar("_R")
+
+
+class _Type(ctypes.Structure):
+    """struct btf_type."""
+
+    _fields_ = (("name", ctypes.c_uint32), ("info", ctypes.c_uint32), ("size", ctypes.c_uint32))
+
+
+class _Member(ctypes.Structure):
+    """struct btf_member."""
+
+    _fields_ = (("name", ctypes.c_uint32), ("type", ctypes.c_uint32), ("offset", ctypes.c_uint32))
+
+
+class _Array(ctypes.Structure):
+    """struct btf_array."""
+
+    _fields_ = (("type", ctypes.c_uint32), ("index", ctypes.c_uint32), ("count", ctypes.c_uint32))
+
+
+@dataclass(frozen=True, slots=True)
+class Member:
+    """One member of a struct."""
+
+    name: str
+    #: bytes from the struct's start
+    offset: int
+    #: bytes
+    size: int
+    read: Callable[[bytes], Any]
+
+
+class Btf:
+    """An object's BTF; ``pointer`` is libbpf's ``struct btf *``, which its owner frees."""
+
+    def __init__(self, pointer: int) -> None:
+        self._pointer = pointer
+        self._lib = libbpf()
+        self._lib.btf__find_by_name_kind.argtypes = [ctypes.c_void_p, ctypes.c_char_p, ctypes.c_uint32]
+        for name in ("btf__type_by_id", "btf__name_by_offset"):
+            getattr(self._lib, name).argtypes = [ctypes.c_void_p, ctypes.c_uint32]
+        self._lib.btf__type_by_id.restype = ctypes.c_void_p
+        self._lib.btf__name_by_offset.restype = ctypes.c_char_p
+
+    @classmethod
+    @contextmanager
+    def of_kernel(cls) -> Iterator[Btf]:
+        """Give the running kernel's BTF; raises OSError when it has none."""
+        lib = libbpf()
+        lib.btf__load_vmlinux_btf.restype = ctypes.c_void_p
+        lib.btf__free.argtypes = [ctypes.c_void_p]
+        pointer = lib.btf__load_vmlinux_btf()
+        if not pointer:
+            raise OSError(ctypes.get_errno(), "the kernel's BTF")
+        try:
+            yield cls(pointer)
+        finally:
+            lib.btf__free(pointer)
+
+    def names(self, struct: str) -> tuple[str, ...]:
+        """Return the names of a struct's members, whatever their types; raises KeyError as `members` does."""
+        found, _, data = self._type(self._find(struct))
+        addresses = range(data, data + (found.info & 0xFFFF) * ctypes.sizeof(_Member), ctypes.sizeof(_Member))
+        offsets = [_Member.from_address(address).name for address in addresses]
+        return tuple(self._lib.btf__name_by_offset(self._pointer, offset).decode() for offset in offsets)
+
+    def members(self, struct: str) -> tuple[int, tuple[Member, ...]]:
+        """Return a struct's size in bytes and its members; raises KeyError when the object has no such struct."""
+        return self._struct(self._find(struct))
+
+    def struct(self, name: str) -> tuple[int, int]:
+        """Return a struct's number and its size in bytes; raises KeyError when there is none."""
+        number = self._find(name)
+        return number, int(self._type(number)[0].size)
+
+    def function(self, name: str) -> int:
+        """Return a function's number; raises KeyError when there is none."""
+        return self._find(name, _FUNCTION)
+
+    def _find(self, name: str, kind: int = _STRUCT) -> int:
+        number = int(self._lib.btf__find_by_name_kind(self._pointer, name.encode(), kind))
+        if number < 0:
+            raise KeyError(f"the BTF has no {'struct' if kind == _STRUCT else 'function'} {name}")
+        return number
+
+    def _type(self, number: int) -> tuple[_Type, int, int]:
+        """Return a type, its kind and where its own data begins; typedefs and qualifiers are looked through."""
+        while True:
+            address = self._lib.btf__type_by_id(self._pointer, number)
+            found = _Type.from_address(address)
+            kind = found.info >> 24 & 0x1F
+            if kind not in {_TYPEDEF, _VOLATILE, _CONST}:
+                return found, kind, address + ctypes.sizeof(_Type)
+            number = found.size
+
+    def _struct(self, number: int) -> tuple[int, tuple[Member, ...]]:
+        found, _, data = self._type(number)
+        members = []
+        for index in range(found.info & 0xFFFF):
+            member = _Member.from_address(data + index * ctypes.sizeof(_Member))
+            size, read = self._reader(member.type)
+            name = self._lib.btf__name_by_offset(self._pointer, member.name).decode()
+            members.append(Member(name, member.offset // 8, size, read))
+        return found.size, tuple(members)
+
+    def _reader(self, number: int) -> tuple[int, Callable[[bytes], Any]]:
+        """Return a type's size and what turns its bytes into a value."""
+        found, kind, data = self._type(number)
+        if kind == _INT:
+            encoding = ctypes.c_uint32.from_address(data).value >> 24
+            signed = bool(encoding & _SIGNED)
+            return found.size, lambda raw: int.from_bytes(raw, "little", signed=signed)
+        if kind == _ENUM:
+            return found.size, lambda raw: int.from_bytes(raw, "little")
+        if kind == _ARRAY:
+            array = _Array.from_address(data)
+            size, read = self._reader(array.type)
+            if size == 1 and self._is_char(array.type):
+                return array.count, lambda raw: raw.partition(b"\0")[0].decode(errors="surrogateescape")
+            return size * array.count, lambda raw: tuple(
+                read(raw[start : start + size]) for start in range(0, len(raw), size)
+            )
+        raise TypeError(f"BTF kind {kind} has no reader")
+
+    def _is_char(self, number: int) -> bool:
+        """Whether a type is C's char: its encoding says so, or (clang) its name."""
+        found, kind, _ = self._type(number)
+        return kind == _INT and self._lib.btf__name_by_offset(self._pointer, found.name) == b"char"
+
+
+class Layout(Generic[_R]):
+    """How the bytes of a C struct become a record."""
+
+    def __init__(self, size: int, members: tuple[Member, ...], record: type[_R]) -> None:
+        self.size = size
+        self._members = members
+        self._record = record
+
+    @classmethod
+    def of(cls, btf: Btf, struct: str, record: type[_R]) -> Layout[_R]:
+        """Match a struct with a dataclass; raises TypeError when their members differ."""
+        size, members = btf.members(struct)
+        names = {field.name for field in dataclasses.fields(record)}  # type: ignore[arg-type]
+        if names != {member.name for member in members}:
+            both = ", ".join(sorted(names ^ {member.name for member in members}))
+            raise TypeError(f"struct {struct} and {record.__name__} differ in {both}")
+        return cls(size, members, record)
+
+    def decode(self, data: bytes) -> _R:
+        """Read one struct; raises ValueError when there are too few bytes (a ring buffer may add padding)."""
+        if len(data) < self.size:
+            raise ValueError(f"{len(data)} bytes, but {self._record.__name__} has {self.size}")
+        return self._record(
+            **{member.name: member.read(data[member.offset : member.offset + member.size]) for member in self._members}
+        )

@@ -1,0 +1,69 @@
+"""What the programs of an object cost the running kernel: the verifier's statistics, and the program's sizes."""
+
+from __future__ import annotations
+
+import ctypes
+from ctypes import c_uint32
+from pathlib import Path
+
+from kernel_matrix.guest.bpf import steps
+from kernel_matrix.guest.bpf.instructions import leave, mov
+from kernel_matrix.guest.bpf.library import libbpf
+from kernel_matrix.guest.bpf.step_error import StepError
+from kernel_matrix.guest.bpf.verifier import STATISTICS, Log, verified
+from kernel_matrix.shared.costs import Cost, Statistics, statistics
+
+#: statistics are some lines for a program
+_LOG_BYTES = 1 << 16
+#: times the reference is verified; the quickest counts
+_TAKES = 5
+#: instructions of the reference, a straight line
+REFERENCE = 4096
+
+
+def of_object(path: Path) -> dict[str, Cost]:
+    """Load an object's programs and return what each costs; raises StepError, ValueError without statistics."""
+    unit = min(reference().seconds for _ in range(_TAKES))
+    logs = {}
+
+    def listen(name: str, pointer: int) -> None:
+        logs[name] = ctypes.create_string_buffer(_LOG_BYTES)
+        steps.checked(libbpf().bpf_program__set_log_level(pointer, STATISTICS), "open", name)
+        steps.checked(libbpf().bpf_program__set_log_buf(pointer, logs[name], _LOG_BYTES), "open", name)
+
+    with steps.loaded(path, prepare=listen) as found:
+        return {
+            name: _cost(program.fd, statistics(logs[name].value.decode()), unit)
+            for name, program in found.programs.items()
+        }
+
+
+def reference() -> Statistics:
+    """Verify the program that the time of others is a ratio to: `REFERENCE` instructions in a straight line."""
+    code = mov(0, 0) * (REFERENCE - 1) + leave()
+    with verified("socket_filter", code, log=Log(_LOG_BYTES, STATISTICS)) as found:
+        return statistics(found.log)
+
+
+def sizes(fd: int) -> tuple[int, int]:
+    """Return a program's bytes as the kernel keeps it, and as machine code (struct bpf_prog_info of linux/bpf.h)."""
+    info = (c_uint32 * 6)()
+    length = c_uint32(ctypes.sizeof(info))
+    result = libbpf().bpf_obj_get_info_by_fd(fd, ctypes.byref(info), ctypes.byref(length))
+    if result < 0:
+        raise StepError(-result, "lookup", "program")
+    # type, id, tag of eight bytes, jited_prog_len, xlated_prog_len
+    return info[5], info[4]
+
+
+def _cost(fd: int, found: Statistics, unit: float) -> Cost:
+    translated, jited = sizes(fd)
+    return Cost(
+        found.instructions,
+        found.states,
+        found.peak_states,
+        found.stack,
+        translated,
+        jited,
+        round(found.seconds / unit, 2),
+    )

@@ -1,0 +1,248 @@
+"""Loading an object with libbpf, the way a user's own loader does: open, load, attach, read."""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import os
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from ctypes import POINTER, c_char_p, c_int, c_size_t, c_uint32, c_void_p
+from functools import cache
+from pathlib import Path
+from typing import TypeVar
+
+from kernel_matrix.guest.bpf.btf import Btf, Layout
+from kernel_matrix.guest.bpf.library import TestRunOpts, libbpf, speaking
+from kernel_matrix.guest.bpf.step_error import StepError
+from kernel_matrix.guest.bpf.steps import (
+    Program,
+    XdpFlags,
+    checked,
+    destroy_link,
+    kind_of,
+    where,
+    xdp_attach,
+    xdp_detach,
+)
+
+_R = TypeVar("_R")
+
+#: int (*ring_buffer_sample_fn)(void *ctx, void *data, size_t size)
+_SAMPLE = ctypes.CFUNCTYPE(c_int, c_void_p, c_void_p, c_size_t)
+
+
+@cache
+def _library() -> ctypes.CDLL:
+    lib = libbpf()
+    for name, arguments, result in (
+        ("bpf_object__btf", [c_void_p], c_void_p),
+        ("bpf_object__find_map_by_name", [c_void_p, c_char_p], c_void_p),
+        ("bpf_object__find_program_by_name", [c_void_p, c_char_p], c_void_p),
+        ("bpf_map__set_max_entries", [c_void_p, c_uint32], c_int),
+        ("bpf_map_get_next_key", [c_int, c_void_p, c_void_p], c_int),
+        ("bpf_map_update_elem", [c_int, c_void_p, c_void_p, ctypes.c_uint64], c_int),
+        ("libbpf_num_possible_cpus", [], c_int),
+        ("ring_buffer__new", [c_int, _SAMPLE, c_void_p, c_void_p], c_void_p),
+        ("ring_buffer__consume", [c_void_p], c_int),
+        ("ring_buffer__free", [c_void_p], None),
+        ("bpf_prog_test_run_opts", [c_int, POINTER(TestRunOpts)], c_int),
+    ):
+        function = getattr(lib, name)
+        function.argtypes, function.restype = arguments, result
+    return lib
+
+
+def possible_cpus() -> int:
+    """Return the number of values that a per-CPU map has for a key."""
+    count = int(_library().libbpf_num_possible_cpus())
+    if count < 0:
+        raise OSError(-count, "possible CPUs")
+    return count
+
+
+class Map:
+    """A loaded map, its keys and values as bytes."""
+
+    def __init__(self, pointer: int) -> None:
+        self.pointer = pointer
+        lib = _library()
+        self.fd = checked(lib.bpf_map__fd(pointer), "open", "map")
+        self._key_size = int(lib.bpf_map__key_size(pointer))
+        self._value_size = int(lib.bpf_map__value_size(pointer))
+
+    def get(self, key: int) -> bytes | None:
+        """Return the value of a key, None when the map has none; raises StepError."""
+        return self._lookup(key, self._value_size)
+
+    def get_each_cpu(self, key: int) -> tuple[bytes, ...]:
+        """Return a per-CPU map's values of a key; the kernel rounds each up to eight bytes."""
+        stride = (self._value_size + 7) // 8 * 8
+        value = self._lookup(key, stride * possible_cpus()) or b""
+        return tuple(value[start : start + self._value_size] for start in range(0, len(value), stride))
+
+    def put(self, key: int, value: bytes) -> None:
+        """Set the value of a key; raises StepError."""
+        result = _library().bpf_map_update_elem(self.fd, self._key(key), value, 0)
+        if result < 0:
+            raise StepError(-result, "update", "map")
+
+    def keys(self) -> Iterator[int]:
+        """Yield the keys, as unsigned integers; raises StepError."""
+        last: bytes | None = None
+        found = ctypes.create_string_buffer(self._key_size)
+        while (result := _library().bpf_map_get_next_key(self.fd, last, found)) == 0:
+            last = found.raw
+            yield int.from_bytes(last, "little")
+        # no key follows
+        if result != -errno.ENOENT:
+            raise StepError(-result, "lookup", "map keys")
+
+    def _lookup(self, key: int, size: int) -> bytes | None:
+        value = ctypes.create_string_buffer(size)
+        result = _library().bpf_map_lookup_elem(self.fd, self._key(key), value)
+        if result == -errno.ENOENT:
+            return None
+        if result < 0:
+            raise StepError(-result, "lookup", "map")
+        return value.raw
+
+    def _key(self, key: int) -> bytes:
+        return key.to_bytes(self._key_size, "little")
+
+
+class RingBuffer:
+    """The consumer's end of a ring buffer."""
+
+    def __init__(self, ring: Map) -> None:
+        self._records: list[bytes] = []
+        # kept: libbpf calls it as long as the buffer lives
+        self._callback = _SAMPLE(self._take)
+        self._pointer = _library().ring_buffer__new(ring.fd, self._callback, None, None)
+        if not self._pointer:
+            raise StepError(ctypes.get_errno(), "open", "ring buffer")
+
+    def _take(self, _: int, data: int, size: int) -> int:
+        self._records.append(ctypes.string_at(data, size))
+        return 0
+
+    def consume(self) -> list[bytes]:
+        """Return every record that has been submitted since the last call."""
+        result = _library().ring_buffer__consume(self._pointer)
+        if result < 0:
+            raise StepError(-result, "read", "ring buffer")
+        records, self._records = self._records, []
+        return records
+
+    def close(self) -> None:
+        """Unmap it."""
+        _library().ring_buffer__free(self._pointer)
+
+
+class Object:
+    """A loaded object."""
+
+    def __init__(self, pointer: int, stack: ExitStack) -> None:
+        self._pointer = pointer
+        self._stack = stack
+        self._lib = _library()
+
+    @property
+    def btf(self) -> Btf:
+        """The object's own BTF."""
+        return Btf(self._lib.bpf_object__btf(self._pointer))
+
+    def layout(self, struct: str, record: type[_R]) -> Layout[_R]:
+        """Match a struct of the object with a dataclass."""
+        return Layout.of(self.btf, struct, record)
+
+    def map(self, name: str) -> Map:
+        """Return a map; raises KeyError."""
+        pointer = self._lib.bpf_object__find_map_by_name(self._pointer, name.encode())
+        if not pointer:
+            raise KeyError(f"the object has no map {name}")
+        return Map(pointer)
+
+    def ring_buffer(self, name: str) -> RingBuffer:
+        """Return the consumer's end of a ring buffer; closed with the object."""
+        ring = RingBuffer(self.map(name))
+        self._stack.callback(ring.close)
+        return ring
+
+    def program(self, name: str) -> int:
+        """Return libbpf's pointer of a program; raises KeyError."""
+        pointer = self._lib.bpf_object__find_program_by_name(self._pointer, name.encode())
+        if not pointer:
+            raise KeyError(f"the object has no program {name}")
+        return int(pointer)
+
+    def programs(self) -> dict[str, int]:
+        """Return libbpf's pointers of all programs."""
+        found: dict[str, int] = {}
+        pointer: int | None = None
+        while pointer := self._lib.bpf_object__next_program(self._pointer, pointer):
+            found[self._lib.bpf_program__name(pointer).decode()] = pointer
+        return found
+
+    def attach(self, *names: str) -> ExitStack:
+        """Attach programs where their sections say (all, when none is named); closing the result detaches them."""
+        links = ExitStack()
+        self._stack.push(links)
+        for name, pointer in self.programs().items():
+            if names and name not in names:
+                continue
+            with speaking() as said:
+                link = self._lib.bpf_program__attach(pointer)
+                if not link:
+                    raise StepError(ctypes.get_errno(), "attach", where(pointer), said(), kind_of(pointer))
+            links.callback(destroy_link, link, where(pointer))
+        return links
+
+    def attach_xdp(self, name: str, ifindex: int, mode: XdpFlags) -> ExitStack:
+        """Put a program onto an interface by netlink; closing the result takes it off."""
+        links = ExitStack()
+        self._stack.push(links)
+        xdp_attach(Program(name, self.program(name)).fd, ifindex, mode)
+        links.callback(xdp_detach, ifindex, mode)
+        return links
+
+    def test_run(self, name: str, data: bytes) -> tuple[int, bytes]:
+        """Run a program on data without any interface; return its verdict and the data as it left it."""
+        source = ctypes.create_string_buffer(data, len(data))
+        target = ctypes.create_string_buffer(len(data) + 256)
+        run = TestRunOpts(
+            sz=ctypes.sizeof(TestRunOpts),
+            data_in=ctypes.cast(source, c_void_p),
+            data_out=ctypes.cast(target, c_void_p),
+            data_size_in=len(data),
+            data_size_out=len(target),
+            repeat=1,
+        )
+        checked(
+            self._lib.bpf_prog_test_run_opts(Program(name, self.program(name)).fd, ctypes.byref(run)), "test_run", name
+        )
+        return int(run.retval), target.raw[: run.data_size_out]
+
+
+@contextmanager
+def opened(path: Path, *, max_entries: dict[str, int] | None = None) -> Iterator[Object]:
+    """Open and load an object; everything attached or opened through it is undone at the end.
+
+    ``max_entries`` resizes maps before they are created. Raises StepError with the kernel's errno.
+    """
+    lib = _library()
+    pointer = lib.bpf_object__open_file(os.fsencode(path), None)
+    if not pointer:
+        raise StepError(ctypes.get_errno(), "open", path.name)
+    with ExitStack() as stack:
+        stack.callback(lib.bpf_object__close, pointer)
+        made = Object(pointer, stack)
+        for name, entries in (max_entries or {}).items():
+            result = lib.bpf_map__set_max_entries(lib.bpf_object__find_map_by_name(pointer, name.encode()), entries)
+            if result < 0:
+                raise StepError(-result, "open", f"max_entries of {name}")
+        with speaking() as said:
+            result = lib.bpf_object__load(pointer)
+            if result < 0:
+                raise StepError(-result, "load", path.name, said())
+        yield made

@@ -1,0 +1,134 @@
+"""What a running machine is like, read from it: the facts that `kernel_matrix.diagnose` needs. Runs on any Linux."""
+
+from __future__ import annotations
+
+import errno
+import gzip
+import os
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+from kernel_matrix.diagnose import Diagnosis, Situation, diagnose
+from kernel_matrix.guest.bpf import access
+from kernel_matrix.guest.bpf.step_error import StepError
+from kernel_matrix.guest.bpf.ways import way
+
+_SYSCTLS = ("kernel.unprivileged_bpf_disabled", "kernel.perf_event_paranoid", "kernel.kptr_restrict")
+_SECURITY = Path("/sys/kernel/security")
+#: of a kernel that charges BPF's memory to RLIMIT_MEMLOCK: kernel/bpf/syscall.c, until 5.11
+_CHARGING = ("bpf_map_charge_init", "bpf_map_init_memlock")
+
+
+def explain(error: StepError, *, to: str = "") -> Diagnosis:
+    """Say why a step of this process, or of a child of it, was refused on this machine.
+
+    ``to``: where the same process will attach the program, in the words of `StepError.what`; empty: not known.
+    """
+    return diagnose(situation(error, to=to))
+
+
+def refused_steps(error: BaseException) -> Iterator[StepError]:
+    """Yield the step behind an exception, if there is one: the exception itself, or what it was raised from."""
+    seen: BaseException | None = error
+    while seen is not None:
+        if isinstance(seen, StepError):
+            yield seen
+            return
+        seen = seen.__cause__
+
+
+def situation(error: StepError, *, to: str = "") -> Situation:
+    """Join what is known of the step with what this machine is like now."""
+    asker, attaching = error.asker.settled(), error.stage in {"attach", "detach"}
+    where = way(error.what if attaching else to)
+    stage, target = error.stage, where.target if attaching else error.what
+    if stage == "load" and re.search(r"map '[^']+': failed to create", error.log):
+        # libbpf creates maps while it loads; of which type it does not say
+        stage, target = "map_create", ""
+    missing = re.search(r"failed to find kernel BTF type ID of '([^']+)'", error.log)
+    # reading all symbols takes a while: only where a name is missing, or memory may be charged
+    named = missing[1] if missing else target if where.hook == "kprobe" and error.errno == errno.ENOENT else ""
+    return Situation(
+        stage=stage,
+        errno=error.errno or 0,
+        kind=error.kind or where.kind,
+        hook=where.hook,
+        path=where.path,
+        target=target,
+        log=error.log,
+        uid=asker.uid,
+        effective=asker.effective,
+        in_user_namespace=bool(asker.in_user_namespace),
+        token=error.token,
+        denied=access.denied(stage, target, asker),
+        memlock=asker.memlock,
+        charges_memlock=_may_be_memlock(error) and not set(_CHARGING).isdisjoint(_symbols()),
+        closes_all=error.errno == errno.EPERM and not asker.has_bpf and access.closes_all(),
+        sysctls=dict(_sysctls()),
+        mounts=_mounts(),
+        config=_config(),
+        lsms=active_lsms(),
+        lockdown=_lockdown(),
+        btf=Path("/sys/kernel/btf/vmlinux").exists(),
+        symbols=_alike(named) if named else (),
+    )
+
+
+def _may_be_memlock(error: StepError) -> bool:
+    """Say whether the limit could be the reason: EPERM under a limit while something is made."""
+    return error.errno == errno.EPERM and error.asker.memlock is not None and error.stage in {"map_create", "load"}
+
+
+def active_lsms() -> tuple[str, ...] | None:
+    """Return the security modules that are active, None when securityfs is not mounted."""
+    try:
+        return tuple((_SECURITY / "lsm").read_text().strip().split(","))
+    except FileNotFoundError:
+        return None
+
+
+def _lockdown() -> str:
+    """Return the level in brackets, such as ``[none] integrity confidentiality``; "none" without that module."""
+    try:
+        found = re.search(r"\[(\w+)\]", (_SECURITY / "lockdown").read_text())
+    except FileNotFoundError:
+        return "none"
+    return found[1] if found else "none"
+
+
+def _sysctls() -> Iterator[tuple[str, int]]:
+    for name in _SYSCTLS:
+        path = Path("/proc/sys", *name.split("."))
+        if path.exists():
+            yield name, int(path.read_text())
+
+
+def _mounts() -> dict[str, str]:
+    lines = (line.split() for line in Path("/proc/self/mounts").read_text().splitlines())
+    return {fields[1]: fields[2] for fields in lines}
+
+
+def _config() -> dict[str, str]:
+    """Return the kernel's configuration where it, or the distribution, keeps it; empty otherwise."""
+    for path in (Path("/proc/config.gz"), Path(f"/boot/config-{os.uname().release}")):
+        try:
+            data = path.read_bytes()
+        except (FileNotFoundError, PermissionError):  # some distributions let only root read it
+            continue
+        text = (gzip.decompress(data) if path.suffix == ".gz" else data).decode()
+        unset = dict.fromkeys(re.findall(r"^# (CONFIG_\w+) is not set$", text, re.MULTILINE), "n")
+        return unset | dict(re.findall(r"^(CONFIG_\w+)=(.*)$", text, re.MULTILINE))
+    return {}
+
+
+def _symbols() -> list[str]:
+    """Return the names of all symbols of the kernel and its modules; their addresses need no privilege here."""
+    return re.findall(r"^\S+ \S (\S+)", Path("/proc/kallsyms").read_text(errors="replace"), re.MULTILINE)
+
+
+def _alike(name: str) -> tuple[str, ...]:
+    """Return the functions whose names end in this one, such as ``__x64_sys_execve``, the shortest first."""
+    ends = {each for each in _symbols() if each.endswith(name) and not each.startswith(("__pfx_", "__SCT__", "__ksym"))}
+    # what 64-bit programs call comes before the entries of 32-bit ones
+    return tuple(sorted(ends, key=lambda each: (not each.startswith("__x64_"), len(each), each)))

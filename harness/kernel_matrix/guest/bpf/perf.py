@@ -1,0 +1,154 @@
+"""Perf events that BPF programs are attached to or write to: perf_event_open(2), ioctl(2), tracefs.
+
+As in kernel_matrix.guest.bpf.bpf_calls what is made is undone through the caller's ExitStack, and a refusal is a StepError.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import fcntl
+import functools
+import mmap
+import os
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from ctypes import c_size_t, c_uint32, c_uint64
+from pathlib import Path
+
+from kernel_matrix.guest.bpf.step_error import StepError
+
+TRACEFS = Path("/sys/kernel/tracing")
+_PMUS = Path("/sys/bus/event_source/devices")
+#: x86_64's number of perf_event_open (asm/unistd_64.h)
+_PERF_EVENT_OPEN = 298
+#: linux/perf_event.h
+_IOC_SET_BPF, _IOC_ENABLE = 0x40042408, 0x2400
+_TYPE_SOFTWARE, _TYPE_TRACEPOINT, _DUMMY, _BPF_OUTPUT, _SAMPLE_RAW, _FD_CLOEXEC = 1, 2, 9, 10, 1 << 10, 1 << 3
+
+_libc = ctypes.CDLL(None, use_errno=True)
+
+
+class _PerfAttr(ctypes.Structure):
+    """struct perf_event_attr of linux/perf_event.h, its second version (PERF_ATTR_SIZE_VER1)."""
+
+    _fields_ = (
+        ("type", c_uint32),
+        ("size", c_uint32),
+        ("config", c_uint64),
+        ("sample_period", c_uint64),
+        ("sample_type", c_uint64),
+        ("read_format", c_uint64),
+        ("flags", c_uint64),
+        ("wakeup_events", c_uint32),
+        ("bp_type", c_uint32),
+        ("config1", c_uint64),
+        ("config2", c_uint64),
+    )
+
+
+def _open(attributes: _PerfAttr, pid: int, cpu: int, undo: ExitStack, what: str) -> int:
+    attributes.size = ctypes.sizeof(attributes)
+    fd = _libc.syscall(_PERF_EVENT_OPEN, ctypes.byref(attributes), pid, cpu, -1, c_size_t(_FD_CLOEXEC))
+    if fd < 0:
+        raise StepError(ctypes.get_errno(), "attach", what)
+    undo.callback(os.close, fd)
+    return int(fd)
+
+
+@functools.cache
+def _pmu(name: str) -> int:
+    """Return the number of the kernel's kprobe or uprobe PMU, which it has until the next boot."""
+    return int((_PMUS / name / "type").read_text())
+
+
+def kprobe_event(symbol: str, undo: ExitStack) -> int:
+    """Make a perf event of a kernel function's entry; return its fd."""
+    name = ctypes.create_string_buffer(symbol.encode())
+    attributes = _PerfAttr(type=_pmu("kprobe"), config1=ctypes.addressof(name))
+    return _open(attributes, -1, 0, undo, f"kprobe {symbol}")
+
+
+def uprobe_event(path: Path, offset: int, undo: ExitStack) -> int:
+    """Make a perf event of an instruction of a file; return its fd."""
+    name = ctypes.create_string_buffer(os.fsencode(path))
+    attributes = _PerfAttr(type=_pmu("uprobe"), config1=ctypes.addressof(name), config2=offset)
+    return _open(attributes, -1, 0, undo, f"uprobe {path}+{offset:#x}")
+
+
+def software_event(undo: ExitStack) -> int:
+    """Make a perf event of a CPU that never comes; return its fd."""
+    return _open(_PerfAttr(type=_TYPE_SOFTWARE, config=_DUMMY), -1, 0, undo, "software event")
+
+
+def tracepoint_event(number: int, undo: ExitStack) -> int:
+    """Make a perf event of a tracepoint by its number; return its fd."""
+    return _open(_PerfAttr(type=_TYPE_TRACEPOINT, config=number), -1, 0, undo, f"tracepoint {number}")
+
+
+def tracepoint_number(name: str) -> int:
+    """Read a tracepoint's number (``syscalls/sys_enter_connect``) from tracefs."""
+    path = TRACEFS / "events" / name / "id"
+    with _file(path, os.O_RDONLY, f"tracepoint {name.replace('/', ':')}") as fd:
+        return int(os.read(fd, 16))
+
+
+@contextmanager
+def _file(path: Path, flags: int, what: str) -> Iterator[int]:
+    """Open a file of tracefs: the first of the steps that attaching by it takes."""
+    try:
+        fd = os.open(path, flags | os.O_CLOEXEC)
+    except OSError as error:
+        raise StepError(error.errno or 0, "attach", what) from error
+    try:
+        yield fd
+    finally:
+        os.close(fd)
+
+
+def address_of(symbol: str) -> int:
+    """Return the address of a function of the kernel; raises KeyError when there is none."""
+    with Path("/proc/kallsyms").open() as symbols:
+        for each in symbols:
+            address, _, name = each.split()[:3]
+            if name == symbol:
+                return int(address, 16)
+    raise KeyError(symbol)
+
+
+def file_offset(function: Callable[..., object]) -> tuple[Path, int]:
+    """Return the file that a function of C in this process comes from, and where in it it begins."""
+    address = ctypes.cast(function, ctypes.c_void_p).value  # type: ignore[arg-type]
+    assert address is not None
+    for mapping in Path("/proc/self/maps").read_text().splitlines():
+        span, _, offset, *_, path = mapping.split()
+        start, end = (int(each, 16) for each in span.split("-"))
+        if start <= address < end:
+            return Path(path), int(offset, 16) + address - start
+    raise LookupError(f"{address:#x} is not mapped")
+
+
+def tracefs_kprobe(symbol: str, undo: ExitStack) -> int:
+    """Define a kprobe event in tracefs; return its number."""
+    definitions = TRACEFS / "kprobe_events"
+
+    def append(line: str) -> None:
+        with _file(definitions, os.O_WRONLY | os.O_APPEND, f"kprobe_events {symbol}") as fd:
+            os.write(fd, line.encode())
+
+    append(f"p:harness/step {symbol}\n")
+    undo.callback(append, "-:harness/step\n")
+    return tracepoint_number("harness/step")
+
+
+def attach(program: int, event: int) -> None:
+    """Let a perf event call a program: two ioctls."""
+    fcntl.ioctl(event, _IOC_SET_BPF, program)
+    fcntl.ioctl(event, _IOC_ENABLE, 0)
+
+
+def output_event(undo: ExitStack) -> int:
+    """Make the perf event that a perf_event_array's events of one CPU go to, and map it; return its fd."""
+    attributes = _PerfAttr(type=_TYPE_SOFTWARE, config=_BPF_OUTPUT, sample_type=_SAMPLE_RAW, sample_period=1)
+    event = _open(attributes, -1, 0, undo, "BPF output")
+    undo.enter_context(mmap.mmap(event, 2 * mmap.PAGESIZE))
+    return event

@@ -1,0 +1,335 @@
+"""Loading and attaching in single steps, so that a refusal has one stage and one errno.
+
+A loader opens, creates maps, loads and attaches in one go. Here each step is one libbpf call that makes
+one kernel call, so that a test can make the other steps with full privileges and only this one without.
+Every function raises StepError with the kernel's own errno.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import enum
+import os
+import re
+from collections.abc import Callable, Collection, Generator, Iterator, Mapping
+from contextlib import contextmanager
+from ctypes import c_bool
+from dataclasses import dataclass
+from pathlib import Path
+
+from kernel_matrix.guest.bpf.library import MapCreateOpts, XdpAttachOpts, XdpQueryOpts, libbpf, speaking
+from kernel_matrix.guest.bpf.step_error import Stage, StepError
+from kernel_matrix.shared.project import build_folder
+
+
+def object_path(name: str) -> Path:
+    """Return the path of a compiled object by its name, such as ``fixtures/attach``."""
+    return build_folder() / f"{name}.bpf.o"
+
+
+class XdpFlags(enum.IntFlag):
+    """How a program is put onto an interface by netlink: XDP_FLAGS_* of linux/if_link.h."""
+
+    NONE = 0
+    UPDATE_IF_NOEXIST = 1
+    GENERIC = 2
+    NATIVE = 4
+    OFFLOAD = 8
+    REPLACE = 16
+
+
+def checked(result: int, stage: Stage, what: str) -> int:
+    """Return what libbpf has answered; raises StepError for an error."""
+    if result < 0:
+        raise StepError(-result, stage, what)
+    return int(result)
+
+
+@dataclass(frozen=True, slots=True)
+class Program:
+    """A loaded program of an open object; usable in a forked child as well."""
+
+    name: str
+    pointer: int
+
+    @property
+    def fd(self) -> int:
+        """Its file descriptor."""
+        return checked(libbpf().bpf_program__fd(self.pointer), "load", self.name)
+
+
+@dataclass(frozen=True, slots=True)
+class MapSpec:
+    """What BPF_MAP_CREATE is asked for; sizes in bytes."""
+
+    #: libbpf's name of the map type, such as ``percpu_array``
+    type: str
+    key: int
+    value: int
+    entries: int
+
+
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """An object that is loaded: its programs and its maps' fds by name."""
+
+    programs: dict[str, Program]
+    maps: dict[str, int]
+    specs: tuple[MapSpec, ...]
+
+
+def _each(step: str, pointer: int) -> Iterator[int]:
+    """Iterate over libbpf's linked programs or maps."""
+    found: int | None = None
+    while found := getattr(libbpf(), step)(pointer, found):
+        yield found
+
+
+def kinds(path: Path) -> dict[str, str]:
+    """Open an object and return its programs' names and libbpf's names of their types; raises StepError."""
+    return _of_programs(path, kind_of)
+
+
+def destinations(path: Path) -> dict[str, str]:
+    """Open an object and return its programs' names and where their sections want them; raises StepError."""
+    return _of_programs(path, where)
+
+
+def _of_programs(path: Path, what: Callable[[int], str]) -> dict[str, str]:
+    lib = libbpf()
+    with speaking() as said:
+        obj = lib.bpf_object__open_file(os.fsencode(path), None)
+        if not obj:
+            raise StepError(ctypes.get_errno(), "open", path.name, said())
+    try:
+        return {lib.bpf_program__name(p).decode(): what(p) for p in _each("bpf_object__next_program", obj)}
+    finally:
+        lib.bpf_object__close(obj)
+
+
+@contextmanager
+def loaded(path: Path, *names: str, prepare: Callable[[str, int], None] | None = None) -> Generator[Loaded]:
+    """Open an object, load the named programs (all, when none is named) and every map; close at the end.
+
+    ``prepare`` is given each program's name and libbpf's pointer before anything is loaded.
+    """
+    lib = libbpf()
+    with speaking() as said:
+        obj = lib.bpf_object__open_file(os.fsencode(path), None)
+        if not obj:
+            raise StepError(ctypes.get_errno(), "open", path.name, said())
+    try:
+        programs = {lib.bpf_program__name(p).decode(): p for p in _each("bpf_object__next_program", obj)}
+        if missing := set(names) - set(programs):
+            raise KeyError(f"{path.name} has no program {', '.join(sorted(missing))}")
+        for name, pointer in programs.items():
+            checked(lib.bpf_program__set_autoload(pointer, not names or name in names), "open", name)
+            if prepare is not None:
+                prepare(name, pointer)
+        with speaking() as said:
+            result = lib.bpf_object__load(obj)
+            if result < 0:
+                raise StepError(
+                    -result, "load", " ".join([path.name, *names]), said(), _refused_kind(programs, names, said())
+                )
+        wanted = {n: Program(n, p) for n, p in programs.items() if not names or n in names}
+        maps = list(_each("bpf_object__next_map", obj))
+        fds = {lib.bpf_map__name(m).decode(): checked(lib.bpf_map__fd(m), "open", path.name) for m in maps}
+        yield Loaded(wanted, fds, tuple(_spec(m) for m in maps))
+    finally:
+        lib.bpf_object__close(obj)
+
+
+def _refused_kind(programs: Mapping[str, int], names: Collection[str], log: str) -> str:
+    """Return the type of the program that libbpf names in its lines, or of the only one that was to be loaded."""
+    found = re.search(r"prog '([^']+)': BPF program load failed", log)
+    if found:
+        names = [found[1]]
+    return kind_of(programs[next(iter(names))]) if len(names) == 1 else ""
+
+
+def kind_of(pointer: int) -> str:
+    """Return libbpf's name of a program's type."""
+    return str(libbpf().libbpf_bpf_prog_type_str(libbpf().bpf_program__type(pointer)).decode())
+
+
+def _kind_of_fd(fd: int) -> str:
+    """Return libbpf's name of the type of the program that a file descriptor is, empty when that cannot be told.
+
+    Until 5.14 a process that has changed its uid may not read its own fdinfo (7bc3fa0172a4, "procfs: allow reading
+    fdinfo with PTRACE_MODE_READ"): what it was refused is the step, not this.
+    """
+    try:
+        found = re.search(r"prog_type:\t(\d+)", Path(f"/proc/self/fdinfo/{fd}").read_text())
+    except (FileNotFoundError, PermissionError):  # nothing is open under that number, or not for this process
+        return ""
+    return str(libbpf().libbpf_bpf_prog_type_str(int(found[1])).decode()) if found else ""
+
+
+def where(pointer: int) -> str:
+    """Say where a program's section wants it: ``kprobe do_x``, ``tracepoint a:b``, or else the program's name."""
+    kind, _, target = str(libbpf().bpf_program__section_name(pointer).decode()).partition("/")
+    if kind in {"tp", "tracepoint"}:
+        return f"tracepoint {target.replace('/', ':')}"
+    if kind in {"kprobe", "ksyscall", "kretprobe"}:
+        return f"kprobe {target}"
+    return str(libbpf().bpf_program__name(pointer).decode())
+
+
+def _spec(map_pointer: int) -> MapSpec:
+    lib = libbpf()
+    return MapSpec(
+        lib.libbpf_bpf_map_type_str(lib.bpf_map__type(map_pointer)).decode(),
+        lib.bpf_map__key_size(map_pointer),
+        lib.bpf_map__value_size(map_pointer),
+        lib.bpf_map__max_entries(map_pointer),
+    )
+
+
+def create_map(spec: MapSpec, *, flags: int = 0) -> int:
+    """Make the one BPF_MAP_CREATE call; return the fd."""
+    lib = libbpf()
+    number = 0
+    while (name := lib.libbpf_bpf_map_type_str(number)) != spec.type.encode():
+        if name is None:
+            raise ValueError(f"libbpf knows no map type {spec.type}")
+        number += 1
+    return create_map_of_type(number, spec, flags=flags)
+
+
+def create_map_of_type(number: int, spec: MapSpec, *, flags: int = 0) -> int:
+    """Make the one BPF_MAP_CREATE call for a type by its number, whether there is such a type or not."""
+    opts = ctypes.byref(MapCreateOpts(sz=ctypes.sizeof(MapCreateOpts), map_flags=flags)) if flags else None
+    result = libbpf().bpf_map_create(number, b"step", spec.key, spec.value, spec.entries, opts)
+    return checked(result, "map_create", spec.type)
+
+
+def lookup(fd: int, spec: MapSpec, *, key: int) -> bytes:
+    """Make the one BPF_MAP_LOOKUP_ELEM call; return the value's bytes."""
+    value = ctypes.create_string_buffer(spec.value)
+    key_bytes = key.to_bytes(spec.key, "little")
+    checked(libbpf().bpf_map_lookup_elem(fd, key_bytes, value), "lookup", spec.type)
+    return value.raw
+
+
+def pin(fd: int, path: Path) -> None:
+    """Make the one BPF_OBJ_PIN call."""
+    checked(libbpf().bpf_obj_pin(fd, os.fsencode(path)), "pin", str(path))
+
+
+def pin_program(program: Program, path: Path) -> None:
+    """Pin as a loader does: libbpf looks at the file system first."""
+    with speaking() as said:
+        result = libbpf().bpf_program__pin(program.pointer, os.fsencode(path))
+        if result < 0:
+            raise StepError(-result, "pin", str(path), said())
+
+
+def open_pin(path: Path) -> int:
+    """Make the one BPF_OBJ_GET call; return the fd."""
+    return checked(libbpf().bpf_obj_get(os.fsencode(path)), "open", str(path))
+
+
+def set_sysctl(name: str, value: int) -> None:
+    """Write a kernel.* sysctl."""
+    try:
+        Path("/proc/sys/kernel", name).write_text(str(value))
+    except OSError as error:
+        raise StepError(error.errno or 0, "sysctl", f"{name}={value}") from error
+
+
+def create_token(bpffs: int) -> int:
+    """Make the one BPF_TOKEN_CREATE call on a bpffs mount's fd; return the token's fd."""
+    return checked(libbpf().bpf_token_create(bpffs, None), "token", "BPF token")
+
+
+def load_again(program: Program) -> int:
+    """Make the one BPF_PROG_LOAD call for a program that is loaded already; return the new fd.
+
+    libbpf has resolved its relocations in place, map fds included, so neither maps nor BTF are made anew:
+    what this call needs is what loading a program needs.
+    """
+    lib = libbpf()
+    kind, pointer = lib.bpf_program__type(program.pointer), program.pointer
+    instructions, count = lib.bpf_program__insns(pointer), lib.bpf_program__insn_cnt(pointer)
+    result = lib.bpf_prog_load(kind, b"step", b"GPL", instructions, count, None)
+    if result < 0:
+        raise StepError(-result, "load", program.name, kind=kind_of(pointer))
+    return int(result)
+
+
+@contextmanager
+def _link(program: Program, what: str, attach: Callable[[], int | None]) -> Generator[None]:
+    with speaking() as said:
+        pointer = attach()
+        if not pointer:
+            raise StepError(ctypes.get_errno(), "attach", what, said(), kind_of(program.pointer))
+    try:
+        yield
+    finally:
+        destroy_link(pointer, what)
+
+
+def destroy_link(pointer: int, what: str) -> None:
+    """Detach what libbpf has attached; raises StepError."""
+    checked(libbpf().bpf_link__destroy(pointer), "detach", what)
+
+
+@contextmanager
+def by_section(program: Program) -> Generator[None]:
+    """Attach as the program's section says."""
+    with _link(program, where(program.pointer), lambda: libbpf().bpf_program__attach(program.pointer)):
+        yield
+
+
+@contextmanager
+def xdp_link(program: Program, ifindex: int) -> Generator[None]:
+    """Attach to an interface by a bpf_link (BPF_LINK_CREATE)."""
+    with _link(program, f"XDP link on {ifindex}", lambda: libbpf().bpf_program__attach_xdp(program.pointer, ifindex)):
+        yield
+
+
+@contextmanager
+def tcx_link(program: Program, ifindex: int) -> Generator[None]:
+    """Attach to an interface by a tcx link."""
+    with _link(program, f"tcx on {ifindex}", lambda: libbpf().bpf_program__attach_tcx(program.pointer, ifindex, None)):
+        yield
+
+
+@contextmanager
+def kprobe(program: Program, symbol: str) -> Generator[None]:
+    """Attach at a kernel function's entry, by perf_event_open."""
+    step = libbpf().bpf_program__attach_kprobe
+    with _link(program, f"kprobe {symbol}", lambda: step(program.pointer, c_bool(False), symbol.encode())):  # noqa: FBT003
+        yield
+
+
+@contextmanager
+def tracepoint(program: Program, category: str, name: str) -> Generator[None]:
+    """Attach to a tracepoint: its number is read from tracefs, then perf_event_open."""
+    step = libbpf().bpf_program__attach_tracepoint
+    with _link(
+        program, f"tracepoint {category}:{name}", lambda: step(program.pointer, category.encode(), name.encode())
+    ):
+        yield
+
+
+def xdp_attach(fd: int, ifindex: int, flags: XdpFlags = XdpFlags.NONE, *, replacing: int | None = None) -> None:
+    """Put a program onto an interface by netlink; `replacing` is the fd it expects to find there."""
+    opts = None if replacing is None else ctypes.byref(XdpAttachOpts(ctypes.sizeof(XdpAttachOpts), replacing))
+    result = libbpf().bpf_xdp_attach(ifindex, fd, flags, opts)
+    if result < 0:
+        raise StepError(-result, "attach", f"XDP on {ifindex}, {flags!r}", kind=_kind_of_fd(fd))
+
+
+def xdp_detach(ifindex: int, flags: XdpFlags = XdpFlags.NONE) -> None:
+    """Take whatever program is on the interface off it, by netlink."""
+    checked(libbpf().bpf_xdp_detach(ifindex, flags, None), "detach", f"XDP on {ifindex}, {flags!r}")
+
+
+def xdp_id(ifindex: int, mode: XdpFlags = XdpFlags.NONE) -> int:
+    """Return the id of the program on the interface, in this mode or in any; 0 when there is none."""
+    found = XdpQueryOpts(sz=ctypes.sizeof(XdpQueryOpts))
+    checked(libbpf().bpf_xdp_query(ifindex, 0, ctypes.byref(found)), "query", f"XDP on {ifindex}")
+    ids = {XdpFlags.NONE: found.prog_id, XdpFlags.NATIVE: found.drv_prog_id, XdpFlags.GENERIC: found.skb_prog_id}
+    return int(ids[mode])

@@ -1,0 +1,76 @@
+"""Hand instructions to the verifier with one BPF_PROG_LOAD, with or without a buffer for its log."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+from collections.abc import Generator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from kernel_matrix.guest.bpf.library import ProgLoadOpts, libbpf
+from kernel_matrix.guest.bpf.step_error import StepError
+
+#: linux/bpf.h has no names for these: kernel, linux/bpf_verifier.h, BPF_LOG_LEVEL1 and BPF_LOG_STATS
+EVERY_INSTRUCTION = 1
+STATISTICS = 4
+
+
+@dataclass(frozen=True, slots=True)
+class Log:
+    """The buffer that a loader offers for the verifier's log."""
+
+    #: in bytes; the kernel takes 128 and more
+    size: int = 1 << 16
+    level: int = EVERY_INSTRUCTION
+
+
+@dataclass(frozen=True, slots=True)
+class Verified:
+    """A program that the kernel took; it is gone when the context ends."""
+
+    fd: int
+    #: what the verifier said, empty when nobody listened
+    log: str
+
+
+@contextmanager
+def verified(
+    kind: str, code: bytes, *, licence: str = "GPL", log: Log | None = None, flags: int = 0
+) -> Generator[Verified]:
+    """Load a program of libbpf's type name, such as ``socket_filter``; raises StepError with the verifier's log."""
+    buffer = ctypes.create_string_buffer(code, len(code))
+    with _loaded(_type_number(kind), ctypes.addressof(buffer), len(code) // 8, licence, log, flags) as found:
+        yield found
+
+
+def count_only(kind: str, count: int) -> None:
+    """Say that a program has so many instructions, and point at none: EFAULT where the kernel went on to read them."""
+    with _loaded(_type_number(kind), 0, count, "GPL", None, 0):
+        pass
+
+
+def _type_number(kind: str) -> int:
+    step = libbpf().libbpf_bpf_prog_type_str
+    number = 0
+    while (name := step(number)) != kind.encode():
+        if name is None:
+            raise ValueError(f"libbpf knows no program type {kind}")
+        number += 1
+    return number
+
+
+@contextmanager
+def _loaded(number: int, code: int, count: int, licence: str, log: Log | None, flags: int) -> Generator[Verified]:
+    text = ctypes.create_string_buffer(log.size if log else 1)
+    opts = ProgLoadOpts(sz=ctypes.sizeof(ProgLoadOpts), prog_flags=flags)
+    if log is not None:
+        opts.log_level, opts.log_size, opts.log_buf = log.level, log.size, ctypes.addressof(text)
+    fd = int(libbpf().bpf_prog_load(number, b"verified", licence.encode(), code, count, ctypes.byref(opts)))
+    said = text.value.decode(errors="replace")
+    if fd < 0:
+        raise StepError(-fd, "load", f"{count} instructions", said, libbpf().libbpf_bpf_prog_type_str(number).decode())
+    try:
+        yield Verified(fd, said)
+    finally:
+        os.close(fd)

@@ -1,0 +1,277 @@
+"""Probes: decide, by doing the thing, whether the running kernel has a feature.
+
+Only success and the kernel's own "not supported" are conclusive; any other error is raised, because it
+says nothing about the feature. The probes need every capability and change nothing that outlives them.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import mmap
+import os
+import resource
+import signal
+import socket
+from collections.abc import Callable, Collection
+from pathlib import Path
+
+from kernel_matrix.guest.bpf import instructions, steps
+from kernel_matrix.guest.bpf.btf import Btf
+from kernel_matrix.guest.bpf.verifier import verified
+from kernel_matrix.guest.system.privilege import NOBODY, Cap, ChildError, run_as, with_only, without_capabilities
+
+#: the loopback interface of the current network namespace
+_LO = "lo"
+#: ENOTSUPP of linux/errno.h, which the kernel should not, but does, show to programs
+_ENOTSUPP = 524
+
+_LRU_HASH = steps.MapSpec("lru_hash", key=4, value=4, entries=1)
+_ARRAY = steps.MapSpec("array", key=4, value=4, entries=1)
+_RINGBUF = steps.MapSpec("ringbuf", key=0, value=0, entries=mmap.PAGESIZE)
+
+
+def _does(step: Callable[[], object], *, unsupported: Collection[int]) -> bool:
+    """Say whether the step works; these errnos mean that it does not, any other error is raised."""
+    try:
+        step()
+    except OSError as error:
+        if error.errno in unsupported:
+            return False
+        raise
+    return True
+
+
+def _create(spec: steps.MapSpec) -> None:
+    os.close(steps.create_map(spec))
+
+
+def _load(program: str) -> None:
+    with steps.loaded(steps.object_path("engine/probes"), program):
+        pass
+
+
+def _attach_by_section(program: str) -> None:
+    with (
+        steps.loaded(steps.object_path("engine/probes"), program) as probe,
+        steps.by_section(probe.programs[program]),
+    ):
+        pass
+
+
+def _ringbuf() -> bool:
+    """Kernel, find_and_alloc_map(): EINVAL for a map type it does not know."""
+    return _does(lambda: _create(_RINGBUF), unsupported={errno.EINVAL})
+
+
+def _arena() -> bool:
+    """As for the ring buffer; the map needs a flag, so it comes from an object."""
+
+    def step() -> None:
+        with steps.loaded(steps.object_path("engine/probe_arena")):
+            pass
+
+    return _does(step, unsupported={errno.EINVAL})
+
+
+def _cap_bpf() -> bool:
+    """Create an LRU hash, which is privileged whatever unprivileged_bpf_disabled says: EPERM without."""
+    if _does(lambda: without_capabilities(_create, _LRU_HASH), unsupported={errno.EPERM}):
+        raise RuntimeError("an LRU hash could be created without any capability")
+    return _does(lambda: with_only({Cap.BPF}, _create, _LRU_HASH), unsupported={errno.EPERM})
+
+
+def _memcg_accounting() -> bool:
+    """Before, bpf_map_charge_init() answers EPERM over the limit, whatever the capabilities.
+
+    CAP_SYS_RESOURCE is left out because libbpf would use it to raise the limit.
+    """
+
+    def step() -> None:
+        resource.setrlimit(resource.RLIMIT_MEMLOCK, (0, 0))
+        _create(_ARRAY)
+
+    return _does(lambda: with_only({Cap.BPF, Cap.SYS_ADMIN}, step), unsupported={errno.EPERM})
+
+
+def _unpriv_fd_commands() -> bool:
+    """Look up by an inherited fd: EPERM where the sysctl closes all of bpf() to the unprivileged."""
+    if Path("/proc/sys/kernel/unprivileged_bpf_disabled").read_text().strip() == "0":
+        raise RuntimeError("unprivileged BPF is enabled: the kernel cannot show this feature")
+    fd = steps.create_map(_ARRAY)
+    try:
+        return _does(
+            lambda: run_as(lambda: steps.lookup(fd, _ARRAY, key=0), caps=(), uid=NOBODY),
+            unsupported={errno.EPERM},
+        )
+    finally:
+        os.close(fd)
+
+
+def _xdp_link() -> bool:
+    """Before, BPF_LINK_CREATE answers EINVAL for the attach type."""
+
+    def step() -> None:
+        with (
+            steps.loaded(steps.object_path("engine/probes"), "probe_xdp_link") as probe,
+            steps.xdp_link(probe.programs["probe_xdp_link"], socket.if_nametoindex(_LO)),
+        ):
+            pass
+
+    return _does(step, unsupported={errno.EINVAL})
+
+
+def _tcx() -> bool:
+    """Before, BPF_LINK_CREATE answers EINVAL for the attach type."""
+
+    def step() -> None:
+        with (
+            steps.loaded(steps.object_path("engine/probes"), "probe_tcx") as probe,
+            steps.tcx_link(probe.programs["probe_tcx"], socket.if_nametoindex(_LO)),
+        ):
+            pass
+
+    return _does(step, unsupported={errno.EINVAL})
+
+
+def _loads(program: str) -> bool:
+    """EINVAL: an unknown program type, flag or helper (bpf_prog_load(), check_helper_call())."""
+    return _does(lambda: _load(program), unsupported={errno.EINVAL})
+
+
+def _fentry() -> bool:
+    """ENOTSUPP: the architecture has no trampoline (arch_prepare_bpf_trampoline())."""
+    return _does(lambda: _attach_by_section("probe_fentry"), unsupported={errno.EINVAL, _ENOTSUPP})
+
+
+def _kprobe_multi() -> bool:
+    """EINVAL: an unknown attach type; EOPNOTSUPP: the stub of a kernel without CONFIG_FPROBE."""
+    return _does(lambda: _attach_by_section("probe_kprobe_multi"), unsupported={errno.EINVAL, errno.EOPNOTSUPP})
+
+
+def _bpf_token() -> bool:
+    """Ask for a token of no file: EBADF from the command, EINVAL where bpf() does not know it."""
+    try:
+        steps.create_token(-1)
+    except OSError as error:
+        if error.errno == errno.EBADF:
+            return True
+        if error.errno == errno.EINVAL:
+            return False
+        raise
+    raise RuntimeError("BPF_TOKEN_CREATE succeeded without a file")
+
+
+def _lsm_active() -> bool:
+    """Let a program count bpf() calls; reading its counter is one, and the hook runs before the read."""
+    program = "probe_lsm_active"
+    with (
+        steps.loaded(steps.object_path("engine/probes"), program) as probe,
+        steps.by_section(probe.programs[program]),
+    ):
+        counter = steps.MapSpec("array", key=4, value=8, entries=1)  # .bss holds just one __u64
+        return int.from_bytes(steps.lookup(probe.maps["probes.bss"], counter, key=0), "little") > 0
+
+
+def _perf_restrict() -> bool:
+    """Attach a kprobe with CAP_PERFMON at perf_event_paranoid 3: EACCES where 3 leaves perf to CAP_SYS_ADMIN."""
+    sysctl = Path("/proc/sys/kernel/perf_event_paranoid")
+    before = sysctl.read_text()
+    with steps.loaded(steps.object_path("engine/probes"), "probe_kprobe") as probe:
+
+        def step() -> None:
+            with steps.kprobe(probe.programs["probe_kprobe"], "do_nanosleep"):
+                pass
+
+        try:
+            sysctl.write_text("3")
+            return not _does(lambda: with_only({Cap.PERFMON}, step), unsupported={errno.EACCES})
+        finally:
+            sysctl.write_text(before)
+
+
+def _ia32_emulation() -> bool:
+    """Call getpid by int 0x80 in a child; a kernel without the entry kills it with SIGSEGV."""
+
+    def getpid_is_right() -> bool:
+        code = b"\xb8\x14\x00\x00\x00\xcd\x80\xc3"  # mov eax, 20 (i386 getpid); int 0x80; ret
+        page = mmap.mmap(-1, mmap.PAGESIZE, prot=mmap.PROT_READ | mmap.PROT_WRITE | mmap.PROT_EXEC)
+        page.write(code)
+        entry = ctypes.addressof(ctypes.c_char.from_buffer(page))
+        return bool(ctypes.CFUNCTYPE(ctypes.c_int)(entry)() == os.getpid())
+
+    try:
+        right = run_as(getpid_is_right, caps=set(Cap))
+    except ChildError as error:
+        if error.status == -signal.SIGSEGV:
+            return False
+        raise
+    if not right:
+        raise RuntimeError("int 0x80 gave another process id")
+    return True
+
+
+def _uninit_stack_read() -> bool:
+    """Before, check_stack_read_fixed_off() answers EACCES, whatever the capabilities."""
+
+    def step() -> None:
+        with verified("socket_filter", instructions.load("b", 0, 10, -1) + instructions.leave()):
+            pass
+
+    return _does(step, unsupported={errno.EACCES})
+
+
+def _lookup_never_null() -> bool:
+    """Before, check_mem_access() answers EACCES for the value that may be NULL."""
+    fd = steps.create_map(_ARRAY)
+    code = [
+        instructions.store("w", 10, -4, 0),
+        *(instructions.load_map(1, fd), instructions.copy(2, 10), instructions.add(2, -4)),
+        *(instructions.call(1), instructions.load("w", 0, 0), instructions.leave()),  # 1: bpf_map_lookup_elem()
+    ]
+
+    def step() -> None:
+        with verified("socket_filter", b"".join(code)):
+            pass
+
+    try:
+        return _does(step, unsupported={errno.EACCES})
+    finally:
+        os.close(fd)
+
+
+def _task_state_renamed() -> bool:
+    """Ask the kernel's own BTF."""
+    with Btf.of_kernel() as kernel:
+        return "__state" in kernel.names("task_struct")
+
+
+def _bloom_filter() -> bool:
+    """As for the ring buffer; a bloom filter has no keys."""
+    return _does(lambda: _create(steps.MapSpec("bloom_filter", key=0, value=4, entries=1)), unsupported={errno.EINVAL})
+
+
+PROBES: dict[str, Callable[[], bool]] = {
+    "ringbuf": _ringbuf,
+    "cap_bpf": _cap_bpf,
+    "memcg_accounting": _memcg_accounting,
+    "unpriv_fd_commands": _unpriv_fd_commands,
+    "perf_restrict": _perf_restrict,
+    "xdp_link": _xdp_link,
+    "xdp_frags": lambda: _loads("probe_xdp_frags"),
+    "tcx": _tcx,
+    "netfilter": lambda: _loads("probe_netfilter"),
+    "fentry": _fentry,
+    "kprobe_multi": _kprobe_multi,
+    "bpf_cookie": lambda: _loads("probe_bpf_cookie"),
+    "bpf_loop": lambda: _loads("probe_bpf_loop"),
+    "arena": _arena,
+    "bpf_token": _bpf_token,
+    "lsm_active": _lsm_active,
+    "ia32_emulation": _ia32_emulation,
+    "uninit_stack_read": _uninit_stack_read,
+    "lookup_never_null": _lookup_never_null,
+    "task_state_renamed": _task_state_renamed,
+    "bloom_filter": _bloom_filter,
+}
+"""Every feature of features.toml and how the running kernel shows that it has it."""

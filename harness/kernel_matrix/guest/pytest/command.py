@@ -1,0 +1,168 @@
+"""A command of the user's own in place of the suites: its exit status is the outcome, its output goes to the host."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import select
+import shlex
+import signal
+import subprocess
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import pytest
+
+from kernel_matrix.guest.pytest.marks import boots_with, timeout
+from kernel_matrix.guest.system import child
+from kernel_matrix.shared.features import GuestFacts
+
+_CHUNK = 1 << 16
+#: chunks that are read once the command has ended: more than a pipe holds
+_REST = 32
+#: what of its output is told with a failure
+_TAIL_BYTES = 1 << 14
+_TAIL_LINES = 40
+
+#: takes output as it comes, on its way to the host
+Sink = Callable[[bytes], None]
+
+
+class CommandFailed(Exception):
+    """The command did not end with 0; the text says how, and ends with what it said last."""
+
+
+def name(command: Sequence[str]) -> str:
+    """Return the name of a command's cells, one line whatever is in it."""
+    return "".join(each if each.isprintable() else repr(each)[1:-1] for each in shlex.join(command))
+
+
+class Command(pytest.Item):
+    """The one test of a guest."""
+
+    def __init__(self, *, words: Sequence[str], timeout: float | None, sink: Sink, **of_item: object) -> None:
+        super().__init__(**of_item)  # type: ignore[arg-type]
+        self._words = words
+        self._timeout = timeout
+        self._sink = sink
+
+    def runtest(self) -> None:
+        """Run it; raises CommandFailed."""
+        folder = child.CARRIED if child.carried() else child.PROJECT
+        run(self._words, folder, self._timeout, self._sink)
+
+    def repr_failure(self, excinfo: pytest.ExceptionInfo[BaseException]) -> str:  # type: ignore[override]
+        """Say what the command did: a traceback would be the harness's own."""
+        return str(excinfo.value)
+
+    def reportinfo(self) -> tuple[Path, None, str]:
+        """Return what pytest calls it."""
+        return self.path, None, self.name
+
+
+class CommandPlugin:
+    """Makes that item all there is to run."""
+
+    def __init__(self, facts: GuestFacts, words: Sequence[str], timeout: float | None, sink: Sink) -> None:
+        self._facts = facts
+        self._words = words
+        self._timeout = timeout
+        self._sink = sink
+
+    def pytest_collection(self, session: pytest.Session) -> None:
+        """Collect nothing."""
+        session.config.args[:] = []
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_collection_modifyitems(self, session: pytest.Session, items: list[pytest.Item]) -> None:
+        """Put the command there."""
+        title = name(self._words)
+        item = Command.from_parent(
+            session,
+            name=title,
+            # the kernel first: whatever is in a command, the first such brackets are these
+            nodeid=f"[{self._facts.kernel}]{title}",
+            words=self._words,
+            timeout=self._timeout,
+            sink=self._sink,
+        )
+        # it has a limit of its own, or none
+        item.add_marker(timeout(0))
+        if self._facts.variant:
+            item.add_marker(boots_with(self._facts.variant))
+        items[:] = [item]
+
+
+def run(command: Sequence[str], folder: Path, timeout: float | None, sink: Sink) -> None:
+    """Run a command until it ends; raises CommandFailed."""
+    said = bytearray()
+
+    def take(data: bytes) -> bytes:
+        if data:
+            sink(data)
+            said.extend(data)
+            del said[:-_TAIL_BYTES]
+        return data
+
+    try:
+        process = subprocess.Popen(
+            child.words(command),
+            cwd=folder,
+            env=child.environment(),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+            bufsize=0,
+        )
+    except OSError as error:
+        raise CommandFailed(f"{child.words(command)[0]}: {error.strerror}") from error
+    with process:
+        why = _wait(process, timeout, take)
+    if why:
+        tail = said.decode(errors="replace").splitlines()[-_TAIL_LINES:]
+        raise CommandFailed("\n".join([why, *tail]))
+
+
+def _wait(process: subprocess.Popen[bytes], timeout: float | None, take: Callable[[bytes], bytes]) -> str:
+    """Take its output until the command has ended; return how it ended, empty for well."""
+    assert process.stdout is not None
+    output = process.stdout.fileno()
+    os.set_blocking(output, False)
+    ended = os.pidfd_open(process.pid)
+    end = None if timeout is None else time.monotonic() + timeout
+    watched = {output, ended}
+    late = False
+    try:
+        while ended in watched:
+            left = None if end is None else max(0.0, end - time.monotonic())
+            ready = select.select(watched, [], [], left)[0]
+            if output in ready and not take(_read(output)):
+                watched.discard(output)
+            if ended in ready:
+                watched.discard(ended)
+            if not ready and not late:
+                late, end = True, None
+                with contextlib.suppress(ProcessLookupError):
+                    os.killpg(process.pid, signal.SIGKILL)
+        # what it leaves running may go on writing, and is not waited for
+        for _ in range(_REST):
+            if not take(_read(output)):
+                break
+    finally:
+        os.close(ended)
+    return f"no end within {timeout:g} s" if late else describe(process.wait())
+
+
+def _read(descriptor: int) -> bytes:
+    with contextlib.suppress(BlockingIOError):
+        return os.read(descriptor, _CHUNK)
+    return b""
+
+
+def describe(returncode: int) -> str:
+    """Say how a command ended that did not end well; empty: it did."""
+    if returncode >= 0:
+        return f"exit status {returncode}" if returncode else ""
+    return f"killed by {signal.Signals(-returncode).name}"

@@ -1,0 +1,273 @@
+"""Marks that say where a test runs and where it must be refused, and the pytest plugin behind them.
+
+`requires` skips by manifest data at collection; `refused_without` demands one exact refusal; `known_issue` is a
+strict xfail on one named kernel; `boots_with` asks for another kernel command line. A skip or an expected failure from
+anywhere else is a failure. Whoever runs the tests puts a `GuestFacts` in ``config.stash[GUEST_FACTS]`` before
+collection.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Collection, Generator
+from dataclasses import dataclass
+from typing import NoReturn, get_args
+
+import pytest
+
+from kernel_matrix.guest.bpf.step_error import Stage, StepError, errno_name
+from kernel_matrix.shared.features import VARIANT, GuestFacts, plain_kernel
+
+#: where the plugin finds what the manifest says about this guest's kernel
+GUEST_FACTS = pytest.StashKey[GuestFacts]()
+
+#: in a report's user_properties: the test passed because the kernel refused as declared
+REFUSED_PROPERTY = ("outcome", "refused")
+
+
+@dataclass(frozen=True, slots=True)
+class _Refusal:
+    """How a test must end on this kernel."""
+
+    errno: int
+    stage: Stage
+    #: what the kernel lacks
+    feature: str
+
+
+_EXPECTED_REFUSAL = pytest.StashKey[_Refusal]()
+#: the reasons for which a mark of this module skips an item, or expects it to fail
+_REASONS = pytest.StashKey[frozenset[str]]()
+#: what to do about a skip, or an expected failure, that no mark of this module made
+_INSTEAD = (
+    "a test is left out by @requires(feature) or @boots_with(variant), expected to be refused by"
+    " @refused_without(feature, errno, stage=...), and expected to fail by @known_issue(kernel, ...)"
+)
+
+_MARKS = {
+    "requires": "requires(*features): skip where the manifest does not list these features",
+    "refused_without": "refused_without(feature, errno, *, stage): where the feature is missing, the test must end"
+    " with a refusal of exactly this stage and errno",
+    "boots_with": "boots_with(*variants): run only in guests whose kernel command line is one of these variants",
+    "known_issue": "known_issue(kernel, reason, ref, raises): strict xfail on this one kernel",
+}
+
+_TIMEOUT = "timeout(seconds): what set-up, call and teardown may take each, on the reference machine; 0: no limit"
+_SPOILS = "spoils_guest(reason): run after all others of its guest, because only a reboot puts back what it changes"
+
+
+def requires(*features: str) -> pytest.MarkDecorator:
+    """Skip the test on kernels whose manifest entry lacks one of the features."""
+    return pytest.mark.requires(*features)
+
+
+def refused_without(feature: str, errno: int, *, stage: Stage) -> pytest.MarkDecorator:
+    """On kernels without the feature the test must end with a StepError of exactly this stage and errno."""
+    return pytest.mark.refused_without(feature, errno, stage=stage)
+
+
+def boots_with(*variants: str) -> pytest.MarkDecorator:
+    """Run the test only in guests whose kernel command line is one of these variants of variants.toml."""
+    return pytest.mark.boots_with(*variants)
+
+
+def known_issue(kernel: str, *, reason: str, ref: str, raises: type[BaseException]) -> pytest.MarkDecorator:
+    """Expect this failure, strictly, on one kernel; `ref` is a commit or a report others can open."""
+    return pytest.mark.known_issue(kernel, reason=reason, ref=ref, raises=raises)
+
+
+def spoils_guest(reason: str) -> pytest.MarkDecorator:
+    """Run the test after all others of its guest: it changes what only a reboot puts back."""
+    return pytest.mark.spoils_guest(reason)
+
+
+def timeout(seconds: float) -> pytest.MarkDecorator:
+    """Let each phase of the test take so many seconds of the reference machine; 0: without a limit."""
+    return pytest.mark.timeout(seconds)
+
+
+def pytest_make_parametrize_id(val: object, argname: str) -> str | None:
+    """Name enums in node ids by their names, and errnos in parameters that are named ..._errno."""
+    if isinstance(val, enum.Enum):
+        return val.name
+    if argname.endswith("_errno") and isinstance(val, int):
+        return errno_name(val)
+    return None
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Register the marks, so that a misspelt one is an error."""
+    register(config)
+
+
+def register(config: pytest.Config) -> None:
+    """Make the marks known to a pytest that need not obey them."""
+    for line in [*_MARKS.values(), _SPOILS, _TIMEOUT]:
+        config.addinivalue_line("markers", line)
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave out other variants' tests; turn the marks into skips, xfails and refusals; put what spoils a guest last."""
+    _leave_out_other_variants(config, items)
+    items.sort(key=lambda item: item.get_closest_marker("spoils_guest") is not None)
+    for item in items:
+        if not any(item.get_closest_marker(name) for name in _MARKS):
+            continue
+        facts = config.stash.get(GUEST_FACTS, None)
+        if facts is None:
+            raise pytest.UsageError(f"{item.nodeid}: has marks about kernels, but this run knows no kernel")
+        _apply(item, facts)
+
+
+def _leave_out_other_variants(config: pytest.Config, items: list[pytest.Item]) -> None:
+    facts = config.stash.get(GUEST_FACTS, None)
+    there = [item for item in items if (facts.variant if facts else "") not in (_variants(item, facts) or {""})]
+    if there:
+        config.hook.pytest_deselected(items=there)
+        items[:] = [item for item in items if item not in set(there)]
+
+
+def _variants(item: pytest.Item, facts: GuestFacts | None) -> set[str]:
+    """Return the variants that a test asks for; one that the manifest has not is a UsageError."""
+    wanted = {name for mark in item.iter_markers("boots_with") for name in mark.args}
+    for name in wanted if facts else ():
+        _known(item, "variant", name, facts.variants if facts else ())
+    return wanted
+
+
+def _apply(item: pytest.Item, facts: GuestFacts) -> None:
+    reasons = {*_skip(item, facts), *_expect_failure(item, facts)}
+    item.stash[_REASONS] = frozenset(reasons)
+    _expect_refusal(item, facts)
+
+
+def _skip(item: pytest.Item, facts: GuestFacts) -> list[str]:
+    """Skip where a required feature is missing; return the reasons."""
+    required = {feature: None for mark in item.iter_markers("requires") for feature in mark.args}
+    for feature in required:
+        _known(item, "feature", feature, facts.all_features)
+    wanted = _variants(item, facts) or {""}
+    possible = {name: has for name, has in facts.kernels.items() if name.partition(VARIANT)[2] in wanted}
+    if not any(required.keys() <= features for features in possible.values()):
+        variants = f" and boots with {' or '.join(sorted(wanted))}" if wanted != {""} else ""
+        raise pytest.UsageError(
+            f"{item.nodeid}: no kernel of the manifest has {' and '.join(sorted(required))}{variants}"
+        )
+    reasons = [
+        f"feature {feature}: not on kernel {facts.kernel} (manifest)"
+        for feature in required
+        if feature not in facts.features
+    ]
+    for reason in reasons:
+        item.add_marker(pytest.mark.skip(reason=reason))
+    return reasons
+
+
+def _expect_failure(item: pytest.Item, facts: GuestFacts) -> list[str]:
+    """Expect a failure on the kernel that a known issue names; return the reasons."""
+    reasons = []
+    for mark in item.iter_markers("known_issue"):
+        kernel = mark.args[0]
+        _known(item, "kernel", kernel, facts.kernels)
+        # pytest's own failures are no Exceptions: a warning of the kernel, something left in it, a limit
+        if not issubclass(mark.kwargs["raises"], Exception):
+            raise pytest.UsageError(f"{item.nodeid}: a known issue raises an Exception, not any BaseException")
+        # what is wrong with a kernel is wrong whatever its command line
+        if kernel in {facts.kernel, plain_kernel(facts.kernel)}:
+            reasons.append(f"{mark.kwargs['reason']} ({mark.kwargs['ref']})")
+            item.add_marker(pytest.mark.xfail(reason=reasons[-1], raises=mark.kwargs["raises"], strict=True))
+    return reasons
+
+
+def _expect_refusal(item: pytest.Item, facts: GuestFacts) -> None:
+    """Expect a refusal where the feature of a mark is missing."""
+    marks = list(item.iter_markers("refused_without"))
+    if len(marks) > 1:
+        raise pytest.UsageError(f"{item.nodeid}: {len(marks)} refused_without marks, but a test ends with one refusal")
+    for mark in marks:
+        if len(mark.args) != 2 or mark.kwargs.keys() != {"stage"}:
+            raise pytest.UsageError(f"{item.nodeid}: a refusal is refused_without(feature, errno, stage=...)")
+        feature, number = mark.args
+        _known(item, "feature", feature, facts.all_features)
+        _known(item, "stage", mark.kwargs["stage"], get_args(Stage))
+        if feature in {name for required in item.iter_markers("requires") for name in required.args}:
+            raise pytest.UsageError(f"{item.nodeid}: skipped without {feature}, so never refused without it")
+        if feature not in facts.features:
+            item.stash[_EXPECTED_REFUSAL] = _Refusal(number, mark.kwargs["stage"], feature)
+
+
+def _known(item: pytest.Item, kind: str, name: str, names: Collection[str]) -> None:
+    if name not in names:
+        raise pytest.UsageError(f"{item.nodeid}: unknown {kind} {name!r} (known: {', '.join(sorted(names))})")
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> Generator[None, object, object]:
+    """Where a refusal is expected, let the call pass only with exactly that refusal."""
+    expected = pyfuncitem.stash.get(_EXPECTED_REFUSAL, None)
+    if expected is None:
+        return (yield)
+    kernel = pyfuncitem.config.stash[GUEST_FACTS].kernel
+    wanted = f"{expected.stage} refused with {errno_name(expected.errno)}"
+    because = f"expected {wanted} because kernel {kernel} lacks {expected.feature}, but it"
+    try:
+        yield
+    except OSError as error:
+        found = check_refusal(error, expected.errno, expected.stage)
+        if isinstance(found, str):
+            _fail(f"{because} ended with {found}", error)
+        pyfuncitem.user_properties.append(REFUSED_PROPERTY)
+        return True
+    except Exception as error:  # noqa: BLE001  any other exception of the test is the finding here
+        _fail(f"{because} raised {type(error).__name__}: {error}", error)
+    return pytest.fail(f"{because} succeeded", pytrace=False)
+
+
+def _fail(line: str, cause: Exception) -> NoReturn:
+    raise pytest.fail.Exception(line, pytrace=False) from cause
+
+
+def check_refusal(error: OSError, errno: int, stage: Stage) -> StepError | str:
+    """Return the refusal that an error is, or else what it is in its place.
+
+    Only a step asks the kernel for what the test is about: the same errno from anywhere else refuses nothing.
+    """
+    if not isinstance(error, StepError):
+        return f"{errno_name(error.errno)} from no step: {error}"
+    if (error.errno, error.stage) != (errno, stage):
+        return f"{error.stage} refused with {errno_name(error.errno)}: {error}"
+    return error
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Let a skip or an expected failure that no mark of this module made be a failure."""
+    report = yield
+    if report.skipped and (reason := _reason(report)) not in item.stash.get(_REASONS, frozenset()):
+        what = "expected to fail" if hasattr(report, "wasxfail") else "skipped"
+        # pytest takes a report with this attribute for one of an xfail, whatever its outcome
+        vars(report).pop("wasxfail", None)
+        report.outcome = "failed"
+        report.longrepr = f"{what} by no mark of the matrix: {reason or 'no reason given'}\n{_INSTEAD}"
+    return report
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_make_collect_report() -> Generator[None, pytest.CollectReport, pytest.CollectReport]:
+    """Let a file that skips itself be one that could not be collected."""
+    report = yield
+    if report.skipped:
+        report.outcome = "failed"
+        report.longrepr = f"skipped as a whole: {_reason(report) or 'no reason given'}\n{_INSTEAD}"
+    return report
+
+
+def _reason(report: pytest.TestReport | pytest.CollectReport) -> str:
+    """Return why a report is of a skip or of an expected failure."""
+    reason: str | None = getattr(report, "wasxfail", None)
+    if reason is not None:
+        return reason
+    # path, line and text where something raised pytest's exception for it
+    text = report.longrepr[2] if isinstance(report.longrepr, tuple) else str(report.longrepr)
+    return text.removeprefix("Skipped: ")

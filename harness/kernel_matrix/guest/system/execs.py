@@ -1,0 +1,135 @@
+"""Scripted exec calls, each in a child of its own, through every entry the kernel has."""
+
+from __future__ import annotations
+
+import ctypes
+import mmap
+import os
+import struct
+import traceback
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from kernel_matrix.guest.system.deadline import wait_until
+
+# asm/unistd_64.h and asm/unistd_32.h
+_NR_EXECVE, _NR_EXECVEAT = 59, 322
+_NR32_EXECVE, _NR32_EXECVEAT = 11, 358
+#: linux/fcntl.h
+AT_EMPTY_PATH = 0x1000
+#: asm/mman.h: below 2 GB, where 32-bit arguments reach
+_MAP_32BIT = 0x40
+
+_libc = ctypes.CDLL(None, use_errno=True)
+
+
+@dataclass(frozen=True, slots=True)
+class Child:
+    """A child that has ended."""
+
+    pid: int
+    #: its exit status, or the negative number of the signal that ended it
+    status: int
+
+
+def in_child(action: Callable[[], object], *, uid: int = 0, gid: int = 0) -> Child:
+    """Fork, become that user, call the action; the child ends with the errno of its OSError, if it gets that far.
+
+    An exec that works never returns: then the status is the new program's.
+    """
+    pid = os.fork()
+    if pid == 0:
+        status = 0
+        try:
+            if uid or gid:
+                os.setgroups([])
+                os.setresgid(gid, gid, gid)
+                os.setresuid(uid, uid, uid)
+            action()
+        except OSError as error:
+            status = error.errno or 255
+        except BaseException:  # noqa: BLE001 - the child must end here whatever happens
+            traceback.print_exc()
+            status = 254
+        finally:
+            os._exit(status)
+    found = wait_until(lambda: _reaped(pid), f"the end of child {pid}", seconds=20)
+    return Child(pid, os.waitstatus_to_exitcode(found[1]))
+
+
+def _reaped(pid: int) -> tuple[int, int] | None:
+    found = os.waitpid(pid, os.WNOHANG)
+    return found if found[0] else None
+
+
+def execve(address: int) -> None:
+    """Call execve with a filename at that address, whatever is there; raises OSError."""
+    _checked(_libc.syscall(_NR_EXECVE, ctypes.c_void_p(address), None, None))
+
+
+def execveat(directory: int, path: str, flags: int = 0) -> None:
+    """Make the system call itself, not the C library's; raises OSError."""
+    argv = (ctypes.c_char_p * 2)(path.encode() or b"x", None)
+    _checked(_libc.syscall(_NR_EXECVEAT, directory, ctypes.c_char_p(path.encode()), argv, None, flags))
+
+
+def execve32(path: Path) -> None:
+    """Call execve through the 32-bit entry (int 0x80), which a 64-bit program may use too; raises OSError."""
+    low = _Low()
+    filename = low.put(os.fsencode(path) + b"\0")
+    argv = low.put(struct.pack("<II", filename, 0))
+    low.call(_NR32_EXECVE, filename, argv, 0, 0)
+
+
+def execveat32(directory: int, path: str) -> None:
+    """Call execveat through the 32-bit entry; raises OSError."""
+    low = _Low()
+    filename = low.put(path.encode() + b"\0")
+    argv = low.put(struct.pack("<II", filename, 0))
+    low.call(_NR32_EXECVEAT, directory, filename, argv, 0)
+
+
+class _Low:
+    """A page below 4 GB for data, and one for code."""
+
+    def __init__(self) -> None:
+        flags = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | _MAP_32BIT
+        self._page = mmap.mmap(-1, 2 * mmap.PAGESIZE, flags, mmap.PROT_READ | mmap.PROT_WRITE | mmap.PROT_EXEC)
+        self._start = ctypes.addressof(ctypes.c_char.from_buffer(self._page))
+        self._used = mmap.PAGESIZE
+
+    def put(self, data: bytes) -> int:
+        """Store data; return its address."""
+        address = self._start + self._used
+        self._page[self._used : self._used + len(data)] = data
+        self._used += (len(data) + 7) // 8 * 8
+        return address
+
+    def call(self, number: int, ebx: int, ecx: int, edx: int, esi: int) -> None:
+        """Enter the kernel by int 0x80; raises OSError."""
+        code = b"".join(
+            [
+                b"\x53",  # push rbx
+                b"\xb8" + struct.pack("<I", number),  # mov eax
+                b"\xbb" + struct.pack("<i", ebx),  # mov ebx
+                b"\xb9" + struct.pack("<I", ecx),  # mov ecx
+                b"\xba" + struct.pack("<I", edx),  # mov edx
+                b"\xbe" + struct.pack("<I", esi),  # mov esi
+                b"\x31\xff",  # xor edi, edi
+                b"\xcd\x80",  # int 0x80
+                b"\x48\x98",  # cdqe: the result is 32 bits wide
+                b"\x5b",  # pop rbx
+                b"\xc3",  # ret
+            ]
+        )
+        self._page[: len(code)] = code
+        result = ctypes.CFUNCTYPE(ctypes.c_long)(self._start)()
+        if result < 0:
+            raise OSError(-result, os.strerror(-result))
+
+
+def _checked(result: int) -> None:
+    if result < 0:
+        number = ctypes.get_errno()
+        raise OSError(number, os.strerror(number))

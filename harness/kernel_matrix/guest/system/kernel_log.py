@@ -1,0 +1,113 @@
+"""The kernel's log of a guest: what it says while a test runs, what of it is a warning, and what is lost of it."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from kernel_matrix.shared.console import START_MARK
+
+KMSG = Path("/dev/kmsg")
+#: a record: "level,sequence,microseconds,flags;text" (kernel, Documentation/ABI/testing/dev-kmsg)
+_RECORD = re.compile(r"\d+,(?P<sequence>\d+),(?P<time>\d+),[^;]*;(?P<text>[^\n]*)")
+#: more than the longest record (kernel, PRINTK_MESSAGE_MAX): a smaller buffer is EINVAL
+_LONGEST = 1 << 13
+#: of a warning that are part of a failure's text; the cell's kernel log has all
+_MOST_LINES = 100
+#: How the kernel begins what must not happen: every WARN and BUG (kernel, include/asm-generic/bug.h), lockdep, KASAN
+#: and their like (BUG:, WARNING:), UBSAN (lib/ubsan.c), faults (arch/*/mm/fault.c, arch/*/kernel/traps.c), tasks and
+#: processors that hang (kernel/hung_task.c, kernel/watchdog.c). Only at the start of a record: others quote the words,
+#: such as "Spectre V2 : WARNING: Unprivileged eBPF is enabled ..." (arch/x86/kernel/cpu/bugs.c), which a sysctl causes.
+_WARNING = re.compile(
+    r"-+\[ cut here \]-+|WARNING: |(?:watchdog: )?BUG: |kernel BUG at |Oops: |UBSAN: |general protection fault"
+    r"|INFO: task \S+ blocked for more than "
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Excerpt:
+    """What the kernel has said between two looks."""
+
+    lines: tuple[str, ...] = ()
+    #: records that were overwritten before they were read
+    lost: int = 0
+    #: which line is the first warning, None without one
+    warning: int | None = None
+    #: the sequence number of the record that comes behind it
+    next: int = 0
+
+    @property
+    def text(self) -> str:
+        """All lines as one."""
+        return "\n".join(self.lines)
+
+    @property
+    def wrong(self) -> str:
+        """What must not be: one line, empty when all is well."""
+        if self.warning is not None:
+            return "the kernel warned"
+        return f"{self.lost} records of the kernel's log were overwritten before they were read" if self.lost else ""
+
+    @property
+    def why(self) -> str:
+        """The lines that show it: from the first warning on, or around the gap; a log may have thousands."""
+        if self.warning is not None:
+            return "\n".join(self.lines[self.warning : self.warning + _MOST_LINES])
+        return "\n".join(self.lines[:_MOST_LINES])
+
+
+class KernelLog:
+    """Reads the log from its first record on; what the harness itself has written is left out."""
+
+    def __init__(self, path: Path = KMSG) -> None:
+        """Open the log."""
+        self._path = path
+        self._reader = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        self._next = 0
+
+    def mark(self, nodeid: str) -> None:
+        """Write the start of a test into the log, and so onto the console."""
+        # level 1 (alert) passes every console log level
+        self._path.write_text(f"<1>{START_MARK}{nodeid}\n")
+
+    def new(self) -> Excerpt:
+        """Return what has come since the last call."""
+        found = excerpt(self.read(), self._next)
+        self._next = found.next
+        return found
+
+    def read(self) -> list[str]:
+        """Return the records that nobody has read yet."""
+        records = []
+        while True:
+            try:
+                records.append(os.read(self._reader, _LONGEST).decode(errors="replace"))
+            except BlockingIOError:
+                return records
+            except BrokenPipeError:
+                # the next one was overwritten; reading goes on with the first that is left, whose number tells how many
+                continue
+
+
+def excerpt(records: Iterable[str], expected: int) -> Excerpt:
+    """Return what these records say; the first should have the sequence number ``expected``. Raises ValueError."""
+    lines: list[str] = []
+    lost = 0
+    warning: int | None = None
+    for record in records:
+        match = _RECORD.match(record)
+        if match is None:
+            raise ValueError(f"not a record of the kernel's log: {record!r}")
+        if missed := int(match["sequence"]) - expected:
+            lost += missed
+            lines.append(f"... ({missed} records were overwritten)")
+        expected += missed + 1
+        text = match["text"]
+        if not text.startswith(START_MARK):
+            if warning is None and _WARNING.match(text):
+                warning = len(lines)
+            lines.append(f"[{int(match['time']) / 1e6:12.6f}] {text}")
+    return Excerpt(tuple(lines), lost, warning, expected)

@@ -1,0 +1,184 @@
+"""Run a function in a child process with an exact uid and exact capability sets.
+
+The child is a fork: it shares nothing it changes with the parent, and its privileges are real (the
+kernel's own sets, not a mock). Capability numbers are the kernel's UAPI (linux/capability.h), which
+never changes them; the capset layout is version 3 of the same header.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import enum
+import errno
+import os
+import pickle
+import select
+import signal
+import struct
+import sys
+import time
+from collections.abc import Callable, Collection
+from typing import NoReturn, ParamSpec, TypeVar, cast
+
+from kernel_matrix.guest.system.deadline import declared
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+#: an unprivileged user that owns nothing in the guest (Debian's ``nobody``)
+NOBODY = 65534
+
+
+class Cap(enum.IntEnum):
+    """The capabilities that BPF's paths ask for, by their number in linux/capability.h."""
+
+    DAC_OVERRIDE = 1
+    DAC_READ_SEARCH = 2
+    NET_ADMIN = 12
+    IPC_LOCK = 14
+    SYS_ADMIN = 21
+    SYS_RESOURCE = 24
+    SYSLOG = 34
+    PERFMON = 38
+    BPF = 39
+
+
+class ChildError(Exception):
+    """The child ended without an answer: killed by a signal, or past its deadline.
+
+    `status` is its exit code, negative for a signal; None for a deadline.
+    """
+
+    def __init__(self, text: str, status: int | None) -> None:
+        super().__init__(text)
+        self.status = status
+
+
+# linux/prctl.h, linux/securebits.h, linux/capability.h
+_PR_SET_SECUREBITS = 28
+_PR_CAPBSET_READ = 23
+_PR_CAPBSET_DROP = 24
+#: SECBIT_NOROOT and SECBIT_NO_SETUID_FIXUP, both locked: uid 0 gives no capability, at exec either, and
+#: changing the uid takes none away
+_SECUREBITS = 0b1111
+_CAPABILITY_VERSION_3 = 0x20080522
+#: of this process
+_CAPSET_HEADER = struct.pack("=Ii", _CAPABILITY_VERSION_3, 0)
+
+_libc = ctypes.CDLL(None, use_errno=True)
+
+
+def without_capabilities(function: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
+    """Run the function as uid 0 with no capability at all."""
+    return run_as(lambda: function(*args, **kwargs), caps=())
+
+
+def with_only(caps: Collection[Cap], function: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
+    """Run the function as uid 0 with exactly these capabilities: effective, permitted and bounding."""
+    return run_as(lambda: function(*args, **kwargs), caps=caps)
+
+
+def run_as(function: Callable[[], T], *, caps: Collection[Cap], uid: int = 0, seconds: float = 60.0) -> T:
+    """Run the function in a forked child with this uid (and gid) and exactly these capabilities.
+
+    The child inherits every open fd. Its result, or the exception it raised, comes back pickled, so an
+    fd it opened does not. Raises ChildError when it is killed or gives no answer within `seconds`.
+    """
+    reading, writing = os.pipe()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    child = os.fork()
+    if child == 0:
+        os.close(reading)
+        _answer(function, caps, uid, writing)
+    os.close(writing)
+    try:
+        with declared():
+            answer = _read_all(reading, time.monotonic() + seconds)
+    finally:
+        os.close(reading)
+        # It has answered and is ending, or it is stuck: in both cases it has nothing left to do.
+        os.kill(child, signal.SIGKILL)
+        status = os.waitpid(child, 0)[1]
+    if answer is None:
+        raise ChildError(f"the child gave no answer within {seconds:g} s", None)
+    if not answer:
+        code = os.waitstatus_to_exitcode(status)
+        raise ChildError(f"the child ended without an answer: exit code {code}", code)
+    worked, value = pickle.loads(answer)  # noqa: S301  our own fork wrote it
+    if worked:
+        return cast("T", value)
+    raise value
+
+
+def _read_all(fd: int, deadline: float) -> bytes | None:
+    """Read to the end of file; None when the deadline passes first."""
+    parts = bytearray()
+    while (left := deadline - time.monotonic()) > 0:
+        if select.select([fd], [], [], left)[0]:
+            part = os.read(fd, 65536)
+            if not part:
+                return bytes(parts)
+            parts += part
+    return None
+
+
+def _answer(function: Callable[[], object], caps: Collection[Cap], uid: int, writing: int) -> NoReturn:
+    """Be the child: change privileges, call, write the pickled answer, end without any clean-up."""
+    try:
+        _become(uid, caps)
+        answer = pickle.dumps((True, function()))
+    except BaseException as error:  # noqa: BLE001  whatever it is, the parent raises it
+        answer = _pickled(error)
+    with os.fdopen(writing, "wb") as pipe:
+        pipe.write(answer)
+    os._exit(0)
+
+
+def _pickled(error: BaseException) -> bytes:
+    """Pickle an exception so that the parent can raise it, or else its text."""
+    try:
+        answer = pickle.dumps((False, error))
+        pickle.loads(answer)  # noqa: S301  our own fork wrote it
+    except Exception:  # noqa: BLE001  an exception may fail to pickle in any way
+        return pickle.dumps((False, RuntimeError(f"{type(error).__name__}: {error}")))
+    return answer
+
+
+def _become(uid: int, caps: Collection[Cap]) -> None:
+    """Change this process, for good, to the uid and to exactly these capabilities."""
+    for number in range(64):
+        if number not in caps and _in_bounding_set(number):
+            _prctl(_PR_CAPBSET_DROP, number)
+    _prctl(_PR_SET_SECUREBITS, _SECUREBITS)
+    if uid:
+        os.setgroups([])
+        os.setresgid(uid, uid, uid)
+        os.setresuid(uid, uid, uid)
+    set_capabilities(capability_sets(effective=caps, permitted=caps))
+
+
+def capability_sets(*, effective: Collection[Cap], permitted: Collection[Cap]) -> bytes:
+    """Return what capset(2) takes for these sets; nothing is inheritable."""
+    has, may = (sum(1 << cap for cap in caps) for caps in (effective, permitted))
+    # two blocks: capabilities 0 to 31, 32 to 63
+    return struct.pack("=6I", has & 0xFFFFFFFF, may & 0xFFFFFFFF, 0, has >> 32, may >> 32, 0)
+
+
+def set_capabilities(sets: bytes) -> None:
+    """Give this process exactly these sets; what leaves the permitted set is gone for good. Raises OSError."""
+    if _libc.capset(_CAPSET_HEADER, sets):
+        raise OSError(ctypes.get_errno(), "capset")
+
+
+def _in_bounding_set(number: int) -> bool:
+    """Whether a capability is in the bounding set; one that this kernel does not know is not (EINVAL, prctl(2))."""
+    found = int(_libc.prctl(_PR_CAPBSET_READ, number, 0, 0, 0))
+    if found < 0 and ctypes.get_errno() != errno.EINVAL:
+        raise OSError(ctypes.get_errno(), f"PR_CAPBSET_READ of {number}")
+    return found == 1
+
+
+def _prctl(option: int, value: int) -> None:
+    if _libc.prctl(option, value, 0, 0, 0):
+        raise OSError(ctypes.get_errno(), f"prctl({option}, {value})")

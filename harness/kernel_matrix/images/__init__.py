@@ -1,0 +1,31 @@
+"""Images that guests boot: kernels of the manifest and the guest's root, fetched, verified, unpacked, cached."""
+
+from kernel_matrix.images.cache import cache_dir, prune
+from kernel_matrix.images.kernels import (
+    UNLOCKED,
+    KernelImage,
+    cached_kernel,
+    kernel_image,
+    kernel_key,
+    locked_version,
+    unlocked,
+)
+from kernel_matrix.images.rootfs import RootImage, cached_root, root_image, root_key
+from kernel_matrix.images.updating import update_lock
+
+__all__ = [
+    "UNLOCKED",
+    "KernelImage",
+    "RootImage",
+    "cache_dir",
+    "cached_kernel",
+    "cached_root",
+    "kernel_image",
+    "kernel_key",
+    "locked_version",
+    "prune",
+    "root_image",
+    "root_key",
+    "unlocked",
+    "update_lock",
+]

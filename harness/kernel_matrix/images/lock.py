@@ -1,0 +1,90 @@
+"""kernels.lock.toml: the exact packages of every kernel. Pure but for the file itself."""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import msgspec
+
+from kernel_matrix.images.archive import Package
+from kernel_matrix.shared.errors import ManifestError
+
+#: the file's name, in vmimages/
+NAME = "kernels.lock.toml"
+_HEAD = """\
+# The exact packages of each kernel, with the sha256 of each .deb. Written by `kernels update`.
+"""
+
+
+class Locked(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """One package of the lock."""
+
+    name: str
+    version: str
+    sha256: str
+    size: int
+
+
+def read(path: Path) -> dict[str, tuple[Package, ...]]:
+    """Return the packages of each kernel; no file is an empty lock."""
+    try:
+        text = path.read_text()
+    except FileNotFoundError:
+        return {}
+    return parse(text)
+
+
+def parse(text: str) -> dict[str, tuple[Package, ...]]:
+    """Read the lock's text."""
+    try:
+        tables = msgspec.convert(tomllib.loads(text), dict[str, dict[str, tuple[Locked, ...]]])
+    except (tomllib.TOMLDecodeError, msgspec.ValidationError) as error:
+        raise ManifestError(f"kernels.lock.toml: {error}") from error
+    if set(tables) - {"kernel"}:
+        raise ManifestError('kernels.lock.toml: only [[kernel."NAME"]] is allowed')
+    return {
+        kernel: tuple(Package(each.name, each.version, each.sha256, each.size) for each in packages)
+        for kernel, packages in tables.get("kernel", {}).items()
+    }
+
+
+def format_lock(lock: Mapping[str, Sequence[Package]]) -> str:
+    """Return the lock's text: the same for the same packages."""
+    parts = [_HEAD]
+    for kernel, packages in lock.items():
+        parts += [
+            f'\n[[kernel."{kernel}"]]\n'
+            f'name = "{package.name}"\nversion = "{package.version}"\n'
+            f'sha256 = "{package.sha256}"\nsize = {package.size}\n'
+            for package in sorted(packages, key=lambda package: package.name)
+        ]
+    return "".join(parts)
+
+
+def version_of(packages: Sequence[Package]) -> str:
+    """Return the version of a kernel's packages, which have one, for a reader."""
+    return packages[0].version if packages else "(none)"
+
+
+def release_key(name: str) -> tuple[int, ...]:
+    """Return what a release's age is compared by: all its numbers (``6.12.117+deb13.1`` -> 6, 12, 117, 13, 1)."""
+    return tuple(int(number) for number in re.findall(r"\d+", name.removesuffix("amd64")))
+
+
+def image_pattern(series: str, flavour: str) -> str:
+    """Return the regular expression of a series' image packages, such as linux-image-6.1.0-56-amd64.
+
+    The release begins with the series and two dots or a dash later ends with the flavour; ``-unsigned``, ``-dbg``
+    and the other flavours do not match.
+    """
+    return rf"linux-image-{re.escape(series)}(\.\d+)+(-\d+|\+deb\d+(\.\d+)*)-{re.escape(flavour)}"
+
+
+def parts_of(image: Package) -> list[str]:
+    """Return the packages that hold the image's parts: itself and, where it is split, base, binary and modules."""
+    release = image.name.removeprefix("linux-image-")
+    parts = [f"linux-{part}-{release}" for part in ("base", "binary", "modules")]
+    return [image.name, *[part for part in parts if re.search(rf"(^|[ ,]){re.escape(part)} ", image.depends + " ")]]

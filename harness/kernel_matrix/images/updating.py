@@ -1,0 +1,72 @@
+"""The lock moved to what an archive has now; an archive that does not answer, or answers half, moves nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from kernel_matrix.config.manifest import Manifest
+from kernel_matrix.images import lock as locks
+from kernel_matrix.images.archive import Package
+from kernel_matrix.images.kernels import newest_packages
+from kernel_matrix.shared.errors import ImageError, NotInArchive, NotWholeInArchive
+
+
+def update_lock(manifest: Manifest) -> list[str]:
+    """Rewrite kernels.lock.toml with the newest release of every series; return a line for each change.
+
+    A kernel that the archive has not is left out and said. Raises ImageError, and changes nothing, when the mirror does
+    not answer for one of them, or answers half: it has a part of a kernel that is locked.
+    """
+    path = manifest.folder / locks.NAME
+    before = locks.read(path)
+    try:
+        after, lines = _newest(manifest, before)
+    except ImageError as error:
+        raise ImageError(f"{error}; {locks.NAME} is unchanged") from error
+    temporary = path.with_suffix(".part")
+    temporary.write_text(locks.format_lock(after))
+    temporary.replace(path)
+    return lines or ["the lock is up to date"]
+
+
+def _newest(
+    manifest: Manifest, before: Mapping[str, Sequence[Package]]
+) -> tuple[dict[str, tuple[Package, ...]], list[str]]:
+    """Return the newest packages of every kernel, and a line for each that has changed or is not there."""
+    after, changed, gone = {}, [], []
+    for kernel in manifest.kernels:
+        if kernel.provider != "debian":
+            continue
+        old = before.get(kernel.name, ())
+        was = locks.version_of(old)
+        try:
+            newest = newest_packages(kernel)
+        except NotInArchive as error:
+            gone.append(f"{error}: {'not locked' if kernel.name not in before else f'{was} is no longer locked'}")
+        except NotWholeInArchive as error:
+            if kernel.name in before:
+                # a mirror that is being synchronised looks so, too
+                raise ImageError(f"{error}; if it stays so, take kernel {kernel.name} out of the lock") from error
+            gone.append(f"{error}: not locked")
+        else:
+            after[kernel.name], line = _moved(kernel.name, old, newest)
+            changed += line
+    if before and not after:
+        raise ImageError("the mirror has none of the kernels")
+    unknown = [f"{name}: not in the manifest, no longer locked" for name in before if name not in _names(manifest)]
+    return after, [*changed, *gone, *unknown]
+
+
+def _names(manifest: Manifest) -> set[str]:
+    return {kernel.name for kernel in manifest.kernels if kernel.provider == "debian"}
+
+
+def _moved(name: str, old: Sequence[Package], newest: Sequence[Package]) -> tuple[tuple[Package, ...], list[str]]:
+    """Return what is to be locked of a kernel that the mirror has, and a line if that, or its offer, is another."""
+    was, now = ({package.name: package.sha256 for package in packages} for packages in (old, newest))
+    if locks.version_of(old) != locks.version_of(newest):
+        return tuple(newest), [f"{name}: {locks.version_of(old)} -> {locks.version_of(newest)}"]
+    if lacking := was.keys() - now.keys():
+        # such as a configuration that will be there when the mirror has been synchronised
+        return tuple(old), [f"{name}: the mirror has no {', '.join(sorted(lacking))} now: the lock keeps it"]
+    return tuple(newest), [] if was == now else [f"{name}: {locks.version_of(newest)} with other packages"]

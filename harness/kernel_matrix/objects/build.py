@@ -1,0 +1,120 @@
+"""Compiling the BPF programs: one object for all kernels.
+
+``NAME.bpf.c`` of the project's sources becomes ``build/NAME.bpf.o``, ``fixtures/NAME.bpf.c`` (programs that tests need)
+becomes ``build/fixtures/NAME.bpf.o``; the engine's own, which its probes load, go to ``build/engine/``. An object is
+compiled again only when its source, a header, the flags or the compiler changed.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import subprocess
+import tempfile
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+from kernel_matrix.shared import hints
+from kernel_matrix.shared.errors import BuildError, ManifestError, ToolMissing
+from kernel_matrix.shared.project import Project
+
+#: the sources of what the engine's probes load, and how the names of their objects begin
+_ENGINE_SOURCES = Path(__file__).resolve().parent.parent / "guest" / "probes" / "programs"
+ENGINE_OBJECTS = "engine/"
+
+#: -g makes BTF, without which libbpf refuses an object; -mcpu=v2 is what 5.10 verifies as well as later kernels do
+#: (v3's 32-bit arithmetic cost its verifier much of what it knows about a value)
+FLAGS = ("-target", "bpf", "-mcpu=v2", "-O2", "-g", "-Wall", "-Wextra", "-Werror", "-D__TARGET_ARCH_x86")
+
+
+def build_all(project: Project) -> dict[str, Path]:
+    """Compile what changed; return every object by its name (``xdp_packet_counter``, ``fixtures/attach``).
+
+    Raises BuildError with the compiler's message, ToolMissing without a compiler.
+    """
+    objects = {}
+    for folder, prefix in _sources(project).items():
+        headers = sorted(folder.rglob("*.h"))
+        for path in sorted(folder.rglob("*.bpf.c")):
+            source = str(path.relative_to(folder))
+            name = prefix + source.removesuffix(".bpf.c")
+            objects[name] = project.build / f"{name}.bpf.o"
+            own = () if prefix else project.flags.get(source, ())
+            _build(path, objects[name], _Inputs(folder, tuple(headers), own))
+    if project.sources is not None and all(name.startswith(ENGINE_OBJECTS) for name in objects):
+        raise BuildError(f"no BPF sources in {project.sources}")
+    return objects
+
+
+def _sources(project: Project) -> dict[Path, str]:
+    """Return the folders of sources, and how the names of their objects begin."""
+    own = {} if project.sources is None else {project.sources: ""}
+    return own | {_ENGINE_SOURCES: ENGINE_OBJECTS}
+
+
+def checked(path: Path) -> Path:
+    """Return the path of an object file; anything else is a ManifestError."""
+    try:
+        with path.open("rb") as file:
+            magic = file.read(4)
+    except OSError as error:
+        raise ManifestError(f"{path}: {error.strerror}") from error
+    if magic != b"\x7fELF":
+        raise ManifestError(f"{path}: not an object file")
+    return path
+
+
+@dataclass(frozen=True, slots=True)
+class _Inputs:
+    """What an object is made of besides its source."""
+
+    folder: Path
+    headers: tuple[Path, ...]
+    #: flags of this source alone, behind the common ones
+    flags: tuple[str, ...]
+
+
+def _build(source: Path, target: Path, inputs: _Inputs) -> None:
+    state = hashlib.sha256(" ".join([_compiler(), *inputs.flags]).encode())
+    for path in [source, *inputs.headers]:
+        state.update(path.name.encode() + b"\0" + path.read_bytes())
+    key = state.hexdigest()
+    stamp = target.with_suffix(".key")
+    if target.exists() and stamp.exists() and stamp.read_text() == key:
+        return
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=target.parent, prefix=".compiling-") as name:
+        made = Path(name) / target.name
+        include = [f"-I{folder}" for folder in dict.fromkeys([source.parent, inputs.folder])]
+        system = [f"-idirafter{folder}" for folder in _system_headers()]
+        _run(
+            ["clang", *FLAGS, *inputs.flags, *include, *system, "-c", str(source), "-o", str(made)],
+            f"{source.name}: clang failed",
+        )
+        # DWARF goes, BTF stays
+        _run(["llvm-strip", "--strip-debug", str(made)], f"{source.name}: llvm-strip failed")
+        made.replace(target)
+        stamp.write_text(key)
+
+
+@cache
+def _compiler() -> str:
+    return _run(["clang", "--version"], "clang") + " ".join(FLAGS)
+
+
+@cache
+def _system_headers() -> tuple[Path, ...]:
+    """Return the multiarch folder with asm/types.h, which ``-target bpf`` does not look into."""
+    triple = _run(["clang", "-print-target-triple"], "clang").strip().replace("-pc-", "-").replace("-unknown-", "-")
+    folder = Path("/usr/include") / triple
+    return (folder,) if folder.is_dir() else ()
+
+
+def _run(command: list[str], what: str) -> str:
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+    except FileNotFoundError as error:
+        raise ToolMissing(f"{command[0]} is missing: run `{hints.command('bootstrap')}`") from error
+    if done.returncode != 0:
+        raise BuildError(f"{what}\n{done.stderr.rstrip()}")
+    return done.stdout

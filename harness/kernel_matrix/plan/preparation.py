@@ -1,0 +1,277 @@
+"""From what the user wished to what will be booted: kernels, images, objects, accelerator, slots."""
+
+from __future__ import annotations
+
+import os
+import sys
+import tempfile
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from kernel_matrix import images
+from kernel_matrix.config import manifest
+from kernel_matrix.images import KernelImage, RootImage
+from kernel_matrix.objects import build
+from kernel_matrix.plan.outline import Form, Outline, Wishes, outline, pieces
+from kernel_matrix.plan.sharding import Part, Unit
+from kernel_matrix.relay import accelerator, client, payload, snapshots
+from kernel_matrix.relay.job import Job
+from kernel_matrix.relay.payload import Payload
+from kernel_matrix.report.run_folder import KernelFacts, RunDirectory, RunFacts, notes
+from kernel_matrix.results import baseline
+from kernel_matrix.results.baseline import Expectation
+from kernel_matrix.results.comparison import Scope
+from kernel_matrix.shared import wire
+from kernel_matrix.shared.ending import ENDING
+from kernel_matrix.shared.errors import ImageError, ManifestError
+from kernel_matrix.shared.features import VARIANT
+from kernel_matrix.shared.lanes import Lane
+from kernel_matrix.shared.project import Program, Project
+from kernel_matrix.vm import slots
+from kernel_matrix.vm.boot_spec import MEMORY_MIB, Accelerator, BootSpec
+
+#: seconds from QEMU's start to the guest's first word: three to six under emulation on an idle machine, and the
+#: imports that the agent does first; the limit is for a machine that does ten other things
+_BOOT_TIMEOUT = {Accelerator.KVM: 60.0, Accelerator.TCG: 240.0}
+#: what of a guest's memory a carried folder may take: it is there twice while it is unpacked
+_MOST_CARRIED_MIB = 96
+
+
+@dataclass(frozen=True, slots=True)
+class PlannedGuest:
+    """One kernel that will be booted, with its own command line or with a variant of it."""
+
+    #: such as ``6.1`` or ``6.1+lockdown_integrity``
+    kernel: str
+    release: str
+    features: frozenset[str]
+    #: the Job as JSON, for the relay
+    job_path: Path
+    #: where the relay says how the guest ended
+    ending_path: Path
+    #: all that it collects of what the command line says: the files of its shard, or with tests for its variant;
+    #: empty: no other
+    arguments: tuple[str, ...] = ()
+
+    def of_lane(self, lane: Lane) -> PlannedGuest:
+        """Return the same for a guest of another lane of its kernel: its files lie beside this one's."""
+        if lane.number == 1:
+            return self
+        job, ending = lane_files(self.job_path.parent, lane)
+        return replace(self, job_path=job, ending_path=ending)
+
+    def relay(self, python: str = sys.executable) -> list[str]:
+        """Return the command of its relay, with that Python."""
+        return client.command(self.job_path, self.ending_path, python)
+
+
+def lane_files(folder: Path, lane: Lane) -> tuple[Path, Path]:
+    """Return where a lane's Job is, and where its relay says how a guest ended."""
+    return folder / f"{lane}.json", folder / f"{lane}{ENDING}"
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """Everything a run needs to know before its first guest."""
+
+    guests: tuple[PlannedGuest, ...]
+    #: where the relays leave how their guests came up and ended
+    folder: Path
+    #: kernel -> why its image is not to be had; each is red in the matrix
+    missing: dict[str, str]
+    all_features: frozenset[str]
+    #: every kernel of the manifest and its features
+    all_kernels: dict[str, frozenset[str]]
+    facts: RunFacts
+    notes: tuple[str, ...]
+    #: the programs that the project ships
+    programs: tuple[Program, ...] = ()
+    #: what the run is compared with, kernel by kernel, and how strictly
+    baseline: Mapping[str, Expectation] = field(default_factory=dict)
+    scope: Scope = field(default_factory=Scope)
+    #: what the run is a part of, None for a whole one; a part may have no guests
+    part: Part | None = None
+    #: what guests beside a kernel's own may run, in seconds; empty: there are none
+    weights: Mapping[Unit, float] = field(default_factory=dict)
+    #: file -> what it is not divided from, where that is not itself
+    whole: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """What one machine boots of a run; the paths are its own."""
+
+    guests: tuple[PlannedGuest, ...]
+    #: as in `Plan`
+    folder: Path
+    missing: dict[str, str] = field(default_factory=dict)
+    #: the accelerator and why it was chosen
+    accelerator: str = ""
+    #: guests at once
+    at_once: int = 0
+    kernels: tuple[KernelFacts, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class _Guest:
+    """What a kernel is booted as, and its image."""
+
+    form: Form
+    image: KernelImage
+
+
+def prepare(project: Project, wishes: Wishes, run: RunDirectory, *, say: Callable[[str], None]) -> Plan:
+    """Prepare a run whose guests are on this machine; raises HarnessError."""
+    found = outline(project, wishes)
+    prepared = ready(project, wishes, found, run, say=say) if found.forms else Prepared((), run.path)
+    return plan(project, wishes, found, prepared)
+
+
+def plan(project: Project, wishes: Wishes, found: Outline, prepared: Prepared) -> Plan:
+    """Say what is known before the first guest."""
+    weights, whole = pieces(project, found, wishes) if wishes.divided else ({}, {})
+    return Plan(
+        guests=prepared.guests,
+        folder=prepared.folder,
+        missing=prepared.missing,
+        all_features=frozenset(feature.name for feature in found.known.features),
+        all_kernels=found.known.guests,
+        facts=RunFacts(
+            accelerator=prepared.accelerator,
+            guests=prepared.at_once,
+            arguments=wishes.words,
+            whole=wishes.whole,
+            shard=str(wishes.shard or ""),
+            kernels=prepared.kernels,
+        ),
+        notes=notes(prepared.kernels),
+        programs=project.programs,
+        baseline=baseline.read(wishes.baseline or project.matrix_baselines),
+        scope=_scope(project, wishes, found),
+        part=found.part,
+        weights=weights,
+        whole=whole,
+    )
+
+
+def _scope(project: Project, wishes: Wishes, found: Outline) -> Scope:
+    """Return how strictly the run is compared: of another manifest's kernels the workflow runs none."""
+    if wishes.manifest is None:
+        return found.known.gate
+    return replace(found.known.gate, kernels=manifest.load(project.images).gate.kernels)
+
+
+def ready(
+    project: Project, wishes: Wishes, found: Outline, run: RunDirectory, *, say: Callable[[str], None]
+) -> Prepared:
+    """Build the objects, get the images, choose the accelerator; raises HarnessError.
+
+    A kernel whose image is not to be had does not stop the others; when none is left, that is the error.
+    """
+    _check_carried(wishes.carried)
+    build.build_all(project)
+    root_image = images.root_image(found.known)
+    planned, missing = _with_images(found, locked=wishes.locked, say=say)
+    if not planned:
+        raise ImageError("; ".join(f"{name}: {why}" for name, why in missing.items()))
+    folder = Path(tempfile.mkdtemp(prefix="guests-", dir=run.path))
+    jobs = _Jobs(project, root_image, run, wishes)
+    choice = accelerator.choose(lambda kind: jobs.probe(planned[0], kind), images.cache_dir(), again=wishes.ask_again)
+    count = wishes.guests or slots.guests_at_once(
+        cores=os.cpu_count() or 1,
+        emulated=choice.accelerator is Accelerator.TCG,
+        free_mib=slots.free_memory_mib(Path("/proc/meminfo").read_text()),
+        memory_mib=MEMORY_MIB,
+    )
+    if not wishes.divided:
+        count = min(count, len(planned))
+    at_once = f"{'one guest' if count == 1 else f'{count} guests'} at once"
+    say("; ".join(filter(None, (choice.why, choice.note, at_once))))
+    held = slots.make(folder, count)
+    machine = accelerator.machine(choice.accelerator)
+    guests = []
+    for each in planned:
+        job = jobs.of(each, choice.accelerator, held, machine)
+        for number in range(1, count + 1):
+            lane = Lane(job.kernel, number)
+            wire.write(lane_files(folder, lane)[0], replace(job, console=run.console(str(lane))))
+        path, ending = lane_files(folder, Lane(job.kernel))
+        form = each.form
+        guests.append(PlannedGuest(form.name, each.image.release, form.features, path, ending, form.arguments))
+    facts = [
+        KernelFacts(each.form.name, image.release, image.version, image.notes, image.config_digest)
+        for each in planned
+        for image in [each.image]
+    ]
+    return Prepared(tuple(guests), folder, missing, choice.why, count, tuple(facts))
+
+
+@dataclass(frozen=True, slots=True)
+class _Jobs:
+    """Makes the jobs of the run's relays."""
+
+    project: Project
+    root: RootImage
+    run: RunDirectory
+    wishes: Wishes
+
+    def probe(self, guest: _Guest, kind: Accelerator) -> Job:
+        """Return the job that finds out whether guests run with an accelerator: a boot that nothing waits for."""
+        return self._job(guest, kind, ())
+
+    def of(self, guest: _Guest, kind: Accelerator, held: tuple[Path, ...], machine: str) -> Job:
+        """Return a guest's job; with a snapshot unless every guest is to boot."""
+        job = self._job(guest, kind, held)
+        wishes = self.wishes
+        if wishes.cold:
+            return job
+        saved = (images.cache_dir() / "snapshots", snapshots.key(job.boot, machine))
+        if wishes.ask_again:
+            snapshots.ask_again(*saved)
+        # few tests run with a command line of their own: such a guest's worker is worth its place only if used often
+        worker = "again" if wishes.worker == "whole" and VARIANT in job.kernel else wishes.worker
+        return replace(job, snapshot=saved, worker="always" if worker == "whole" else worker)
+
+    def _job(self, guest: _Guest, kind: Accelerator, held: tuple[Path, ...]) -> Job:
+        wishes, image = self.wishes, guest.image
+        carried = None if wishes.carried is None else wishes.carried.absolute()
+        return Job(
+            kernel=guest.form.name,
+            boot=BootSpec(image.vmlinuz, image.modules, self.root.path, kind, append=guest.form.append),
+            payload=Payload(self.project.root, self.project.carry, with_cache=wishes.with_cache, carried=carried),
+            console=self.run.console(guest.form.name),
+            slots=held,
+            boot_timeout=wishes.boot_timeout or _BOOT_TIMEOUT[kind],
+            vng=Path(sys.executable).with_name("vng"),
+            silence_timeout=wishes.silence,
+            patience=guest.form.patience,
+            worker_kind=wishes.worker_kind,
+        )
+
+
+def _check_carried(folder: Path | None) -> None:
+    """Find out before a guest boots that a folder cannot be carried into it."""
+    if folder is None:
+        return
+    if not folder.is_dir():
+        raise ManifestError(f"--carry {folder}: no such folder")
+    if (mib := payload.size(folder) >> 20) > _MOST_CARRIED_MIB:
+        raise ManifestError(f"--carry {folder}: {mib} MiB; a guest has room for {_MOST_CARRIED_MIB} MiB")
+
+
+def _with_images(found: Outline, *, locked: bool, say: Callable[[str], None]) -> tuple[list[_Guest], dict[str, str]]:
+    """Get the kernels' images; return the guests, in their order, and of the other kernels why there is none."""
+    got: dict[str, KernelImage] = {}
+    missing = {}
+    for kernel, forms in found.kernels:
+        try:
+            image = images.kernel_image(found.known, kernel, locked_only=locked)
+        except ImageError as error:
+            missing[kernel.name] = str(error)
+            say(f"{kernel.name}: {error}")
+        else:
+            got |= {form.name: image for form in forms}
+            for note in image.notes:
+                say(f"{kernel.name}: {note}")
+    return [_Guest(form, got[form.name]) for form in found.forms if form.name in got], missing

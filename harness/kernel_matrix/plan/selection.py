@@ -1,0 +1,147 @@
+"""Which variants of the kernels' command lines the selected tests ask for, decided before any guest boots.
+
+A test says it with ``@boots_with("name")``. The files are read for that word first: without it nothing more happens.
+Only where it is there and the command line narrows the choice (-k, -m, node ids, --lf) does a pytest in another process
+collect what is selected, with the guests' names in place of a kernel's, and say which guests have a test.
+"""
+
+from __future__ import annotations
+
+import ast
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from kernel_matrix.shared.errors import HarnessError, ManifestError
+from kernel_matrix.shared.project import Project
+
+_MARK = "boots_with"
+#: pytest's python_files
+_TEST_FILES = ("test_*.py", "*_test.py")
+#: for the collecting pytest: the guests' names, and the file for those that have a test
+NAMES, FOUND = "HARNESS_GUEST_NAMES", "HARNESS_GUESTS_FOUND"
+
+
+@dataclass(frozen=True, slots=True)
+class Selection:
+    """What of pytest's command line decides which tests are run."""
+
+    #: paths and node ids, relative to the project
+    arguments: tuple[str, ...] = ()
+    #: options that narrow them, such as ``-k``, ``vlan``
+    options: tuple[str, ...] = ()
+
+    @property
+    def narrowed(self) -> bool:
+        """Whether less than whole files is selected."""
+        return bool(self.options) or any("::" in argument for argument in self.arguments)
+
+
+def declared(root: Path, selection: Selection) -> dict[str, frozenset[str]]:
+    """Return the selected files in which a test asks for a variant, and the variants."""
+    found = {}
+    for path in _files(root, selection.arguments):
+        names = frozenset(_names(path))
+        if names:
+            found[str(path.relative_to(root))] = names
+    return found
+
+
+def check(project: Project, files: Mapping[str, frozenset[str]], variants: Sequence[str]) -> None:
+    """Refuse a name that variants.toml has not, and a variant that no suite asks for; raises ManifestError."""
+    for file, names in files.items():
+        for name in sorted(names - set(variants)):
+            raise ManifestError(
+                f"{file}: unknown variant {name!r} (variants.toml has: {', '.join(variants) or 'none'})"
+            )
+    used = frozenset[str]().union(*declared(project.root, Selection(project.tests)).values())
+    for name in variants:
+        if name not in used:
+            raise ManifestError(f"variants.toml: {name}: no test asks for it (@{_MARK})")
+
+
+def guests(project: Project, selection: Selection, names: Mapping[str, str]) -> frozenset[str]:
+    """Return which of these guests (name -> variant) have a selected test; ``names`` are those that may be booted."""
+    asked = declared(project.root, selection)
+    variants = frozenset[str]().union(*asked.values())
+    possible = frozenset(name for name, variant in names.items() if variant in variants)
+    if not possible or not selection.narrowed:
+        return possible
+    _, found, output = _collect(project, selection, sorted(possible))
+    if found is None:
+        raise HarnessError(f"the selected tests could not be collected:\n{output}")
+    return frozenset(found)
+
+
+def collects(project: Project, nodeid: str, guest: str) -> bool:
+    """Whether there is a test of that node id for a guest of that name; raises HarnessError when that is not known."""
+    status = _collect(project, Selection((nodeid,)), [guest])[0]
+    if status == pytest.ExitCode.OK:
+        return True
+    # what cannot be collected at all says of a single test only that it was not found
+    status, _, output = _collect(project, Selection((nodeid.partition("::")[0],)), [guest])
+    if status not in {pytest.ExitCode.OK, pytest.ExitCode.NO_TESTS_COLLECTED}:
+        raise HarnessError(f"{nodeid} could not be collected:\n{output}")
+    return False
+
+
+def _collect(project: Project, selection: Selection, names: Sequence[str]) -> tuple[int, list[str] | None, str]:
+    """Collect as guests of those names would.
+
+    Return pytest's exit status, which guests have a test for their variant (None: not found out), and its output.
+    """
+    with tempfile.TemporaryDirectory(prefix="harness-") as folder:
+        found = Path(folder, "guests.json")
+        environment = {**os.environ, NAMES: json.dumps(names), FOUND: str(found)}
+        command = [sys.executable, "-m", "pytest", "-c", project.pytest_config, "-p", "kernel_matrix.plan.collecting"]
+        command.append("--collect-only")
+        command += ["-q", "-p", "no:cacheprovider"] if "--lf" not in selection.options else ["-q"]
+        done = subprocess.run(
+            [*command, *selection.options, *selection.arguments],
+            cwd=project.root, env=environment, capture_output=True, text=True, check=False,
+        )  # fmt: skip
+        output = f"{done.stdout[-2000:]}{done.stderr[-2000:]}"
+        return done.returncode, (json.loads(found.read_text()) if found.exists() else None), output
+
+
+def test_files(root: Path, argument: str) -> list[str]:
+    """Return the test files of a path or node id of the command line, relative to the project, sorted."""
+    path = root / argument.partition("::")[0]
+    found = {path} if path.is_file() else {each for pattern in _TEST_FILES for each in path.rglob(pattern)}
+    return sorted(str(each.relative_to(root)) for each in found)
+
+
+def whole(root: Path, file: str) -> str:
+    """Return what a test file is not divided from: its folder when fixtures there are the package's, else itself."""
+    conftest = (root / file).with_name("conftest.py")
+    if not conftest.is_file():
+        return file
+    keywords = [node for node in ast.walk(ast.parse(conftest.read_text(), conftest)) if isinstance(node, ast.keyword)]
+    scopes = [each.value.value for each in keywords if each.arg == "scope" and isinstance(each.value, ast.Constant)]
+    return str(Path(file).parent) if "package" in scopes else file
+
+
+def _files(root: Path, arguments: Sequence[str]) -> Iterator[Path]:
+    for argument in arguments:
+        path = root / argument.partition("::")[0]
+        yield from sorted(path.rglob("*.py")) if path.is_dir() else [path]
+
+
+def _names(path: Path) -> Iterator[str]:
+    """Yield the names that a file's calls of boots_with have."""
+    text = path.read_text()
+    if _MARK not in text:
+        return
+    for node in ast.walk(ast.parse(text, path)):
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == _MARK:
+            for argument in node.args:
+                if not isinstance(argument, ast.Constant) or not isinstance(argument.value, str):
+                    raise ManifestError(f"{path.name}:{node.lineno}: {_MARK} takes names, written out")
+                yield argument.value

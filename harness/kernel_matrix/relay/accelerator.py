@@ -1,0 +1,136 @@
+"""Which accelerator runs the guests: found by booting one, never by looking at /dev/kvm.
+
+/dev/kvm may exist, open and create VMs, and still boot no kernel (nested virtualisation in software). So one guest
+is booted with KVM, within a limit, once per machine. That it works, or that the machine itself refuses, is remembered
+until the host's kernel, processor, QEMU, /dev/kvm or the user's groups change; that it did not boot for another reason
+only for a while (`kernel_matrix.shared.conclusions`).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import platform
+import re
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from filelock import FileLock
+
+from kernel_matrix.relay import client
+from kernel_matrix.relay.job import Job
+from kernel_matrix.shared import conclusions, hints, wire
+from kernel_matrix.shared.conclusions import Conclusion
+from kernel_matrix.shared.errors import ToolMissing
+from kernel_matrix.vm import slots
+from kernel_matrix.vm.boot_spec import Accelerator
+
+KVM = Path("/dev/kvm")
+#: a guest with working KVM is ready within two or three seconds
+_LIMIT = 30.0
+#: on top of the boot's own limit: the relay's start and end
+_GRACE = 30.0
+#: what QEMU says where the kernel lets it have no VM (accel/kvm/kvm-all.c, kvm_init()) for a reason that lasts
+_REFUSED = re.compile(
+    r"(Could not access KVM kernel module|failed to initialize kvm|ioctl\(KVM_CREATE_VM\) failed): .*"
+    r"(Permission denied|Operation not permitted|No such file or directory|No such device|not supported)"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """The accelerator and the sentence that says why."""
+
+    accelerator: Accelerator
+    why: str
+    #: whether the machine itself has said so
+    proven: bool = False
+    #: how long that counts, where it was concluded earlier and is not proven
+    note: str = ""
+
+
+def forbidden(kvm: Path = KVM) -> Choice | None:
+    """Return emulation where the device is not there or may not be used, which every run looks at again."""
+    if os.access(kvm, os.R_OK | os.W_OK):
+        return None
+    return Choice(Accelerator.TCG, f"emulated: no access to {kvm}", proven=True)
+
+
+def choose(probe: Callable[[Accelerator], Job], cache: Path, *, kvm: Path = KVM, again: bool = False) -> Choice:
+    """Return the accelerator for this machine; ``probe`` makes the job of a guest to boot, to find out.
+
+    ``again``: what an earlier probe has not proven counts no longer.
+    """
+    if (choice := forbidden(kvm)) is not None:
+        return choice
+    cache.mkdir(parents=True, exist_ok=True)
+    path = cache / f"accelerator-{_machine_key(kvm)}.json"
+    with FileLock(path.with_suffix(".lock")):
+        if again:
+            conclusions.ask_again(path)
+        if (known := conclusions.recall(path)) is not None:
+            chosen = Accelerator.KVM if known.works else Accelerator.TCG
+            return Choice(chosen, known.why, known.proven, "" if known.proven else conclusions.LATER)
+        choice = _probe(probe)
+        works = choice.accelerator is Accelerator.KVM
+        conclusions.remember(path, Conclusion(conclusions.KVM, choice.why, works=works, proven=choice.proven))
+        return choice
+
+
+def _probe(probe: Callable[[Accelerator], Job]) -> Choice:
+    with tempfile.TemporaryDirectory(prefix="harness-kvm-") as name:
+        folder = Path(name)
+        job = replace(
+            probe(Accelerator.KVM), console=folder / "console", slots=slots.make(folder, 1), boot_timeout=_LIMIT
+        )
+        wire.write(folder / "job.json", job)
+        seconds = job.boot_timeout + _GRACE
+        ending = client.boot_once(folder / "job.json", folder / "ending.json", job.payload.root, seconds)
+    if ending is not None and ending.release:
+        return Choice(Accelerator.KVM, f"KVM: a probe guest was ready after {ending.boot_seconds:.1f} s", proven=True)
+    refused = None if ending is None else _REFUSED.search(ending.console)
+    reason = refused[0].strip() if refused else "the probe did not end in time" if ending is None else ending.reason
+    why = f"emulated: /dev/kvm is there, but a probe guest did not boot with it ({reason})"
+    return Choice(Accelerator.TCG, why, proven=refused is not None)
+
+
+def machine(accelerator: Accelerator) -> str:
+    """Describe what a guest's saved state depends on: QEMU, and the host's kernel and processor.
+
+    Of those an emulated guest sees only how fast the processor's counter runs: QEMU 7.2, cpu_get_tsc(), hands it on.
+    """
+    if accelerator is Accelerator.KVM:
+        return _machine()
+    return f"{_qemu_version()}\0{counter_rate(Path('/proc/cpuinfo').read_text())}"
+
+
+def counter_rate(cpuinfo: str) -> str:
+    """Return in three digits how fast the processor's counter (x86: TSC) runs, empty when it is not said.
+
+    Linux makes BogoMIPS of it where it has one (arch/x86/kernel/tsc.c, lpj_fine): 2 for each MHz there.
+    """
+    found = re.search(r"^bogomips\s*:\s*([\d.]+)$", cpuinfo, re.IGNORECASE | re.MULTILINE)
+    return f"{float(found[1]):.3g}" if found else ""
+
+
+def _machine_key(kvm: Path) -> str:
+    """Return a digest of what the answer depends on: the machine, the device, and who asks."""
+    device = kvm.stat()
+    asked = (device.st_rdev, device.st_mode, device.st_uid, device.st_gid, os.geteuid(), *sorted(os.getgroups()))
+    return hashlib.sha256(f"{_machine()}\0{asked}".encode()).hexdigest()[:16]
+
+
+def _machine() -> str:
+    cpu = next((line for line in Path("/proc/cpuinfo").read_text().splitlines() if "model name" in line), "")
+    return f"{platform.release()}\0{cpu}\0{_qemu_version()}"
+
+
+def _qemu_version() -> str:
+    qemu = shutil.which("qemu-system-x86_64")
+    if qemu is None:
+        raise ToolMissing(f"qemu-system-x86_64 is missing: run `{hints.command('bootstrap')}`")
+    return subprocess.run([qemu, "--version"], capture_output=True, text=True, check=True).stdout

@@ -1,0 +1,230 @@
+"""From a Job to a guest that is ready: booted through virtme-ng, or restored from the snapshot of such a boot.
+
+The first use of a kernel boots it, saves it when its agent is ready, and restores that; later uses restore. Where the
+same conversation is opened again and again, its worker is saved too, when it has collected, and restored behind that.
+What was saved never runs on itself: its memory's file would change under the snapshot.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import shutil
+import socket
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+from kernel_matrix.relay import hang, snapshots
+from kernel_matrix.relay.job import Job
+from kernel_matrix.relay.machine import BootError, Machine, Tick
+from kernel_matrix.relay.snapshots import Hello, Snapshot
+from kernel_matrix.shared.errors import of_system
+from kernel_matrix.vm import boot_spec
+from kernel_matrix.vm.process_guard import GuardedGroup
+from kernel_matrix.vm.qmp import QmpError, QmpRefused
+
+#: seconds from QEMU's start to the answer of a restored guest: below one on an idle machine, emulated
+_RESTORE_TIMEOUT = 30.0
+#: and until its worker has collected
+_COLLECT_TIMEOUT = 120.0
+#: what a disk keeps free when a guest is saved
+_SPARE_MIB = 64
+#: how often a lock is tried
+_TICK = 0.02
+
+#: what is said to a guest of that agent before its worker collects, the project included
+Opening = Callable[[Hello], bytes]
+
+
+@dataclass(frozen=True, slots=True)
+class Running:
+    """A guest whose agent waits for its opening, or whose worker has answered it."""
+
+    group: GuardedGroup
+    channel: socket.socket
+    #: with its sockets
+    folder: Path
+    hello: Hello
+    #: from QEMU's start
+    seconds: float
+    #: "cold" or "restored"
+    how: str
+    #: what the user should know, empty when all went as it does
+    note: str = ""
+    #: what the worker has answered to the opening; None: the guest has not been told it
+    answer: bytes | None = None
+
+
+class Boots:
+    """Starts the guests of one job; the one that was started last is killed by `stop`."""
+
+    def __init__(self, job: Job, folder: Path, tick: Tick) -> None:
+        self._job = job
+        self._folder = folder
+        self._tick = tick
+        self._machine: Machine | None = None
+        self._count = 0
+
+    def start(self, opening: Opening | None = None) -> Running:
+        """Return a guest that is ready; with an ``opening`` perhaps one that has answered it. Raises BootError."""
+        if self._job.snapshot is None:
+            return self._cold("")
+        folder, key = self._job.snapshot
+        note, proven = "", False
+        for _ in range(2):
+            if why := snapshots.unusable(folder, key):
+                return self._cold(f"no snapshot: {why}")
+            try:
+                snapshot = self._found_or_made(key, self._save)
+            except QmpError as error:
+                self.stop()
+                self._unusable(str(error), proven=isinstance(error, QmpRefused))
+                continue
+            except OSError as error:  # the disk is full, or may not be written to: another time it may
+                self.stop()
+                return self._cold(f"no snapshot: {error.filename or folder}: {error.strerror}")
+            if opening is not None:
+                worker = self._worker(snapshot, opening(snapshot.meta.hello), note)
+                if isinstance(worker, Running):
+                    return worker
+                note = worker
+            try:
+                return self._restored(snapshot, note)
+            except (QmpError, BootError) as error:
+                self.stop()
+                snapshots.discard(folder, key)
+                note, proven = f"the snapshot was made again: {error}", isinstance(error, QmpRefused)
+        self._unusable(note, proven=proven)
+        return self._cold(f"no snapshot: {note}")
+
+    def doing(self, slowness: float) -> str:
+        """Return what the guest that was started last does, of which nothing has been heard for long."""
+        assert self._machine is not None
+        return hang.examine(self._machine, self._job.console, slowness, self._tick)
+
+    def stop(self) -> None:
+        """Kill the guest that was started last."""
+        if self._machine is not None:
+            self._machine.kill()
+            self._machine = None
+
+    # -- snapshots
+
+    def _unusable(self, why: str, *, proven: bool) -> None:
+        assert self._job.snapshot is not None
+        snapshots.mark_unusable(*self._job.snapshot, why, kernel=self._job.kernel, proven=proven)
+
+    def _found_or_made(self, name: str, make: Callable[[Path, str], None]) -> Snapshot:
+        """Return the snapshot of that name, made now when there is none; raises BootError, QmpError and OSError."""
+        assert self._job.snapshot is not None
+        folder = self._job.snapshot[0]
+        if found := snapshots.find(folder, name):
+            return found
+        # a guest and its workers have one lock: workers come and go
+        with self._locked(folder / f"{name.partition('+')[0]}.lock"):
+            if found := snapshots.find(folder, name):
+                return found
+            # a guest whose memory's file cannot grow is killed by SIGBUS
+            if shutil.disk_usage(folder).free < (self._job.boot.memory_mib + _SPARE_MIB) << 20:
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(folder))
+            with snapshots.making(folder, name) as place:
+                make(place, name)
+            made = snapshots.find(folder, name)
+            if made is None:
+                raise BootError("the snapshot was taken away as soon as it was made")
+            snapshots.prune(folder)
+            return made
+
+    @contextlib.contextmanager
+    def _locked(self, path: Path) -> Iterator[None]:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(path)
+        while True:
+            try:
+                lock.acquire(timeout=0)
+            except Timeout:
+                self._tick(_TICK)
+            else:
+                break
+        try:
+            yield
+        finally:
+            lock.release()
+
+    def _save(self, place: Path, name: str) -> None:
+        machine = self._started(self._job.boot_timeout, place / "ram", share=True, incoming=False)
+        hello = machine.hello()
+        machine.save(place / "state")
+        self.stop()
+        snapshots.keep(place, name, kernel=self._job.kernel, hello=hello)
+
+    def _worker(self, base: Snapshot, opening: bytes, note: str) -> Running | str:
+        """Return a guest whose worker has answered the opening; when there is none, nor should be, the note.
+
+        Whatever is in the way of saving a worker is the note: the caller uses the guest without one.
+        """
+        assert self._job.snapshot is not None
+        folder, key = self._job.snapshot
+        name = snapshots.worker_name(key, opening, self._job.worker_kind)
+        if snapshots.find(folder, name) is None and not (
+            self._job.worker == "always" or snapshots.asked_before(folder, name, str(self._job.console.parent))
+        ):
+            return note
+        try:
+            found = self._found_or_made(name, lambda place, name: self._save_worker(base, opening, place, name))
+            return self._restored(found, note)
+        except PermissionError as error:
+            # mostly of QEMU's memory; that is the machine's rule, and no fault of what was saved
+            self.stop()
+            return f"no saved worker: {error.filename}: {error.strerror}"
+        except (QmpError, BootError, OSError) as error:
+            self.stop()
+            snapshots.discard(folder, name)
+            return f"no saved worker: {of_system(error) if isinstance(error, OSError) else error}"
+
+    def _save_worker(self, base: Snapshot, opening: bytes, place: Path, name: str) -> None:
+        copy = ["cp", "--sparse=auto", "--reflink=auto", str(base.ram), str(place / "ram")]
+        copied = subprocess.run(copy, capture_output=True, text=True, check=False)
+        if copied.returncode:
+            raise OSError(errno.EIO, copied.stderr.strip(), str(place))
+        machine = self._started(_COLLECT_TIMEOUT, place / "ram", share=True, incoming=True)
+        machine.resume(base.state)
+        machine.wake()
+        answer = machine.open(opening)
+        answer += machine.save(place / "state")
+        self.stop()
+        snapshots.keep_worker(place, name, base, answer)
+
+    # -- guests
+
+    def _restored(self, snapshot: Snapshot, note: str) -> Running:
+        machine = self._started(_RESTORE_TIMEOUT, snapshot.ram, share=False, incoming=True)
+        machine.resume(snapshot.state, snapshot.changes)
+        machine.wake()
+        return self._handed_over(machine, snapshot.meta.hello, "restored", note, snapshot.answer)
+
+    def _cold(self, note: str) -> Running:
+        machine = self._started(self._job.boot_timeout)
+        hello = machine.hello()
+        machine.wake()
+        return self._handed_over(machine, hello, "cold", note)
+
+    def _started(
+        self, seconds: float, ram: Path | None = None, *, share: bool = False, incoming: bool = False
+    ) -> Machine:
+        folder = self._folder / str(self._count)
+        folder.mkdir()
+        self._count += 1
+        memory = None if ram is None else boot_spec.Memory(ram, share=share, incoming=incoming)
+        self._machine = Machine(self._job, folder, self._tick, seconds=seconds, memory=memory)
+        return self._machine
+
+    def _handed_over(self, machine: Machine, hello: Hello, how: str, note: str, answer: bytes | None = None) -> Running:
+        seconds = time.monotonic() - machine.began
+        return Running(machine.group, machine.channel, machine.folder, hello, seconds, how, note, answer)

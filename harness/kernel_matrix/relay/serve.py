@@ -1,0 +1,307 @@
+"""The "python" that pytest-xdist starts for a kernel: boots the guest and carries execnet's bytes to and from it.
+
+xdist opens its gateways one after another and waits for each. So the relay answers execnet's bootstrap itself, at
+once, and keeps what the controller sends until the guest is there: guests boot in parallel, a replacement boots
+while the others' reports are read, and a kernel may wait for a free slot without anyone waiting for it.
+
+Started as ``python -m kernel_matrix.relay.serve JOB ENDING [-u -c ...]``; JOB is a Job as JSON, ENDING is where the
+Ending goes before standard output is closed, so that it is there when the controller sees the node go down.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import selectors
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from functools import cached_property
+from pathlib import Path
+from typing import NoReturn
+
+from kernel_matrix.relay import payload, preamble
+from kernel_matrix.relay.boot import Boots, Opening, Running
+from kernel_matrix.relay.job import Job
+from kernel_matrix.relay.machine import BootError
+from kernel_matrix.relay.snapshots import Hello
+from kernel_matrix.shared import console, wire
+from kernel_matrix.shared.ending import ENDING, STARTED, End, Ending, Started
+from kernel_matrix.shared.project import ENGINE, HOME, ROOT_VARIABLE
+from kernel_matrix.vm import slots
+
+#: seconds of the agent's speed probe on the reference: a current processor without emulation
+REFERENCE_SECONDS = 0.012
+#: seconds of silence, on the reference, after which a guest counts as hung
+SILENCE_ON_REFERENCE = 20.0
+#: how many times slower than the reference a guest is taken to be at most: one that was measured in a bad moment is not
+#: waited for for hours
+_MOST_SLOWNESS = 10.0
+#: how often conditions are looked at that no descriptor reports
+_TICK = 0.1
+
+
+class Over(Exception):
+    """There is nothing more to carry."""
+
+    def __init__(self, end: End, reason: str, doing: str = "") -> None:
+        super().__init__(reason)
+        self.end = end
+        self.reason = reason
+        self.doing = doing
+
+
+class Relay:
+    """One guest's life, from the wait for a slot to its ending."""
+
+    def __init__(self, job: Job, folder: Path, ending_path: Path) -> None:
+        self.job = job
+        self._ending_path = ending_path
+        self.folder = folder
+        self.release = ""
+        self.boot_seconds = 0.0
+        self.slowness = 1.0
+        self._limit = 0.0
+        self._process: subprocess.Popen[bytes] | None = None
+        self._channel: socket.socket | None = None
+        self._to_guest = bytearray()
+        self._opening_end = 0
+        self._from_guest = bytearray()
+        self._last_said = b""
+        self._console_start = 0
+        #: where it ends that the guest has filled by itself
+        self._console_end: int | None = None
+
+    def run(self) -> Ending:
+        """Serve until the guest or the controller is gone."""
+        try:
+            self._answer_bootstrap()
+            with self._slot():
+                self._mark_console()
+                boots = Boots(self.job, self.folder, lambda wait: self._read_controller(wait=wait))
+                try:
+                    self._started(boots.start(self._wait_for_opening()))
+                    self._pump(boots)
+                except BootError as error:
+                    raise Over(End.NO_BOOT, str(error)) from error
+                finally:
+                    boots.stop()
+        except Over as over:
+            return self.ending(over)
+        except OSError as error:
+            return self.ending(Over(End.EXITED, f"the relay failed: {error}"))
+        raise AssertionError("the pump ends by an exception")
+
+    def _mark_console(self) -> None:
+        self.job.console.parent.mkdir(parents=True, exist_ok=True)
+        with contextlib.suppress(FileNotFoundError):
+            self._console_start = self.job.console.stat().st_size
+
+    def _answer_bootstrap(self) -> None:
+        # execnet waits for one byte after its bootstrap line; the guest's own answer is dropped later.
+        line = bytearray()
+        while not line.endswith(b"\n"):
+            chunk = os.read(0, 1 << 16)
+            if not chunk:
+                raise Over(End.RELEASED, "the controller went away")
+            line += chunk
+        self._to_guest += preamble.without_name(line)
+        os.write(1, b"1")
+
+    @contextlib.contextmanager
+    def _slot(self) -> Iterator[None]:
+        while (descriptor := slots.try_take(self.job.slots)) is None:
+            self._read_controller(wait=_TICK)
+        try:
+            yield
+        finally:
+            os.close(descriptor)
+
+    def _read_controller(self, *, wait: float) -> None:
+        """Take what the controller has sent; its end is the end."""
+        with selectors.DefaultSelector() as selector:
+            selector.register(0, selectors.EVENT_READ)
+            if not selector.select(wait):
+                return
+        chunk = os.read(0, 1 << 16)
+        if not chunk:
+            raise Over(End.RELEASED, "no more work")
+        self._to_guest += chunk
+        self._last_said = (self._last_said + chunk)[-len(preamble.FAREWELL) :]
+
+    def _wait_for_opening(self) -> Opening | None:
+        """Return what makes all that is said to a guest before its worker collects; None: no worker is saved."""
+        if self.job.worker == "never":
+            return None
+        while (end := preamble.end(self._to_guest)) is None:
+            self._read_controller(wait=_TICK)
+        self._opening_end = end
+        said = bytes(self._to_guest[:end])
+        return lambda hello: self._project(hello) + said
+
+    def _project(self, hello: Hello) -> bytes:
+        """Return what the agent expects first: the project, and how fast this guest is."""
+        slowness = max(self.job.patience, hello.seconds / REFERENCE_SECONDS)
+        environment = {
+            "HARNESS_SPEED": f"{slowness:.2f}",
+            "HARNESS_SILENCE": f"{self._silence(hello):.2f}",
+            "HARNESS_KERNEL": self.job.kernel,
+            ROOT_VARIABLE: str(HOME),
+        }
+        header = json.dumps({"bytes": len(self._tar), "path": str(HOME / ENGINE), "environment": environment})
+        return header.encode() + b"\n" + self._tar
+
+    def _silence(self, hello: Hello) -> float:
+        """Return the seconds without a word after which the guest counts as hung."""
+        scale = max(min(max(1.0, hello.seconds / REFERENCE_SECONDS), _MOST_SLOWNESS), self.job.patience)
+        return self.job.silence_timeout or SILENCE_ON_REFERENCE * scale
+
+    @cached_property
+    def _tar(self) -> bytes:
+        """The project, packed once: what a worker was sought for is what a guest without one is told."""
+        return payload.pack(self.job.payload)
+
+    def _started(self, running: Running) -> None:
+        """Take over a guest that is ready: tell it what it has not been told."""
+        self._channel = running.channel
+        self._process = running.group.process
+        self.release = running.hello.release
+        self.slowness = max(1.0, running.hello.seconds / REFERENCE_SECONDS)
+        self._limit = self._silence(running.hello)
+        self.boot_seconds = running.seconds
+        began = time.monotonic() - running.seconds
+        started = Started(
+            self.job.kernel,
+            running.how,
+            began,
+            running.seconds,
+            running.group.process.pid,
+            running.note,
+            str(running.folder),
+        )
+        lane = self._ending_path.name.removesuffix(ENDING)
+        wire.write(self._ending_path.with_name(f"{lane}.{os.getpid()}{STARTED}"), started)
+        if running.answer is None:
+            self._to_guest[:0] = self._project(running.hello)
+        else:
+            del self._to_guest[: self._opening_end]
+            self._from_guest += running.answer
+
+    def _pump(self, boots: Boots) -> NoReturn:
+        """Carry bytes until one side ends or the guest falls silent."""
+        answered = False
+        heard = time.monotonic()
+        while True:
+            if self._from_guest and not answered:
+                del self._from_guest[:1]  # the guest's own answer to the bootstrap
+                answered = True
+            if self._from_guest:
+                _write_all(1, self._from_guest)
+                self._from_guest.clear()
+            if self._exchange(wait=_TICK):
+                heard = time.monotonic()
+            if time.monotonic() - heard > self._limit:
+                self.give_up_console()
+                doing = boots.doing(min(self.slowness, _MOST_SLOWNESS))
+                raise Over(End.SILENT, f"no word from the guest for {self._limit:.0f} s", doing)
+
+    def _exchange(self, *, wait: float) -> bool:
+        """Move bytes both ways once; return whether the guest was heard."""
+        assert self._channel is not None
+        with selectors.DefaultSelector() as selector:
+            selector.register(0, selectors.EVENT_READ)
+            writing = selectors.EVENT_WRITE if self._to_guest else 0
+            selector.register(self._channel, selectors.EVENT_READ | writing)
+            ready = {key.fileobj: events for key, events in selector.select(wait)}
+        if 0 in ready:
+            self._read_controller(wait=0)
+        heard = False
+        events = ready.get(self._channel, 0)
+        if events & selectors.EVENT_READ:
+            heard = self._receive()
+        if events & selectors.EVENT_WRITE:
+            with contextlib.suppress(BlockingIOError):
+                try:
+                    sent = self._channel.send(self._to_guest[: 1 << 18])
+                except (BrokenPipeError, ConnectionResetError):
+                    sent = 0
+                del self._to_guest[:sent]
+        return heard
+
+    def _receive(self) -> bool:
+        assert self._channel is not None
+        assert self._process is not None
+        try:
+            chunk = self._channel.recv(1 << 18)
+        except BlockingIOError:
+            return False
+        except ConnectionResetError:
+            chunk = b""
+        if not chunk:
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                self._process.wait(timeout=5)
+            # told to end, a guest may be quicker than the controller with closing its end
+            told = self._last_said == preamble.FAREWELL
+            raise Over(End.RELEASED, "no more work") if told else Over(End.EXITED, "QEMU ended")
+        self._from_guest += chunk
+        return True
+
+    def give_up_console(self) -> None:
+        """Take the console as it is for all that the guest has said by itself."""
+        self._console_end = self.job.console.stat().st_size
+
+    def ending(self, over: Over) -> Ending:
+        """Return how the guest ended, from why it was given up and its console."""
+        text = ""
+        with contextlib.suppress(FileNotFoundError), self.job.console.open("rb") as file:
+            file.seek(self._console_start)
+            size = None if self._console_end is None else self._console_end - self._console_start
+            text = file.read(size).decode(errors="replace")
+        end, reason = over.end, over.reason
+        fault = console.fault(text)
+        if fault is not None and end is not End.RELEASED:
+            end, reason = End.PANIC if self.release else End.NO_BOOT, f"the kernel panicked: {fault}"
+        return Ending(
+            kernel=self.job.kernel,
+            end=end,
+            reason=reason,
+            release=self.release,
+            boot_seconds=self.boot_seconds,
+            slowness=self.slowness,
+            console=text,
+            doing=over.doing,
+        )
+
+
+def _write_all(descriptor: int, data: bytearray) -> None:
+    view = memoryview(bytes(data))
+    while view:
+        try:
+            view = view[os.write(descriptor, view) :]
+        except BrokenPipeError:
+            raise Over(End.RELEASED, "the controller went away") from None
+
+
+def main(arguments: list[str]) -> int:
+    """Run one relay; the arguments that execnet adds for a Python are ignored."""
+    # Ctrl-C reaches the whole process group; the controller decides, and the end of stdin says so.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    job = wire.decode(Path(arguments[0]).read_bytes(), Job)
+    ending_path = Path(arguments[1])
+    # short, because the path of a unix socket has at most 107 bytes
+    folder = Path(tempfile.mkdtemp(prefix="harness-"))
+    try:
+        wire.write(ending_path, Relay(job, folder, ending_path).run())
+    finally:
+        shutil.rmtree(folder)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

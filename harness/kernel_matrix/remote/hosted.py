@@ -1,0 +1,95 @@
+"""What `kernel_matrix.remote.hosts` has another machine do: prepare guests as for a run of its own, hand back their files.
+
+Runs in that machine's checkout of the project, with its environment, cache and tools.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from kernel_matrix.config.project import find
+from kernel_matrix.dev import bootstrap
+from kernel_matrix.plan import preparation
+from kernel_matrix.plan.outline import Wishes, outline
+from kernel_matrix.plan.preparation import Prepared
+from kernel_matrix.relay import payload
+from kernel_matrix.report.run_folder import RunDirectory
+from kernel_matrix.shared import wire
+from kernel_matrix.shared.ending import STARTED
+from kernel_matrix.shared.errors import HarnessError, ToolMissing, of_system
+from kernel_matrix.shared.project import Project
+from kernel_matrix.vm import slots
+from kernel_matrix.vm.boot_spec import MEMORY_MIB
+
+#: what the other end runs here; execnet gives it its channel
+SOURCE = """
+from kernel_matrix.remote import hosted
+hosted.serve(channel)
+"""
+#: how an answer begins: a line for the user that comes before it, the answer, or why there is none
+SAY, DONE, FAILED = "say", "done", "failed"
+
+
+@dataclass(frozen=True, slots=True)
+class Machine:
+    """What a machine says of itself."""
+
+    #: digest of the project's files
+    project: str
+    #: guests at once, whatever runs them
+    slots: int
+
+
+def serve(channel: Any) -> None:  # noqa: ANN401 - execnet's, which both ends have and neither imports here
+    """Answer (request, argument) until the other end is gone; what was made for the run is taken away then."""
+    with tempfile.TemporaryDirectory(prefix="harness-host-") as name, contextlib.suppress(EOFError):
+        service = Service(find(), Path(name), lambda line: channel.send((SAY, line)))
+        while True:
+            channel.send(service.answer(*channel.receive()))
+
+
+class Service:
+    """One run's part on this machine."""
+
+    def __init__(self, project: Project, folder: Path, say: Callable[[str], None]) -> None:
+        self._project = project
+        self._folder = folder
+        self._say = say
+        self._prepared: Prepared | None = None
+
+    def answer(self, request: str, argument: bytes) -> tuple[str, object]:
+        """Do one thing: ``machine``, ``prepare``, ``read`` or ``collect``."""
+        try:
+            return DONE, getattr(self, f"_{request}")(argument)
+        except HarnessError as error:
+            return FAILED, (error.exit_status, str(error))
+        except OSError as error:
+            return FAILED, (HarnessError.exit_status, str(of_system(error)))
+
+    def _machine(self, _: bytes) -> bytes:
+        if lacking := bootstrap.missing(("build", "matrix")):
+            raise ToolMissing(bootstrap.explain("kernel-matrix", lacking, bootstrap.family()))
+        free = slots.free_memory_mib(Path("/proc/meminfo").read_text())
+        count = slots.guests_at_once(cores=os.cpu_count() or 1, emulated=False, free_mib=free, memory_mib=MEMORY_MIB)
+        return wire.encode(Machine(payload.digest(self._project), count))
+
+    def _prepare(self, argument: bytes) -> bytes:
+        """Prepare the guests that were dealt to this machine."""
+        wishes = wire.decode(argument, Wishes)
+        run = RunDirectory.create(self._folder)
+        self._prepared = preparation.ready(self._project, wishes, outline(self._project, wishes), run, say=self._say)
+        return wire.encode(self._prepared)
+
+    def _read(self, argument: bytes) -> bytes:
+        return Path(argument.decode()).read_bytes()
+
+    def _collect(self, _: bytes) -> dict[str, bytes]:
+        """Return what the relays have left, by the files' names: consoles, and how guests came up."""
+        found = (*self._folder.glob("*/console/*.log"), *self._folder.glob(f"*/guests-*/*{STARTED}"))
+        return {path.name: path.read_bytes() for path in found if not path.parent.parent.is_symlink()}

@@ -1,0 +1,289 @@
+"""Where a run's guests are: on this machine, or on others. The same run either way.
+
+xdist starts a guest's relay through a gateway to the guest's machine: execnet's own ssh transport, one connection for
+all of a machine's guests, and each relay a ``popen`` *via* it. To workers that are not ``popen`` xdist would send
+files; so it sends none, and a relay knows nothing of ssh. A second connection prepares a machine's guests, with its own
+cache and tools, and hands back what they leave.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import shlex
+import sys
+import tempfile
+from collections.abc import Collection, Generator, Iterable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Protocol
+
+import execnet
+import pytest
+from execnet.gateway_bootstrap import HostNotFound
+from xdist.workermanage import WorkerController
+
+from kernel_matrix.plan import preparation
+from kernel_matrix.plan.outline import Outline, Wishes, outline, weigh
+from kernel_matrix.plan.preparation import Plan, PlannedGuest, Prepared
+from kernel_matrix.relay import payload
+from kernel_matrix.remote import hosts
+from kernel_matrix.remote.hosted import Machine
+from kernel_matrix.remote.hosts import Connection, Host, HostGone, Say
+from kernel_matrix.report.run_folder import KernelFacts, RunDirectory
+from kernel_matrix.shared import pytest_internals, wire
+from kernel_matrix.shared.ending import STARTED
+from kernel_matrix.shared.errors import HarnessError, ManifestError
+from kernel_matrix.shared.features import plain_kernel
+from kernel_matrix.shared.lanes import Lane
+from kernel_matrix.shared.project import Project
+
+
+class Place(Protocol):
+    """What the controller needs to know of where guests are."""
+
+    def prepare(self, project: Project, wishes: Wishes, run: RunDirectory, say: Say) -> Plan:
+        """Prepare the run; raises HarnessError."""
+
+    def gateways(self) -> list[str]:
+        """Return execnet specs of what the guests' relays are started through."""
+
+    def relay(self, guest: PlannedGuest, lane: Lane) -> str:
+        """Return the execnet spec of a guest's relay in that lane of its kernel."""
+
+    def has_room(self, kernel: str, up: Collection[str]) -> bool:
+        """Say whether one more guest of that kernel finds a place when ``up`` are the kernels of all others."""
+
+    def gone(self, node: WorkerController) -> str:
+        """Say in a line that a node's machine is gone; empty when it is not."""
+
+    def replaced(self, kernel: str) -> str:
+        """Say in a line why a kernel's machine did not start its guest; empty when it did."""
+
+    def ending(self, guest: PlannedGuest) -> bytes:
+        """Return the Ending of a guest that has ended, as JSON; raises HarnessError or OSError."""
+
+    def collect(self, run: RunDirectory, folder: Path) -> None:
+        """Bring consoles and what the relays have left; a host that is gone has none. Raises HarnessError, OSError."""
+
+
+class Here:
+    """This machine."""
+
+    def __init__(self) -> None:
+        self._at_once = 0
+
+    def prepare(self, project: Project, wishes: Wishes, run: RunDirectory, say: Say) -> Plan:
+        """As in `Place`."""
+        plan = preparation.prepare(project, wishes, run, say=say)
+        self._at_once = plan.facts.guests
+        return plan
+
+    def gateways(self) -> list[str]:
+        """As in `Place`."""
+        return []
+
+    def relay(self, guest: PlannedGuest, lane: Lane) -> str:
+        """As in `Place`."""
+        relay = shlex.join(guest.of_lane(lane).relay())
+        return f"popen//kernel={guest.kernel}//lane={lane.number}//python={relay}"
+
+    def has_room(self, kernel: str, up: Collection[str]) -> bool:  # noqa: ARG002 - all kernels have the same machine
+        """As in `Place`."""
+        return len(up) < self._at_once
+
+    def gone(self, _: WorkerController) -> str:
+        """As in `Place`."""
+        return ""
+
+    def replaced(self, _: str) -> str:
+        """As in `Place`."""
+        return ""
+
+    def ending(self, guest: PlannedGuest) -> bytes:
+        """As in `Place`."""
+        return guest.ending_path.read_bytes()
+
+    def collect(self, run: RunDirectory, folder: Path) -> None:
+        """As in `Place`: it is all here."""
+
+
+class Elsewhere:
+    """Other machines; a plugin of pytest's, too, for what xdist does with the connections."""
+
+    def __init__(self, machines: Iterable[Host]) -> None:
+        self._hosts = {host.identity: host for host in machines}
+        self._connections: dict[str, Connection] = {}
+        #: guest -> its host
+        self._of: dict[str, Host] = {}
+        #: host -> guests at once
+        self._at_once: dict[Host, int] = {}
+        self._group = execnet.Group()
+        #: kernel -> why a stand-in of this machine was started in place of its guest
+        self._replaced: dict[str, str] = {}
+
+    def prepare(self, project: Project, wishes: Wishes, run: RunDirectory, say: Say) -> Plan:
+        """Connect, deal the guests by load, and let each machine prepare its own; raises HarnessError."""
+        if wishes.manifest is not None or wishes.carried is not None or wishes.with_cache:
+            raise ManifestError(
+                "--hosts: --manifest, --carry, --lf, --ff, --nf, --sw are about what only this machine has"
+            )
+        found = outline(project, wishes)
+        if not found.forms:
+            return preparation.plan(project, wishes, found, Prepared((), run.path))
+        digest = payload.digest(project)
+        capacity = {identity: self._connect(host, digest).slots for identity, host in self._hosts.items()}
+        names = [form.name for form in found.forms]
+        dealt = hosts.deal(hosts.by_guest(weigh(project, found, wishes), names), capacity)
+        files = {form.name: form.arguments for form in found.forms}
+        for identity, guests in dealt.items():
+            say(f"{self._hosts[identity].name}: {' '.join(guests) or 'no guests'}")
+            own = replace(wishes, dealt={guest: files[guest] for guest in guests}, shard=None, baseline=None)
+            if guests:
+                self._connections[identity].send("prepare", wire.encode(own))
+        parts = {identity: self._prepared(identity, say) for identity, guests in dealt.items() if guests}
+        folder = Path(tempfile.mkdtemp(prefix="guests-", dir=run.path))
+        return preparation.plan(project, wishes, found, self._joined(found, parts, folder))
+
+    def _connect(self, host: Host, digest: str) -> Machine:
+        connection = self._connections[host.identity] = Connection(host, self._group)
+        machine = wire.decode(connection.ask("machine"), Machine)
+        if machine.project != digest:
+            why = "is not the project as it is here (another commit, or changed files)"
+            raise ManifestError(f"{host.name}: {host.folder} {why}")
+        return machine
+
+    def _prepared(self, identity: str, say: Say) -> Prepared:
+        prepared = wire.decode(self._connections[identity].receive(say), Prepared)
+        self._of |= {guest.kernel: self._hosts[identity] for guest in prepared.guests}
+        self._at_once[self._hosts[identity]] = prepared.at_once
+        return prepared
+
+    def _joined(self, found: Outline, parts: dict[str, Prepared], folder: Path) -> Prepared:
+        """Make one of what the machines have prepared, in the order of the run."""
+        guests = {guest.kernel: guest for part in parts.values() for guest in part.guests}
+        facts = {kernel.name: kernel for part in parts.values() for kernel in part.kernels}
+        order = [form.name for form in found.forms if form.name in guests]
+        self._check_packages([facts[name] for name in order])
+        return Prepared(
+            guests=tuple(guests[name] for name in order),
+            folder=folder,
+            missing={name: why for part in parts.values() for name, why in part.missing.items()},
+            accelerator="; ".join(self._told(each, part) for each, part in parts.items()),
+            at_once=sum(part.at_once for part in parts.values()),
+            kernels=tuple(facts[name] for name in order),
+        )
+
+    def _told(self, identity: str, part: Prepared) -> str:
+        return f"{self._hosts[identity].name} ({', '.join(guest.kernel for guest in part.guests)}): {part.accelerator}"
+
+    def _check_packages(self, kernels: Iterable[KernelFacts]) -> None:
+        """Refuse to run a kernel and its variants from two packages."""
+        seen: dict[str, KernelFacts] = {}
+        for kernel in kernels:
+            before = seen.setdefault(plain_kernel(kernel.name), kernel)
+            if (before.release, before.version) != (kernel.release, kernel.version):
+                where = [f"{each.version} on {self._of[each.name].name}" for each in (before, kernel)]
+                raise HarnessError(f"kernel {plain_kernel(kernel.name)} is {where[0]} and {where[1]}")
+
+    def gateways(self) -> list[str]:
+        """As in `Place`."""
+        return [host.spec for host in dict.fromkeys(self._of.values())]
+
+    def relay(self, guest: PlannedGuest, lane: Lane) -> str:
+        """As in `Place`."""
+        return self._of[guest.kernel].relay(guest, lane)
+
+    def has_room(self, kernel: str, up: Collection[str]) -> bool:
+        """As in `Place`: on the machine that has that kernel's image."""
+        host = self._of[kernel]
+        return sum(self._of[each] == host for each in up) < self._at_once[host]
+
+    def gone(self, node: WorkerController) -> str:
+        """As in `Place`: ask the machine through the connection that the guest was started through."""
+        identity: str | None = node.gateway.spec.via
+        if identity is None or _answers(node.nodemanager.group[identity]):
+            return ""
+        pytest_internals.retire(node.nodemanager.group, identity)
+        return f"host {self._hosts[identity].name} is gone"
+
+    def replaced(self, kernel: str) -> str:
+        """As in `Place`."""
+        return self._replaced.get(kernel, "")
+
+    def ending(self, guest: PlannedGuest) -> bytes:
+        """As in `Place`."""
+        found: bytes = self._connections[self._of[guest.kernel].identity].ask("read", str(guest.ending_path).encode())
+        return found
+
+    def collect(self, run: RunDirectory, folder: Path) -> None:
+        """As in `Place`; the machines are told to clear up."""
+        refused = []
+        for connection in self._connections.values():
+            try:
+                found = connection.ask("collect")
+            except HostGone:
+                continue
+            except HarnessError as error:
+                refused.append(str(error))
+                continue
+            for name, content in found.items():
+                path = folder / name if name.endswith(STARTED) else run.console(name.removesuffix(".log"))
+                path.write_bytes(content)
+        self._group.terminate(timeout=hosts.PATIENCE)
+        if refused:
+            raise HarnessError("; ".join(refused))
+
+    @pytest.hookimpl(wrapper=True)
+    def pytest_sessionstart(self) -> Generator[None, Any, Any]:
+        """Keep Ctrl-C from the ssh that xdist starts, and end in a line where that cannot connect."""
+        try:
+            with hosts.undisturbed():
+                return (yield)
+        except (HostNotFound, EOFError, OSError) as error:
+            pytest.exit(f"a host is gone: {error}", returncode=HarnessError.exit_status)
+
+    def pytest_xdist_setupnodes(self, config: pytest.Config) -> None:
+        """Where a machine does not start a relay any more, let xdist have a stand-in: it would end the session."""
+        group = pytest_internals.group(config)
+        make = group.makegateway
+
+        def stand_in(spec: execnet.XSpec) -> execnet.Gateway:
+            try:
+                return make(spec)
+            except (AssertionError, EOFError, OSError) as error:  # what execnet makes of an answer that does not come
+                if spec.via is None:
+                    raise
+                host = self._hosts[spec.via].name
+                gone = f"host {host} is gone"
+                started = f"host {host} did not start the guest's relay: {type(error).__name__} {error}"
+                self._replaced[str(spec.kernel)] = started if _answers(group[spec.via]) else gone
+                spec.via, spec.python = None, shlex.quote(sys.executable)
+                return make(spec)
+
+        pytest_internals.replace_makegateway(group, stand_in)
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_sessionfinish(self, session: pytest.Session) -> None:
+        """Take from xdist what it would wait for in vain: what is behind a connection that is lost or ended first.
+
+        execnet ends a connection before what came through it when that has been told to end already.
+        """
+        group = pytest_internals.group(session.config)
+        for identity in {host.identity for host in self._of.values()}:
+            pytest_internals.retire(group, identity, ended=_answers(group[identity]))
+
+
+def _answers(gateway: execnet.Gateway) -> bool:
+    try:
+        channel = gateway.remote_exec("channel.send(None)")
+        with contextlib.suppress(channel.TimeoutError):
+            channel.receive(hosts.PATIENCE)
+            return True
+    except (OSError, EOFError):
+        return False
+    return False
+
+
+def of(text: str | None, root: Path) -> Place:
+    """Return where ``--hosts`` says that guests are; raises ManifestError."""
+    return Here() if text is None else Elsewhere(hosts.parse(text, root))

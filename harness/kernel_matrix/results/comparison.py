@@ -1,0 +1,159 @@
+"""What is different between what was expected and what was found. Pure."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from kernel_matrix.results.baseline import Expectation, found
+from kernel_matrix.results.document import Document
+from kernel_matrix.shared import hints
+from kernel_matrix.shared.cells import Outcome
+from kernel_matrix.shared.changes import Change, Kind
+from kernel_matrix.shared.costs import COMPARED, Cost
+from kernel_matrix.shared.features import plain_kernel
+
+#: outcomes of a test that was tried and did what it is for
+_DONE = frozenset({Outcome.PASS, Outcome.REFUSED})
+
+
+@dataclass(frozen=True, slots=True)
+class Scope:
+    """What is compared, and how strictly."""
+
+    #: a cost may grow by so much, as a share of it, before that is a regression
+    cost_growth: float = 0.1
+    #: whether another patch version of a kernel makes the run red by itself
+    drift_gates: bool = False
+    #: whether all tests of the kernels were to run, so that a test that did not is gone
+    whole: bool = True
+    #: kernels that must have a baseline, with every command line: those of the manifest, which the workflow runs
+    kernels: frozenset[str] = frozenset()
+
+
+def compare(
+    expected: Mapping[str, Expectation], present: Mapping[str, Expectation], scope: Scope
+) -> tuple[Change, ...]:
+    """Return every difference, what gates first, then by kind, kernel and name.
+
+    Kernels that were not part of the run are not compared; a variant's guest is part of its kernel's run.
+    """
+    changes: list[Change] = []
+    # a kernel of which the baseline has another command line is the project's, too
+    known = scope.kernels | {plain_kernel(kernel) for kernel in expected}
+    for kernel, now in present.items():
+        before = expected.get(kernel)
+        if before is None:
+            changes.append(_without(kernel, f"{len(now.tests)} cells", gates=plain_kernel(kernel) in known))
+            continue
+        changes += _kernel(kernel, before, now, scope)
+        if now.costs and not before.costs and kernel in scope.kernels:
+            changes.append(_without(kernel, f"costs of {len(now.costs)} programs", gates=True))
+    if scope.whole:
+        changes += _guests_gone(expected, present)
+    order = list(Kind)
+    return tuple(sorted(changes, key=lambda each: (not each.gates, order.index(each.kind), each.kernel, each.what)))
+
+
+def _without(kernel: str, what: str, *, gates: bool) -> Change:
+    """Return that a kernel has found what nothing was expected of: a file that was deleted is no approval."""
+    note = (
+        f"it has no baseline: `{hints.command('baseline', f'--update --kernel {plain_kernel(kernel)}')}`, and review it"
+    )
+    return Change(Kind.NEW, kernel, "", "", what, note, gates)
+
+
+def of_run(expected: Mapping[str, Expectation], run: Document, scope: Scope) -> tuple[Change, ...]:
+    """Compare what a run has found with what was expected of it."""
+    return compare(expected, found(run), replace(scope, whole=run.complete))
+
+
+def _kernel(kernel: str, before: Expectation, now: Expectation, scope: Scope) -> Iterator[Change]:
+    note = ""
+    if (before.release, before.version, before.config) != (now.release, now.version, now.config):
+        was, is_ = (f"{each.release} {each.version} {each.config}".strip() for each in (before, now))
+        yield Change(Kind.DRIFTED, kernel, "", was, is_, gates=scope.drift_gates)
+        note = f"the kernel has drifted: {before.version} -> {now.version}"
+    for test in sorted({*before.tests, *now.tests}):
+        change = _test(kernel, test, before.tests.get(test), now.tests.get(test), note)
+        if change is not None and (scope.whole or change.kind is not Kind.GONE):
+            yield change
+    # a run that measured no costs says nothing about them, unless it was to measure them
+    if now.costs or scope.whole:
+        for program in sorted({*before.costs, *now.costs}):
+            yield from _cost(kernel, program, before.costs.get(program), now.costs.get(program), scope, note)
+
+
+def _test(kernel: str, test: str, before: Outcome | None, after: Outcome | None, note: str) -> Change | None:
+    if before == after:
+        return None
+    kind, gates = _kind(before, after)
+    return Change(kind, kernel, test, str(before or ""), str(after or ""), note, gates)
+
+
+def _kind(before: Outcome | None, after: Outcome | None) -> tuple[Kind, bool]:
+    """Return what it means that a test's outcome is another one, and whether that gates."""
+    if before is None or after is None:
+        return (Kind.GONE, True) if after is None else (Kind.NEW, not after.green)
+    if not after.green:
+        return (Kind.REGRESSION if before.green else Kind.CHANGED), True
+    if not before.green or (before not in _DONE and after in _DONE):
+        return Kind.FIXED, False
+    return (Kind.SKIPPED if after is Outcome.SKIP else Kind.CHANGED), True
+
+
+def _cost(
+    kernel: str, program: str, before: Cost | None, after: Cost | None, scope: Scope, note: str
+) -> Iterator[Change]:
+    if before is None or after is None:
+        kind = Kind.GONE if after is None else Kind.NEW
+        yield Change(kind, kernel, program, _instructions(before), _instructions(after), note, gates=after is None)
+        return
+    grown, shrunk = {}, {}
+    for name in COMPARED:
+        was, is_ = getattr(before, name), getattr(after, name)
+        if is_ > was * (1 + scope.cost_growth):
+            grown[name] = (was, is_)
+        elif is_ < was * (1 - scope.cost_growth):
+            shrunk[name] = (was, is_)
+    for kind, changed in ((Kind.COSTLIER, grown), (Kind.CHEAPER, shrunk)):
+        if changed:
+            was, is_ = (", ".join(f"{name} {pair[at]}" for name, pair in changed.items()) for at in (0, 1))
+            yield Change(kind, kernel, program, was, is_, note, gates=kind is Kind.COSTLIER)
+
+
+def _instructions(cost: Cost | None) -> str:
+    return "" if cost is None else f"instructions {cost.instructions}"
+
+
+def _guests_gone(expected: Mapping[str, Expectation], found: Mapping[str, Expectation]) -> Iterator[Change]:
+    """Yield the variants of kernels of this run that had a guest of their own and have none now."""
+    for kernel, before in expected.items():
+        plain = plain_kernel(kernel)
+        if kernel not in found and plain in found and plain != kernel:
+            yield Change(Kind.GONE, kernel, "", f"{len(before.tests)} cells", "", gates=True)
+
+
+def summary(changes: Iterable[Change]) -> str:
+    """Count the differences by kind, in one line; empty when there are none."""
+    counts = Counter(change.kind for change in changes)
+    return ", ".join(f"{counts[kind]} {kind}" for kind in Kind if counts[kind])
+
+
+def told(changes: Sequence[Change], limit: int) -> list[str]:
+    """Return what a run says of its baseline; nothing when nothing is different."""
+    return [f"against the baseline: {summary(changes)}", *lines(changes, limit)] if changes else []
+
+
+def lines(changes: Iterable[Change], limit: int) -> list[str]:
+    """Return a line for each difference, the first ones when there are many; new tests of a kernel in one line."""
+    told: list[str] = []
+    new: Counter[str] = Counter()
+    for change in changes:
+        if change.kind is Kind.NEW and change.what and not change.gates:
+            new[change.kernel] += 1
+        else:
+            told.append(str(change))
+    rest = [f"... and {len(told) - limit} more in matrix.json"] if len(told) > limit else []
+    return [*told[:limit], *rest, *(f"{Kind.NEW}: {kernel}: {count} cells" for kernel, count in new.items())]

@@ -1,0 +1,239 @@
+"""The host's half of a run: reports become cells.
+
+Data flows one way: ``kernel_matrix.plan.preparation`` makes a `Plan` (what to boot), ``kernel_matrix.session.workers`` has it
+booted, this module's plugin turns what the guests report into cells, ``kernel_matrix.report.run_folder`` keeps them,
+``kernel_matrix.results.matrix`` judges them.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import replace
+
+import pytest
+from _pytest.terminal import TerminalReporter
+from rich.console import Console
+from xdist.dsession import Interrupted
+
+from kernel_matrix import images
+from kernel_matrix.plan import preparation, sharding
+from kernel_matrix.relay import snapshots
+from kernel_matrix.remote import places
+from kernel_matrix.report import run_folder
+from kernel_matrix.results import comparison, matrix
+from kernel_matrix.session import reports
+from kernel_matrix.session.output import Outputs
+from kernel_matrix.session.workers import CrewPlugin, kernel_of
+from kernel_matrix.shared import expect, pytest_internals
+from kernel_matrix.shared.cells import IMAGE, Cell, Outcome
+from kernel_matrix.shared.changes import Change
+from kernel_matrix.shared.errors import HarnessError, of_system
+from kernel_matrix.shared.protocol import FACTS, PCAP
+from kernel_matrix.shared.worker_input import WORKER_KEY
+from kernel_matrix.vm.guests import summary
+
+
+class MatrixPlugin:
+    """Hooks of the controller, from the first report to the exit status."""
+
+    def __init__(
+        self, config: pytest.Config, plan: preparation.Plan, run: run_folder.RunDirectory, place: places.Place
+    ) -> None:
+        self._config = config
+        self._place = place
+        self._plan = plan
+        self._run = run
+        self._guests = {guest.kernel: guest for guest in plan.guests}
+        self._phases: dict[tuple[str, str], list[expect.Phase]] = {}
+        #: node id -> when its test began, on this machine's monotonic clock
+        self._starts: dict[str, float] = {}
+        self._cells: list[Cell] = []
+        self._user_interrupted = False
+        self._judged: matrix.Matrix | None = None
+        self._changes: tuple[Change, ...] = ()
+        self._unwritten = ""
+        self._outputs = Outputs(run.path / "output", self.show)
+        #: a plugin of its own (`kernel_matrix.session.starting` registers it)
+        self.crew = CrewPlugin(config, plan, run, place, self._outputs, self._record)
+        for kernel, why in plan.missing.items():
+            self._cells.append(Cell(kernel, IMAGE, Outcome.ERROR, detail=why))
+            run.append(self._cells[-1])
+
+    def show(self, line: str) -> None:
+        """Write a line of its own to the terminal."""
+        terminal: TerminalReporter | None = self._config.pluginmanager.getplugin("terminalreporter")
+        if terminal is not None:
+            # behind the dots of tests that have passed
+            terminal.write_line(f"\n{line}" if pytest_internals.column(terminal) else line)
+
+    def _record_lost(self) -> None:
+        """Say of every test that a machine has taken with it why there is no report."""
+        there = {(cell.kernel, cell.test) for cell in self._cells}
+        for kernel, test in sorted(self._expected() - there):
+            if kernel in self.crew.lost:
+                self._record(kernel, test, expect.Decision(Outcome.LOST, self.crew.lost[kernel]))
+
+    # -- reports become cells
+
+    def pytest_sessionstart(self, session: pytest.Session) -> None:
+        """Keep the session, whose count of tests the progress is shown against."""
+        self._session = session
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_handlecrashitem(self, crashitem: str, report: pytest.TestReport) -> None:
+        """Say of the test in which a guest died what happened to the guest, with its console."""
+        kernel = kernel_of(report.node)
+        last = self.crew.ending(report.node)
+        report.when = "call"
+        report.duration = self._seconds_since_start(kernel, crashitem)
+        report.longrepr = reports.describe_death(last, crashitem, self._run.console(kernel))
+        report.user_properties.append((expect.OUTCOME_PROPERTY, str(reports.outcome_of(last))))
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        """Collect a test's phases; its last one makes the cell."""
+        kernel = kernel_of(report.node)
+        # xdist takes what one worker collected for all there is
+        self._session.testscollected = self.crew.scheduling.foreseen
+        if report.when == "call":
+            self._keep_facts(kernel, report)
+        for key, value in report.user_properties:
+            if key == PCAP:
+                self._run.keep_pcap(kernel, expect.split_nodeid(report.nodeid, kernel), str(value))
+        phases = self._phases.setdefault((kernel, report.nodeid), [])
+        phases.append(reports.phase_of(report))
+        kept = self._config.option.keep_guest and report.failed
+        if kept or reports.ends_test(report):
+            del self._phases[kernel, report.nodeid]
+            self._starts.pop(report.nodeid, None)
+            duration = sum(each.duration for each in phases)
+            self._outputs.end(kernel)
+            self._record(kernel, expect.split_nodeid(report.nodeid, kernel), expect.decide(phases), duration)
+
+    def pytest_runtest_logstart(self, nodeid: str) -> None:
+        """Take the time: the report of a test in which its guest dies has none."""
+        self._starts[nodeid] = time.monotonic()
+
+    def _seconds_since_start(self, kernel: str, nodeid: str) -> float:
+        """Return how long a test took of which no more reports come, less what the reports that came say."""
+        began = self._starts.get(nodeid)
+        phases = self._phases.get((kernel, nodeid), [])
+        return 0.0 if began is None else max(0.0, time.monotonic() - began - sum(phase.duration for phase in phases))
+
+    def _keep_facts(self, kernel: str, report: pytest.TestReport) -> None:
+        """Write what the test found out about its kernel (kernel_matrix.guest.pytest.fixtures.record)."""
+        for key, value in report.user_properties:
+            if key.startswith(FACTS):
+                self._run.keep_facts(key.removeprefix(FACTS), kernel, str(value))
+
+    def pytest_collectreport(self, report: pytest.CollectReport) -> None:
+        """Make a file that a guest could not collect an error of that kernel."""
+        for title, kernel in report.sections:
+            if title == WORKER_KEY and report.failed:
+                self._record(kernel, report.nodeid, expect.Decision(Outcome.ERROR, reports.text_of(report)))
+
+    def _record(self, kernel: str, test: str, decision: expect.Decision, duration: float = 0.0) -> None:
+        cell = Cell(
+            kernel,
+            test,
+            decision.outcome,
+            self._release(kernel),
+            round(duration, 3),
+            decision.detail,
+            decision.log,
+            decision.verifier,
+            decision.diagnosis,
+        )
+        self._cells.append(cell)
+        try:
+            self._run.append(cell)
+        except OSError as error:
+            pytest.exit(f"results cannot be written: {of_system(error)}", returncode=HarnessError.exit_status)
+
+    def _release(self, kernel: str) -> str:
+        return self._guests[kernel].release
+
+    # -- the end
+
+    def pytest_keyboard_interrupt(self, excinfo: pytest.ExceptionInfo[BaseException]) -> None:
+        """Tell Ctrl-C from xdist's own way to stop (-x)."""
+        self._user_interrupted = not isinstance(excinfo.value, Interrupted)
+
+    @pytest.hookimpl(trylast=True)
+    def pytest_sessionfinish(self, session: pytest.Session, exitstatus: int | pytest.ExitCode) -> None:
+        """Judge the matrix, write it, and let it decide the exit status."""
+        self._collect()
+        self._record_lost()
+        self._run.join_consoles(self._guests)
+        judged = matrix.Matrix.of(self._cells, self._expected(), [*self._guests, *self._plan.missing])
+        self._judged = judged
+        status = int(exitstatus)
+        try:
+            found = self._run.document(judged, self._plan.facts, status)
+            if not (self._user_interrupted or status in {3, 4}):
+                # a command is nobody's test
+                if not self._config.option.command:
+                    self._changes = comparison.of_run(self._plan.baseline, found, self._plan.scope)
+                part = self._plan.part is not None
+                status = 1 if status == 1 else matrix.exit_status(judged, self._changes, part=part)
+                session.exitstatus = status
+            found = replace(found, changes=self._changes, exit_status=status)
+            self._run.finish(found, self._plan.facts, self.crew.times.records())
+            self._keep_part()
+        except (OSError, HarnessError) as error:
+            why = of_system(error) if isinstance(error, OSError) else error
+            self._unwritten = f"results cannot be written: {why}"
+            session.exitstatus = HarnessError.exit_status
+
+    def _collect(self) -> None:
+        """Bring what guests of other machines have left; what does not come is said at the end."""
+        try:
+            self._place.collect(self._run, self._plan.folder)
+        except (OSError, HarnessError) as error:
+            self._unwritten = f"consoles are lost: {of_system(error) if isinstance(error, OSError) else error}"
+
+    def _expected(self) -> set[tuple[str, str]]:
+        """Every kernel runs what any of its variant collected, unless node ids of the command line name kernels."""
+        own = {
+            kernel: {expect.split_nodeid(nodeid, kernel) for nodeid in self.crew.scheduling.collected(kernel)}
+            for kernel in self._guests
+        }
+        named = any(expect.kernel_of_argument(argument, self._plan.all_kernels) for argument in self._config.args)
+        found = matrix.expected(own, self._left_out(), named=named)
+        return found if self._plan.part is None else {cell for cell in found if self._plan.part.has(*cell)}
+
+    def _left_out(self) -> dict[str, set[str]]:
+        return {
+            kernel: {expect.split_nodeid(nodeid, kernel) for nodeid in nodeids}
+            for kernel, nodeids in self.crew.deselected.items()
+        }
+
+    def _keep_part(self) -> None:
+        """Leave what `merge` needs to know of a shard."""
+        if self._plan.part is not None:
+            left_out = {kernel: tuple(sorted(tests)) for kernel, tests in self._left_out().items()}
+            sharding.keep(self._run.path, replace(self._plan.part, left_out=left_out))
+
+    def pytest_terminal_summary(self, terminalreporter: TerminalReporter) -> None:
+        """Show the matrix."""
+        if self._judged is None:
+            return
+        terminalreporter.section("kernel matrix")
+        screen = Console(
+            file=pytest_internals.output(terminalreporter),
+            force_terminal=terminalreporter.hasmarkup or None,
+            width=None if terminalreporter.hasmarkup else matrix.log_width(self._judged),
+        )
+        screen.print(matrix.render_table(self._judged, self._plan.facts.releases))
+        told = comparison.told(self._changes, matrix.LISTED)
+        for line in [*matrix.red_lines(self._judged), matrix.summary_line(self._judged.cells), *told]:
+            terminalreporter.write_line(line)
+        records = self.crew.times.records()
+        notes = [f"{each.kernel}: {each.note}" for each in records if each.note]
+        for note in [*self._plan.notes, *dict.fromkeys(notes), self._unwritten]:
+            if note:
+                terminalreporter.write_line(f"note: {note}")
+        if records:
+            saved = snapshots.describe(images.cache_dir() / "snapshots")
+            terminalreporter.write_line(f"{summary(records)}; a fresh one per {self._config.option.fresh}; {saved}")
+        terminalreporter.write_line(f"{self._plan.facts.accelerator}; results in {self._run.path}")

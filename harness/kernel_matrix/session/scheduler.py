@@ -1,0 +1,228 @@
+"""Each kernel runs its own list: the xdist scheduler of the matrix.
+
+xdist's own schedulers share one list between workers, or (``--dist each``) wait for all workers and end the session
+with a KeyError when one dies in its last test. Here a kernel starts when its own guest has collected, and a guest
+that replaces a dead one goes on where that one stopped, without the test that killed it. Where there is room a kernel
+has more than one guest (`kernel_matrix.shared.lanes`): no test is ever given to two of them.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections import deque
+from collections.abc import Callable, Iterable, Sequence
+
+from xdist.workermanage import WorkerController
+
+from kernel_matrix.shared.lanes import Lane, Piece
+
+#: tests that a node has at a time: the one it runs, the next one (it does not begin without knowing that), and one
+#: more so that it never waits for the controller; after -x it has no others left to run
+_AHEAD = 3
+
+
+class Fresh(enum.StrEnum):
+    """How long a guest is used."""
+
+    #: for all tests of its kernel that it gets: where the machine has room it has several (`kernel_matrix.shared.lanes`)
+    KERNEL = "kernel"
+    #: for the tests of one file
+    FILE = "file"
+    #: for one test
+    TEST = "test"
+
+    def share(self, nodeids: Sequence[str]) -> Sequence[str]:
+        """Return what one guest runs of the node ids that are left."""
+        if self is Fresh.KERNEL or not nodeids:
+            return nodeids
+        if self is Fresh.TEST:
+            return nodeids[:1]
+        return [nodeid for nodeid in nodeids if file_of(nodeid) == file_of(nodeids[0])]
+
+
+def file_of(nodeid: str) -> str:
+    """Return the file of a node id."""
+    return nodeid.partition("::")[0]
+
+
+class KernelScheduling:
+    """Implements ``xdist.scheduler.Scheduling``.
+
+    ``lane_of`` names a node's lane; ``kernels`` are those that must have run for the session to be finished; ``whole``
+    names what a file is not divided from.
+    """
+
+    def __init__(
+        self,
+        kernels: Iterable[str],
+        lane_of: Callable[[WorkerController], Lane],
+        fresh: Fresh = Fresh.KERNEL,
+        whole: Callable[[str], str] = str,
+    ) -> None:
+        self._lane_of = lane_of
+        self._fresh = fresh
+        self._whole = whole
+        #: kernel -> node ids in the order of its guest's collection, once collected
+        self._collections: dict[str, list[str]] = {}
+        #: kernel -> node ids that have not run yet; a kernel that has not collected is None
+        self._todo: dict[str, list[str] | None] = dict.fromkeys(kernels)
+        #: what a lane has begun, or will
+        self._claims: dict[Piece, Lane] = {}
+        self._given_up: set[str] = set()
+        #: node -> the index -> node id of what it was sent and has not finished, in running order
+        self._running: dict[WorkerController, dict[int, str]] = {}
+        #: node -> what it may be sent, the next one first
+        self._waiting: dict[WorkerController, deque[tuple[int, str]]] = {}
+        self._ready: list[tuple[WorkerController, list[str]]] = []
+
+    @property
+    def nodes(self) -> list[WorkerController]:
+        """The nodes that are up."""
+        return list(self._running)
+
+    @property
+    def collection_is_completed(self) -> bool:
+        """Always: a kernel waits for no other."""
+        return True
+
+    @property
+    def tests_finished(self) -> bool:
+        """Whether every kernel has collected and has nothing left, or was given up."""
+        finished = all(todo == [] or kernel in self._given_up for kernel, todo in self._todo.items())
+        return finished and not self.has_pending
+
+    @property
+    def has_pending(self) -> bool:
+        """Whether a node has tests that it has not finished."""
+        return any(self._running.values())
+
+    def remaining(self, lane: Lane) -> int | None:
+        """Return how many tests that lane has still to run; None before its kernel's first collection."""
+        return None if self._todo[lane.kernel] is None else len(self._left(lane))
+
+    def next_share(self, lane: Lane) -> Sequence[str]:
+        """Return what that lane's next guest will run; empty before its kernel's first collection."""
+        return self._fresh.share(self._left(lane))
+
+    def unclaimed(self) -> dict[Piece, frozenset[str]]:
+        """Return what no lane has begun of the kernels that have collected: the pieces, and the files of each."""
+        found: dict[Piece, set[str]] = {}
+        for kernel in self._todo.keys() - self._given_up:
+            for nodeid in self._todo[kernel] or ():
+                if (piece := self._piece(kernel, nodeid)) not in self._claims:
+                    found.setdefault(piece, set()).add(file_of(nodeid))
+        return {piece: frozenset(found[piece]) for piece in sorted(found)}
+
+    def claim(self, lane: Lane, piece: Piece) -> None:
+        """Let that lane alone run what is left of a piece."""
+        self._claims[piece] = lane
+
+    def owner(self, kernel: str, nodeid: str) -> Lane:
+        """Return the lane that has begun, or is the one to begin, that test's piece."""
+        return self._claims.get(self._piece(kernel, nodeid), Lane(kernel))
+
+    def current(self, node: WorkerController) -> str | None:
+        """Return the test that node is running, None when it runs none or is not up."""
+        return next(iter(self._running.get(node, {}).values()), None)
+
+    def collected(self, kernel: str) -> Sequence[str]:
+        """Return the node ids that kernel's guest collected, empty before that."""
+        return tuple(self._collections.get(kernel, ()))
+
+    @property
+    def foreseen(self) -> int:
+        """How many tests the run has: a kernel that has not collected yet is taken for the longest that has."""
+        known = [len(collection) for collection in self._collections.values()]
+        unknown = len(self._todo) - len(known) - len(self._given_up - self._collections.keys())
+        return sum(known) + unknown * max(known, default=0)
+
+    def give_up(self, kernel: str) -> None:
+        """Expect nothing more of that kernel: its guest does not come up."""
+        self._given_up.add(kernel)
+
+    def add_node(self, node: WorkerController) -> None:
+        """Note a node that is up and collects."""
+        self._running[node] = {}
+        self._waiting[node] = deque()
+
+    def add_node_collection(self, node: WorkerController, collection: Sequence[str]) -> None:
+        """Take what a node collected: its kernel's list the first time, later the numbering of what is left."""
+        kernel = self._lane_of(node).kernel
+        if self._todo[kernel] is None:
+            self._collections[kernel] = list(collection)
+            self._todo[kernel] = list(collection)
+        self._ready.append((node, list(collection)))
+
+    def schedule(self) -> None:
+        """Send every node that has collected the first of its lane's tests."""
+        for node, collection in self._ready:
+            wanted = set(self.next_share(self._lane_of(node)))
+            self._waiting[node].extend(item for item in enumerate(collection) if item[1] in wanted)
+            self._send(node)
+        self._ready.clear()
+
+    def mark_test_complete(self, node: WorkerController, item_index: int, duration: float = 0) -> None:  # noqa: ARG002 - xdist's signature
+        """Note that a node has finished a test, and send it another."""
+        self._done(node, item_index)
+        self._send(node)
+
+    def remove_node(self, node: WorkerController) -> str | None:
+        """Forget a node; return the test in which it died, None when it was running none.
+
+        Raises KeyError for a node that was never up, as xdist expects.
+        """
+        first = next(iter(self._running[node].items()), None)
+        if first is not None:
+            self._done(node, first[0])
+        del self._running[node], self._waiting[node]
+        return None if first is None else first[1]
+
+    def mark_test_pending(self, item: str) -> None:
+        """Not used: a test that killed a guest is not run again."""
+        raise NotImplementedError
+
+    def remove_pending_tests_from_node(self, node: WorkerController, indices: Sequence[int]) -> None:
+        """Not used: no test is taken from one kernel for another."""
+        raise NotImplementedError
+
+    def _send(self, node: WorkerController) -> None:
+        """Keep a node supplied, and tell it to end when nothing is left for it (it was told already after -x)."""
+        running = self._running[node]
+        if node.shutting_down:
+            return
+        batch: dict[int, str] = {}
+        while len(running) + len(batch) < _AHEAD and (item := self._next(node)):
+            batch[item[0]] = item[1]
+        running.update(batch)
+        if batch:
+            node.send_runtest_some(list(batch))
+        if not self._skip(node):
+            node.shutdown()
+
+    def _next(self, node: WorkerController) -> tuple[int, str] | None:
+        """Take a node's next test, whose piece is then its lane's; None: it has no more."""
+        waiting, lane = self._skip(node), self._lane_of(node)
+        if not waiting:
+            return None
+        self.claim(lane, self._piece(lane.kernel, waiting[0][1]))
+        return waiting.popleft()
+
+    def _skip(self, node: WorkerController) -> deque[tuple[int, str]]:
+        """Return what waits for a node, what another lane has begun meanwhile left out."""
+        waiting, lane = self._waiting[node], self._lane_of(node)
+        while waiting and self.owner(lane.kernel, waiting[0][1]) != lane:
+            waiting.popleft()
+        return waiting
+
+    def _left(self, lane: Lane) -> list[str]:
+        """Return what is left for a lane: what it has begun, and for the first one what none has."""
+        return [nodeid for nodeid in self._todo[lane.kernel] or () if self.owner(lane.kernel, nodeid) == lane]
+
+    def _piece(self, kernel: str, nodeid: str) -> Piece:
+        return Piece(kernel, self._whole(file_of(nodeid)))
+
+    def _done(self, node: WorkerController, index: int) -> None:
+        nodeid = self._running[node].pop(index)
+        todo = self._todo[self._lane_of(node).kernel]
+        if todo is not None:
+            todo.remove(nodeid)

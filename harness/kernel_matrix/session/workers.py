@@ -1,0 +1,265 @@
+"""Guests come and go: each is an xdist worker, whose "python" is its relay.
+
+What a kernel is told, what becomes of a lane when its guest has run everything or has died, and which kernel gets
+another guest when there is room (`kernel_matrix.shared.lanes`). What the tests of a guest find is for
+`kernel_matrix.session.controller`.
+"""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from collections import Counter
+from collections.abc import Callable
+
+import execnet
+import pytest
+from xdist.dsession import DSession
+from xdist.workermanage import WorkerController
+
+from kernel_matrix.plan import preparation, sharding
+from kernel_matrix.plan.sharding import Unit
+from kernel_matrix.remote import places
+from kernel_matrix.report import run_folder
+from kernel_matrix.session import reports
+from kernel_matrix.session.output import Outputs
+from kernel_matrix.session.scheduler import Fresh, KernelScheduling
+from kernel_matrix.shared import expect, lanes, pytest_internals, wire, worker_input
+from kernel_matrix.shared.cells import BOOT, Outcome
+from kernel_matrix.shared.ending import End, Ending
+from kernel_matrix.shared.errors import HarnessError
+from kernel_matrix.shared.features import GuestFacts
+from kernel_matrix.shared.lanes import Lane
+from kernel_matrix.shared.protocol import DESELECTED
+from kernel_matrix.shared.worker_input import WORKER_KEY, WorkerInput
+from kernel_matrix.vm.guests import Guests
+
+#: a kernel is given up when one guest after another has died that often in a lane without having run a test
+_STRIKES = 2
+
+
+def kernel_of(node: WorkerController) -> str:
+    """Return the kernel of an xdist worker."""
+    name: str = node.gateway.spec.kernel
+    return name
+
+
+def _lane_of(node: WorkerController) -> Lane:
+    return Lane(kernel_of(node), int(node.gateway.spec.lane))
+
+
+class CrewPlugin:
+    """Hooks of the controller that have to do with guests.
+
+    ``record`` makes a cell of what a guest did outside every test.
+    """
+
+    def __init__(
+        self,
+        config: pytest.Config,
+        plan: preparation.Plan,
+        run: run_folder.RunDirectory,
+        place: places.Place,
+        outputs: Outputs,
+        record: Callable[[str, str, expect.Decision], None],
+    ) -> None:
+        self._config = config
+        self._plan = plan
+        self._run = run
+        self._place = place
+        self._outputs = outputs
+        self._record = record
+        self._guests = {guest.kernel: guest for guest in plan.guests}
+        self.scheduling = KernelScheduling(self._guests, _lane_of, Fresh(config.option.fresh), self._whole)
+        pieces = sharding.pieces(plan.weights, self._whole)
+        self._beginnings = lanes.beginnings(sharding.weigh_pieces(plan.weights, pieces))
+        #: those that have a guest, or will
+        self._lanes = {Lane(kernel) for kernel in self._guests}
+        self.times = Guests(plan.folder)
+        self._strikes: Counter[Lane] = Counter()
+        #: lane -> why its last guest is not replaced: it has a stand-in
+        self._gone: dict[Lane, str] = {}
+        #: kernel -> why its machine is gone
+        self.lost: dict[str, str] = {}
+        #: kernel -> node ids that -k or -m left out there
+        self.deselected: dict[str, set[str]] = {kernel: set() for kernel in self._guests}
+        self._endings: dict[Lane, Ending] = {}
+        self._channels: dict[str, execnet.Channel] = {}
+
+    def _whole(self, file: str) -> str:
+        return self._plan.whole.get(file, file)
+
+    def ending(self, node: WorkerController) -> Ending:
+        """Return how the guest of a worker that has died ended."""
+        return self._endings[_lane_of(node)]
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_xdist_make_scheduler(self) -> KernelScheduling:
+        """Replace xdist's scheduler."""
+        return self.scheduling
+
+    def pytest_xdist_setupnodes(self) -> None:
+        """Keep xdist from telling workers where this run's temporary files are: no guest has that folder."""
+        pytest_internals.keep_temporary_folders_from_workers(self._config)
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_xdist_newgateway(self, gateway: execnet.Gateway) -> None:
+        """Answer for a guest that may not have booted yet what xdist would wait for it to say."""
+        pytest_internals.answer_for(gateway)
+
+    def pytest_configure_node(self, node: WorkerController) -> None:
+        """Tell a worker which kernel it is on."""
+        lane = _lane_of(node)
+        kernel = lane.kernel
+        if lane not in self._gone and (gone := self._place.replaced(kernel)):
+            self._gone[lane] = gone
+            self._lose(kernel, gone)
+            self._record(kernel, BOOT, expect.Decision(Outcome.LOST, gone))
+        option = self._config.option
+        given = WorkerInput(
+            facts=GuestFacts(
+                kernel,
+                self._guests[kernel].features,
+                self._plan.all_features,
+                self._plan.all_kernels,
+                self._plan.programs,
+            ),
+            gone=self._gone.get(lane, ""),
+            arguments=self._guests[kernel].arguments,
+            begins=self._beginnings.get(kernel, ""),
+            command=tuple(option.command),
+            timeout=option.command_timeout,
+            keep=bool(option.keep_guest),
+        )
+        # nothing that differs from run to run: a worker that was told the same before may have been saved
+        node.workerinput.update(workerid="guest", workercount=1, testrunuid="matrix", mainargv=["pytest"])
+        node.workerinput[WORKER_KEY] = worker_input.pack(given, self._channel(node, given))
+        # xdist sends the controller's sys.path to a popen worker; a guest has its own
+        if not given.gone:
+            node.gateway.spec.popen = None
+
+    def _channel(self, node: WorkerController, given: WorkerInput) -> execnet.Channel | None:
+        """Return the channel for a command's output or a kept guest's sign of life; None where there is neither."""
+        if not (given.command or given.keep):
+            return None
+        kernel = kernel_of(node)
+        # kept: a channel that nobody holds is closed
+        channel: execnet.Channel = node.gateway.newchannel()
+        self._channels[kernel] = channel
+        channel.setcallback(lambda data: self._outputs.take(kernel, data))
+        return channel
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_testnodedown(self, node: WorkerController, error: object | None) -> None:
+        """Let a guest go that has run everything; otherwise decide whether its lane gets another."""
+        node.gateway.spec.popen = True
+        lane = _lane_of(node)
+        self.times.ends(lane, alive=error is None)
+        if error is not None and lane in self._gone:
+            # xdist would replace it again and again
+            pytest.exit(f"the stand-in for kernel {lane} failed: {error}", returncode=HarnessError.exit_status)
+        gone = self._place.gone(node)
+        if error is None:
+            self._released(node, lane, gone)
+        else:
+            self._died(node, lane, gone)
+
+    def pytest_runtest_logstart(self, nodeid: str) -> None:
+        """Take the time of a guest's first test; what is left of the machine may be for one more guest."""
+        if kernel := expect.kernel_of_argument(nodeid, self._guests):
+            self.times.test_starts(self.scheduling.owner(kernel, nodeid))
+        if not self._stops():
+            self._fill()
+
+    def _released(self, node: WorkerController, lane: Lane, gone: str) -> None:
+        """Give a lane another guest when it has tests left; when it is done, there is room."""
+        self.deselected[lane.kernel].update(getattr(node, "workeroutput", {}).get(DESELECTED, ()))
+        node.gateway.exit()
+        over = lane in self._gone or not self.scheduling.remaining(lane)
+        if not over and gone:
+            self._lose(lane.kernel, gone)
+        elif not over and self._goes_on(node):
+            # what xdist itself does for a worker that died
+            pytest_internals.replace_node(self._session_of_xdist(), node)
+        else:
+            self._lanes.discard(lane)
+            # its number may be used again
+            self._gone.pop(lane, None)
+            del self._strikes[lane]
+            if not gone and self._goes_on(node):
+                self._fill()
+
+    def _died(self, node: WorkerController, lane: Lane, gone: str) -> None:
+        """Decide whether what xdist puts in a dead guest's place is another guest or a stand-in."""
+        kernel = lane.kernel
+        last = Ending(kernel, End.EXITED, gone, self._guests[kernel].release) if gone else self._read_ending(lane)
+        self._endings[lane] = last
+        running = self.scheduling.current(node)
+        if running is None:
+            self._strikes[lane] += 1
+            why = reports.describe_death(last, None, self._run.console(kernel))
+            self._record(kernel, BOOT, expect.Decision(reports.outcome_of(last), why))
+        else:
+            self._strikes[lane] = 0
+        remaining = self.scheduling.remaining(lane)
+        if gone:
+            self._give_up(node, gone)
+            self._lose(kernel, gone)
+        elif self._strikes[lane] >= _STRIKES:
+            self._give_up(node, f"its guest died {_STRIKES} times in a row outside every test")
+            self.scheduling.give_up(kernel)
+        elif running is not None and remaining == 1:
+            self._give_up(node, "nothing left to run")
+
+    def _fill(self) -> None:
+        """Where there is room that no guest waits for, let a kernel with much left have another."""
+        while piece := lanes.longest(self._unclaimed()):
+            lane = lanes.free(piece.kernel, self._lanes)
+            self._lanes.add(lane)
+            self.scheduling.claim(lane, piece)
+            spec = execnet.XSpec(f"execmodel=main_thread_only//{self._place.relay(self._guests[piece.kernel], lane)}")
+            pytest_internals.add_node(self._session_of_xdist(), spec)
+
+    def _unclaimed(self) -> dict[lanes.Piece, float]:
+        """Return what nobody has begun, of kernels that a guest more has room for, and how long it takes."""
+        if not self._plan.weights:
+            return {}
+        up = [lane.kernel for lane in self._lanes]
+        rooms = {kernel: self._place.has_room(kernel, up) for kernel in self._guests}
+        if not any(rooms.values()):
+            return {}
+        weights = self._plan.weights
+        return {
+            piece: sum(weights.get(Unit(piece.kernel, file), 0.0) for file in files)
+            for piece, files in self.scheduling.unclaimed().items()
+            if rooms[piece.kernel]
+        }
+
+    def _session_of_xdist(self) -> DSession:
+        return pytest_internals.dsession(self._config)
+
+    def _goes_on(self, node: WorkerController) -> bool:
+        """Whether nothing has happened in a guest that stops the run (-x)."""
+        output = node.workeroutput
+        return not (self._stops() or output["shouldfail"] or output["shouldstop"])
+
+    def _stops(self) -> bool:
+        """Whether the run is to stop (-x)."""
+        return pytest_internals.stops(self._session_of_xdist())
+
+    def _give_up(self, node: WorkerController, why: str) -> None:
+        # xdist replaces every worker that died: let the replacement be a plain Python that collects nothing
+        self._gone[_lane_of(node)] = why
+        node.gateway.spec.python = shlex.quote(sys.executable)
+        node.gateway.spec.via = None
+
+    def _lose(self, kernel: str, why: str) -> None:
+        """Expect nothing more of a kernel whose machine is gone: its tests are not moved to another."""
+        self.lost[kernel] = why
+        self.scheduling.give_up(kernel)
+
+    def _read_ending(self, lane: Lane) -> Ending:
+        try:
+            return wire.decode(self._place.ending(self._guests[lane.kernel].of_lane(lane)), Ending)
+        except (OSError, ValueError, HarnessError) as error:
+            return Ending(kernel=lane.kernel, end=End.EXITED, reason=f"its relay was killed ({error})")

@@ -1,0 +1,16 @@
+"""How a user types a command of the engine's, for messages that name one."""
+
+from __future__ import annotations
+
+import os
+
+#: set by a noxfile whose sessions stand for the commands
+NOX_VARIABLE = "KERNEL_MATRIX_NOX"
+
+
+def command(name: str, words: str = "") -> str:
+    """Return the command with its words, such as ``kernel-matrix shell 6.1`` or ``nox -s shell -- 6.1``."""
+    if os.environ.get(NOX_VARIABLE):
+        session = f"nox -s {'kernel-matrix' if name == 'matrix' else name}"
+        return f"{session} -- {words}" if words else session
+    return f"kernel-matrix {name} {words}".rstrip()

@@ -1,0 +1,39 @@
+"""Frozen dataclasses as JSON files between the host's processes, paths included."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, TypeVar
+
+import msgspec
+
+_T = TypeVar("_T")
+
+
+def encode(value: object) -> bytes:
+    """Return ``value`` as JSON: the same bytes for the same value, sets included."""
+    return msgspec.json.encode(value, enc_hook=_encode, order="deterministic")
+
+
+def decode(data: bytes, kind: type[_T]) -> _T:
+    """Read what ``encode`` wrote; raises msgspec.ValidationError when it is something else."""
+    return msgspec.json.decode(data, type=kind, dec_hook=_decode)
+
+
+def write(path: Path, value: object) -> None:
+    """Write ``value`` whole or not at all."""
+    temporary = path.with_name(path.name + ".part")
+    temporary.write_bytes(encode(value))
+    temporary.replace(path)
+
+
+def _encode(value: object) -> str:
+    if isinstance(value, Path):
+        return str(value)
+    raise NotImplementedError(f"{type(value).__name__} has no JSON form")
+
+
+def _decode(kind: type, value: Any) -> Any:  # noqa: ANN401 - msgspec's own signature
+    if issubclass(kind, Path):
+        return kind(value)
+    raise NotImplementedError(f"{kind.__name__} has no JSON form")

@@ -1,0 +1,44 @@
+"""``--gdb``: QEMU's debugger port for a guest that runs already, asked for through its monitor."""
+
+from __future__ import annotations
+
+import contextlib
+import shlex
+from pathlib import Path
+
+from kernel_matrix.shared import wire
+from kernel_matrix.shared.ending import STARTED, Started
+from kernel_matrix.shared.errors import HarnessError
+from kernel_matrix.vm.boot_spec import BootSpec
+from kernel_matrix.vm.qmp import Monitor, QmpError
+
+#: seconds for which a guest may be silent that a debugger may have stopped
+PATIENCE = 86400.0
+#: seconds that the monitor may take
+_TIMEOUT = 10.0
+
+
+def started(folder: Path, kernel: str) -> Started:
+    """Return how that kernel's present guest came up; ``folder`` is the run's for its relays."""
+    path = max(folder.glob(f"{kernel}.*{STARTED}"), key=lambda path: path.stat().st_mtime_ns)
+    return wire.decode(path.read_bytes(), Started)
+
+
+def gdb(spec: BootSpec, folder: str) -> str:
+    """Let a debugger connect to the guest that has this folder; return the command that does. Raises HarnessError.
+
+    A kernel that starts through PVH lies where its file says. Distributions keep its symbols in packages of their own.
+    """
+    place = Path(folder)
+    port = place / "gdb"
+    try:
+        with contextlib.closing(Monitor(place / "monitor", seconds=_TIMEOUT)) as monitor:
+            line = f"gdbserver unix:{port},server=on,wait=off"
+            monitor.execute("human-monitor-command", **{"command-line": line})
+    except OSError as error:
+        raise HarnessError("--gdb: only a guest that was restored has a monitor (no --cold)") from error
+    except QmpError as error:
+        raise HarnessError(f"--gdb: {error}") from error
+    if not port.exists():
+        raise HarnessError("--gdb: this QEMU has no debugger port")
+    return f"gdb {shlex.quote(str(spec.vmlinuz))} -ex {shlex.quote(f'target remote {port}')}"

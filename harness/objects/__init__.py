@@ -1,4 +1,0 @@
-"""BPF sources to objects: the compiler's command and its errors.
-
-Not here: loading them (harness.guest.bpf).
-"""

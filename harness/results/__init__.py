@@ -1,4 +1,0 @@
-"""What a run has found, judged and compared. Pure.
-
-Not here: how it is shown (harness.report).
-"""

@@ -1,4 +1,0 @@
-"""One pytest: the controller's plugins, its workers and their scheduler.
-
-Not here: what runs in a guest (harness.guest.pytest).
-"""
