@@ -78,7 +78,7 @@ def compare(project: Project, first: str, second: str) -> Answer:
 
     Status 1 when what is different would gate.
     """
-    scope = replace(manifest.load(project.images).gate, whole=True)
+    scope = replace(manifest.gate(project, manifest.load(project.images)), whole=True)
     left, right = (_result_set(project, name) for name in (first, second))
     if len(left) == 1 and len(right) == 1 and set(left) != set(right):
         # two kernels: one column, and that they are not the same needs no saying
@@ -105,7 +105,7 @@ def _told(changes: Sequence[Change]) -> Iterator[str]:
 
 
 def _scope(project: Project, run: document.Document) -> comparison.Scope:
-    return replace(manifest.load(project.images).gate, whole=run.complete)
+    return replace(manifest.gate(project, manifest.load(project.images)), whole=run.complete)
 
 
 def _of(run: document.Document, kernels: set[str]) -> dict[str, Expectation]:

@@ -28,7 +28,7 @@ from kernel_matrix.report import run_folder
 from kernel_matrix.report.run_folder import RunRecord
 from kernel_matrix.results import document, matrix
 from kernel_matrix.shared import console, wire
-from kernel_matrix.shared.cells import Outcome
+from kernel_matrix.shared.cells import Cell, Outcome
 from kernel_matrix.shared.console import Phases
 from kernel_matrix.shared.errors import HarnessError, ManifestError
 from kernel_matrix.shared.features import VARIANT
@@ -133,20 +133,20 @@ def _row(project: Project, job: Job, plan: Plan, runs: int) -> Row:
     plain, booted, restored, panic = [], [], [], []
     split: list[Phases] = []
     # a guest keeps the worker of one command line: what is restored is made anew before each measurement
-    _warm(project.root, *kernel, *short)
+    _warm(project, *kernel, *short)
     for _ in range(runs):
         alone = plain_run.run(job, plan, short)
         plain.append(Start(alone.first_test, alone.first_test_cpu))
-        cold = _matrix(project.root, *kernel, "--cold", *short)
+        cold = _matrix(project, *kernel, "--cold", *short)
         booted.append(_start(cold, "cold"))
         split += filter(
             None, [console.phases((cold.folder / "console" / f"{job.kernel}.log").read_text("utf-8", "replace"))]
         )
-        restored.append(_start(_matrix(project.root, *kernel, *short), "restored"))
-    _warm(project.root, *kernel, project.bench.panic)
+        restored.append(_start(_matrix(project, *kernel, *short), "restored"))
+    _warm(project, *kernel, project.bench.panic)
     for _ in range(runs):
-        panic += _gaps(_matrix(project.root, *kernel, project.bench.panic))
-    gaps = _gaps(_warm(project.root, *kernel, "--fresh", "test", project.bench.file))
+        panic += _gaps(_matrix(project, *kernel, project.bench.panic))
+    gaps = _gaps(_warm(project, *kernel, "--fresh", "test", project.bench.file))
     return Row(job.kernel, tuple(plain), tuple(booted), tuple(restored), tuple(gaps), tuple(panic), tuple(split))
 
 
@@ -172,7 +172,7 @@ def _gaps(run: _Run) -> list[float]:
 
 
 def _whole(project: Project, jobs: Mapping[PlannedGuest, Job], named: Sequence[str], plan: Plan) -> Whole:
-    warm = _warm(project.root, *(word for kernel in named for word in ("--kernel", kernel)))
+    warm = _warm(project, *(word for kernel in named for word in ("--kernel", kernel)))
     if unfit := [each for each in warm.record.guests if each.how != "restored"]:
         raise HarnessError(f"kernel {unfit[0].kernel}: its guest was not restored ({unfit[0].note})")
     # the same tests: a kernel's other command lines are boots of their own, of the files that ask for them
@@ -189,7 +189,7 @@ def _whole(project: Project, jobs: Mapping[PlannedGuest, Job], named: Sequence[s
     )
 
 
-def _warm(project: Path, *arguments: str) -> _Run:
+def _warm(project: Project, *arguments: str) -> _Run:
     """Run the matrix until a run finds all that it restores: the third one, if nothing of it was there.
 
     The first saves the kernels' guests, and a worker where the same was run before; the second the other workers.
@@ -211,22 +211,22 @@ class _Run:
     memory_mib: int
 
 
-def _matrix(project: Path, *arguments: str) -> _Run:
+def _matrix(project: Project, *arguments: str) -> _Run:
     """Run the matrix as a user does; return what it recorded, its wall time and the most memory it held.
 
     Raises HarnessError when it did not end as it should: green, or with the kernel's panic. The time of a broken run is
     no figure.
     """
     # always the same: a worker is told the whole command line, and one that was told another is not restored
-    results_of_bench = project / "results" / "bench"
+    results_of_bench = project.results / "bench"
     command = [sys.executable, "-m", "kernel_matrix", "matrix", f"--results={results_of_bench}", *arguments]
     latest = results_of_bench / "latest"
     before = latest.resolve() if latest.exists() else None
     began = time.monotonic()
     memory = 0
-    log = project / "results" / "bench.log"
+    log = project.results / "bench.log"
     log.parent.mkdir(exist_ok=True)
-    with log.open("wb") as said, subprocess.Popen(command, cwd=project, stdout=said, stderr=said) as process:
+    with log.open("wb") as said, subprocess.Popen(command, cwd=project.root, stdout=said, stderr=said) as process:
         ended = os.pidfd_open(process.pid)
         while not select.select([ended], [], [], _MEMORY_SECONDS)[0]:
             memory = max(memory, _anonymous_mib(process.pid))
@@ -239,18 +239,17 @@ def _matrix(project: Path, *arguments: str) -> _Run:
     record = wire.decode((folder / "run.json").read_bytes(), RunRecord)
     if record.exit_status != process.returncode:
         raise HarnessError(f"{what}, but its results say {record.exit_status}; results in {folder}")
-    if not (_panicked(folder) if panicking in arguments else process.returncode == 0 and record.cells):
-        found = matrix.summary_line(document.read(folder).cells)
+    cells = document.read(folder).cells
+    panics = project.bench.panic in arguments
+    if not (_panicked(cells, project.bench.panic) if panics else process.returncode == 0 and record.cells):
+        found = matrix.summary_line(cells)
         raise HarnessError(f"{what}, {found}: its time is no figure; results in {folder}")
     return _Run(folder, record, seconds, memory)
 
 
-def _panicked(folder: Path) -> bool:
-    """Whether the tests of `panic` ended as they should, and nothing else happened."""
-    cells = document.read(folder).cells
-    return {cell.test: cell.outcome for cell in cells} == {
-        f"{panic}::{name}": each for name, each in _PANICKED.items()
-    }
+def _panicked(cells: Iterable[Cell], file: str) -> bool:
+    """Whether the tests of the panicking file ended as they should, and nothing else happened."""
+    return {cell.test: cell.outcome for cell in cells} == {f"{file}::{name}": each for name, each in _PANICKED.items()}
 
 
 def _anonymous_mib(ancestor: int) -> int:

@@ -249,7 +249,7 @@ def merge(
     judged, of_all = join(shards), replace(facts(shards), notes=left_out)
     _fill(shards, judged, run)
     found = run.document(judged, of_all)
-    joined = Joined(judged, of_all, comparison.of_run(before, found, known_manifest.gate), run.path)
+    joined = Joined(judged, of_all, comparison.of_run(before, found, manifest.gate(project, known_manifest)), run.path)
     joined = replace(joined, status=_exit_status(joined, shards))
     found = replace(found, changes=joined.changes, exit_status=joined.status)
     run.finish(found, of_all, tuple(guest for each in shards for guest in each.record.guests))

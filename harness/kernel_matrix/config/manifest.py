@@ -16,6 +16,7 @@ import msgspec
 from kernel_matrix.results.comparison import Scope
 from kernel_matrix.shared.errors import ManifestError
 from kernel_matrix.shared.features import VARIANT, Feature, parse_features
+from kernel_matrix.shared.project import Project
 
 #: tiers by name; ``full`` is both
 GROUPS = ("core", "full")
@@ -113,6 +114,11 @@ class Manifest(msgspec.Struct, frozen=True):
         return plain | {
             variant.of(kernel): variant.features(kernel) for kernel in self.kernels for variant in self.variants
         }
+
+
+def gate(project: Project, known: Manifest) -> Scope:
+    """Return how strictly a run of that project is compared: where it keeps no baselines, a kernel need not have one."""
+    return known.gate if project.keeps_baselines else replace(known.gate, kernels=frozenset())
 
 
 _T = TypeVar("_T")

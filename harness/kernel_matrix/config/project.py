@@ -56,7 +56,7 @@ class _Table(msgspec.Struct, frozen=True, forbid_unknown_fields=True, rename="ke
     images: _Name | None = None
     compile: _Compile | None = None
     tests: tuple[_Name, ...] = ("tests",)
-    baselines: _Name = "baselines"
+    baselines: _Name | None = None
     programs: tuple[_Program, ...] = ()
     carry: tuple[_Name, ...] = ()
     measure: tuple[_Name, ...] = ()
@@ -103,10 +103,12 @@ def _project(root: Path, table: str, content: Any, where: str) -> Project:  # no
         table=table,
         pytest_config=_pytest_config(root, table),
         images=root / found.images if found.images else DEFAULT_IMAGES,
+        own_images=found.images is not None,
         sources=root / compiled.sources if compiled else None,
         flags=compiled.flags if compiled else {},
         tests=tuple(path.rstrip("/") for path in found.tests),
-        baselines=root / found.baselines,
+        baselines=root / (found.baselines or "baselines"),
+        keeps_baselines=found.baselines is not None,
         programs=tuple(Program(each.object, each.program, each.type, each.symbol) for each in found.programs),
         carry=tuple(path.rstrip("/") for path in found.carry),
         measure=found.measure,

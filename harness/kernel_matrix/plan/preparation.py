@@ -17,7 +17,6 @@ from kernel_matrix.plan.outline import Form, Outline, Wishes, outline, pieces
 from kernel_matrix.plan.sharding import Part, Unit
 from kernel_matrix.relay import accelerator, client, payload, snapshots
 from kernel_matrix.relay.job import Job
-from kernel_matrix.relay.payload import Payload
 from kernel_matrix.report.run_folder import KernelFacts, RunDirectory, RunFacts, notes
 from kernel_matrix.results import baseline
 from kernel_matrix.results.baseline import Expectation
@@ -158,8 +157,8 @@ def plan(project: Project, wishes: Wishes, found: Outline, prepared: Prepared) -
 def _scope(project: Project, wishes: Wishes, found: Outline) -> Scope:
     """Return how strictly the run is compared: of another manifest's kernels the workflow runs none."""
     if wishes.manifest is None:
-        return found.known.gate
-    return replace(found.known.gate, kernels=manifest.load(project.images).gate.kernels)
+        return manifest.gate(project, found.known)
+    return replace(found.known.gate, kernels=manifest.gate(project, manifest.load(project.images)).kernels)
 
 
 def ready(
@@ -239,7 +238,7 @@ class _Jobs:
         return Job(
             kernel=guest.form.name,
             boot=BootSpec(image.vmlinuz, image.modules, self.root.path, kind, append=guest.form.append),
-            payload=Payload(self.project.root, self.project.carry, with_cache=wishes.with_cache, carried=carried),
+            payload=payload.of_project(self.project, with_cache=wishes.with_cache, carried=carried),
             console=self.run.console(guest.form.name),
             slots=held,
             boot_timeout=wishes.boot_timeout or _BOOT_TIMEOUT[kind],

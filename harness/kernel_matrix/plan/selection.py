@@ -61,6 +61,8 @@ def check(project: Project, files: Mapping[str, frozenset[str]], variants: Seque
             raise ManifestError(
                 f"{file}: unknown variant {name!r} (variants.toml has: {', '.join(variants) or 'none'})"
             )
+    if not project.own_images:
+        return
     used = frozenset[str]().union(*declared(project.root, Selection(project.tests)).values())
     for name in variants:
         if name not in used:

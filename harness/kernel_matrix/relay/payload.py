@@ -33,6 +33,8 @@ class Payload:
     root: Path
     #: what of the project, relative; empty: all that is not hidden or made
     carry: tuple[str, ...] = ()
+    #: what of that stays here, relative: what guests do not read makes them no other guests
+    leave_out: tuple[str, ...] = ()
     #: with pytest's cache, which ``--lf`` and its like read
     with_cache: bool = False
     #: a folder of the user's own
@@ -54,6 +56,7 @@ def project_files(payload: Payload) -> Iterator[Path]:
         for top in payload.carry or (".",)
         for path in _below(payload.root, payload.root / top)
         if not (payload.root / path).is_relative_to(_PACKAGE)
+        and not any(path.is_relative_to(each) for each in payload.leave_out)
     }
     if payload.with_cache and (payload.root / _CACHE).is_dir():
         found |= set(_below(payload.root, payload.root / _CACHE))
@@ -70,6 +73,12 @@ def _below(root: Path, top: Path) -> Iterator[Path]:
     for folder, folders, files in os.walk(top, onerror=let_out):
         folders[:] = [name for name in folders if name not in _LEFT_OUT and not name.startswith(".")]
         yield from (Path(folder, name).relative_to(root) for name in files if not name.endswith(".pyc"))
+
+
+def of_project(project: Project, *, with_cache: bool = False, carried: Path | None = None) -> Payload:
+    """Return what a guest gets of a project: not the baselines that only the host compares with."""
+    hosts = tuple(project.relative(path) for path in (project.matrix_baselines, project.durations))
+    return Payload(project.root, project.carry, hosts, with_cache=with_cache, carried=carried)
 
 
 def pack(payload: Payload) -> bytes:
@@ -96,7 +105,7 @@ def digest(project: Project) -> str:
     What is compiled is left out: each machine compiles its own.
     """
     state = hashlib.sha256()
-    own = Payload(project.root, project.carry)
+    own = of_project(project)
     made = project.build.relative_to(project.root)
     sources = [] if project.sources is None else list(_below(project.root, project.sources))
     found = {path for path in [*project_files(own), *sources] if not path.is_relative_to(made)}

@@ -51,6 +51,8 @@ class Project:
     pytest_config: str
     #: folder of kernels.toml, features.toml, rootfs.toml, variants.toml and kernels.lock.toml
     images: Path
+    #: whether that is the project's own: then a variant that no test asks for is a mistake in it
+    own_images: bool = True
     #: folder of the programs, NAME.bpf.c; None: the project brings no sources
     sources: Path | None = None
     #: source below that folder -> compiler flags of its own
@@ -58,6 +60,8 @@ class Project:
     #: folders and files of the tests that run in guests, relative
     tests: tuple[str, ...] = ()
     baselines: Path = Path("baselines")
+    #: whether the table names them: then every kernel must have one, and a deleted one is no approval
+    keeps_baselines: bool = True
     programs: tuple[Program, ...] = ()
     #: what guests get of the project, relative; empty: all that is not hidden or made
     carry: tuple[str, ...] = ()
