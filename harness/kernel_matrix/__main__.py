@@ -173,16 +173,17 @@ def _merge(arguments: argparse.Namespace) -> int:
 
     from kernel_matrix.commands import merging
     from kernel_matrix.report import run_folder as results
+    from kernel_matrix.report import terminal
     from kernel_matrix.results import comparison, matrix
 
     here = project.find()
     joined = merging.merge(
         here, arguments.folders, arguments.results or here.results, arguments.baseline, arguments.kernel
     )
-    screen = Console(width=None if sys.stdout.isatty() else matrix.log_width(joined.judged))
-    screen.print(matrix.render_table(joined.judged, joined.facts.releases))
-    told = comparison.told(joined.changes, matrix.LISTED)
-    lines = [*matrix.red_lines(joined.judged), matrix.summary_line(joined.judged.cells), *told]
+    screen = Console(width=None if sys.stdout.isatty() else terminal.log_width(joined.judged))
+    screen.print(terminal.render_table(joined.judged, joined.facts.releases))
+    told = comparison.told(joined.changes, terminal.LISTED)
+    lines = [*terminal.red_lines(joined.judged), matrix.summary_line(joined.judged.cells), *told]
     notes = [f"note: {note}" for note in [*joined.facts.notes, *results.notes(joined.facts.kernels)]]
     for line in [*lines, *notes, f"results in {joined.folder}"]:
         print(line)

@@ -11,6 +11,7 @@ from pathlib import Path
 import jinja2
 
 from kernel_matrix.config.manifest import GROUPS, Manifest
+from kernel_matrix.shared import atomic
 from kernel_matrix.shared.errors import ManifestError
 from kernel_matrix.shared.project import Project
 
@@ -45,7 +46,7 @@ def write(project: Project, text: str) -> bool:
     if current(project, text):
         return False
     (project.root / PATH).parent.mkdir(parents=True, exist_ok=True)
-    (project.root / PATH).write_text(text)
+    atomic.write(project.root / PATH, text)
     return True
 
 

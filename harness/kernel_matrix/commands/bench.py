@@ -27,7 +27,7 @@ from kernel_matrix.relay.job import Job
 from kernel_matrix.report import run_folder
 from kernel_matrix.report.run_folder import RunRecord
 from kernel_matrix.results import document, matrix
-from kernel_matrix.shared import console, wire
+from kernel_matrix.shared import atomic, console, wire
 from kernel_matrix.shared.cells import Cell, Outcome
 from kernel_matrix.shared.console import Phases
 from kernel_matrix.shared.errors import HarnessError, ManifestError
@@ -123,7 +123,7 @@ def run(project: Project, kernels: Sequence[str], runs: int, whole: int, say: Ca
     )
     wire.write(project.results / "bench.json", report)
     path = project.results / "bench.md"
-    path.write_text(markdown(report))
+    atomic.write(path, markdown(report))
     return path
 
 

@@ -10,7 +10,7 @@ from rich.table import Table as RichTable
 
 from kernel_matrix.config import manifest
 from kernel_matrix.results import document
-from kernel_matrix.shared import capability_table, hints
+from kernel_matrix.shared import atomic, capability_table, hints
 from kernel_matrix.shared.capability_table import FACTS, Context, Lines, Table
 from kernel_matrix.shared.errors import HarnessError, ManifestError
 from kernel_matrix.shared.project import Project
@@ -53,9 +53,7 @@ def update(project: Project, names: Sequence[str], run: Callable[[list[str]], in
         tables[kernel] = found
     order = [kernel.name for kernel in manifest.load(project.images).kernels]
     project.baselines.mkdir(exist_ok=True)
-    whole = project.capabilities.with_suffix(".part")
-    whole.write_text(capability_table.write(tables, order))
-    whole.replace(project.capabilities)
+    atomic.write(project.capabilities, capability_table.write(tables, order))
     if missing:
         raise HarnessError(f"not measured: {', '.join(missing)}; the run ended with status {status}")
     return changes

@@ -14,6 +14,7 @@ from kernel_matrix.objects import build
 from kernel_matrix.plan import preparation
 from kernel_matrix.plan.outline import Wishes, without_tests
 from kernel_matrix.plan.preparation import PlannedGuest
+from kernel_matrix.report import reports, terminal
 from kernel_matrix.report.run_folder import RunDirectory
 from kernel_matrix.results import matrix
 from kernel_matrix.shared.cells import IMAGE, Cell, Outcome
@@ -26,7 +27,7 @@ def run(project: Project, kernels: Sequence[str], paths: Sequence[Path], say: Ca
     Raises HarnessError. Each object has a guest to itself.
     """
     names = names_of([build.checked(path).resolve() for path in paths])
-    record = RunDirectory.create(project.results)
+    record = RunDirectory.create(project.results, reports.of(project))
     arguments = without_tests(project, kernels)
     wishes = Wishes(tuple(kernels), arguments=arguments, guests=1, locked=False, silence=None, words=tuple(names))
     plan = preparation.prepare(project, wishes, record, say=say)
@@ -34,13 +35,13 @@ def run(project: Project, kernels: Sequence[str], paths: Sequence[Path], say: Ca
     for name, path in names.items():
         for guest in plan.guests:
             cells.append(_cell(guest, record, name, path))
-            say(f"{matrix.SIGNS[cells[-1].outcome]} {guest.kernel} {name}")
+            say(f"{cells[-1].outcome.sign} {guest.kernel} {name}")
     for cell in cells:
         record.append(cell)
     judged = matrix.Matrix.of(cells, [], [*[guest.kernel for guest in plan.guests], *plan.missing])
     status = matrix.exit_status(judged)
     record.finish(record.document(judged, plan.facts, status), plan.facts, ())
-    for line in [*matrix.red_lines(judged), matrix.summary_line(judged.cells)]:
+    for line in [*terminal.red_lines(judged), matrix.summary_line(judged.cells)]:
         say(line)
     return status
 

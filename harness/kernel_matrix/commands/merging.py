@@ -18,6 +18,7 @@ from kernel_matrix import images
 from kernel_matrix.config import manifest
 from kernel_matrix.plan import sharding
 from kernel_matrix.plan.sharding import Part
+from kernel_matrix.report import reports
 from kernel_matrix.report.run_folder import KernelFacts, RunDirectory, RunFacts, RunRecord
 from kernel_matrix.results import baseline, comparison, document, matrix
 from kernel_matrix.results.document import Document
@@ -245,7 +246,7 @@ def merge(
     unlocked = images.unlocked(known_manifest, [kernel for kernel in asked if kernel.name not in there])
     left_out = tuple(f"{name}: no results, {images.UNLOCKED}" for name in unlocked)
     before = baseline.read(expected or project.matrix_baselines)
-    run = RunDirectory.create(results)
+    run = RunDirectory.create(results, reports.of(project))
     judged, of_all = join(shards), replace(facts(shards), notes=left_out)
     _fill(shards, judged, run)
     found = run.document(judged, of_all)

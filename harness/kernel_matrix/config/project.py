@@ -60,6 +60,7 @@ class _Table(msgspec.Struct, frozen=True, forbid_unknown_fields=True, rename="ke
     programs: tuple[_Program, ...] = ()
     carry: tuple[_Name, ...] = ()
     measure: tuple[_Name, ...] = ()
+    reports: tuple[_Name, ...] = ()
     workflow: str = ""
     bench: _Bench | None = None
 
@@ -112,6 +113,7 @@ def _project(root: Path, table: str, content: Any, where: str) -> Project:  # no
         programs=tuple(Program(each.object, each.program, each.type, each.symbol) for each in found.programs),
         carry=tuple(path.rstrip("/") for path in found.carry),
         measure=found.measure,
+        reports=found.reports,
         workflow=found.workflow,
         bench=Bench(found.bench.file, found.bench.keyword, found.bench.panic) if found.bench else Bench(),
     )

@@ -8,6 +8,7 @@ from kernel_matrix.config.manifest import Manifest
 from kernel_matrix.images import lock as locks
 from kernel_matrix.images.archive import Package
 from kernel_matrix.images.kernels import newest_packages
+from kernel_matrix.shared import atomic
 from kernel_matrix.shared.errors import ImageError, NotInArchive, NotWholeInArchive
 
 
@@ -23,9 +24,7 @@ def update_lock(manifest: Manifest) -> list[str]:
         after, lines = _newest(manifest, before)
     except ImageError as error:
         raise ImageError(f"{error}; {locks.NAME} is unchanged") from error
-    temporary = path.with_suffix(".part")
-    temporary.write_text(locks.format_lock(after))
-    temporary.replace(path)
+    atomic.write(path, locks.format_lock(after))
     return lines or ["the lock is up to date"]
 
 

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
-from kernel_matrix.shared import hints
+from kernel_matrix.shared import atomic, hints
 from kernel_matrix.shared.errors import BuildError, ManifestError, ToolMissing
 from kernel_matrix.shared.project import Project
 
@@ -94,7 +94,7 @@ def _build(source: Path, target: Path, inputs: _Inputs) -> None:
         # DWARF goes, BTF stays
         _run(["llvm-strip", "--strip-debug", str(made)], f"{source.name}: llvm-strip failed")
         made.replace(target)
-        stamp.write_text(key)
+        atomic.write(stamp, key)
 
 
 @cache

@@ -20,8 +20,8 @@ from typing import NamedTuple
 import msgspec
 
 from kernel_matrix.results.document import Document
-from kernel_matrix.shared import wire
-from kernel_matrix.shared.cells import Cell, Outcome
+from kernel_matrix.shared import atomic, wire
+from kernel_matrix.shared.cells import Cell
 from kernel_matrix.shared.errors import ManifestError
 from kernel_matrix.shared.expect import kernel_of_argument
 from kernel_matrix.shared.features import plain_kernel
@@ -31,8 +31,6 @@ from kernel_matrix.shared.lanes import Piece
 NAME = "shard.json"
 #: kernel -> test file -> seconds of all its tests together
 Durations = Mapping[str, Mapping[str, float]]
-#: outcomes whose tests may have taken any time
-_CUT_SHORT = frozenset({Outcome.CRASH, Outcome.LOST, Outcome.NOTRUN})
 
 
 class Unit(NamedTuple):
@@ -178,7 +176,7 @@ def recorded(document: Document, before: Durations) -> dict[str, dict[str, float
         own = Unit(plain_kernel(unit.kernel), unit.file)
         if own not in by_unit:
             found.setdefault(own.kernel, {})[own.file] = 0.0
-        if not any(cell.outcome in _CUT_SHORT for cell in cells):
+        if not any(cell.outcome.traits.cut_short for cell in cells):
             found.setdefault(unit.kernel, {})[unit.file] = round(sum(cell.duration for cell in cells), 1)
     return {kernel: dict(sorted(files.items())) for kernel, files in sorted(found.items())}
 
@@ -195,7 +193,7 @@ def read_durations(path: Path) -> dict[str, dict[str, float]]:
 
 def write_durations(path: Path, document: Document) -> Path:
     """Rewrite the project's durations from a result set; return the file."""
-    path.write_text(json.dumps(recorded(document, read_durations(path)), indent=1) + "\n")
+    atomic.write(path, json.dumps(recorded(document, read_durations(path)), indent=1) + "\n")
     return path
 
 

@@ -23,7 +23,7 @@ from pathlib import Path
 import msgspec
 
 from kernel_matrix.relay import memory_files
-from kernel_matrix.shared import conclusions, marker, wire
+from kernel_matrix.shared import atomic, conclusions, marker, wire
 from kernel_matrix.shared.conclusions import Conclusion
 from kernel_matrix.shared.errors import passing_over
 from kernel_matrix.vm.boot_spec import BootSpec, Memory, Sockets, vng_command
@@ -125,7 +125,7 @@ def asked_before(folder: Path, name: str, run: str) -> bool:
         if last_name == name:
             return last_run != run
     with passing_over(*_UNWRITABLE):
-        path.write_text(f"{name}\n{run}\n")
+        atomic.write(path, f"{name}\n{run}\n")
     return False
 
 
@@ -329,7 +329,7 @@ def _stamp(snapshot: Snapshot) -> str:
 
 
 def _mark_verified(snapshot: Snapshot) -> None:
-    (snapshot.folder / "verified").write_text(_stamp(snapshot))
+    atomic.write(snapshot.folder / "verified", _stamp(snapshot))
 
 
 def _verified(snapshot: Snapshot) -> bool:

@@ -30,7 +30,7 @@ from kernel_matrix.remote import hosts
 from kernel_matrix.remote.hosted import Machine
 from kernel_matrix.remote.hosts import Connection, Host, HostGone, Say
 from kernel_matrix.report.run_folder import KernelFacts, RunDirectory
-from kernel_matrix.shared import pytest_internals, wire
+from kernel_matrix.shared import atomic, pytest_internals, wire
 from kernel_matrix.shared.ending import STARTED
 from kernel_matrix.shared.errors import HarnessError, ManifestError
 from kernel_matrix.shared.features import plain_kernel
@@ -228,7 +228,7 @@ class Elsewhere:
                 continue
             for name, content in found.items():
                 path = folder / name if name.endswith(STARTED) else run.console(name.removesuffix(".log"))
-                path.write_bytes(content)
+                atomic.write(path, content)
         self._group.terminate(timeout=hosts.PATIENCE)
         if refused:
             raise HarnessError("; ".join(refused))

@@ -21,7 +21,6 @@ from kernel_matrix.report import page_data, pictures
 from kernel_matrix.report.page_data import Texts, text_sign
 from kernel_matrix.results.document import Document
 from kernel_matrix.results.findings import Difference, Finding, by_file, differences, findings, unchanged
-from kernel_matrix.results.matrix import SIGNS
 from kernel_matrix.shared.cells import Cell, Outcome
 from kernel_matrix.shared.changes import Kind
 from kernel_matrix.shared.features import VARIANT, plain_kernel
@@ -201,7 +200,7 @@ def _template() -> jinja2.Template:
     )
     environment.filters |= {"first_line": first_line, "spoken": pictures.spoken, "many": _many}
     environment.globals |= {
-        "fragment": fragment, "signs": {outcome: text_sign(sign) for outcome, sign in SIGNS.items()},
+        "fragment": fragment, "signs": {outcome: text_sign(outcome.sign) for outcome in Outcome},
         "listed": _LISTED, "of_costs": {Kind.COSTLIER, Kind.CHEAPER}, "open": _OPEN, "upright": _UPRIGHT,
     }  # fmt: skip
     return environment.get_template("page.html.j2")

@@ -9,9 +9,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
+from kernel_matrix.report.terminal import counts, legend
 from kernel_matrix.results.document import Document
 from kernel_matrix.results.findings import Difference, Finding, by_file, by_kernel, differences, findings, unchanged
-from kernel_matrix.results.matrix import SIGNS, counts, legend, summary_line
+from kernel_matrix.results.matrix import summary_line
 from kernel_matrix.shared.text import first_line
 
 LIMIT = 65_000
@@ -121,7 +122,7 @@ def _red(document: Document) -> list[_Row]:
 
 def _finding(each: Finding) -> str:
     why = f": {escape(first_line(each.line, _TEXT))}" if each.line else ""
-    return f"- {SIGNS[each.outcome]} {each.outcome} {_kernels(each.kernels)} {_name(each.test)}{why}"
+    return f"- {each.outcome.sign} {each.outcome} {_kernels(each.kernels)} {_name(each.test)}{why}"
 
 
 # -- counts by file

@@ -9,7 +9,6 @@ from typing import Any
 
 from kernel_matrix.results.document import Document
 from kernel_matrix.results.findings import by_file
-from kernel_matrix.results.matrix import SIGNS
 from kernel_matrix.shared import expect
 from kernel_matrix.shared.cells import Cell, Outcome
 from kernel_matrix.shared.features import plain_kernel
@@ -20,8 +19,6 @@ _TEXT, _TEXTS = 100_000, 16_000_000
 _SHORT = 1000
 #: stands for the kernel in a test's command; plain enough to be quoted by nothing
 _KERNEL = "@kernel@"
-#: cells that a guest's console explains
-OF_CONSOLE = frozenset({Outcome.CRASH, Outcome.LOST, Outcome.NOTRUN})
 #: what outcome a cell has, a character a column
 _NO_CELL = " "
 _CODES = {outcome: chr(ord("a") + number) for number, outcome in enumerate(Outcome)}
@@ -79,8 +76,8 @@ def of(document: Document, consoles: Mapping[str, str], texts: Texts) -> dict[st
             for each in document.columns
         ],
         "outcomes": {
-            _CODES[outcome]: {"name": str(outcome), "sign": text_sign(SIGNS[outcome]), "green": outcome.green,
-                              "console": outcome in OF_CONSOLE}
+            _CODES[outcome]: {"name": str(outcome), "sign": text_sign(outcome.sign), "green": outcome.green,
+                              "console": outcome.traits.cut_short}
             for outcome in Outcome
         },
         "files": files,

@@ -11,27 +11,21 @@ import glob
 import os
 import re
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
-import msgspec
-from junitparser import Error, Failure, JUnitXml, Skipped, TestCase, TestSuite
-
-from kernel_matrix.report import html_page, markdown, page_data
+from kernel_matrix.report.reports import BUILT_IN, Report
 from kernel_matrix.results import document, matrix
 from kernel_matrix.results.document import Column, Document
-from kernel_matrix.results.findings import by_kernel
-from kernel_matrix.shared import marker, wire
+from kernel_matrix.shared import atomic, marker, wire
 from kernel_matrix.shared.cells import Cell, Outcome
 from kernel_matrix.shared.errors import HarnessError, ManifestError
 from kernel_matrix.shared.features import plain_kernel
 from kernel_matrix.shared.lanes import MARK
 from kernel_matrix.vm.guests import GuestRecord
 
-#: the characters that XML 1.0 cannot hold
-_NOT_XML = re.compile("[^\t\n\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 #: bytes of a console's end that go into the report
 _CONSOLE = 16_000
 #: runs that are kept, the new one among them; older ones are deleted when a new one starts
@@ -100,14 +94,15 @@ class RunRecord:
 class RunDirectory:
     """The folder of one run."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, reports: Sequence[Report] = BUILT_IN) -> None:
         self.path = path
+        self._reports = reports
         self._started = time.monotonic()
         self._began = datetime.now(UTC)
         (path / "console").mkdir()
 
     @classmethod
-    def create(cls, parent: Path) -> RunDirectory:
+    def create(cls, parent: Path, reports: Sequence[Report] = BUILT_IN) -> RunDirectory:
         """Make a folder below ``parent`` and let ``latest`` point to it; delete the oldest runs.
 
         Raises ManifestError where ``latest`` is something else, HarnessError where nothing can be written.
@@ -123,7 +118,7 @@ class RunDirectory:
             link.replace(parent / "latest")
             for old in [each for each in _old_runs(parent) if each != path][: 1 - _KEPT_RUNS]:
                 marker.remove(old)
-            return cls(path)
+            return cls(path, reports)
         except OSError as error:
             where = error.filename or parent
             raise HarnessError(f"results cannot be written to {parent}: {where}: {error.strerror}") from error
@@ -154,13 +149,13 @@ class RunDirectory:
         """Write what a test found out about a kernel, as JSON: ``<name>/<kernel>.json``."""
         folder = self.path / name
         folder.mkdir(exist_ok=True)
-        (folder / f"{kernel}.json").write_text(text)
+        atomic.write(folder / f"{kernel}.json", text)
 
     def keep_pcap(self, kernel: str, test: str, content: str) -> None:
         """Write what went over a failing test's veth pairs, given in base64: ``pcap/<kernel>/<test>.pcap``."""
         folder = self.path / "pcap" / kernel
         folder.mkdir(parents=True, exist_ok=True)
-        (folder / f"{file_name(test)}.pcap").write_bytes(base64.b64decode(content))
+        atomic.write(folder / f"{file_name(test)}.pcap", base64.b64decode(content))
 
     def document(self, judged: matrix.Matrix, facts: RunFacts, exit_status: int = 0) -> Document:
         """Make one value of what this run found, compared with nothing yet.
@@ -195,16 +190,15 @@ class RunDirectory:
             if cell.outcome is Outcome.NOTRUN:
                 self.append(cell)
         wire.write(self.path / document.NAME, found)
-        (self.path / "junit.xml").write_bytes(junit(found.cells))
         record = RunRecord(facts, found.seconds, found.exit_status, len(found.cells), guests)
         wire.write(self.path / "run.json", record)
-        (self.path / "matrix.md").write_text(markdown.markdown(found), encoding="utf-8")
-        (self.path / "matrix.html").write_text(html_page.html(found, self._console_ends(found.cells)), encoding="utf-8")
+        for report in self._reports:
+            atomic.write(self.path / report.file, report.render(found, self._console_ends))
 
-    def _console_ends(self, cells: Iterable[Cell]) -> dict[str, str]:
-        """Return the end of each console that explains a cell, by kernel."""
+    def _console_ends(self, kernels: Iterable[str]) -> dict[str, str]:
+        """Return the end of each kernel's console, of those that have one."""
         found = {}
-        for kernel in dict.fromkeys(cell.kernel for cell in cells if cell.outcome in page_data.OF_CONSOLE):
+        for kernel in dict.fromkeys(kernels):
             with contextlib.suppress(FileNotFoundError), self.console(kernel).open("rb") as file:
                 file.seek(max(0, file.seek(0, os.SEEK_END) - _CONSOLE))
                 found[kernel] = file.read().decode(errors="replace")
@@ -226,53 +220,3 @@ def _check_latest(path: Path) -> None:
 def _old_runs(parent: Path) -> list[Path]:
     """Return the runs in a folder, the oldest first: of what is there, only what the harness has made."""
     return sorted(path for path in parent.glob("*/") if _RUN.fullmatch(path.name) and marker.marked(path))
-
-
-def read_cells(path: Path) -> tuple[Cell, ...]:
-    """Read a results.jsonl; a line that is not a cell is an error that names it."""
-    cells = []
-    for number, line in enumerate(path.read_bytes().splitlines(), 1):
-        try:
-            cells.append(wire.decode(line, Cell))
-        except msgspec.MsgspecError as error:
-            raise HarnessError(f"{path}:{number}: not a cell: {error}") from error
-    return tuple(cells)
-
-
-def junit(cells: Iterable[Cell]) -> bytes:
-    """Return JUnit XML: one suite per kernel, test cases named like their node ids."""
-    xml = JUnitXml("kernel-matrix")
-    for kernel, column in by_kernel(cells).items():
-        suite = TestSuite(kernel)
-        suite.add_property("release", next((cell.release for cell in column if cell.release), ""))
-        for cell in column:
-            suite.add_testcase(_case(cell))
-        suite.update_statistics()
-        xml.add_testsuite(suite)
-    xml.update_statistics()
-    text: bytes = xml.tostring()
-    return text
-
-
-def _case(cell: Cell) -> TestCase:
-    path, _, name = cell.test.partition("::")
-    classname = f"{cell.kernel}.{path.removesuffix('.py').replace('/', '.')}"
-    case = TestCase(f"{name or path}[{cell.kernel}]", classname, cell.duration)
-    first = cell.detail.partition("\n")[0]
-    if cell.outcome in {Outcome.SKIP, Outcome.XFAIL}:
-        case.result = [Skipped(f"{cell.outcome}: {first}")]
-    elif not cell.outcome.green:
-        kind = Failure if cell.outcome in {Outcome.FAIL, Outcome.XPASS} else Error
-        result = kind(_printable(f"{cell.outcome}: {first}"), str(cell.outcome))
-        parts = [cell.detail, *(["diagnosis:", cell.diagnosis] if cell.diagnosis else [])]
-        result.text = _printable("\n".join(parts))
-        case.result = [result]
-    parts = [f"{title}:\n{text}" for title, text in (("kernel log", cell.log), ("verifier log", cell.verifier)) if text]
-    if parts:
-        case.system_out = _printable("\n".join(parts))
-    return case
-
-
-def _printable(text: str) -> str:
-    """Leave out what XML 1.0 cannot hold (a console is full of escape sequences)."""
-    return _NOT_XML.sub("", text)

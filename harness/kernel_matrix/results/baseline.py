@@ -15,6 +15,7 @@ from typing import Any
 import msgspec
 
 from kernel_matrix.results.document import Document
+from kernel_matrix.shared import atomic
 from kernel_matrix.shared.cells import IMAGE, Outcome
 from kernel_matrix.shared.costs import COMPARED, Cost
 from kernel_matrix.shared.errors import ManifestError
@@ -139,6 +140,4 @@ def _same(one: Cost, other: Cost) -> bool:
 def write(folder: Path, kernel: str, expectation: Expectation) -> None:
     """Write a kernel's file, whole or not at all."""
     folder.mkdir(parents=True, exist_ok=True)
-    part = folder / f".{kernel}.part"
-    part.write_text(text(expectation))
-    part.replace(folder / f"{kernel}.json")
+    atomic.write(folder / f"{kernel}.json", text(expectation))

@@ -15,7 +15,6 @@ from kernel_matrix.shared.costs import COMPARED, Cost
 from kernel_matrix.shared.features import plain_kernel
 
 #: outcomes of a test that was tried and did what it is for
-_DONE = frozenset({Outcome.PASS, Outcome.REFUSED})
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,7 +97,7 @@ def _kind(before: Outcome | None, after: Outcome | None) -> tuple[Kind, bool]:
         return (Kind.GONE, True) if after is None else (Kind.NEW, not after.green)
     if not after.green:
         return (Kind.REGRESSION if before.green else Kind.CHANGED), True
-    if not before.green or (before not in _DONE and after in _DONE):
+    if not before.green or (not before.traits.done and after.traits.done):
         return Kind.FIXED, False
     return (Kind.SKIPPED if after is Outcome.SKIP else Kind.CHANGED), True
 

@@ -10,9 +10,6 @@ from kernel_matrix.shared.cells import Cell, Outcome
 from kernel_matrix.shared.changes import Change
 from kernel_matrix.shared.text import reason
 
-#: red outcomes, what explains the others first: a guest that is lost leaves cells that did not run
-_ORDER = (Outcome.CRASH, Outcome.LOST, Outcome.ERROR, Outcome.FAIL, Outcome.XPASS, Outcome.NOTRUN)
-
 
 @dataclass(frozen=True, slots=True)
 class Finding:
@@ -47,7 +44,7 @@ def findings(cells: Iterable[Cell]) -> tuple[Finding, ...]:
         if not cell.outcome.green:
             found.setdefault((cell.test, cell.outcome, reason(cell.detail)), []).append(cell)
     joined = [Finding(test, outcome, line, tuple(same)) for (test, outcome, line), same in found.items()]
-    return tuple(sorted(joined, key=lambda each: (_ORDER.index(each.outcome), each.test)))
+    return tuple(sorted(joined, key=lambda each: (-each.outcome.traits.rank, each.test)))
 
 
 def differences(changes: Iterable[Change]) -> tuple[Difference, ...]:

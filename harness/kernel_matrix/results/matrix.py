@@ -6,45 +6,9 @@ from collections import Counter
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 
-from rich.table import Table
-from rich.text import Text
-
-from kernel_matrix.results.findings import by_file, by_kernel
 from kernel_matrix.shared.cells import IMAGE, Cell, Outcome
 from kernel_matrix.shared.changes import Change
 from kernel_matrix.shared.features import VARIANT
-
-#: readable without colour, and each outcome its own sign
-SIGNS = {
-    Outcome.PASS: "✓",
-    Outcome.REFUSED: "⊘",
-    Outcome.SKIP: "–",
-    Outcome.XFAIL: "x",
-    Outcome.FAIL: "✗",
-    Outcome.ERROR: "E",
-    Outcome.XPASS: "X",
-    Outcome.CRASH: "☠",
-    Outcome.LOST: "?",
-    Outcome.NOTRUN: "·",
-}
-_COLOURS = {Outcome.SKIP: "yellow", Outcome.XFAIL: "yellow"}
-#: characters of the table where the output is no terminal: for the tests, and for each kernel
-_LOG_WIDTH = (56, 26)
-#: red cells that are listed one by one; a broken run has thousands, and results.jsonl has them all
-LISTED = 40
-#: when results of one cell meet (a test that failed, whose guest died in its teardown), the worse one stays
-_WORSE = [
-    Outcome.PASS,
-    Outcome.REFUSED,
-    Outcome.SKIP,
-    Outcome.XFAIL,
-    Outcome.NOTRUN,
-    Outcome.XPASS,
-    Outcome.FAIL,
-    Outcome.ERROR,
-    Outcome.LOST,
-    Outcome.CRASH,
-]
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +25,7 @@ class Matrix:
         joined: dict[tuple[str, str], Cell] = {}
         for cell in cells:
             before = joined.get((cell.kernel, cell.test))
-            if before is None or _WORSE.index(cell.outcome) >= _WORSE.index(before.outcome):
+            if before is None or cell.outcome.traits.rank >= before.outcome.traits.rank:
                 joined[cell.kernel, cell.test] = cell
         for kernel, test in expected:
             if (kernel, test) not in joined:
@@ -102,7 +66,7 @@ def exit_status(matrix: Matrix, changes: Iterable[Change] = (), *, part: bool = 
     3 when no cell has a verdict at all, or all that is wrong is that images of kernels were not to be had: a regression
     that is proven is never hidden by that. A ``part`` of a run may have no cells.
     """
-    verdicts = [cell for cell in matrix.cells if cell.outcome not in {Outcome.NOTRUN, Outcome.LOST}]
+    verdicts = [cell for cell in matrix.cells if cell.outcome.traits.decided]
     if matrix.cells and not verdicts:
         return 3
     if any(change.gates for change in changes):
@@ -116,54 +80,3 @@ def summary_line(cells: Iterable[Cell]) -> str:
     """Return the counts of each outcome in one line."""
     counts = Counter(cell.outcome for cell in cells)
     return ", ".join(f"{counts[outcome]} {outcome}" for outcome in Outcome if counts[outcome]) or "no cells"
-
-
-def render_table(matrix: Matrix, releases: Mapping[str, str]) -> Table:
-    """Return a table of test files x kernels with counts by outcome; ``releases`` names each kernel's release."""
-    table = Table(title="kernel matrix", caption=legend(matrix.cells), caption_justify="left")
-    table.add_column("tests", overflow="fold")
-    for kernel in matrix.kernels:
-        table.add_column(f"{kernel}\n{releases.get(kernel, '')}", justify="right")
-    rows = by_file(matrix.cells)
-    for file, cells in rows.items():
-        row = by_kernel(cells)
-        table.add_row(file, *[counts(row.get(kernel, [])) for kernel in matrix.kernels])
-    if len(rows) > 1:
-        totals = by_kernel(matrix.cells)
-        table.add_section()
-        table.add_row("all", *[counts(totals[kernel]) for kernel in matrix.kernels])
-    return table
-
-
-def log_width(matrix: Matrix) -> int:
-    """Return how wide the table is in a log, which has no width of its own, and folded columns are hard to read."""
-    return _LOG_WIDTH[0] + _LOG_WIDTH[1] * len(matrix.kernels)
-
-
-def red_lines(matrix: Matrix) -> list[str]:
-    """Return a line for each red cell, the first ones when there are many."""
-    lines = [
-        f"{SIGNS[cell.outcome]} {cell.outcome:6} {cell.kernel} {cell.test}: {cell.detail.partition(chr(10))[0]}"
-        for cell in matrix.red[:LISTED]
-    ]
-    if len(matrix.red) > LISTED:
-        lines.append(f"... and {len(matrix.red) - LISTED} more in results.jsonl")
-    return lines
-
-
-def counts(cells: Iterable[Cell]) -> Text:
-    """Return the number of cells of each outcome, with its sign."""
-    found = Counter(cell.outcome for cell in cells)
-    text = Text()
-    for outcome in Outcome:
-        if found[outcome]:
-            colour = _COLOURS.get(outcome, "green" if outcome.green else "bold red")
-            text.append(" " if text else "")
-            text.append(f"{found[outcome]} {SIGNS[outcome]}", style=colour)
-    return text
-
-
-def legend(cells: Iterable[Cell]) -> str:
-    """Return the signs of the outcomes that there are, and their names."""
-    present = {cell.outcome for cell in cells}
-    return "  ".join(f"{SIGNS[outcome]} {outcome}" for outcome in Outcome if outcome in present)

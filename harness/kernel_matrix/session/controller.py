@@ -19,7 +19,7 @@ from kernel_matrix import images
 from kernel_matrix.plan import preparation, sharding
 from kernel_matrix.relay import snapshots
 from kernel_matrix.remote import places
-from kernel_matrix.report import run_folder
+from kernel_matrix.report import run_folder, terminal
 from kernel_matrix.results import comparison, matrix
 from kernel_matrix.session import reports
 from kernel_matrix.session.output import Outputs
@@ -61,10 +61,10 @@ class MatrixPlugin:
 
     def show(self, line: str) -> None:
         """Write a line of its own to the terminal."""
-        terminal: TerminalReporter | None = self._config.pluginmanager.getplugin("terminalreporter")
-        if terminal is not None:
+        reporter: TerminalReporter | None = self._config.pluginmanager.getplugin("terminalreporter")
+        if reporter is not None:
             # behind the dots of tests that have passed
-            terminal.write_line(f"\n{line}" if pytest_internals.column(terminal) else line)
+            reporter.write_line(f"\n{line}" if pytest_internals.column(reporter) else line)
 
     def _record_lost(self) -> None:
         """Say of every test that a machine has taken with it why there is no report."""
@@ -222,11 +222,11 @@ class MatrixPlugin:
         screen = Console(
             file=pytest_internals.output(terminalreporter),
             force_terminal=terminalreporter.hasmarkup or None,
-            width=None if terminalreporter.hasmarkup else matrix.log_width(self._judged),
+            width=None if terminalreporter.hasmarkup else terminal.log_width(self._judged),
         )
-        screen.print(matrix.render_table(self._judged, self._plan.facts.releases))
-        told = comparison.told(self._changes, matrix.LISTED)
-        for line in [*matrix.red_lines(self._judged), matrix.summary_line(self._judged.cells), *told]:
+        screen.print(terminal.render_table(self._judged, self._plan.facts.releases))
+        told = comparison.told(self._changes, terminal.LISTED)
+        for line in [*terminal.red_lines(self._judged), matrix.summary_line(self._judged.cells), *told]:
             terminalreporter.write_line(line)
         records = self.crew.times.records()
         notes = [f"{each.kernel}: {each.note}" for each in records if each.note]

@@ -11,6 +11,8 @@ from kernel_matrix.shared.cells import Outcome
 from kernel_matrix.shared.ending import End, Ending
 from kernel_matrix.shared.protocol import DIAGNOSIS, KERNEL_LOG, STACKS, VERIFIER
 
+#: what a guest's end states of the test that it ran
+_OF_GUEST = frozenset({Outcome.CRASH, Outcome.LOST})
 #: how much of a console goes into a cell
 _CONSOLE_LINES = 60
 
@@ -48,7 +50,7 @@ def phase_of(report: pytest.TestReport) -> expect.Phase:
 def ends_test(report: pytest.TestReport) -> bool:
     """Whether a test has no more reports: its teardown has come, or its guest has died in it."""
     stated = dict(report.user_properties).get(expect.OUTCOME_PROPERTY)
-    return report.when == "teardown" or stated in {Outcome.CRASH, Outcome.LOST}
+    return report.when == "teardown" or stated in _OF_GUEST
 
 
 def _sections(report: pytest.TestReport, name: str) -> str:

@@ -10,7 +10,7 @@ from kernel_matrix.config import options
 from kernel_matrix.config.project import load
 from kernel_matrix.plan import outline, preparation, sharding
 from kernel_matrix.remote import places
-from kernel_matrix.report import run_folder
+from kernel_matrix.report import reports, run_folder
 from kernel_matrix.results import matrix
 from kernel_matrix.session import progress
 from kernel_matrix.session.controller import MatrixPlugin
@@ -46,7 +46,7 @@ def start(config: pytest.Config) -> None:
         raise ManifestError(f"--repeat {config.option.repeat}: once is the least")
     project = _project(config)
     shard, place = _shard(config), _place(config)
-    run = run_folder.RunDirectory.create(config.option.results or project.results)
+    run = run_folder.RunDirectory.create(config.option.results or project.results, reports.of(project))
     plan = place.prepare(
         project,
         outline.Wishes(

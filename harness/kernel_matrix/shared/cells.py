@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import enum
 from dataclasses import dataclass
+from typing import Self
 
 #: the "test" of a guest that died outside every test
 BOOT = "boot"
@@ -16,31 +17,65 @@ GUEST = "guest"
 IMAGE = "image"
 
 
+@dataclass(frozen=True, slots=True)
+class Traits:
+    """What the rest of the engine needs to know of an outcome: another one is a member of `Outcome`, and no more."""
+
+    #: readable without colour, and each outcome its own
+    sign: str
+    #: rich's style
+    colour: str
+    #: when results of one cell meet (a test that failed, whose guest died in its teardown), the higher one stays; of
+    #: red cells the higher one is shown first, but for what has no report, which the others explain
+    rank: int
+    #: whether the matrix may pass with it; anything else, and a missing cell, is red
+    green: bool = False
+    #: whether the test did what it is there for
+    done: bool = False
+    #: whether the test may have taken any time and the console says why
+    cut_short: bool = False
+    #: whether a guest has decided it: a run in which none has is broken, not red
+    decided: bool = True
+    #: JUnit's word: passed, skipped, failure or error
+    junit: str = "error"
+
+
 class Outcome(enum.StrEnum):
     """What a test did on one kernel (a program's verdict, such as XDP_PASS, is something else)."""
 
-    PASS = "pass"
-    FAIL = "fail"
-    ERROR = "error"
-    SKIP = "skip"
+    traits: Traits
+
+    def __new__(cls, value: str, traits: Traits = Traits("", "", 0)) -> Self:
+        """Make a member that is equal to its name."""
+        member = str.__new__(cls, value)
+        member._value_ = value
+        member.traits = traits
+        return member
+
+    PASS = "pass", Traits("✓", "green", 0, green=True, done=True, junit="passed")
+    FAIL = "fail", Traits("✗", "bold red", 6, junit="failure")
+    ERROR = "error", Traits("E", "bold red", 7)
+    SKIP = "skip", Traits("–", "yellow", 2, green=True, junit="skipped")
     #: a pass in which the kernel refused exactly as the test declared
-    REFUSED = "refused"
-    XFAIL = "xfail"
-    XPASS = "xpass"
+    REFUSED = "refused", Traits("⊘", "green", 1, green=True, done=True, junit="passed")
+    XFAIL = "xfail", Traits("x", "yellow", 3, green=True, junit="skipped")
+    XPASS = "xpass", Traits("X", "bold red", 5, junit="failure")
     #: a kernel fault (panic, oops that ended the guest) during that test
-    CRASH = "crash"
+    CRASH = "crash", Traits("☠", "bold red", 9, cut_short=True)
     #: the guest stopped answering or was killed during that test
-    LOST = "lost"
+    LOST = "lost", Traits("?", "bold red", 8, cut_short=True, decided=False)
     #: the cell was expected and no report came
-    NOTRUN = "notrun"
+    NOTRUN = "notrun", Traits("·", "bold red", 4, cut_short=True, decided=False)
 
     @property
     def green(self) -> bool:
         """Whether the matrix may pass with this outcome; anything else, and a missing cell, is red."""
-        return self in _GREEN
+        return self.traits.green
 
-
-_GREEN = frozenset({Outcome.PASS, Outcome.REFUSED, Outcome.SKIP, Outcome.XFAIL})
+    @property
+    def sign(self) -> str:
+        """Its sign, readable without colour."""
+        return self.traits.sign
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -49,7 +84,7 @@ class Cell:
 
     #: the kernel's name in the manifest, such as ``6.1``
     kernel: str
-    #: the node id without the kernel, such as ``suites/xdp/test_frames.py::test_arp[native]``
+    #: the node id without the kernel, such as ``tests/test_frames.py::test_arp[native]``
     test: str
     outcome: Outcome
     #: ``uname -r`` of the guest; empty when it never came up

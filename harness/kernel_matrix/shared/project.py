@@ -67,6 +67,8 @@ class Project:
     carry: tuple[str, ...] = ()
     #: the tests that measure the capability table, relative
     measure: tuple[str, ...] = ()
+    #: reports of its own, each ``package.module:name``
+    reports: tuple[str, ...] = ()
     #: the template of the CI workflow, relative; empty: there is none
     workflow: str = ""
     bench: Bench = Bench()

@@ -7,6 +7,8 @@ from typing import Any, TypeVar
 
 import msgspec
 
+from kernel_matrix.shared import atomic
+
 _T = TypeVar("_T")
 
 
@@ -22,9 +24,7 @@ def decode(data: bytes, kind: type[_T]) -> _T:
 
 def write(path: Path, value: object) -> None:
     """Write ``value`` whole or not at all."""
-    temporary = path.with_name(path.name + ".part")
-    temporary.write_bytes(encode(value))
-    temporary.replace(path)
+    atomic.write(path, encode(value))
 
 
 def _encode(value: object) -> str:

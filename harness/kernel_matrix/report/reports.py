@@ -1,0 +1,74 @@
+"""The reports of a run: each turns the whole result set into one file of the run's folder.
+
+A project adds its own with ``reports = ["package.module:name", ...]`` in its table.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from typing import Protocol
+
+from kernel_matrix.report import html_page, junit, markdown
+from kernel_matrix.results.document import Document
+from kernel_matrix.shared import named
+from kernel_matrix.shared.errors import ManifestError
+from kernel_matrix.shared.project import Project
+
+#: kernels -> the end of each one's console
+Consoles = Callable[[Iterable[str]], Mapping[str, str]]
+
+
+class Report(Protocol):
+    """One way to show a result set."""
+
+    @property
+    def file(self) -> str:
+        """The file's name in the run's folder."""
+
+    def render(self, document: Document, consoles: Consoles) -> bytes:
+        """Return the file's content."""
+
+
+class Junit:
+    """For CI systems."""
+
+    file = "junit.xml"
+
+    def render(self, document: Document, _: Consoles) -> bytes:
+        """As in `Report`."""
+        return junit.junit(document.cells)
+
+
+class Markdown:
+    """For the summary of a CI run and for a comment."""
+
+    file = "matrix.md"
+
+    def render(self, document: Document, _: Consoles) -> bytes:
+        """As in `Report`."""
+        return markdown.markdown(document).encode()
+
+
+class Html:
+    """For people."""
+
+    file = "matrix.html"
+
+    def render(self, document: Document, consoles: Consoles) -> bytes:
+        """As in `Report`: with the consoles of guests that have died."""
+        ends = consoles(cell.kernel for cell in document.cells if cell.outcome.traits.cut_short)
+        return html_page.html(document, ends).encode()
+
+
+BUILT_IN: tuple[Report, ...] = (Junit(), Markdown(), Html())
+
+
+def of(project: Project) -> tuple[Report, ...]:
+    """Return the reports of a project's runs; raises ManifestError for one that cannot be imported."""
+    found = list(BUILT_IN)
+    for name in project.reports:
+        report: Report = named.imported(name, project.root, f"{project.table}: reports")
+        if report.file in {each.file for each in found}:
+            raise ManifestError(f"{project.table}: reports: {name}: another report writes {report.file}")
+        found.append(report)
+    return tuple(found)

@@ -1,0 +1,68 @@
+"""The matrix in a terminal: a table of files and kernels, and the red cells in lines. Pure."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping
+
+from rich.table import Table
+from rich.text import Text
+
+from kernel_matrix.results.findings import by_file, by_kernel
+from kernel_matrix.results.matrix import Matrix
+from kernel_matrix.shared.cells import Cell, Outcome
+
+#: characters of the table where the output is no terminal: for the tests, and for each kernel
+_LOG_WIDTH = (56, 26)
+#: red cells that are listed one by one; a broken run has thousands, and results.jsonl has them all
+LISTED = 40
+
+
+def render_table(matrix: Matrix, releases: Mapping[str, str]) -> Table:
+    """Return a table of test files x kernels with counts by outcome; ``releases`` names each kernel's release."""
+    table = Table(title="kernel matrix", caption=legend(matrix.cells), caption_justify="left")
+    table.add_column("tests", overflow="fold")
+    for kernel in matrix.kernels:
+        table.add_column(f"{kernel}\n{releases.get(kernel, '')}", justify="right")
+    rows = by_file(matrix.cells)
+    for file, cells in rows.items():
+        row = by_kernel(cells)
+        table.add_row(file, *[counts(row.get(kernel, [])) for kernel in matrix.kernels])
+    if len(rows) > 1:
+        totals = by_kernel(matrix.cells)
+        table.add_section()
+        table.add_row("all", *[counts(totals[kernel]) for kernel in matrix.kernels])
+    return table
+
+
+def log_width(matrix: Matrix) -> int:
+    """Return how wide the table is in a log, which has no width of its own, and folded columns are hard to read."""
+    return _LOG_WIDTH[0] + _LOG_WIDTH[1] * len(matrix.kernels)
+
+
+def red_lines(matrix: Matrix) -> list[str]:
+    """Return a line for each red cell, the first ones when there are many."""
+    lines = [
+        f"{cell.outcome.sign} {cell.outcome:6} {cell.kernel} {cell.test}: {cell.detail.partition(chr(10))[0]}"
+        for cell in matrix.red[:LISTED]
+    ]
+    if len(matrix.red) > LISTED:
+        lines.append(f"... and {len(matrix.red) - LISTED} more in results.jsonl")
+    return lines
+
+
+def counts(cells: Iterable[Cell]) -> Text:
+    """Return the number of cells of each outcome, with its sign."""
+    found = Counter(cell.outcome for cell in cells)
+    text = Text()
+    for outcome in Outcome:
+        if found[outcome]:
+            text.append(" " if text else "")
+            text.append(f"{found[outcome]} {outcome.sign}", style=outcome.traits.colour)
+    return text
+
+
+def legend(cells: Iterable[Cell]) -> str:
+    """Return the signs of the outcomes that there are, and their names."""
+    present = {cell.outcome for cell in cells}
+    return "  ".join(f"{outcome.sign} {outcome}" for outcome in Outcome if outcome in present)

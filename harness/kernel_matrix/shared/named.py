@@ -1,0 +1,27 @@
+"""Objects that a configuration names: ``package.module:name``, from the project's folder or an installed package."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from pathlib import Path
+from typing import Any
+
+from kernel_matrix.shared.errors import ManifestError
+
+
+def imported(reference: str, root: Path, where: str) -> Any:  # noqa: ANN401 - whatever has that name
+    """Import it; modules of the project's root folder are found, too. ``where`` begins the error's line.
+
+    Raises ManifestError.
+    """
+    module, _, name = reference.partition(":")
+    if not module or not name:
+        raise ManifestError(f"{where}: {reference!r} is no package.module:name")
+    sys.path.insert(0, str(root))
+    try:
+        return getattr(importlib.import_module(module), name)
+    except (ImportError, AttributeError) as error:
+        raise ManifestError(f"{where}: {reference}: {error}") from error
+    finally:
+        sys.path.remove(str(root))
