@@ -22,7 +22,7 @@ struct exec_event {
 	__u32 tgid;
 	__u32 uid;
 	__u32 gid;
-	__u32 entry;
+	enum exec_entry entry;
 	/*
 	 * bytes of filename with its NUL, EXEC_FILENAME_LEN when it was cut; negative errno when it was not readable:
 	 * a probe cannot wait for a page that is not in memory, although the call itself may well succeed

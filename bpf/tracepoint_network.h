@@ -34,8 +34,8 @@ struct net_event {
 	__u32 tgid;
 	__u32 uid;
 	__s32 fd;
-	__u32 kind;
-	__u32 state;
+	enum net_kind kind;
+	enum net_state state;
 	/* the number of the call (asm/unistd_64.h) */
 	__u32 call;
 	/* AF_* */

@@ -9,17 +9,17 @@ from dataclasses import dataclass
 
 import pytest
 
-from kernel_matrix.guest.bpf.loaders import libbpf
+from kernel_matrix.guest.bpf.loaders import Loader, Object
 from kernel_matrix.guest.bpf.steps import object_path
 
 
-class Entry(enum.IntEnum):
-    """``enum exec_entry``."""
+class Entry(enum.StrEnum):
+    """``enum exec_entry``, whose values are the object's own."""
 
-    EXECVE = 1
-    EXECVEAT = 2
-    COMPAT_EXECVE = 3
-    COMPAT_EXECVEAT = 4
+    EXECVE = "EXEC_ENTRY_EXECVE"
+    EXECVEAT = "EXEC_ENTRY_EXECVEAT"
+    COMPAT_EXECVE = "EXEC_ENTRY_COMPAT_EXECVE"
+    COMPAT_EXECVEAT = "EXEC_ENTRY_COMPAT_EXECVEAT"
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +31,7 @@ class ExecEvent:
     tgid: int
     uid: int
     gid: int
-    entry: int
+    entry: str
     filename_length: int
     comm: str
     filename: str
@@ -48,7 +48,7 @@ class Losses:
 class Monitor:
     """The attached monitor and its maps."""
 
-    def __init__(self, obj: libbpf.Object) -> None:
+    def __init__(self, obj: Object) -> None:
         self.links = obj.attach()
         self._ring = obj.ring_buffer("events")
         self._layout = obj.layout("exec_event", ExecEvent)
@@ -77,22 +77,22 @@ class Monitor:
 
 
 @contextmanager
-def monitoring(**max_entries: int) -> Iterator[Monitor]:
+def monitoring(loader: Loader, **max_entries: int) -> Iterator[Monitor]:
     """Load and attach a monitor of its own."""
-    with libbpf.opened(object_path("kprobe_execve"), max_entries=max_entries) as obj:
+    with loader.opened(object_path("kprobe_execve"), max_entries=max_entries) as obj:
         yield Monitor(obj)
 
 
 @pytest.fixture
-def monitor() -> Iterator[Monitor]:
+def monitor(loader: Loader) -> Iterator[Monitor]:
     """Return the monitor as it ships."""
-    with monitoring() as made:
+    with monitoring(loader) as made:
         yield made
         assert made.losses() == Losses(), "the test itself says when something may be lost"
 
 
 @pytest.fixture
-def resized() -> Iterator[Callable[..., Monitor]]:
+def resized(loader: Loader) -> Iterator[Callable[..., Monitor]]:
     """Return what loads a monitor with maps of other sizes."""
     with ExitStack() as stack:
-        yield lambda **max_entries: stack.enter_context(monitoring(**max_entries))
+        yield lambda **max_entries: stack.enter_context(monitoring(loader, **max_entries))

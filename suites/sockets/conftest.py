@@ -14,29 +14,29 @@ from unittest import mock
 
 import pytest
 
-from kernel_matrix.guest.bpf.loaders import libbpf
+from kernel_matrix.guest.bpf.loaders import Loader, Object
 from kernel_matrix.guest.bpf.steps import object_path
 from kernel_matrix.guest.system.netns import namespace
 from kernel_matrix.guest.system.privilege import Cap, run_as
 
 
-class Kind(enum.IntEnum):
-    """``enum net_kind``."""
+class Kind(enum.StrEnum):
+    """``enum net_kind``, whose values are the object's own."""
 
-    CONNECT = 1
-    ACCEPT = 2
-    SEND = 3
-    RECEIVE = 4
-    CLOSE = 5
+    CONNECT = "NET_CONNECT"
+    ACCEPT = "NET_ACCEPT"
+    SEND = "NET_SEND"
+    RECEIVE = "NET_RECEIVE"
+    CLOSE = "NET_CLOSE"
 
 
-class State(enum.IntEnum):
+class State(enum.StrEnum):
     """``enum net_state``."""
 
-    DONE = 0
-    FAILED = 1
-    IN_PROGRESS = 2
-    INTERRUPTED = 3
+    DONE = "NET_DONE"
+    FAILED = "NET_FAILED"
+    IN_PROGRESS = "NET_IN_PROGRESS"
+    INTERRUPTED = "NET_INTERRUPTED"
 
 
 class Call(enum.IntEnum):
@@ -73,8 +73,8 @@ class NetEvent:
     tgid: int
     uid: int
     fd: int
-    kind: int
-    state: int
+    kind: str
+    state: str
     call: int
     family: int
     comm: str
@@ -159,7 +159,7 @@ def _event(expected: Expected, found: NetEvent, pid: int, uid: int, comm: str) -
 class Monitor:
     """The attached monitor and its maps."""
 
-    def __init__(self, obj: libbpf.Object) -> None:
+    def __init__(self, obj: Object) -> None:
         self._ring = obj.ring_buffer("events")
         self._event = obj.layout("net_event", NetEvent)
         self._totals = obj.layout("net_totals", Totals)
@@ -220,9 +220,9 @@ def run_script(script: Callable[[Script], None], *, uid: int = 0) -> tuple[int, 
 
 
 @contextmanager
-def monitoring(**max_entries: int) -> Iterator[Monitor]:
+def monitoring(loader: Loader, **max_entries: int) -> Iterator[Monitor]:
     """Load and attach a monitor of its own."""
-    with libbpf.opened(object_path("tracepoint_network"), max_entries=max_entries) as obj:
+    with loader.opened(object_path("tracepoint_network"), max_entries=max_entries) as obj:
         yield Monitor(obj)
 
 
@@ -234,9 +234,9 @@ def network() -> Iterator[None]:
 
 
 @pytest.fixture
-def monitor(network: None, tmp_path: Path) -> Iterator[Monitor]:  # noqa: ARG001 - the first tmp_path asks nscd for a name
+def monitor(loader: Loader, network: None, tmp_path: Path) -> Iterator[Monitor]:  # noqa: ARG001 - the first tmp_path asks nscd for a name
     """Return the monitor as it ships; at the end nothing may have been lost and no call be left over."""
-    with monitoring() as made:
+    with monitoring(loader) as made:
         yield made
         totals = made.totals()
         lost = replace(Totals(), lost_events=totals.lost_events, lost_calls=totals.lost_calls)

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from kernel_matrix.guest.bpf.loaders import Loader
 from kernel_matrix.guest.system import calls
 from kernel_matrix.guest.system.deadline import wait_until
 from suites.sockets.conftest import Call, Monitor, Script, State, Totals, monitoring, run_script
@@ -231,7 +232,7 @@ def test_a_connect_that_is_killed_has_not_failed(monitor: Monitor) -> None:
     assert monitor.totals() == Totals(connects=1, connects_interrupted=1)
 
 
-def test_what_finds_the_ring_buffer_full_is_counted() -> None:
+def test_what_finds_the_ring_buffer_full_is_counted(loader: Loader) -> None:
     """A page holds 51 records (51 * 80 = 4080); the totals count every call all the same."""
     fitting = PAGE // RECORD
     assert fitting == 51
@@ -241,13 +242,13 @@ def test_what_finds_the_ring_buffer_full_is_counted() -> None:
         for _index in range(100):
             left.send(b"xx")
 
-    with monitoring(events=PAGE) as monitor:
+    with monitoring(loader, events=PAGE) as monitor:
         pid, _, _ = run_script(script)
         assert len(monitor.events(pid)) == fitting
         assert monitor.totals() == Totals(bytes_sent=200, lost_events=100 - fitting)
 
 
-def test_a_call_that_finds_no_room_to_be_remembered_is_counted() -> None:
+def test_a_call_that_finds_no_room_to_be_remembered_is_counted(loader: Loader) -> None:
     """One place: a thread waits in recv and holds it, so the next call is lost, and said to be."""
 
     def script(_: Script) -> None:
@@ -258,14 +259,14 @@ def test_a_call_that_finds_no_room_to_be_remembered_is_counted() -> None:
         left.send(b"x")
         thread.join()
 
-    with monitoring(calls=1) as monitor:
+    with monitoring(loader, calls=1) as monitor:
         pid, _, _ = run_script(script)
         assert [event.call for event in monitor.events(pid)] == [Call.RECVFROM]
         assert monitor.totals() == Totals(bytes_received=1, lost_calls=1)
 
 
 @pytest.mark.parametrize(("before", "behind"), [(1, 1), (3, 13), (8, 8)])
-def test_a_length_that_cannot_be_read_back_is_counted(before: int, behind: int) -> None:
+def test_a_length_that_cannot_be_read_back_is_counted(before: int, behind: int, loader: Loader) -> None:
     """A page is full of a vector's messages, and is taken away before the last message comes.
 
     The kernel has written their lengths by then. At the call's end those before and behind that page still count,
@@ -291,7 +292,7 @@ def test_a_length_that_cannot_be_read_back_is_counted(before: int, behind: int) 
         thread.join()
         assert came == [count]
 
-    with monitoring() as monitor:
+    with monitoring(loader) as monitor:
         pid, _, _ = run_script(script)
         received = [event for event in monitor.events(pid) if event.call == Call.RECVMMSG]
         sizes = range(1, count + 1)
@@ -317,14 +318,14 @@ def test_a_vector_may_lie_anywhere(monitor: Monitor) -> None:
     assert monitor.totals() == Totals(bytes_sent=len(places) * sum(sizes))
 
 
-def test_two_monitors_see_the_same_calls(monitor: Monitor) -> None:
+def test_two_monitors_see_the_same_calls(monitor: Monitor, loader: Loader) -> None:
     """Each attached object has programs of its own."""
 
     def script(script: Script) -> None:
         left, _right = socket.socketpair(UNIX, STREAM)
         script.did(Call.SENDTO, left.fileno(), UNIX, left.send(b"x"))
 
-    with monitoring() as other:
+    with monitoring(loader) as other:
         pid = monitor.watch(script)[0].tgid
         assert [event.call for event in other.events(pid)] == [Call.SENDTO]
         assert other.totals() == monitor.totals() == Totals(bytes_sent=1)

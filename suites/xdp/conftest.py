@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import pytest
 
-from kernel_matrix.guest.bpf.loaders import libbpf
+from kernel_matrix.guest.bpf.loaders import Loader, Object
 from kernel_matrix.guest.bpf.steps import XdpFlags, object_path
 from kernel_matrix.guest.system.deadline import wait_until
 from kernel_matrix.guest.system.netns import Interface, Veth, veth
@@ -34,7 +34,7 @@ class Counters:
 class Attached:
     """The packet counter, loaded, and attached to one interface."""
 
-    def __init__(self, obj: libbpf.Object, interface: Interface, mode: XdpFlags) -> None:
+    def __init__(self, obj: Object, interface: Interface, mode: XdpFlags) -> None:
         self.object = obj
         self._layout = obj.layout("xdp_counters", Counters)
         self._map = obj.map("counters")
@@ -70,9 +70,9 @@ class Attached:
 
 
 @contextmanager
-def attached(interface: Interface, mode: XdpFlags) -> Iterator[Attached]:
+def attached(loader: Loader, interface: Interface, mode: XdpFlags) -> Iterator[Attached]:
     """Load a counter of its own and attach it."""
-    with libbpf.opened(object_path(PROGRAM)) as obj:
+    with loader.opened(object_path(PROGRAM)) as obj:
         counter = Attached(obj, interface, mode)
         try:
             yield counter
@@ -95,14 +95,14 @@ def pair() -> Iterator[Veth]:
 
 
 @pytest.fixture
-def xdp(pair: Veth, mode: XdpFlags) -> Iterator[Attached]:
+def xdp(loader: Loader, pair: Veth, mode: XdpFlags) -> Iterator[Attached]:
     """Return the counter on the near end of the pair."""
-    with attached(pair.near, mode) as counter:
+    with attached(loader, pair.near, mode) as counter:
         yield counter
 
 
 @pytest.fixture
-def attach(mode: XdpFlags) -> Iterator[Callable[[Interface], Attached]]:
+def attach(loader: Loader, mode: XdpFlags) -> Iterator[Callable[[Interface], Attached]]:
     """Return what attaches further counters."""
     with ExitStack() as stack:
-        yield lambda interface: stack.enter_context(attached(interface, mode))
+        yield lambda interface: stack.enter_context(attached(loader, interface, mode))

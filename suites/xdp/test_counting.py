@@ -13,7 +13,7 @@ from scapy.layers.inet import IP, UDP
 from scapy.layers.l2 import Ether
 from scapy.packet import Raw
 
-from kernel_matrix.guest.bpf.loaders import libbpf
+from kernel_matrix.guest.bpf.loaders import Loader
 from kernel_matrix.guest.bpf.steps import XdpFlags, object_path
 from kernel_matrix.guest.system import netns, traffic
 from kernel_matrix.guest.system.deadline import limit
@@ -117,19 +117,19 @@ def test_each_processor_counts_its_own(xdp: Attached, pair: Veth) -> None:
 
 
 @pytest.mark.parametrize("mtu", [3000])
-def test_a_jumbo_frame_counts_whole(mtu: int, mode: XdpFlags) -> None:
+def test_a_jumbo_frame_counts_whole(mtu: int, mode: XdpFlags, loader: Loader) -> None:
     """3000 bytes and a header still fit into the one buffer that native mode has."""
     frame = Ether(**ETHER) / IP() / Raw(b"x" * (mtu - 20))
-    with netns.veth(mtu=mtu) as pair, attached(pair.near, mode) as xdp:
+    with netns.veth(mtu=mtu) as pair, attached(loader, pair.near, mode) as xdp:
         traffic.send(pair.far, frame, 5)
         assert xdp.counters(5) == Counters(packets=5, bytes=5 * (mtu + 14), ipv4=5, ipv6=0)
 
 
-def test_loopback_counts_each_frame_once() -> None:
+def test_loopback_counts_each_frame_once(loader: Loader) -> None:
     """What lo sends it receives; a UDP datagram is 14 + 20 + 8 + payload there, too."""
     with netns.namespace() as place:
         lo = netns.loopback(place)
-        with attached(lo, XdpFlags.GENERIC) as xdp, place.entered():
+        with attached(loader, lo, XdpFlags.GENERIC) as xdp, place.entered():
             with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as server:
                 server.bind(("127.0.0.1", 0))
                 server.settimeout(limit(5))
@@ -140,13 +140,13 @@ def test_loopback_counts_each_frame_once() -> None:
             assert xdp.counters(6) == counted(6)
 
 
-def test_the_stacks_own_traffic_passes_and_counts(mode: XdpFlags) -> None:
+def test_the_stacks_own_traffic_passes_and_counts(mode: XdpFlags, loader: Loader) -> None:
     """UDP over IPv4 through both stacks: per direction one ARP frame and the datagrams.
 
     The client resolves the server by ARP (28 + 14 bytes: one request in; the reply goes out), and the server learns
     the client's address from that request, so it asks nothing itself.
     """
-    with netns.veth() as pair, attached(pair.near, mode) as xdp:
+    with netns.veth() as pair, attached(loader, pair.near, mode) as xdp:
         netns.address(pair.near, "10.0.0.1/24")
         netns.address(pair.far, "10.0.0.2/24")
         with pair.near.namespace.entered():
@@ -168,14 +168,14 @@ def test_the_stacks_own_traffic_passes_and_counts(mode: XdpFlags) -> None:
         assert xdp.counters(11) == Counters(packets=11, bytes=14 + 28 + 10 * LENGTH, ipv4=10, ipv6=0)
 
 
-def test_every_frame_passes_whatever_is_in_it() -> None:
+def test_every_frame_passes_whatever_is_in_it(loader: Loader) -> None:
     """300 random frames of 14 to 1514 bytes from a fixed seed: the verdict is XDP_PASS, the data stays as it was.
 
     The kernel takes no frame shorter than an Ethernet header here (bpf_prog_test_run_xdp).
     """
     source = random.Random(20_26)
     packets = size = 0
-    with libbpf.opened(object_path(PROGRAM)) as obj:
+    with loader.opened(object_path(PROGRAM)) as obj:
         for _ in range(300):
             data = source.randbytes(source.randint(14, 1514))
             assert obj.test_run(PROGRAM, data) == (XDP_PASS, data)

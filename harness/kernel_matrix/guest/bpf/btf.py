@@ -1,7 +1,8 @@
-"""Struct layouts from an object's own BTF: a struct is written once, in C.
+"""Struct layouts and enumerators from an object's own BTF: a struct or enum is written once, in C.
 
 A frozen dataclass names the members it wants to read; the names must be the C struct's, all of them and no other,
-so that neither side can change without the other. Offsets, sizes and signedness come from the BTF
+so that neither side can change without the other. Offsets, sizes and signedness come from the BTF, and a member that is
+an enum is read as the enumerator's name
 (kernel, Documentation/bpf/btf.rst).
 """
 
@@ -36,6 +37,12 @@ class _Member(ctypes.Structure):
     _fields_ = (("name", ctypes.c_uint32), ("type", ctypes.c_uint32), ("offset", ctypes.c_uint32))
 
 
+class _Enumerator(ctypes.Structure):
+    """struct btf_enum."""
+
+    _fields_ = (("name", ctypes.c_uint32), ("value", ctypes.c_int32))
+
+
 class _Array(ctypes.Structure):
     """struct btf_array."""
 
@@ -60,19 +67,12 @@ class Btf:
     def __init__(self, pointer: int) -> None:
         self._pointer = pointer
         self._lib = libbpf()
-        self._lib.btf__find_by_name_kind.argtypes = [ctypes.c_void_p, ctypes.c_char_p, ctypes.c_uint32]
-        for name in ("btf__type_by_id", "btf__name_by_offset"):
-            getattr(self._lib, name).argtypes = [ctypes.c_void_p, ctypes.c_uint32]
-        self._lib.btf__type_by_id.restype = ctypes.c_void_p
-        self._lib.btf__name_by_offset.restype = ctypes.c_char_p
 
     @classmethod
     @contextmanager
     def of_kernel(cls) -> Iterator[Btf]:
         """Give the running kernel's BTF; raises OSError when it has none."""
         lib = libbpf()
-        lib.btf__load_vmlinux_btf.restype = ctypes.c_void_p
-        lib.btf__free.argtypes = [ctypes.c_void_p]
         pointer = lib.btf__load_vmlinux_btf()
         if not pointer:
             raise OSError(ctypes.get_errno(), "the kernel's BTF")
@@ -135,7 +135,8 @@ class Btf:
             signed = bool(encoding & _SIGNED)
             return found.size, lambda raw: int.from_bytes(raw, "little", signed=signed)
         if kind == _ENUM:
-            return found.size, lambda raw: int.from_bytes(raw, "little")
+            names = self._enumerators(found, data)
+            return found.size, lambda raw: names[int.from_bytes(raw, "little", signed=True)]
         if kind == _ARRAY:
             array = _Array.from_address(data)
             size, read = self._reader(array.type)
@@ -145,6 +146,12 @@ class Btf:
                 read(raw[start : start + size]) for start in range(0, len(raw), size)
             )
         raise TypeError(f"BTF kind {kind} has no reader")
+
+    def _enumerators(self, found: _Type, data: int) -> dict[int, str]:
+        """Return an enum's names by their values; what has none there is a KeyError of the reader."""
+        count = found.info & 0xFFFF
+        each = [_Enumerator.from_address(data + index * ctypes.sizeof(_Enumerator)) for index in range(count)]
+        return {one.value: self._lib.btf__name_by_offset(self._pointer, one.name).decode() for one in each}
 
     def _is_char(self, number: int) -> bool:
         """Whether a type is C's char: its encoding says so, or (clang) its name."""

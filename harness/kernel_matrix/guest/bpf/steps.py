@@ -15,11 +15,16 @@ from collections.abc import Callable, Collection, Generator, Iterator, Mapping
 from contextlib import contextmanager
 from ctypes import c_bool
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
-from kernel_matrix.guest.bpf.library import MapCreateOpts, XdpAttachOpts, XdpQueryOpts, libbpf, speaking
+from kernel_matrix.guest.bpf.library import libbpf, speaking
 from kernel_matrix.guest.bpf.step_error import Stage, StepError
+from kernel_matrix.guest.bpf.structs import MapCreateOpts, ProgLoadOpts, XdpAttachOpts, XdpQueryOpts
 from kernel_matrix.shared.project import build_folder
+
+#: linux/bpf.h, BPF_F_TOKEN_FD: a program is loaded, or a map made, with the rights of a token
+TOKEN_FLAG = 1 << 16
 
 
 def object_path(name: str) -> Path:
@@ -186,22 +191,33 @@ def _spec(map_pointer: int) -> MapSpec:
     )
 
 
-def create_map(spec: MapSpec, *, flags: int = 0) -> int:
+@cache
+def type_numbers(kind: str) -> dict[str, int]:
+    """Return libbpf's names of the ``attach`` types or ``map`` types and the kernel's numbers."""
+    name_of = getattr(libbpf(), f"libbpf_bpf_{kind}_type_str")
+    found: dict[str, int] = {}
+    while name := name_of(len(found)):
+        found[name.decode()] = len(found)
+    return found
+
+
+def create_map(spec: MapSpec, *, flags: int = 0, token: int | None = None) -> int:
     """Make the one BPF_MAP_CREATE call; return the fd."""
-    lib = libbpf()
-    number = 0
-    while (name := lib.libbpf_bpf_map_type_str(number)) != spec.type.encode():
-        if name is None:
-            raise ValueError(f"libbpf knows no map type {spec.type}")
-        number += 1
-    return create_map_of_type(number, spec, flags=flags)
+    return create_map_of_type(type_numbers("map")[spec.type], spec, flags=flags, token=token)
 
 
-def create_map_of_type(number: int, spec: MapSpec, *, flags: int = 0) -> int:
+def create_map_of_type(number: int, spec: MapSpec, *, flags: int = 0, token: int | None = None) -> int:
     """Make the one BPF_MAP_CREATE call for a type by its number, whether there is such a type or not."""
-    opts = ctypes.byref(MapCreateOpts(sz=ctypes.sizeof(MapCreateOpts), map_flags=flags)) if flags else None
-    result = libbpf().bpf_map_create(number, b"step", spec.key, spec.value, spec.entries, opts)
-    return checked(result, "map_create", spec.type)
+    opts = None
+    if flags or token is not None:
+        rights = 0 if token is None else TOKEN_FLAG
+        opts = MapCreateOpts(sz=ctypes.sizeof(MapCreateOpts), map_flags=flags | rights, token_fd=token or 0)
+    result = libbpf().bpf_map_create(
+        number, b"step", spec.key, spec.value, spec.entries, None if opts is None else ctypes.byref(opts)
+    )
+    if result < 0:
+        raise StepError(-result, "map_create", spec.type, token=token is not None)
+    return int(result)
 
 
 def lookup(fd: int, spec: MapSpec, *, key: int) -> bytes:
@@ -243,18 +259,26 @@ def create_token(bpffs: int) -> int:
     return checked(libbpf().bpf_token_create(bpffs, None), "token", "BPF token")
 
 
-def load_again(program: Program) -> int:
+def load_again(program: Program, *, expected_attach_type: int = 0, target: int = 0, token: int | None = None) -> int:
     """Make the one BPF_PROG_LOAD call for a program that is loaded already; return the new fd.
 
     libbpf has resolved its relocations in place, map fds included, so neither maps nor BTF are made anew:
-    what this call needs is what loading a program needs.
+    what this call needs is what loading a program needs. ``target`` is the number of the function that fentry or LSM
+    attaches to in the kernel's BTF.
     """
     lib = libbpf()
     kind, pointer = lib.bpf_program__type(program.pointer), program.pointer
     instructions, count = lib.bpf_program__insns(pointer), lib.bpf_program__insn_cnt(pointer)
-    result = lib.bpf_prog_load(kind, b"step", b"GPL", instructions, count, None)
+    opts = ProgLoadOpts(
+        sz=ctypes.sizeof(ProgLoadOpts),
+        expected_attach_type=expected_attach_type,
+        attach_btf_id=target,
+        prog_flags=0 if token is None else TOKEN_FLAG,
+        token_fd=token or 0,
+    )
+    result = lib.bpf_prog_load(kind, b"step", b"GPL", instructions, count, ctypes.byref(opts))
     if result < 0:
-        raise StepError(-result, "load", program.name, kind=kind_of(pointer))
+        raise StepError(-result, "load", program.name, kind=kind_of(pointer), token=token is not None)
     return int(result)
 
 

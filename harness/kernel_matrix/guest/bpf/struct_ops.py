@@ -10,7 +10,7 @@ import os
 from contextlib import ExitStack
 from dataclasses import dataclass
 
-from kernel_matrix.guest.bpf import instructions, library
+from kernel_matrix.guest.bpf import instructions, library, structs
 from kernel_matrix.guest.bpf.btf import Btf
 from kernel_matrix.guest.bpf.step_error import StepError
 
@@ -43,8 +43,8 @@ class StructOps:
 
 def load(ops: StructOps, undo: ExitStack, token: int | None = None) -> int:
     """Make the one BPF_PROG_LOAD call; return the fd."""
-    opts = library.ProgLoadOpts(
-        sz=ctypes.sizeof(library.ProgLoadOpts),
+    opts = structs.ProgLoadOpts(
+        sz=ctypes.sizeof(structs.ProgLoadOpts),
         expected_attach_type=ops.member,
         attach_btf_id=ops.number,
         prog_flags=0 if token is None else _TOKEN_FLAG,
@@ -62,8 +62,8 @@ def load(ops: StructOps, undo: ExitStack, token: int | None = None) -> int:
 def create_map(ops: StructOps, undo: ExitStack, token: int | None = None) -> int:
     """Make the one BPF_MAP_CREATE call; return the fd."""
     number, size = ops.value
-    opts = library.MapCreateOpts(
-        sz=ctypes.sizeof(library.MapCreateOpts),
+    opts = structs.MapCreateOpts(
+        sz=ctypes.sizeof(structs.MapCreateOpts),
         btf_fd=ops.btf,
         btf_vmlinux_value_type_id=number,
         map_flags=0 if token is None else _TOKEN_FLAG,

@@ -8,8 +8,9 @@ from collections.abc import Generator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-from kernel_matrix.guest.bpf.library import ProgLoadOpts, libbpf
+from kernel_matrix.guest.bpf.library import libbpf
 from kernel_matrix.guest.bpf.step_error import StepError
+from kernel_matrix.guest.bpf.structs import ProgLoadOpts
 
 #: linux/bpf.h has no names for these: kernel, linux/bpf_verifier.h, BPF_LOG_LEVEL1 and BPF_LOG_STATS
 EVERY_INSTRUCTION = 1

@@ -10,6 +10,8 @@ from pathlib import Path
 import pytest
 
 from kernel_matrix.guest.bpf import leaks
+from kernel_matrix.guest.bpf.loaders import Loader
+from kernel_matrix.guest.bpf.loaders.libbpf import Libbpf
 from kernel_matrix.shared.protocol import FACTS
 
 #: the facts' name, the facts as JSON has them
@@ -23,6 +25,12 @@ def kernel(request: pytest.FixtureRequest) -> str:
     """Return the name of the kernel the test runs on; the guest's plugin makes it the first part of every node id."""
     name: str = request.param
     return name
+
+
+@pytest.fixture(scope="session")
+def loader() -> Loader:
+    """Return what the tests load objects with."""
+    return Libbpf()
 
 
 @pytest.fixture(autouse=True)

@@ -1,1 +1,75 @@
-"""Loaders: one module for each way to load an object (libbpf now; others keep the same contract)."""
+"""Loaders: one module for each way to load an object. Here is the contract that all of them keep.
+
+A test takes the fixture ``loader``; a project that loads in another way overrides it in its conftest.py.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, ExitStack
+from pathlib import Path
+from typing import Protocol, TypeVar
+
+from kernel_matrix.guest.bpf.btf import Layout
+from kernel_matrix.guest.bpf.steps import XdpFlags
+
+_R = TypeVar("_R")
+
+
+class Map(Protocol):
+    """A loaded map: keys are unsigned integers, values bytes. Every method raises StepError."""
+
+    def get(self, key: int) -> bytes | None:
+        """Return the value of a key, None when the map has none."""
+
+    def get_each_cpu(self, key: int) -> tuple[bytes, ...]:
+        """Return a per-CPU map's values of a key."""
+
+    def put(self, key: int, value: bytes) -> None:
+        """Set the value of a key."""
+
+    def keys(self) -> Iterator[int]:
+        """Yield the keys."""
+
+
+class RingBuffer(Protocol):
+    """The consumer's end of a ring buffer."""
+
+    def consume(self) -> list[bytes]:
+        """Return every record that has been submitted since the last call; raises StepError."""
+
+
+class Object(Protocol):
+    """A loaded object; what is attached and opened through it is undone with it."""
+
+    def layout(self, struct: str, record: type[_R]) -> Layout[_R]:
+        """Match a struct of the object with a dataclass."""
+
+    def map(self, name: str) -> Map:
+        """Return a map; raises KeyError."""
+
+    def ring_buffer(self, name: str) -> RingBuffer:
+        """Return the consumer's end of a ring buffer; raises KeyError."""
+
+    def attach(self, *names: str) -> ExitStack:
+        """Attach programs where their sections say (all, when none is named); closing the result detaches them.
+
+        Raises StepError.
+        """
+
+    def attach_xdp(self, name: str, ifindex: int, mode: XdpFlags) -> ExitStack:
+        """Put a program onto an interface; closing the result takes it off. Raises StepError."""
+
+    def test_run(self, name: str, data: bytes) -> tuple[int, bytes]:
+        """Run a program on data without any interface; return its verdict and the data as it left it."""
+
+
+class Loader(Protocol):
+    """A way to load objects; every refusal is a StepError: the stage, the kernel's errno, the loader's own words."""
+
+    @property
+    def name(self) -> str:
+        """The loader's name in node ids and reports."""
+
+    def opened(self, path: Path, *, max_entries: dict[str, int] | None = None) -> AbstractContextManager[Object]:
+        """Open and load an object; ``max_entries`` resizes maps before they are created."""

@@ -6,14 +6,14 @@ import ctypes
 import errno
 import os
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
-from ctypes import POINTER, c_char_p, c_int, c_size_t, c_uint32, c_void_p
-from functools import cache
+from contextlib import AbstractContextManager, ExitStack, contextmanager
+from ctypes import c_void_p
 from pathlib import Path
 from typing import TypeVar
 
+from kernel_matrix.guest.bpf import loaders
 from kernel_matrix.guest.bpf.btf import Btf, Layout
-from kernel_matrix.guest.bpf.library import TestRunOpts, libbpf, speaking
+from kernel_matrix.guest.bpf.library import SAMPLE, libbpf, speaking
 from kernel_matrix.guest.bpf.step_error import StepError
 from kernel_matrix.guest.bpf.steps import (
     Program,
@@ -25,37 +25,14 @@ from kernel_matrix.guest.bpf.steps import (
     xdp_attach,
     xdp_detach,
 )
+from kernel_matrix.guest.bpf.structs import TestRunOpts
 
 _R = TypeVar("_R")
-
-#: int (*ring_buffer_sample_fn)(void *ctx, void *data, size_t size)
-_SAMPLE = ctypes.CFUNCTYPE(c_int, c_void_p, c_void_p, c_size_t)
-
-
-@cache
-def _library() -> ctypes.CDLL:
-    lib = libbpf()
-    for name, arguments, result in (
-        ("bpf_object__btf", [c_void_p], c_void_p),
-        ("bpf_object__find_map_by_name", [c_void_p, c_char_p], c_void_p),
-        ("bpf_object__find_program_by_name", [c_void_p, c_char_p], c_void_p),
-        ("bpf_map__set_max_entries", [c_void_p, c_uint32], c_int),
-        ("bpf_map_get_next_key", [c_int, c_void_p, c_void_p], c_int),
-        ("bpf_map_update_elem", [c_int, c_void_p, c_void_p, ctypes.c_uint64], c_int),
-        ("libbpf_num_possible_cpus", [], c_int),
-        ("ring_buffer__new", [c_int, _SAMPLE, c_void_p, c_void_p], c_void_p),
-        ("ring_buffer__consume", [c_void_p], c_int),
-        ("ring_buffer__free", [c_void_p], None),
-        ("bpf_prog_test_run_opts", [c_int, POINTER(TestRunOpts)], c_int),
-    ):
-        function = getattr(lib, name)
-        function.argtypes, function.restype = arguments, result
-    return lib
 
 
 def possible_cpus() -> int:
     """Return the number of values that a per-CPU map has for a key."""
-    count = int(_library().libbpf_num_possible_cpus())
+    count = int(libbpf().libbpf_num_possible_cpus())
     if count < 0:
         raise OSError(-count, "possible CPUs")
     return count
@@ -66,7 +43,7 @@ class Map:
 
     def __init__(self, pointer: int) -> None:
         self.pointer = pointer
-        lib = _library()
+        lib = libbpf()
         self.fd = checked(lib.bpf_map__fd(pointer), "open", "map")
         self._key_size = int(lib.bpf_map__key_size(pointer))
         self._value_size = int(lib.bpf_map__value_size(pointer))
@@ -83,7 +60,7 @@ class Map:
 
     def put(self, key: int, value: bytes) -> None:
         """Set the value of a key; raises StepError."""
-        result = _library().bpf_map_update_elem(self.fd, self._key(key), value, 0)
+        result = libbpf().bpf_map_update_elem(self.fd, self._key(key), value, 0)
         if result < 0:
             raise StepError(-result, "update", "map")
 
@@ -91,7 +68,7 @@ class Map:
         """Yield the keys, as unsigned integers; raises StepError."""
         last: bytes | None = None
         found = ctypes.create_string_buffer(self._key_size)
-        while (result := _library().bpf_map_get_next_key(self.fd, last, found)) == 0:
+        while (result := libbpf().bpf_map_get_next_key(self.fd, last, found)) == 0:
             last = found.raw
             yield int.from_bytes(last, "little")
         # no key follows
@@ -100,7 +77,7 @@ class Map:
 
     def _lookup(self, key: int, size: int) -> bytes | None:
         value = ctypes.create_string_buffer(size)
-        result = _library().bpf_map_lookup_elem(self.fd, self._key(key), value)
+        result = libbpf().bpf_map_lookup_elem(self.fd, self._key(key), value)
         if result == -errno.ENOENT:
             return None
         if result < 0:
@@ -117,8 +94,8 @@ class RingBuffer:
     def __init__(self, ring: Map) -> None:
         self._records: list[bytes] = []
         # kept: libbpf calls it as long as the buffer lives
-        self._callback = _SAMPLE(self._take)
-        self._pointer = _library().ring_buffer__new(ring.fd, self._callback, None, None)
+        self._callback = SAMPLE(self._take)
+        self._pointer = libbpf().ring_buffer__new(ring.fd, self._callback, None, None)
         if not self._pointer:
             raise StepError(ctypes.get_errno(), "open", "ring buffer")
 
@@ -128,7 +105,7 @@ class RingBuffer:
 
     def consume(self) -> list[bytes]:
         """Return every record that has been submitted since the last call."""
-        result = _library().ring_buffer__consume(self._pointer)
+        result = libbpf().ring_buffer__consume(self._pointer)
         if result < 0:
             raise StepError(-result, "read", "ring buffer")
         records, self._records = self._records, []
@@ -136,7 +113,7 @@ class RingBuffer:
 
     def close(self) -> None:
         """Unmap it."""
-        _library().ring_buffer__free(self._pointer)
+        libbpf().ring_buffer__free(self._pointer)
 
 
 class Object:
@@ -145,7 +122,7 @@ class Object:
     def __init__(self, pointer: int, stack: ExitStack) -> None:
         self._pointer = pointer
         self._stack = stack
-        self._lib = _library()
+        self._lib = libbpf()
 
     @property
     def btf(self) -> Btf:
@@ -230,7 +207,7 @@ def opened(path: Path, *, max_entries: dict[str, int] | None = None) -> Iterator
 
     ``max_entries`` resizes maps before they are created. Raises StepError with the kernel's errno.
     """
-    lib = _library()
+    lib = libbpf()
     pointer = lib.bpf_object__open_file(os.fsencode(path), None)
     if not pointer:
         raise StepError(ctypes.get_errno(), "open", path.name)
@@ -246,3 +223,15 @@ def opened(path: Path, *, max_entries: dict[str, int] | None = None) -> Iterator
             if result < 0:
                 raise StepError(-result, "load", path.name, said())
         yield made
+
+
+class Libbpf:
+    """libbpf in this process."""
+
+    name = "libbpf"
+
+    def opened(
+        self, path: Path, *, max_entries: dict[str, int] | None = None
+    ) -> AbstractContextManager[loaders.Object]:
+        """As in `Loader`."""
+        return opened(path, max_entries=max_entries)
