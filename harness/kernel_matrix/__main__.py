@@ -40,6 +40,8 @@ def _matrix(arguments: argparse.Namespace) -> int:
     given = [_relative(argument, here.root) for argument in arguments.pytest]
     # pytest looks for its root there, and guests get its words as they are
     os.chdir(here.root)
+    # as `python -m pytest` there, and as guests have it
+    sys.path.insert(0, str(here.root))
     if {"-h", "--help"} & set(given):
         _print_options()
     return int(pytest.main([*options.own_arguments(here), *given]))

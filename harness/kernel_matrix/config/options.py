@@ -17,7 +17,7 @@ def own_arguments(project: Project) -> tuple[str, ...]:
     there. Relative, because guests get it too. Importing Hypothesis takes 0.3 s, and no guest has it.
     """
     return (
-        *("-p", "kernel_matrix.plugin", "--matrix", "-c", project.pytest_config),
+        *("-p", "kernel_matrix.plugin", "--matrix", *project.pytest_options),
         *("-o", f"testpaths={shlex.join(project.tests)}", "-p", "no:hypothesispytest"),
     )
 

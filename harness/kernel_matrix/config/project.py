@@ -35,8 +35,10 @@ class _Compile(msgspec.Struct, frozen=True, forbid_unknown_fields=True, rename="
     """[tool.kernel-matrix.compile]: how the sources become objects."""
 
     sources: _Name = "bpf"
-    #: source -> flags that come after the engine's
-    flags: dict[str, tuple[str, ...]] = {}
+    #: flags that come after the engine's
+    flags: tuple[str, ...] = ()
+    #: source -> flags of its own that come after those
+    source_flags: dict[str, tuple[str, ...]] = {}
 
 
 class _Program(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -102,11 +104,12 @@ def _project(root: Path, table: str, content: Any, where: str) -> Project:  # no
     project = Project(
         root=root,
         table=table,
-        pytest_config=_pytest_config(root, table),
+        pytest_config=_pytest_config(root),
         images=root / found.images if found.images else DEFAULT_IMAGES,
         own_images=found.images is not None,
         sources=root / compiled.sources if compiled else None,
-        flags=compiled.flags if compiled else {},
+        flags=compiled.flags if compiled else (),
+        source_flags=compiled.source_flags if compiled else {},
         tests=tuple(path.rstrip("/") for path in found.tests),
         baselines=root / (found.baselines or "baselines"),
         keeps_baselines=found.baselines is not None,
@@ -121,12 +124,12 @@ def _project(root: Path, table: str, content: Any, where: str) -> Project:  # no
     return project
 
 
-def _pytest_config(root: Path, table: str) -> str:
-    """Return the file that pytest would find; it is named on the command line, or folders among options lead astray."""
+def _pytest_config(root: Path) -> str:
+    """Return the file that pytest would find, empty when there is none."""
     for name, sign in _PYTEST_CONFIGS.items():
         if (root / name).is_file() and sign in (root / name).read_text():
             return name
-    return table
+    return ""
 
 
 def _check(project: Project, table: _Table, where: str) -> None:
@@ -134,7 +137,7 @@ def _check(project: Project, table: _Table, where: str) -> None:
     named = {"images": [table.images], "measure": table.measure, "workflow": [table.workflow]}
     if table.compile is not None:
         named["compile.sources"] = [table.compile.sources]
-        named["compile.flags"] = [f"{table.compile.sources}/{source}" for source in table.compile.flags]
+        named["compile.source-flags"] = [f"{table.compile.sources}/{source}" for source in table.compile.source_flags]
     for key, paths in named.items():
         for path in paths:
             if path and not (project.root / path).exists():

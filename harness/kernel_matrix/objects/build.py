@@ -24,7 +24,8 @@ ENGINE_OBJECTS = "engine/"
 
 #: -g makes BTF, without which libbpf refuses an object; -mcpu=v2 is what 5.10 verifies as well as later kernels do
 #: (v3's 32-bit arithmetic cost its verifier much of what it knows about a value)
-FLAGS = ("-target", "bpf", "-mcpu=v2", "-O2", "-g", "-Wall", "-Wextra", "-Werror", "-D__TARGET_ARCH_x86")
+FLAGS = ("-target", "bpf", "-mcpu=v2", "-O2", "-g", "-D__TARGET_ARCH_x86")
+_ENGINE_FLAGS = ("-Wall", "-Wextra", "-Werror")
 
 
 def build_all(project: Project) -> dict[str, Path]:
@@ -39,7 +40,7 @@ def build_all(project: Project) -> dict[str, Path]:
             source = str(path.relative_to(folder))
             name = prefix + source.removesuffix(".bpf.c")
             objects[name] = project.build / f"{name}.bpf.o"
-            own = () if prefix else project.flags.get(source, ())
+            own = _ENGINE_FLAGS if prefix else (*project.flags, *project.source_flags.get(source, ()))
             _build(path, objects[name], _Inputs(folder, tuple(headers), own))
     if project.sources is not None and all(name.startswith(ENGINE_OBJECTS) for name in objects):
         raise BuildError(f"no BPF sources in {project.sources}")

@@ -102,7 +102,7 @@ def _collect(project: Project, selection: Selection, names: Sequence[str]) -> tu
     with tempfile.TemporaryDirectory(prefix="harness-") as folder:
         found = Path(folder, "guests.json")
         environment = {**os.environ, NAMES: json.dumps(names), FOUND: str(found)}
-        command = [sys.executable, "-m", "pytest", "-c", project.pytest_config, "-p", "kernel_matrix.plan.collecting"]
+        command = [sys.executable, "-m", "pytest", *project.pytest_options, "-p", "kernel_matrix.plan.collecting"]
         command.append("--collect-only")
         command += ["-q", "-p", "no:cacheprovider"] if "--lf" not in selection.options else ["-q"]
         done = subprocess.run(

@@ -47,7 +47,7 @@ class Project:
     root: Path
     #: the file with the table, by its name
     table: str
-    #: the file with pytest's configuration, by its name; the table's file where there is none
+    #: the file with pytest's configuration, by its name; empty: there is none
     pytest_config: str
     #: folder of kernels.toml, features.toml, rootfs.toml, variants.toml and kernels.lock.toml
     images: Path
@@ -55,8 +55,9 @@ class Project:
     own_images: bool = True
     #: folder of the programs, NAME.bpf.c; None: the project brings no sources
     sources: Path | None = None
-    #: source below that folder -> compiler flags of its own
-    flags: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    #: compiler flags behind the engine's, and source below that folder -> more of its own
+    flags: tuple[str, ...] = ()
+    source_flags: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     #: folders and files of the tests that run in guests, relative
     tests: tuple[str, ...] = ()
     baselines: Path = Path("baselines")
@@ -102,6 +103,11 @@ class Project:
     def durations(self) -> Path:
         """How long test files take, by which shards are balanced."""
         return self.baselines / "durations.json"
+
+    @property
+    def pytest_options(self) -> tuple[str, ...]:
+        """What tells pytest its configuration and its root, which it would look for where its arguments are."""
+        return ("-c", self.pytest_config) if self.pytest_config else ("-c", "/dev/null", "--rootdir=.")
 
     def relative(self, path: Path) -> str:
         """Return a path as a user of this project writes it."""
