@@ -63,7 +63,10 @@ def run(session: nox.Session, *command: str) -> None:
     ``session.run`` makes every failure a 1, and kills a command 0.3 s after Ctrl-C: a run ends its guests first.
     """
     session.log(shlex.join(command))
-    with subprocess.Popen(command, cwd=ROOT, env={**os.environ, NOX_VARIABLE: "1"}) as process:
+    # compiled once, wherever the user wants no bytecode beside the sources
+    environment = {**os.environ, NOX_VARIABLE: "1", "PYTHONPYCACHEPREFIX": str(ENVIRONMENT / "pycache")}
+    environment.pop("PYTHONDONTWRITEBYTECODE", None)
+    with subprocess.Popen(command, cwd=ROOT, env=environment) as process:
         try:
             status = process.wait()
         except KeyboardInterrupt:  # the command got it too

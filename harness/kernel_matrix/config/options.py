@@ -22,6 +22,14 @@ def own_arguments(project: Project) -> tuple[str, ...]:
     )
 
 
+def rehearsal(project: Project) -> tuple[str, ...]:
+    """Return the words of a pytest in a guest that has the project but its test files: it imports the conftests."""
+    return (
+        *("-p", "kernel_matrix.plugin", *project.pytest_options, "-p", "no:cacheprovider"),
+        *("--collect-only", "-qq", *project.tests),
+    )
+
+
 def add_matrix(add: Callable[..., object]) -> None:
     """Add the option that the others go with."""
     add("--matrix", action="store_true", help="run the tests inside the guests of the kernel matrix, not here")

@@ -4,14 +4,16 @@ It is part of the root image and therefore small and self-contained. On the chan
 
 1. guest to host, one line of JSON: ``{"release": uname -r, "seconds": CPU speed probe}``
 2. host to guest, one line of JSON: ``{"bytes": size of the tar that follows, "path": folder of the engine,
-   "environment": {name: value}}``
-3. host to guest: a tar of the engine and the project, unpacked into a tmpfs at /harness
-4. from here on execnet's own protocol: its bootstrap line, answered by one byte, then its messages.
+   "environment": {name: value}, "rehearse": null or {"pytest": [word, ...], "modules": [name, ...]}}``, and a tar of the
+   engine and of what of the project all its tests share, unpacked into a tmpfs at /harness
+3. where it was to rehearse, guest to host: one line, ``prepared``
+4. host to guest, one line of JSON: ``{"bytes": size, "environment": {name: value}}``, and a tar of the rest
+5. from here on execnet's own protocol: its bootstrap line, answered by one byte, then its messages.
 
 With the argument ``--prepare`` it does before 1 what every copy of a saved guest would have to do: imports, and a
 rehearsal. A guest that is not to be saved imports what its tests need.
 
-The guest may be saved after 1, and again whenever its worker waits, and go on in any number of copies. On another port
+The guest may be saved after 1, after 3, and again whenever its worker waits, and go on in any number of copies. On another port
 each copy is woken, before it does anything else: host to guest, one line of JSON: ``{"entropy": random bytes in
 hexadecimal, "time": seconds since 1970}``; guest to host, one line: ``awake``. A process of its own answers there,
 whatever the worker does. Python's own random numbers are seeded anew by the worker. It also says what a worker does
@@ -39,6 +41,7 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+from typing import Any
 
 PORT_NAME = "harness"
 WAKE_NAME = "harness-wake"
@@ -172,14 +175,36 @@ def rehearse() -> None:
         raise SystemExit(f"agent: the rehearsal ended with {status!r}")
 
 
-def unpack(data: bytearray) -> None:
-    """Unpack the project into a fresh tmpfs: the image itself is read-only.
+def rehearse_project(words: list[str], modules: list[str]) -> None:
+    """Do the same for a project whose test files are not there yet: its conftests are imported, and these modules.
+
+    What pytest says of them does not matter here: it says it again when the tests are there.
+    """
+    import pytest
+
+    sys.path.insert(0, PROJECT)
+    pytest.main(words)
+    sys.path.remove(PROJECT)
+    for name in modules:
+        importlib.import_module(name)
+
+
+def mount_project() -> None:
+    """Make room for the project in a fresh tmpfs: the image itself is read-only."""
+    subprocess.run(["/bin/mount", "-t", "tmpfs", "-o", "size=75%", "project", PROJECT], check=True)
+    os.chdir(PROJECT)
+
+
+def take(port: int) -> dict[str, Any]:
+    """Read a header, unpack the tar behind it, set the environment; return the header.
 
     With tar, which is several times faster than Python's own where Python is emulated.
     """
-    subprocess.run(["/bin/mount", "-t", "tmpfs", "-o", "size=75%", "project", PROJECT], check=True)
+    header: dict[str, Any] = json.loads(read_line(port))
+    data = read_exactly(port, header["bytes"])
     subprocess.run(["/bin/tar", "--extract", "--directory", PROJECT], input=data, check=True)
-    os.chdir(PROJECT)
+    os.environ.update(header["environment"])
+    return header
 
 
 class Worker:
@@ -210,6 +235,12 @@ def prepare() -> None:
     rehearse()
 
 
+def keep_what_is_there() -> None:
+    """Let no later garbage collection touch the pages of what has been imported, which all copies share."""
+    gc.collect()
+    gc.freeze()
+
+
 def main() -> None:
     """Serve one host."""
     answer_wakes()
@@ -217,18 +248,21 @@ def main() -> None:
     if "--prepare" in sys.argv[1:]:
         prepare()
     worker = Worker()
-    # what has been imported stays: no later garbage collection touches its pages, which all copies share
-    gc.collect()
-    gc.freeze()
+    keep_what_is_there()
     hello = {"release": os.uname().release, "seconds": probe_speed()}
     Path("/dev/kmsg").write_text("<1>harness: ready\n")
     write_all(port, json.dumps(hello).encode() + b"\n")
-    header = json.loads(read_line(port))
-    random.seed(os.urandom(32))
-    unpack(read_exactly(port, header["bytes"]))
+    mount_project()
+    header = take(port)
     # for this process and for every Python that a test starts
     sys.path.insert(0, header["path"])
-    os.environ.update(header["environment"], PYTHONPATH=header["path"])
+    os.environ["PYTHONPATH"] = header["path"]
+    if header["rehearse"] is not None:
+        rehearse_project(header["rehearse"]["pytest"], header["rehearse"]["modules"])
+        keep_what_is_there()
+        write_all(port, b"prepared\n")
+    take(port)
+    random.seed(os.urandom(32))
     bootstrap = read_line(port)
     os.dup2(port, 0)
     os.dup2(port, 1)

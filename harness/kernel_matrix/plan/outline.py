@@ -44,6 +44,8 @@ class Wishes:
     worker: Literal["never", "again", "always", "whole"] = "never"
     #: as in `Job`
     worker_kind: str = ""
+    #: whether guests may be prepared for the project's tests
+    rehearsed: bool = False
     with_cache: bool = False
     #: pytest's options that narrow the choice of tests: ``-k``, ``-m``, ``--lf``
     options: tuple[str, ...] = ()

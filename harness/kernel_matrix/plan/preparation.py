@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from kernel_matrix import images
-from kernel_matrix.config import manifest
+from kernel_matrix.config import manifest, options
 from kernel_matrix.images import KernelImage, RootImage
 from kernel_matrix.objects import build
 from kernel_matrix.plan.outline import Form, Outline, Wishes, outline, pieces
@@ -246,6 +246,7 @@ class _Jobs:
             silence_timeout=wishes.silence,
             patience=guest.form.patience,
             worker_kind=wishes.worker_kind,
+            rehearsal=options.rehearsal(self.project) if wishes.rehearsed else (),
         )
 
 

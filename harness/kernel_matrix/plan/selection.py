@@ -19,12 +19,11 @@ from pathlib import Path
 
 import pytest
 
+from kernel_matrix.relay.payload import TEST_FILES
 from kernel_matrix.shared.errors import HarnessError, ManifestError
 from kernel_matrix.shared.project import Project
 
 _MARK = "boots_with"
-#: pytest's python_files
-_TEST_FILES = ("test_*.py", "*_test.py")
 #: for the collecting pytest: the guests' names, and the file for those that have a test
 NAMES, FOUND = "HARNESS_GUEST_NAMES", "HARNESS_GUESTS_FOUND"
 
@@ -116,7 +115,7 @@ def _collect(project: Project, selection: Selection, names: Sequence[str]) -> tu
 def test_files(root: Path, argument: str) -> list[str]:
     """Return the test files of a path or node id of the command line, relative to the project, sorted."""
     path = root / argument.partition("::")[0]
-    found = {path} if path.is_file() else {each for pattern in _TEST_FILES for each in path.rglob(pattern)}
+    found = {path} if path.is_file() else {each for pattern in TEST_FILES for each in path.rglob(pattern)}
     return sorted(str(each.relative_to(root)) for each in found)
 
 

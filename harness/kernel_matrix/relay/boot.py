@@ -15,12 +15,12 @@ import socket
 import subprocess
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from kernel_matrix.relay import hang, snapshots
+from kernel_matrix.relay import hang, memory_files, snapshots
 from kernel_matrix.relay.job import Job
 from kernel_matrix.relay.machine import BootError, Machine, Tick
 from kernel_matrix.relay.snapshots import Hello, Snapshot
@@ -33,13 +33,24 @@ from kernel_matrix.vm.qmp import QmpError, QmpRefused
 _RESTORE_TIMEOUT = 30.0
 #: and until its worker has collected
 _COLLECT_TIMEOUT = 120.0
+#: of a prepared guest's name
+_PREPARED = "prepared-"
 #: what a disk keeps free when a guest is saved
 _SPARE_MIB = 64
 #: how often a lock is tried
 _TICK = 0.02
 
-#: what is said to a guest of that agent before its worker collects, the project included
-Opening = Callable[[Hello], bytes]
+
+@dataclass(frozen=True, slots=True)
+class Opening:
+    """What is said to a guest of that agent before its worker collects."""
+
+    #: what all tests of the project share, to be imported now; None: it is imported with the tests
+    prepare: Callable[[Hello], bytes] | None
+    #: the same, to be imported with the tests
+    shared: Callable[[Hello], bytes]
+    #: what comes behind either
+    rest: Callable[[Hello], bytes]
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,8 +68,10 @@ class Running:
     how: str
     #: what the user should know, empty when all went as it does
     note: str = ""
-    #: what the worker has answered to the opening; None: the guest has not been told it
+    #: what the worker has answered to the opening; None: it was not opened
     answer: bytes | None = None
+    #: whether it has what all tests of the project share
+    prepared: bool = False
 
 
 class Boots:
@@ -89,13 +102,17 @@ class Boots:
             except OSError as error:  # the disk is full, or may not be written to: another time it may
                 self.stop()
                 return self._cold(f"no snapshot: {error.filename or folder}: {error.strerror}")
+            start = snapshot
             if opening is not None:
-                worker = self._worker(snapshot, opening(snapshot.meta.hello), note)
+                name = self._worker_name(key, snapshot.meta.hello, opening)
+                if snapshots.find(folder, name) is None:
+                    start, note = self._prepared(snapshot, opening, note)
+                worker = self._worker(name, snapshot, start, opening, note)
                 if isinstance(worker, Running):
                     return worker
                 note = worker
             try:
-                return self._restored(snapshot, note)
+                return self._restored(start, note)
             except (QmpError, BootError) as error:
                 self.stop()
                 snapshots.discard(folder, key)
@@ -164,20 +181,49 @@ class Boots:
         self.stop()
         snapshots.keep(place, name, kernel=self._job.kernel, hello=hello)
 
-    def _worker(self, base: Snapshot, opening: bytes, note: str) -> Running | str:
-        """Return a guest whose worker has answered the opening; when there is none, nor should be, the note.
+    def _worker_name(self, key: str, hello: Hello, opening: Opening) -> str:
+        return snapshots.worker_name(key, opening.shared(hello) + opening.rest(hello), self._job.worker_kind)
 
-        Whatever is in the way of saving a worker is the note: the caller uses the guest without one.
+    def _prepared(self, base: Snapshot, opening: Opening, note: str) -> tuple[Snapshot, str]:
+        """Return the guest that has imported what all tests share, and the note; the guest itself where none has.
+
+        It is made when a run asks for what the run before has asked for, too: whoever changes that, and not a test,
+        would wait for it each time.
         """
         assert self._job.snapshot is not None
+        if opening.prepare is None:
+            return base, note
         folder, key = self._job.snapshot
-        name = snapshots.worker_name(key, opening, self._job.worker_kind)
+        said = opening.prepare(base.meta.hello)
+        name = snapshots.worker_name(key, said, _PREPARED)
+        if found := snapshots.find(folder, name):
+            return found, note
+        asked = snapshots.asked_before(folder, name, str(self._job.console.parent))
+        if self._job.worker != "again" or not asked:
+            return base, note
+        try:
+            return self._found_or_made(name, lambda place, name: self._save_prepared(base, said, place, name)), note
+        except (QmpError, BootError, OSError) as error:
+            self.stop()
+            why = of_system(error) if isinstance(error, OSError) else error
+            return base, f"no guest is prepared for the project: {why}"
+
+    def _worker(self, name: str, base: Snapshot, start: Snapshot, opening: Opening, note: str) -> Running | str:
+        """Return a guest whose worker has answered the opening; when there is none, nor should be, the note.
+
+        It is made from ``start``, the guest itself or a prepared one. Whatever is in the way of saving a worker is the
+        note: the caller uses the guest without one.
+        """
+        assert self._job.snapshot is not None
+        folder = self._job.snapshot[0]
         if snapshots.find(folder, name) is None and not (
             self._job.worker == "always" or snapshots.asked_before(folder, name, str(self._job.console.parent))
         ):
             return note
         try:
-            found = self._found_or_made(name, lambda place, name: self._save_worker(base, opening, place, name))
+            hello = base.meta.hello
+            said = (b"" if start.prepared else opening.shared(hello)) + opening.rest(hello)
+            found = self._found_or_made(name, lambda place, name: self._save_worker(base, start, said, place, name))
             return self._restored(found, note)
         except PermissionError as error:
             # mostly of QEMU's memory; that is the machine's rule, and no fault of what was saved
@@ -188,18 +234,32 @@ class Boots:
             snapshots.discard(folder, name)
             return f"no saved worker: {of_system(error) if isinstance(error, OSError) else error}"
 
-    def _save_worker(self, base: Snapshot, opening: bytes, place: Path, name: str) -> None:
+    def _save_prepared(self, base: Snapshot, said: bytes, place: Path, name: str) -> None:
+        machine = self._resumed_shared(base, base, place)
+        machine.prepare(said)
+        machine.save(place / "state")
+        self.stop()
+        snapshots.keep_worker(place, name, base, b"")
+
+    def _save_worker(self, base: Snapshot, start: Snapshot, said: bytes, place: Path, name: str) -> None:
+        machine = self._resumed_shared(base, start, place)
+        answer = machine.open(said)
+        answer += machine.save(place / "state")
+        self.stop()
+        snapshots.keep_worker(place, name, base, answer)
+
+    def _resumed_shared(self, base: Snapshot, start: Snapshot, place: Path) -> Machine:
+        """Return a copy of a saved guest that writes its memory into a file of its own, to be saved in turn."""
         copy = ["cp", "--sparse=auto", "--reflink=auto", str(base.ram), str(place / "ram")]
         copied = subprocess.run(copy, capture_output=True, text=True, check=False)
         if copied.returncode:
             raise OSError(errno.EIO, copied.stderr.strip(), str(place))
+        if start.changes is not None:
+            memory_files.apply_changes(start.changes, place / "ram")
         machine = self._started(_COLLECT_TIMEOUT, place / "ram", share=True, incoming=True)
-        machine.resume(base.state)
+        machine.resume(start.state)
         machine.wake()
-        answer = machine.open(opening)
-        answer += machine.save(place / "state")
-        self.stop()
-        snapshots.keep_worker(place, name, base, answer)
+        return machine
 
     # -- guests
 
@@ -207,7 +267,8 @@ class Boots:
         machine = self._started(_RESTORE_TIMEOUT, snapshot.ram, share=False, incoming=True)
         machine.resume(snapshot.state, snapshot.changes)
         machine.wake()
-        return self._handed_over(machine, snapshot.meta.hello, "restored", note, snapshot.answer)
+        running = self._handed_over(machine, snapshot.meta.hello, "restored", note, snapshot.answer)
+        return replace(running, prepared=snapshot.prepared)
 
     def _cold(self, note: str) -> Running:
         machine = self._started(self._job.boot_timeout)

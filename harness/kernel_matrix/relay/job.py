@@ -36,3 +36,5 @@ class Job:
     worker: Literal["never", "again", "always"] = "never"
     #: a guest keeps one saved worker of each kind
     worker_kind: str = ""
+    #: the words of a pytest that imports what all tests of the project share; empty: no guest is prepared for them
+    rehearsal: tuple[str, ...] = ()

@@ -124,6 +124,20 @@ class Machine:
                 self._tick(_TICK)
         return bytes(heard)
 
+    def prepare(self, said: bytes) -> None:
+        """Say what all tests of a project share, and wait until the guest has imported it; raises BootError."""
+        left = memoryview(said)
+        while left:
+            self._check("prepared")
+            moved = 0
+            with contextlib.suppress(BlockingIOError):
+                moved = self.channel.send(left[: 1 << 18])
+            left = left[moved:]
+            if not moved:
+                self._tick(_TICK)
+        if (line := self._line(self.channel, "prepared")) != b"prepared\n":
+            raise BootError(f"the guest was to be prepared and said {line!r}")
+
     def save(self, state: Path) -> bytes:
         """Stop the guest and write its devices' state; return what it had said and nobody has read yet.
 

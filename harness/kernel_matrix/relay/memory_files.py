@@ -77,6 +77,17 @@ def write_changes(folder: Path, process: int, mapped: Path) -> None:
         os.close(memory)
 
 
+def apply_changes(folder: Path, ram: Path) -> None:
+    """Write a worker's pages into a file that is as its guest's memory."""
+    places, pages = ((folder / name).read_bytes() for name in CHANGES)
+    with ram.open("r+b") as file:
+        at = 0
+        for start, length in _RUN.iter_unpack(places):
+            file.seek(start)
+            file.write(memoryview(pages)[at : at + length])
+            at += length
+
+
 def _runs(base: Path, ram: Path) -> Iterator[tuple[int, bytes]]:
     """Yield where pages of ``ram`` differ from ``base``, and those pages, neighbours together."""
     with base.open("rb") as one, ram.open("rb") as other:

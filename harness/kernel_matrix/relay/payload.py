@@ -16,11 +16,15 @@ from kernel_matrix.shared.project import ENGINE, Project
 #: folders that no guest needs, at any depth; hidden ones neither
 _LEFT_OUT = frozenset({"__pycache__", "results", "node_modules", "venv"})
 _CACHE = ".pytest_cache"
+#: pytest's python_files
+TEST_FILES = ("test_*.py", "*_test.py")
 #: when every file was changed last: 1980, before which tar does not believe it
 _TIME = 315532800
 #: where a guest gets a folder of the user's own (kernel_matrix.guest.system.child)
 _CARRIED = ".carried"
 _PACKAGE = Path(__file__).resolve().parent.parent
+#: the first program of a guest, and no module of any other
+_AGENT = Path("guest", "agent.py")
 #: of the engine, what runs in a guest: a saved worker is found again whatever else of the engine has changed
 _GUEST_ROOMS = ("guest", "shared", "diagnose")
 _GUEST_FILES = ("__init__.py", "plugin.py", "config/__init__.py", "config/options.py")
@@ -47,6 +51,12 @@ def engine_files() -> Iterator[Path]:
         yield Path(name)
     for room in _GUEST_ROOMS:
         yield from (path.relative_to(_PACKAGE) for path in sorted((_PACKAGE / room).rglob("*.py")))
+
+
+def guest_modules() -> list[str]:
+    """Return the engine's modules that tests may import, to be imported before any test is there."""
+    files = [path.with_suffix("") for path in engine_files() if path.parts[0] == "guest" and path != _AGENT]
+    return [".".join((_PACKAGE.name, *path.parts)).removesuffix(".__init__") for path in files]
 
 
 def project_files(payload: Payload) -> Iterator[Path]:
@@ -81,22 +91,40 @@ def of_project(project: Project, *, with_cache: bool = False, carried: Path | No
     return Payload(project.root, project.carry, hosts, with_cache=with_cache, carried=carried)
 
 
-def pack(payload: Payload) -> bytes:
-    """Return a tar of it as it is now: build results included, caches and reports not.
+@dataclass(frozen=True, slots=True)
+class Packed:
+    """A payload as two tars: a guest that has the first is prepared for whatever the second has."""
+
+    #: the engine, and of the project what all its tests share: conftests and modules, pytest's configuration
+    shared: bytes
+    #: test files, objects and all else
+    rest: bytes
+
+
+def pack(payload: Payload) -> Packed:
+    """Return it as it is now: build results included, caches and reports not.
 
     The same for every clone of the same content, whosever it is: a worker that one has saved is restored for another.
     The user's own folder goes with it as it is, but that everything in it belongs to root.
     """
-    buffer = io.BytesIO()
-    with tarfile.open(fileobj=buffer, mode="w") as tar:
+    shared, rest = io.BytesIO(), io.BytesIO()
+    with tarfile.open(fileobj=shared, mode="w") as first, tarfile.open(fileobj=rest, mode="w") as second:
         for path in engine_files():
             name = str(Path(ENGINE, _PACKAGE.name, path))
-            tar.add(_PACKAGE / path, arcname=name, recursive=False, filter=_of_any_clone)
+            first.add(_PACKAGE / path, arcname=name, recursive=False, filter=_of_any_clone)
         for path in project_files(payload):
+            tar = first if _is_shared(path) else second
             tar.add(payload.root / path, arcname=str(path), recursive=False, filter=_of_any_clone)
         if payload.carried is not None:
-            tar.add(payload.carried, arcname=_CARRIED, filter=_of_root)
-    return buffer.getvalue()
+            second.add(payload.carried, arcname=_CARRIED, filter=_of_root)
+    return Packed(shared.getvalue(), rest.getvalue())
+
+
+def _is_shared(path: Path) -> bool:
+    """Whether a file is none that a change of one test changes: modules that are no test files, configuration."""
+    if path.suffix == ".py":
+        return not any(path.match(pattern) for pattern in TEST_FILES)
+    return len(path.parts) == 1 and path.suffix in {".toml", ".ini", ".cfg"}
 
 
 def digest(project: Project) -> str:

@@ -22,7 +22,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import NoReturn
 
@@ -143,10 +143,23 @@ class Relay:
             self._read_controller(wait=_TICK)
         self._opening_end = end
         said = bytes(self._to_guest[:end])
-        return lambda hello: self._project(hello) + said
+        return Opening(
+            prepare=partial(self._shared, rehearse=True) if self.job.rehearsal else None,
+            shared=self._shared,
+            rest=lambda hello: self._rest(hello) + said,
+        )
 
-    def _project(self, hello: Hello) -> bytes:
-        """Return what the agent expects first: the project, and how fast this guest is."""
+    def _shared(self, hello: Hello, *, rehearse: bool = False) -> bytes:
+        """Return what the agent expects first: the engine, and what all tests of the project share."""
+        rehearsal = {"pytest": self.job.rehearsal, "modules": payload.guest_modules()} if rehearse else None
+        return self._part(self._packed.shared, hello, path=str(HOME / ENGINE), rehearse=rehearsal)
+
+    def _rest(self, hello: Hello) -> bytes:
+        """Return what the agent expects then: the rest of the project."""
+        return self._part(self._packed.rest, hello)
+
+    def _part(self, tar: bytes, hello: Hello, **more: object) -> bytes:
+        """Return a header, how fast this guest is among it, and the tar."""
         slowness = max(self.job.patience, hello.seconds / REFERENCE_SECONDS)
         environment = {
             "HARNESS_SPEED": f"{slowness:.2f}",
@@ -154,8 +167,8 @@ class Relay:
             "HARNESS_KERNEL": self.job.kernel,
             ROOT_VARIABLE: str(HOME),
         }
-        header = json.dumps({"bytes": len(self._tar), "path": str(HOME / ENGINE), "environment": environment})
-        return header.encode() + b"\n" + self._tar
+        header = json.dumps({"bytes": len(tar), "environment": environment, **more})
+        return header.encode() + b"\n" + tar
 
     def _silence(self, hello: Hello) -> float:
         """Return the seconds without a word after which the guest counts as hung."""
@@ -163,8 +176,8 @@ class Relay:
         return self.job.silence_timeout or SILENCE_ON_REFERENCE * scale
 
     @cached_property
-    def _tar(self) -> bytes:
-        """The project, packed once: what a worker was sought for is what a guest without one is told."""
+    def _packed(self) -> payload.Packed:
+        """The payload, packed once: what a worker was sought for is what a guest without one is told."""
         return payload.pack(self.job.payload)
 
     def _started(self, running: Running) -> None:
@@ -188,7 +201,8 @@ class Relay:
         lane = self._ending_path.name.removesuffix(ENDING)
         wire.write(self._ending_path.with_name(f"{lane}.{os.getpid()}{STARTED}"), started)
         if running.answer is None:
-            self._to_guest[:0] = self._project(running.hello)
+            shared = b"" if running.prepared else self._shared(running.hello)
+            self._to_guest[:0] = shared + self._rest(running.hello)
         else:
             del self._to_guest[: self._opening_end]
             self._from_guest += running.answer

@@ -3,7 +3,7 @@
 A snapshot is a folder in the cache with ``ram`` (the guest's memory, sparse, mapped privately by every guest restored
 from it), ``state`` (the devices, as QEMU's migration stream) and ``snapshot.json``. Its name, a key, covers everything
 the state depends on. A worker's name begins with the key of the guest it was made from; it has ``answer`` (what it has
-said), and of the memory only what it has changed of that guest's (`kernel_matrix.relay.memory_files`), without which it is
+said; nothing where it is prepared and waits for tests), and of the memory only what it has changed of that guest's (`kernel_matrix.relay.memory_files`), without which it is
 nothing.
 A folder is made beside its place and renamed, and never changed afterwards.
 """
@@ -93,7 +93,12 @@ class Snapshot:
     @property
     def answer(self) -> bytes | None:
         """What the worker has said that was saved; None when there was no worker yet."""
-        return (self.folder / "answer").read_bytes() if self.meta.base else None
+        return ((self.folder / "answer").read_bytes() or None) if self.meta.base else None
+
+    @property
+    def prepared(self) -> bool:
+        """Whether it waits for the tests of a project whose shared modules it has imported."""
+        return bool(self.meta.base) and self.answer is None
 
 
 def key(spec: BootSpec, machine: str) -> str:

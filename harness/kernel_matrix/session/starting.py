@@ -60,6 +60,7 @@ def start(config: pytest.Config) -> None:
             cold=config.option.cold,
             ask_again=config.option.ask_again,
             worker="always" if config.option.fresh != Fresh.KERNEL else "whole" if _takes_all(config) else "again",
+            rehearsed=not config.option.command,
             baseline=config.option.baseline,
             with_cache=any(getattr(config.option, name, False) for name in _READING_THE_CACHE),
             options=_narrowing(config),
