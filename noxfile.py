@@ -21,8 +21,10 @@ if sys.version_info < (3, 11):  # noqa: UP036 - nox itself may run on an older o
 import actionlint  # noqa: E402 - nox's own environment has nothing of the project
 
 from kernel_matrix.dev import bootstrap as machine  # noqa: E402
-from kernel_matrix.shared.hints import NOX_VARIABLE  # noqa: E402
+from kernel_matrix.shared import hints  # noqa: E402
 
+# what is started says `nox -s NAME` where it names a command
+os.environ[hints.NOX_VARIABLE] = "1"
 # no environment is made by nox itself: whether it could use uv is nothing to know
 logging.getLogger("nox").addFilter(lambda record: record.getMessage() != "uv binary not found.")
 nox.options.sessions = ["kernel-matrix"]
@@ -39,7 +41,7 @@ def python(session: nox.Session, *groups: str) -> str:
     """Return the Python of the locked environment; first see that the machine has what the groups need."""
     lacking = machine.missing(groups)
     if lacking:
-        session.error(machine.explain(session.name, lacking, machine.family()))
+        session.error(machine.explain(session.name, lacking, machine.family(), hints.command("bootstrap")))
     interpreter = str(ENVIRONMENT / "bin" / "python")
     stamp = ENVIRONMENT / "locked"
     state = hashlib.sha256(f"{sys.version}{ROOT}".encode())
@@ -78,7 +80,7 @@ def run(session: nox.Session, *command: str) -> None:
 @nox.session(venv_backend="none")
 def bootstrap(session: nox.Session) -> None:
     """Install what the machine lacks, with its own package manager (-- --dry-run: say how)."""
-    status = machine.main(session.posargs)
+    status = machine.main(session.posargs, hints.command("bootstrap", "[--dry-run]"))
     if status:
         sys.exit(status)
 

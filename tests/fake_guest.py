@@ -1,31 +1,46 @@
-"""The spec of a guest that is a process of the host (`fake_vng.py`)."""
+"""Jobs of relays: one that is only looked at, and one whose guest is a process of the host (`fake_vng.py`)."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
-from kernel_matrix.vm.guest_spec import Accelerator, GuestSpec
-
+from kernel_matrix.relay.job import Job
+from kernel_matrix.relay.payload import Payload
 from kernel_matrix.vm import slots
+from kernel_matrix.vm.boot_spec import Accelerator, BootSpec
 
 FAKE_VNG = Path(__file__).with_name("fake_vng.py")
 #: far more than any of this takes; reached only when a test fails
 LIMIT = 20.0
 
+#: nothing of it is there
+BOOT = BootSpec(
+    vmlinuz=Path("/k/boot/vmlinuz-6.1"),
+    modules=Path("/k/modules.erofs"),
+    root=Path("/r/root.erofs"),
+    accelerator=Accelerator.TCG,
+)
+JOB = Job(
+    kernel="6.1",
+    boot=BOOT,
+    payload=Payload(Path("/p")),
+    console=Path("/c/6.1.log"),
+    slots=(Path("/s/slot-0"),),
+    boot_timeout=60,
+    vng=Path("/v/vng"),
+)
 
-def spec_below(folder: Path) -> GuestSpec:
-    """Return it with everything that it names below that folder, and a project of one file."""
+
+def job_below(folder: Path) -> Job:
+    """Return a job with everything that it names below that folder, and a project of one file."""
     project = folder / "project"
     project.mkdir()
     (project / "file").write_text("carried")
-    return GuestSpec(
+    return Job(
         kernel="fake",
-        vmlinuz=folder / "vmlinuz",
-        modules=folder / "modules",
-        root=folder / "root",
-        accelerator=Accelerator.TCG,
+        boot=BootSpec(folder / "vmlinuz", folder / "modules", folder / "root", Accelerator.TCG),
+        payload=Payload(project),
         console=folder / "console" / "fake.log",
-        project=project,
         slots=slots.make(folder, 1),
         boot_timeout=LIMIT,
         vng=FAKE_VNG,

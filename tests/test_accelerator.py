@@ -5,15 +5,18 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from kernel_matrix.vm.guest_spec import Accelerator, GuestSpec
 
-from kernel_matrix.relay import accelerator
+from kernel_matrix.relay import accelerator, client
 from kernel_matrix.relay.accelerator import Choice, counter_rate
-from kernel_matrix.shared import conclusions
+from kernel_matrix.relay.job import Job
+from kernel_matrix.shared import conclusions, wire
 from kernel_matrix.shared.ending import End, Ending
+from kernel_matrix.vm.boot_spec import Accelerator
+from tests.fake_guest import BOOT, JOB
 
 
 @pytest.mark.parametrize(
@@ -34,17 +37,10 @@ def test_the_rate_of_the_processors_counter_is_part_of_what_a_guest_depends_on(c
     assert counter_rate(cpuinfo) == rate
 
 
-SPEC = GuestSpec(
-    kernel="6.1",
-    vmlinuz=Path("/k/vmlinuz"),
-    modules=Path("/k/modules"),
-    root=Path("/r"),
-    accelerator=Accelerator.TCG,
-    console=Path("/c"),
-    project=Path("/p"),
-    slots=(),
-    boot_timeout=1,
-)
+def probe(kind: Accelerator) -> Job:
+    return replace(JOB, boot=replace(BOOT, accelerator=kind))
+
+
 WORKS = Ending("6.1", End.RELEASED, "no more work", "6.1.0", 1.5, 1.0, "")
 LATE = Ending("6.1", End.NO_BOOT, "not ready after 30 s", "", 0.0, 0.0, "[    0.0] Linux version 6.1\n")
 ENDED = "QEMU ended before the guest was ready"
@@ -60,7 +56,13 @@ Ask = Callable[..., Choice]
 def probes(monkeypatch: pytest.MonkeyPatch) -> list[Ending | None]:
     """How the next probe boots end, one after another."""
     endings: list[Ending | None] = []
-    monkeypatch.setattr(accelerator, "boot_once", lambda *_: endings.pop(0))
+
+    def boot_once(path: Path, *_: object) -> Ending | None:
+        # nothing but KVM is found out about
+        assert wire.decode(path.read_bytes(), Job).boot.accelerator is Accelerator.KVM
+        return endings.pop(0)
+
+    monkeypatch.setattr(client, "boot_once", boot_once)
     return endings
 
 
@@ -69,7 +71,7 @@ def ask(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Ask:
     """Choose on a machine that has a KVM device."""
     monkeypatch.setattr(accelerator, "_machine", lambda: "this machine")
     (tmp_path / "kvm").touch()
-    return lambda **more: accelerator.choose(SPEC, tmp_path / "cache", kvm=tmp_path / "kvm", **more)
+    return lambda **more: accelerator.choose(probe, tmp_path / "cache", kvm=tmp_path / "kvm", **more)
 
 
 def later(folder: Path) -> None:
@@ -131,8 +133,8 @@ def test_what_the_machine_has_proven_stays_until_it_changes(
 def test_a_device_without_permission_is_looked_at_every_time(tmp_path: Path, probes: list[Ending | None]) -> None:
     missing = tmp_path / "kvm"
     for _ in range(2):
-        assert accelerator.choose(SPEC, tmp_path / "cache", kvm=missing).accelerator is Accelerator.TCG
+        assert accelerator.choose(probe, tmp_path / "cache", kvm=missing).accelerator is Accelerator.TCG
     assert not (tmp_path / "cache").exists()
     missing.touch()
     probes.append(WORKS)
-    assert accelerator.choose(SPEC, tmp_path / "cache", kvm=missing).accelerator is Accelerator.KVM
+    assert accelerator.choose(probe, tmp_path / "cache", kvm=missing).accelerator is Accelerator.KVM

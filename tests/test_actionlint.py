@@ -8,9 +8,9 @@ import subprocess
 import sys
 from pathlib import Path
 
+import actionlint
 import pytest
 
-from kernel_matrix.dev import actionlint
 from kernel_matrix.dev.bootstrap import BootstrapError
 
 ROOT = Path(__file__).resolve().parent.parent

@@ -14,30 +14,30 @@ from kernel_matrix.shared import wire
 from kernel_matrix.shared.cells import Cell, Outcome
 from kernel_matrix.shared.costs import Cost
 from kernel_matrix.shared.errors import HarnessError, ManifestError
+from kernel_matrix.shared.project import Project
+from tests.projects import below
 
-ROOT = Path(__file__).resolve().parents[1]
 COST = Cost(1000, 100, 50, 64, 800, 1600, 2.0)
 
 
 @pytest.fixture
-def project(tmp_path: Path) -> Path:
+def project(tmp_path: Path) -> Project:
     """A project with this one's manifest and no baseline."""
-    (tmp_path / "vmimages").symlink_to(ROOT / "vmimages")
-    return tmp_path
+    return below(tmp_path)
 
 
 def run(
-    folder: Path, name: str, *, kernel: str = "6.1", version: str = "1", cost: Cost = COST, **outcomes: str
+    project: Project, name: str, *, kernel: str = "6.1", version: str = "1", cost: Cost = COST, **outcomes: str
 ) -> Path:
     cells = tuple(Cell(kernel, f"a.py::{test}", Outcome(outcome)) for test, outcome in outcomes.items())
     column = Column(kernel, f"{kernel}.0", version, "abc", {"trace_execve": cost})
-    place = folder / "results" / name
+    place = project.results / name
     place.mkdir(parents=True)
     wire.write(place / document.NAME, Document(VERSION, "", 1, 0, "", 1, (), True, "", (), (column,), cells, ()))
     return place
 
 
-def test_a_first_baseline_is_written_and_then_nothing_differs(project: Path) -> None:
+def test_a_first_baseline_is_written_and_then_nothing_differs(project: Project) -> None:
     results = run(project, "first", x="pass", y="skip")
     answer = baseline_view.update(project, results, [])
     assert answer.status == 0
@@ -45,16 +45,16 @@ def test_a_first_baseline_is_written_and_then_nothing_differs(project: Path) -> 
     assert baseline_view.differences(project, results, []).lines == ("no difference",)
 
 
-def test_a_deleted_baseline_gates(project: Path) -> None:
+def test_a_deleted_baseline_gates(project: Project) -> None:
     results = run(project, "first", x="pass")
     baseline_view.update(project, results, [])
-    (project / baseline.FOLDER / "6.1.json").unlink()
+    (project.matrix_baselines / "6.1.json").unlink()
     answer = baseline_view.differences(project, results, [])
     assert answer.status == 1
-    assert answer.lines[0].startswith("new: 6.1: - -> 1 cells (it has no baseline: `nox -s baseline -- --update")
+    assert answer.lines[0].startswith("new: 6.1: - -> 1 cells (it has no baseline: `kernel-matrix baseline --update")
 
 
-def test_each_kind_of_regression_is_named_and_gates(project: Path) -> None:
+def test_each_kind_of_regression_is_named_and_gates(project: Project) -> None:
     baseline_view.update(project, run(project, "first", lost="pass", worse="pass", skipped="pass"), [])
     second = run(project, "second", version="2", cost=replace(COST, instructions=2000), worse="fail", skipped="skip")
     answer = baseline_view.differences(project, second, ["6.1"])
@@ -71,56 +71,56 @@ def test_each_kind_of_regression_is_named_and_gates(project: Path) -> None:
     assert baseline_view.differences(project, second, ["5.10"]).lines == ("no difference",)
 
 
-def test_red_is_not_recorded(project: Path) -> None:
+def test_red_is_not_recorded(project: Project) -> None:
     baseline_view.update(project, run(project, "first", x="pass"), [])
     answer = baseline_view.update(project, run(project, "second", x="fail", y="crash", z="pass"), [])
     assert answer.status == 1
     assert "not recorded: 6.1 a.py::y: crash, and red is never expected" in answer.lines
-    tests = baseline.read(project / baseline.FOLDER)["6.1"].tests
+    tests = baseline.read(project.matrix_baselines)["6.1"].tests
     assert tests == {"a.py::x": Outcome.PASS, "a.py::z": Outcome.PASS}
 
 
 @pytest.mark.parametrize("status", [2, 3])
-def test_a_run_without_a_verdict_is_not_recorded(project: Path, status: int) -> None:
+def test_a_run_without_a_verdict_is_not_recorded(project: Project, status: int) -> None:
     baseline_view.update(project, run(project, "first", x="pass"), [])
     second = run(project, "second", y="pass")
     wire.write(second / document.NAME, replace(document.read(second), exit_status=status))
     with pytest.raises(HarnessError, match=rf"second: the run ended with status {status}: "):
         baseline_view.update(project, second, [])
-    assert set(baseline.read(project / baseline.FOLDER)["6.1"].tests) == {"a.py::x"}
+    assert set(baseline.read(project.matrix_baselines)["6.1"].tests) == {"a.py::x"}
 
 
-def test_a_kernel_that_did_not_boot_keeps_its_baseline(project: Path) -> None:
+def test_a_kernel_that_did_not_boot_keeps_its_baseline(project: Project) -> None:
     baseline_view.update(project, run(project, "first", x="pass"), [])
-    before = (project / baseline.FOLDER / "6.1.json").read_bytes()
+    before = (project.matrix_baselines / "6.1.json").read_bytes()
     answer = baseline_view.update(project, run(project, "second", version="2", boot="crash"), [])
     assert answer.status == 1
     assert answer.lines[-2:] == (
         "not recorded: 6.1: nothing of it is green",
         "0 kernels recorded in baselines/matrix/: review the difference",
     )
-    assert (project / baseline.FOLDER / "6.1.json").read_bytes() == before
+    assert (project.matrix_baselines / "6.1.json").read_bytes() == before
 
 
-def test_a_part_of_a_run_says_nothing_of_the_others(project: Path) -> None:
+def test_a_part_of_a_run_says_nothing_of_the_others(project: Project) -> None:
     baseline_view.update(project, run(project, "first", x="pass", y="pass"), [])
     results = run(project, "second", x="skip")
     wire.write(results / document.NAME, replace(document.read(results), shard="1/2"))
     assert baseline_view.differences(project, results, []).lines[-1] == "1 now skipped"
     baseline_view.update(project, results, [])
-    tests = baseline.read(project / baseline.FOLDER)["6.1"].tests
+    tests = baseline.read(project.matrix_baselines)["6.1"].tests
     assert tests == {"a.py::x": Outcome.SKIP, "a.py::y": Outcome.PASS}
 
 
-def test_kernels_that_were_not_run_keep_their_baseline(project: Path) -> None:
+def test_kernels_that_were_not_run_keep_their_baseline(project: Project) -> None:
     results = run(project, "first", x="pass")
     baseline_view.update(project, results, [])
     with pytest.raises(HarnessError, match=r"no results of 5\.10"):
         baseline_view.update(project, results, ["5.10"])
-    assert set(baseline.read(project / baseline.FOLDER)) == {"6.1"}
+    assert set(baseline.read(project.matrix_baselines)) == {"6.1"}
 
 
-def test_two_result_sets_and_two_kernels_are_compared(project: Path) -> None:
+def test_two_result_sets_and_two_kernels_are_compared(project: Project) -> None:
     first = run(project, "first", x="pass", y="pass")
     other = run(project, "other", kernel="6.12", x="pass", y="refused")
     answer = baseline_view.compare(project, str(first), f"{other}:6.12")
@@ -130,7 +130,7 @@ def test_two_result_sets_and_two_kernels_are_compared(project: Path) -> None:
     assert baseline_view.compare(project, "baseline", str(first)).lines == ("no difference",)
 
 
-def test_two_result_sets_without_a_kernel_in_common_are_not_compared(project: Path) -> None:
+def test_two_result_sets_without_a_kernel_in_common_are_not_compared(project: Project) -> None:
     first, other = run(project, "first", x="pass"), run(project, "other", kernel="6.12", x="pass")
     two = document.read(other)
     wire.write(other / document.NAME, replace(two, columns=(*two.columns, Column("7.3", "", "", "", {}))))
@@ -141,7 +141,7 @@ def test_two_result_sets_without_a_kernel_in_common_are_not_compared(project: Pa
 @pytest.mark.parametrize(
     ("name", "line"), [("first:7.3", r"has no kernel '7.3' \(it has: 6.1\)"), ("nowhere", "nowhere: No such file")]
 )
-def test_what_is_not_there_is_one_line(project: Path, name: str, line: str) -> None:
+def test_what_is_not_there_is_one_line(project: Project, name: str, line: str) -> None:
     first = run(project, "first", x="pass")
     with pytest.raises(HarnessError, match=line) as found:
         baseline_view.compare(project, str(first.parent / name), str(first))

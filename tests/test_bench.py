@@ -11,7 +11,6 @@ from itertools import count
 from pathlib import Path
 
 import pytest
-from kernel_matrix.vm.guest_spec import Accelerator, GuestSpec
 
 from kernel_matrix.commands import bench, plain_run, try_object
 from kernel_matrix.commands.bench import Report, Row, Start, Whole
@@ -20,10 +19,13 @@ from kernel_matrix.plan.preparation import Plan
 from kernel_matrix.report.run_folder import RunFacts, RunRecord
 from kernel_matrix.shared import wire
 from kernel_matrix.shared.console import Phases
-from kernel_matrix.shared.errors import HarnessError
+from kernel_matrix.shared.errors import HarnessError, ManifestError
+from kernel_matrix.shared.project import Bench
 from kernel_matrix.vm.guests import GuestRecord
+from tests.fake_guest import BOOT, JOB
+from tests.projects import HERE, ROOT, below
 
-ROOT = Path(__file__).resolve().parents[1]
+PANIC = HERE.bench.panic
 ROW = Row(
     "6.1",
     plain=(Start(20.0, 24.0), Start(28.0, 16.0), Start(22.0, 18.0)),
@@ -51,12 +53,12 @@ def test_the_tables_have_medians_spreads_and_the_ratio_of_each_pair() -> None:
 
 
 def test_the_warm_run_is_the_first_that_saves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("HYPERMESH_CACHE", str(tmp_path))
+    monkeypatch.setenv("KERNEL_MATRIX_CACHE", str(tmp_path))
     saves = iter(["guests", "workers", None, "never"])
     seconds = count(1.0)
     record = RunRecord(RunFacts("emulated", 1, ()), 0.0, 0, 0, ())
 
-    def matrix(*_: object) -> bench._Run:
+    def matrix(*_: object, **__: object) -> bench._Run:
         if name := next(saves):
             (tmp_path / "snapshots" / name).mkdir(parents=True)
         return bench._Run(tmp_path, record, next(seconds), 0)
@@ -66,8 +68,8 @@ def test_the_warm_run_is_the_first_that_saves_nothing(tmp_path: Path, monkeypatc
 
 
 def test_a_cache_that_never_holds_all_is_no_warm_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("HYPERMESH_CACHE", str(tmp_path))
-    monkeypatch.setattr(bench, "_matrix", lambda *_: tempfile.mkdtemp(dir=(tmp_path / "snapshots")))
+    monkeypatch.setenv("KERNEL_MATRIX_CACHE", str(tmp_path))
+    monkeypatch.setattr(bench, "_matrix", lambda *_, **__: tempfile.mkdtemp(dir=(tmp_path / "snapshots")))
     (tmp_path / "snapshots").mkdir()
     with pytest.raises(HarnessError, match="still being saved"):
         bench._warm(tmp_path)
@@ -103,8 +105,9 @@ class FakeMatrix:
         self._count = 0
         (project / "results" / "bench").mkdir(parents=True)
 
-    def __call__(self, status: int, recorded: int | None, cells: dict[str, str], file: str = "a.py") -> bench._Run:
+    def __call__(self, status: int, recorded: int | None, cells: dict[str, str], panics: str = "") -> bench._Run:
         self._count += 1
+        file = panics or "a.py"
         program = self._project / "program.py"
         program.write_text(
             _FAKE_MATRIX.format(status=status, recorded=recorded, cells=cells, name=f"run-{self._count}", file=file)
@@ -115,7 +118,7 @@ class FakeMatrix:
         python.chmod(0o755)
         with self._patch.context() as patch:
             patch.setattr(sys, "executable", str(python))
-            return bench._matrix(self._project, file)
+            return bench._matrix(self._project, *([] if panics else [file]), panics=panics)
 
 
 @pytest.fixture
@@ -155,10 +158,10 @@ def test_the_time_of_a_broken_run_is_none(
 
 def test_a_panic_is_measured_where_nothing_else_happened(run_matrix: FakeMatrix) -> None:
     outcomes = {name: str(outcome) for name, outcome in bench._PANICKED.items()}
-    assert run_matrix(1, 1, outcomes, bench._PANIC).record.exit_status == 1
+    assert run_matrix(1, 1, outcomes, PANIC).record.exit_status == 1
     for cells in (outcomes | {"test_after": "lost"}, outcomes | {"test_panic": "fail"}, {"test_panic": "crash"}):
         with pytest.raises(HarnessError, match="its time is no figure"):
-            run_matrix(1, 1, cells, bench._PANIC)
+            run_matrix(1, 1, cells, PANIC)
 
 
 def measured(*guests: GuestRecord) -> bench._Run:
@@ -215,22 +218,11 @@ def test_memory_is_that_of_the_process_and_its_descendants() -> None:
 
 
 def test_the_plain_way_has_the_same_kernel_image_and_emulator() -> None:
-    spec = GuestSpec(
-        kernel="6.1",
-        vmlinuz=Path("/k/vmlinuz"),
-        modules=Path("/k/modules"),
-        root=Path("/r/root.erofs"),
-        accelerator=Accelerator.TCG,
-        console=Path("/c"),
-        project=Path("/p"),
-        slots=(),
-        boot_timeout=1,
-        append=("lockdown=integrity",),
-    )
-    words = plain_run.command(spec, Path("/s"))
+    job = replace(JOB, boot=replace(BOOT, append=("lockdown=integrity",)))
+    words = plain_run.command(job, Path("/s"))
     assert words[words.index("--append") + 1] == "lockdown=integrity"
     assert words[words.index("--root-disk") + 1] == "/r/root.erofs"
-    assert words[words.index("--run") + 1] == "/k/vmlinuz"
+    assert words[words.index("--run") + 1] == "/k/boot/vmlinuz-6.1"
     assert "tcg,thread=single" in next(word for word in words if word.startswith("--qemu-opts="))
     plan = Plan((), Path("/f"), {}, frozenset({"tcx"}), {"6.1": frozenset()}, RunFacts("tcg", 1, ()), ())
     assert shlex.split(plain_run.script("6.1", plan, ["suites", "-k", "a b"]))[-3:] == ["suites", "-k", "a b"]
@@ -240,7 +232,12 @@ def test_a_kernel_that_is_not_to_be_had_is_no_row_less(tmp_path: Path, monkeypat
     plan = Plan((), tmp_path, {"7.0": "it is not locked"}, frozenset(), {}, RunFacts("tcg", 1, ()), ())
     monkeypatch.setattr(preparation, "prepare", lambda *_, **__: plan)
     with pytest.raises(HarnessError, match=r"^7\.0: it is not locked$"):
-        bench.run(tmp_path, ["full"], 1, 0, print)
-    found = try_object.diagnose(tmp_path, "full", tmp_path / "x.bpf.o")
+        bench.run(below(tmp_path, bench=Bench("a.py", "x", "b.py")), ["full"], 1, 0, print)
+    found = try_object.diagnose(below(tmp_path), "full", tmp_path / "x.bpf.o")
     with pytest.raises(HarnessError, match=r"^7\.0: it is not locked$"):
         next(found)
+
+
+def test_a_project_without_tests_to_time_is_told_so(tmp_path: Path) -> None:
+    with pytest.raises(ManifestError, match=r"^kernel-matrix\.toml: bench: no file, keyword and panic are named"):
+        bench.run(below(tmp_path, bench=Bench("a.py", "x")), ["full"], 1, 0, print)

@@ -15,21 +15,20 @@ from pathlib import Path
 
 import pytest
 from filelock import FileLock
-from kernel_matrix.vm.guest_spec import Accelerator, GuestSpec
 
 from kernel_matrix.relay import boot, machine, memory_files, snapshots
 from kernel_matrix.relay.boot import Boots, Opening, Running
+from kernel_matrix.relay.job import Job
 from kernel_matrix.relay.machine import BootError, Machine
 from kernel_matrix.shared import conclusions
-
-FAKE_VNG = Path(__file__).with_name("fake_vng.py")
+from tests.fake_guest import job_below
 
 
 class Starter:
-    """Starts guests of one spec."""
+    """Starts guests of one job."""
 
-    def __init__(self, spec: GuestSpec, folder: Path) -> None:
-        self.spec = spec
+    def __init__(self, job: Job, folder: Path) -> None:
+        self.job = job
         self.folder = folder
         self.started: list[Boots] = []
         self.guests: list[Running] = []
@@ -37,33 +36,21 @@ class Starter:
     def __call__(self, opening: Opening | None = None) -> Running:
         place = self.folder / f"s{len(self.started)}"
         place.mkdir()
-        self.started.append(Boots(self.spec, place, lambda _: os.sched_yield()))
+        self.started.append(Boots(self.job, place, lambda _: os.sched_yield()))
         guest = self.started[-1].start(opening)
         self.guests.append(guest)
         return guest
 
     @property
     def cold_boots(self) -> int:
-        return self.spec.console.read_text().count("Linux version")
+        return self.job.console.read_text().count("Linux version")
 
 
 @pytest.fixture
 def start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Starter]:
     monkeypatch.setenv("HARNESS_FAKE", "well")
-    spec = GuestSpec(
-        kernel="fake",
-        vmlinuz=tmp_path / "vmlinuz",
-        modules=tmp_path / "modules",
-        root=tmp_path / "root",
-        accelerator=Accelerator.TCG,
-        console=tmp_path / "console.log",
-        project=tmp_path,
-        slots=(),
-        boot_timeout=20,
-        vng=FAKE_VNG,
-        snapshot=(tmp_path / "snapshots", "key"),
-    )
-    starter = Starter(spec, tmp_path)
+    (tmp_path / "console").mkdir()
+    starter = Starter(replace(job_below(tmp_path), snapshot=(tmp_path / "snapshots", "key")), tmp_path)
     yield starter
     for guest in starter.guests:
         guest.channel.close()
@@ -91,7 +78,7 @@ OPENING = (
 
 
 def test_a_worker_is_saved_and_restored_behind_its_answer(start: Starter) -> None:
-    start.spec = replace(start.spec, worker="always")
+    start.job = replace(start.job, worker="always")
     first = start(lambda _: OPENING)
     assert (first.answer, memory(first)) == (ANSWER, "guest worker")
     # a boot that is saved, one that is saved with its worker, and that one restored
@@ -115,7 +102,7 @@ def test_a_worker_whose_memory_may_not_be_written_is_not_used_and_that_is_said(
         raise PermissionError(errno.EACCES, "Permission denied", f"/proc/{process}/mem")
 
     monkeypatch.setattr(memory_files, "write_changes", refused)
-    start.spec = replace(start.spec, worker="always")
+    start.job = replace(start.job, worker="always")
     guest = start(lambda _: OPENING)
     assert (guest.how, guest.answer) == ("restored", None)
     assert re.fullmatch(r"no saved worker: /proc/\d+/mem: Permission denied", guest.note)
@@ -123,19 +110,19 @@ def test_a_worker_whose_memory_may_not_be_written_is_not_used_and_that_is_said(
 
 
 def test_a_worker_that_an_earlier_run_had_too_is_saved(start: Starter) -> None:
-    start.spec = replace(start.spec, worker="again")
+    start.job = replace(start.job, worker="again")
     assert [start(lambda _: OPENING).answer for _ in range(2)] == [None, None]
     # another guest of the same run
-    start.spec = replace(start.spec, console=start.spec.console.with_name("beside.log"))
+    start.job = replace(start.job, console=start.job.console.with_name("beside.log"))
     assert start(lambda _: OPENING).answer is None
     later = start.folder / "later"
     later.mkdir()
-    start.spec = replace(start.spec, console=later / "console.log")
+    start.job = replace(start.job, console=later / "console.log")
     assert start(lambda _: OPENING).answer == ANSWER
 
 
 def test_a_guest_keeps_the_last_worker_only(start: Starter) -> None:
-    start.spec = replace(start.spec, worker="always")
+    start.job = replace(start.job, worker="always")
     start(lambda _: OPENING)
     start(lambda _: OPENING.replace(b"{}", b"{ }"))
     assert len(list((start.folder / "snapshots").glob("key+*/"))) == 1
@@ -146,7 +133,7 @@ def test_a_worker_that_never_answers_is_not_saved_and_the_guest_is_used_without(
     start: Starter, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(boot, "_COLLECT_TIMEOUT", 1.0)
-    start.spec = replace(start.spec, worker="always")
+    start.job = replace(start.job, worker="always")
     guest = start(lambda _: OPENING.replace(b"collection", b"somethings"))
     assert (guest.how, guest.answer) == ("restored", None)
     assert guest.note == "no saved worker: not collected after 1 s"
@@ -160,14 +147,14 @@ def test_a_worker_whose_memory_cannot_be_copied_says_what_cp_said(
     (tmp_path / "bin" / "cp").write_text("#!/bin/sh\necho 'cp: error reading: Input/output error' >&2\nexit 1\n")
     (tmp_path / "bin" / "cp").chmod(0o755)
     monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}:{os.environ['PATH']}")
-    start.spec = replace(start.spec, worker="always")
+    start.job = replace(start.job, worker="always")
     guest = start(lambda _: OPENING)
     assert (guest.how, guest.answer) == ("restored", None)
     assert re.fullmatch(r"no saved worker: \S+: cp: error reading: Input/output error", guest.note)
 
 
 def test_a_damaged_worker_is_made_again(start: Starter) -> None:
-    start.spec = replace(start.spec, worker="always")
+    start.job = replace(start.job, worker="always")
     start(lambda _: OPENING)
     (place,) = (start.folder / "snapshots").glob("key+*/")
     (place / "answer").write_bytes(b"1")
@@ -175,7 +162,7 @@ def test_a_damaged_worker_is_made_again(start: Starter) -> None:
 
 
 def test_without_a_key_it_boots_cold(start: Starter) -> None:
-    start.spec = replace(start.spec, snapshot=None)
+    start.job = replace(start.job, snapshot=None)
     assert start().how == "cold"
     assert not (start.folder / "snapshots").exists()
 
@@ -236,7 +223,7 @@ def test_a_disk_without_room_for_the_memory_is_a_cold_boot_and_not_remembered(
 ) -> None:
     usage = shutil.disk_usage(start.folder)
     with monkeypatch.context() as patch:
-        patch.setattr(shutil, "disk_usage", lambda _: usage._replace(free=start.spec.memory_mib << 20))
+        patch.setattr(shutil, "disk_usage", lambda _: usage._replace(free=start.job.boot.memory_mib << 20))
         guest = start()
         assert (guest.how, guest.note) == ("cold", f"no snapshot: {start.folder}/snapshots: No space left on device")
     assert start().how == "restored"
@@ -274,7 +261,7 @@ def test_a_saved_guest_that_two_want_at_once_is_made_once(start: Starter) -> Non
 
     held = FileLock(folder / "key.lock")
     with held, pytest.raises(Gone):
-        Boots(start.spec, start.folder, tick).start()
+        Boots(start.job, start.folder, tick).start()
     assert waiting
     assert snapshots.find(folder, "key") is None
 

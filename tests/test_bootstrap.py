@@ -38,8 +38,8 @@ APT_INSTALL = ("apt-get", "install", "--yes", "--no-install-recommends")
 
 
 def test_help_is_not_refused(capsys: pytest.CaptureFixture[str]) -> None:
-    assert bootstrap.main(["--help"]) == 0
-    assert capsys.readouterr().out.startswith("usage: nox -s bootstrap [-- --dry-run]")
+    assert bootstrap.main(["--help"], "do [--dry-run]") == 0
+    assert capsys.readouterr().out.startswith("usage: do [--dry-run]\n")
 
 
 def test_nothing_missing_is_no_command() -> None:
@@ -69,8 +69,8 @@ def test_apt_comes_before_a_dnf_that_happens_to_be_there() -> None:
 
 
 def test_a_session_names_program_package_and_command() -> None:
-    assert bootstrap.explain("build", [need("clang")], "apt") == (
-        "build: clang is missing (package clang-deb): run `nox -s bootstrap`"
+    assert bootstrap.explain("build", [need("clang")], "apt", "do it") == (
+        "build: clang is missing (package clang-deb): run `do it`"
     )
 
 
@@ -82,12 +82,12 @@ def test_dry_run_says_how_and_does_nothing(monkeypatch: pytest.MonkeyPatch, caps
     monkeypatch.setattr(bootstrap, "missing", lambda: (need("clang"),))
     monkeypatch.setattr(bootstrap, "family", lambda: "apt")
     monkeypatch.setattr(os, "geteuid", lambda: 1000)
-    assert bootstrap.main(["--dry-run"]) == 0
+    assert bootstrap.main(["--dry-run"], "do") == 0
     assert "bootstrap: sudo apt-get install --yes --no-install-recommends clang-deb" in capsys.readouterr().out
-    assert bootstrap.main(["--dry"]) == 4
+    assert bootstrap.main(["--dry"], "do") == 4
     monkeypatch.setattr(shutil, "which", lambda _: None)
-    assert bootstrap.main([]) == 3
+    assert bootstrap.main([], "do") == 3
     assert capsys.readouterr().err.endswith("bootstrap: not root and no sudo: run as root\n")
     monkeypatch.setattr(bootstrap, "missing", lambda: ())
-    assert bootstrap.main([]) == 0
+    assert bootstrap.main([], "do") == 0
     assert capsys.readouterr().out == "bootstrap: nothing is missing\n"

@@ -53,7 +53,7 @@ def test_a_failing_tool_is_its_own_line() -> None:
         cache.run(["sh", "-c", "echo noise; echo 'E: because' >&2; exit 3"], "making it")
     with pytest.raises(ImageError, match=r"^making it failed: x: No space left on device$"):
         cache.run(["sh", "-c", "echo 'error: y' >&2; echo 'x: No space left on device' >&2; exit 1"], "making it")
-    with pytest.raises(ImageError, match=r"^no-such-tool is missing: run `nox -s bootstrap`$"):
+    with pytest.raises(ImageError, match=r"^no-such-tool is missing: run `kernel-matrix bootstrap`$"):
         cache.run(["no-such-tool"], "making it")
 
 
@@ -75,7 +75,7 @@ def test_a_corrupt_download_is_deleted_and_named(tmp_path: Path) -> None:
 
 
 def test_what_no_run_has_used_for_long_goes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("HYPERMESH_CACHE", str(tmp_path))
+    monkeypatch.setenv("KERNEL_MATRIX_CACHE", str(tmp_path))
     longer, shorter = (time.time() - days * 86400 for days in (cache.UNUSED_DAYS + 1, cache.UNUSED_DAYS - 1))
     last_used = {
         "kernels/old": longer,
@@ -98,7 +98,7 @@ def test_what_no_run_has_used_for_long_goes(tmp_path: Path, monkeypatch: pytest.
 
 def test_what_the_harness_has_not_made_is_not_pruned(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The cache's folder is a setting: another project's kernels may lie there, or an earlier version's images."""
-    monkeypatch.setenv("HYPERMESH_CACHE", str(tmp_path))
+    monkeypatch.setenv("KERNEL_MATRIX_CACHE", str(tmp_path))
     for name in ("kernels/linux-6.1", "kernels/.git-worktree", "roots/of an earlier version", "kernels/made"):
         (tmp_path / name).mkdir(parents=True)
         (tmp_path / name / "file").touch()
@@ -114,7 +114,7 @@ def test_what_the_harness_has_not_made_is_not_pruned(tmp_path: Path, monkeypatch
 
 
 def test_what_a_killed_run_leaves_of_its_work_is_pruned(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("HYPERMESH_CACHE", str(tmp_path))
+    monkeypatch.setenv("KERNEL_MATRIX_CACHE", str(tmp_path))
     (tmp_path / "roots").mkdir()
     with cache.working(".root-", tmp_path / "roots") as place:
         os.utime(place, (1000, 1000))
@@ -143,7 +143,7 @@ def test_a_cache_that_is_no_folder_is_an_error(tmp_path: Path) -> None:
 
 
 def test_what_cannot_be_deleted_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("HYPERMESH_CACHE", str(tmp_path))
+    monkeypatch.setenv("KERNEL_MATRIX_CACHE", str(tmp_path))
     old = tmp_path / "kernels" / "old"
     old.mkdir(parents=True)
     marker.mark(old)

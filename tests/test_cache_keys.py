@@ -7,7 +7,6 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from kernel_matrix.vm.guest_spec import Accelerator
 
 from kernel_matrix import images
 from kernel_matrix.ci import cache_keys
@@ -19,22 +18,16 @@ from kernel_matrix.plan.outline import Form, Wishes
 from kernel_matrix.relay import accelerator, snapshots
 from kernel_matrix.report.run_folder import RunDirectory
 from kernel_matrix.shared import wire
-
-ROOT = Path(__file__).resolve().parent.parent
+from kernel_matrix.vm.boot_spec import Accelerator
+from tests.projects import HERE, below
 
 
 @pytest.fixture
 def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """What the images are made of, with an empty cache."""
     folder = tmp_path / "project"
-    shutil.copytree(ROOT / "vmimages", folder / "vmimages")
-    for name in ("requirements/guest.txt", "harness/kernel_matrix/guest/agent.py"):
-        (folder / name).parent.mkdir(parents=True, exist_ok=True)
-        shutil.copy(ROOT / name, folder / name)
-    for name in manifest.load(folder / "vmimages").root.project_files:
-        (folder / name).parent.mkdir(parents=True, exist_ok=True)
-        shutil.copy(ROOT / name, folder / name)
-    monkeypatch.setenv("HYPERMESH_CACHE", str(tmp_path / "cache"))
+    shutil.copytree(HERE.images, folder / "vmimages")
+    monkeypatch.setenv("KERNEL_MATRIX_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr(accelerator, "machine", lambda chosen: f"QEMU, {chosen}")
     monkeypatch.setattr(cache_keys, "_KVM", tmp_path / "kvm")
     return folder
@@ -42,13 +35,13 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def keys(project: Path, *names: str) -> dict[str, str]:
     known = manifest.load(project / "vmimages")
-    return cache_keys.keys(known, manifest.select(known, names or ["6.1"]), project)
+    return cache_keys.keys(known, manifest.select(known, names or ["6.1"]))
 
 
 def fill(project: Path, *names: str, content: str = "0") -> None:
     """Put images into the cache, as far as their names go."""
     known = manifest.load(project / "vmimages")
-    root = images.cache_dir() / "roots" / images.root_key(known, project)
+    root = images.cache_dir() / "roots" / images.root_key(known)
     root.mkdir(parents=True, exist_ok=True)
     for old in root.glob("*"):
         old.unlink()
@@ -70,7 +63,7 @@ def edited(path: Path, before: str, after: str) -> None:
 @pytest.mark.parametrize(
     ("change", "changed"),
     [
-        (lambda project: (project / "requirements/guest.txt").write_text("pytest==1\n"), {"root"}),
+        (lambda project: (project / "vmimages/requirements.txt").write_text("pytest==1\n"), {"root"}),
         (lambda project: (project / "vmimages/mount.9p").write_text("#!/bin/sh\n"), {"root"}),
         (lambda project: edited(project / "vmimages/rootfs.toml", 'suite = "', 'suite = "x'), {"root"}),
         (
@@ -109,6 +102,16 @@ def test_the_code_that_makes_an_image_is_part_of_its_name(project: Path, monkeyp
     assert all(before[name] != key for name, key in keys(project).items())
 
 
+def test_the_guests_agent_is_part_of_the_roots_name(
+    project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = keys(project)
+    (tmp_path / "agent.py").write_bytes(rootfs._AGENT.read_bytes() + b"# edited\n")
+    monkeypatch.setattr(rootfs, "_AGENT", tmp_path / "agent.py")
+    after = keys(project)
+    assert {name for name in before if before[name] != after[name]} == {"root"}
+
+
 def test_the_names_differ_by_kernel_and_the_root_is_shared(project: Path) -> None:
     one, other = keys(project, "6.1"), keys(project, "5.10")
     assert one["root"] == other["root"]
@@ -145,21 +148,21 @@ def test_saved_guests_are_named_by_images_machine_and_command_line(
 
 
 def test_saved_guests_are_those_that_a_run_saves(project: Path, tmp_path: Path) -> None:
-    """What is left out of a spec here is no part of a snapshot's name."""
+    """Of the same kernel image, with each command line that changes it, in the manifest's order."""
     fill(project)
     known = manifest.load(project / "vmimages")
     kernel = manifest.select(known, ["6.1"])[0]
-    root, image = images.cached_root(known, project), images.cached_kernel(known, kernel)
+    root, image = images.cached_root(known), images.cached_kernel(known, kernel)
     assert root is not None
     assert image is not None
     (tmp_path / "run").mkdir()
-    run = RunDirectory(tmp_path / "run")
     wishes = Wishes(("6.1",), arguments=(), guests=None, locked=False, silence=None)
-    ours = {spec.kernel: snapshots.key(spec, "m") for spec in cache_keys._guests(known, kernel, project)}
-    for name, append in [("6.1", ()), *[(each.of(kernel), each.append) for each in known.variants]]:
-        guest = preparation._Guest(Form(name, frozenset(), append), image)
-        spec = preparation._spec(guest, root, root=project, run=run, wishes=wishes)
-        theirs = preparation._completed(spec, Accelerator.TCG, (), wishes, "m")
-        if name in ours:
-            assert theirs.snapshot == (images.cache_dir() / "snapshots", ours.pop(name))
-    assert ours == {}
+    jobs = preparation._Jobs(below(project), root, RunDirectory(tmp_path / "run"), wishes)
+    changing = [(each.of(kernel), each.append) for each in known.variants if each.changes(kernel)]
+    assert changing
+    theirs = [
+        jobs.of(preparation._Guest(Form(name, frozenset(), append), image), Accelerator.TCG, (), "m").snapshot
+        for name, append in [("6.1", ()), *changing]
+    ]
+    ours = [snapshots.key(spec, "m") for spec in cache_keys._guests(known, kernel)]
+    assert theirs == [(images.cache_dir() / "snapshots", key) for key in ours]

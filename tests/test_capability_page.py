@@ -16,10 +16,11 @@ import pytest
 
 from kernel_matrix.shared import capabilities, capability_table
 from tests import test_remedies
+from tests.projects import HERE
 from tests.test_remedies import State
 
 _ROOT = Path(__file__).parents[1]
-_TABLES = capability_table.read((_ROOT / capability_table.BASELINE).read_text())
+_TABLES = capability_table.read(HERE.capabilities.read_text())
 _PAGE = (_ROOT / "docs/capabilities.md").read_text()
 _TEXT, _, _DEFINED = _PAGE.partition("\n[^")
 #: name -> what the note says

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
@@ -13,32 +12,37 @@ from kernel_matrix.guest.probes.capability_table import SETTINGS, derived, tried
 from kernel_matrix.guest.probes.users import TOKEN
 from kernel_matrix.shared import capability_table
 from kernel_matrix.shared.capabilities import OK, subsets
-from kernel_matrix.shared.capability_table import BASELINE, PEOPLE, Context, Table
+from kernel_matrix.shared.capability_table import PEOPLE, Context, Table
+from kernel_matrix.shared.features import GuestFacts
+from tests.projects import HERE
 
-_PROBES = {probe.name: probe for probe in probes()}
-_TABLES = capability_table.read((Path(__file__).parents[1] / BASELINE).read_text())
-_FEATURES = [frozenset[str](), frozenset({"unpriv_fd_commands", "bpf_token"})]
+_PROBES = {probe.name: probe for probe in probes(HERE.programs)}
+_TABLES = capability_table.read(HERE.capabilities.read_text())
+_KERNELS = [
+    GuestFacts("x", features, features, {"x": features}, HERE.programs)
+    for features in (frozenset[str](), frozenset({"unpriv_fd_commands", "bpf_token"}))
+]
 
 
 def _answers(table: Table, name: str, context: Context) -> list[str]:
     return [table.read(name, context, caps) for caps in subsets()]
 
 
-@pytest.mark.parametrize("features", _FEATURES, ids=["old", "new"])
+@pytest.mark.parametrize("facts", _KERNELS, ids=["old", "new"])
 @pytest.mark.parametrize("person", PEOPLE)
 @pytest.mark.parametrize("assignment", ["", *SETTINGS])
-def test_everything_is_either_tried_or_derived(person: str, assignment: str, features: frozenset[str]) -> None:
-    measured, rest = ([probe.name for probe in part(person, assignment, features)] for part in (tried, derived))
+def test_everything_is_either_tried_or_derived(person: str, assignment: str, facts: GuestFacts) -> None:
+    measured, rest = ([probe.name for probe in part(person, assignment, facts)] for part in (tried, derived))
     expected = [name for name, probe in _PROBES.items() if probe.takes_token or person != TOKEN]
     assert sorted(measured + rest) == sorted(expected)
 
 
-@pytest.mark.parametrize("features", _FEATURES, ids=["old", "new"])
-def test_what_is_derived_has_what_it_is_derived_from(features: frozenset[str]) -> None:
+@pytest.mark.parametrize("facts", _KERNELS, ids=["old", "new"])
+def test_what_is_derived_has_what_it_is_derived_from(facts: GuestFacts) -> None:
     """Under the defaults: what is not measured there is loading and attaching, of which both parts are."""
     for person in PEOPLE:
-        names = {probe.name for probe in tried(person, "", features)}
-        for probe in derived(person, "", features):
+        names = {probe.name for probe in tried(person, "", facts)}
+        for probe in derived(person, "", facts):
             path = probe.stage.partition(" ")[2]
             assert {f"{probe.subject} load", f"{probe.subject} attach {path}"} <= names
 

@@ -133,7 +133,7 @@ def test_a_kernel_of_the_manifest_without_a_baseline_gates(guest: str, whole: bo
     others = {"7.3": EXPECTED}
     (change,) = compare(others, {guest: EXPECTED}, replace(NAMED, whole=whole))
     assert (change.kind, change.kernel, change.gates) == (Kind.NEW, guest, True)
-    assert "`nox -s baseline -- --update --kernel 6.1`" in change.note
+    assert "`kernel-matrix baseline --update --kernel 6.1`" in change.note
     assert "it has no baseline" in str(change)
 
 

@@ -98,14 +98,14 @@ def test_joining_a_kernel_and_splitting_it_off_gives_the_test_back(test: str, ke
 
 @given(tests, kernels)
 def test_the_command_gives_the_shell_exactly_that_node_id(test: str, kernel: str) -> None:
-    assert shlex.split(rerun(test, kernel)) == ["nox", "-s", "kernel-matrix", "--", join_nodeid(test, kernel)]
+    assert shlex.split(rerun(test, kernel)) == ["kernel-matrix", "matrix", join_nodeid(test, kernel)]
 
 
 def test_a_cell_is_run_again_by_its_node_id_and_a_file_by_its_kernel() -> None:
-    assert rerun("suites/a.py::test_x[lldp]", "6.1") == 'nox -s kernel-matrix -- "suites/a.py::test_x[6.1-lldp]"'
-    assert rerun("suites/a.py::test_x", "6.1+lsm_bpf") == 'nox -s kernel-matrix -- "suites/a.py::test_x[6.1+lsm_bpf]"'
-    assert rerun("suites/a.py::test_x[$(x)]", "6.1") == "nox -s kernel-matrix -- 'suites/a.py::test_x[6.1-$(x)]'"
-    assert rerun("suites/a.py", "6.1") == 'nox -s kernel-matrix -- --kernel 6.1 "suites/a.py"'
+    assert rerun("suites/a.py::test_x[lldp]", "6.1") == 'kernel-matrix matrix "suites/a.py::test_x[6.1-lldp]"'
+    assert rerun("suites/a.py::test_x", "6.1+lsm_bpf") == 'kernel-matrix matrix "suites/a.py::test_x[6.1+lsm_bpf]"'
+    assert rerun("suites/a.py::test_x[$(x)]", "6.1") == "kernel-matrix matrix 'suites/a.py::test_x[6.1-$(x)]'"
+    assert rerun("suites/a.py", "6.1") == 'kernel-matrix matrix --kernel 6.1 "suites/a.py"'
     assert rerun("boot", "6.1") == rerun("./loader --all suites/a.py", "6.1") == ""
 
 

@@ -16,6 +16,8 @@ from kernel_matrix.report.run_folder import KernelFacts, RunFacts
 from kernel_matrix.results import document
 from kernel_matrix.shared.cells import Outcome
 from kernel_matrix.shared.errors import ManifestError
+from kernel_matrix.shared.project import Project
+from tests.projects import below
 
 REFUSED = """b.bpf.o on 6.1.0, uid 0
 first (xdp): attached
@@ -38,7 +40,7 @@ def answer(monkeypatch: pytest.MonkeyPatch) -> Callable[..., list[Wishes]]:
     wished: list[Wishes] = []
 
     def let(answers: dict[tuple[str, str], Any], missing: dict[str, str] | None = None) -> list[Wishes]:
-        def prepare(_: Path, wishes: Wishes, *__: object, **___: object) -> Plan:
+        def prepare(_: Project, wishes: Wishes, *__: object, **___: object) -> Plan:
             wished.append(wishes)
             names = [name for name in wishes.kernels if name not in (missing or {})]
             guests = [PlannedGuest(name, f"{name}.0", frozenset(), Path("spec"), Path("ending")) for name in names]
@@ -66,7 +68,7 @@ def cells(root: Path) -> dict[tuple[str, str], tuple[Outcome, str]]:
 def test_all_that_attaches_is_green(tmp_path: Path, objects: list[Path], answer: Callable[..., list[Wishes]]) -> None:
     said: list[str] = []
     wished = answer({})
-    assert gate.run(tmp_path, ["5.10", "6.1"], objects, said.append) == 0
+    assert gate.run(below(tmp_path), ["5.10", "6.1"], objects, said.append) == 0
     assert wished[0].kernels == ("5.10", "6.1")
     assert cells(tmp_path) == {
         (kernel, name): (Outcome.PASS, "") for kernel in ("5.10", "6.1") for name in ("a.bpf.o", "sub/b.bpf.o")
@@ -81,7 +83,7 @@ def test_a_refusal_is_red_and_its_line_comes_first(
 ) -> None:
     said: list[str] = []
     answer({("6.1", "b.bpf.o"): (False, REFUSED)})
-    assert gate.run(tmp_path, ["5.10", "6.1"], objects, said.append) == 1
+    assert gate.run(below(tmp_path), ["5.10", "6.1"], objects, said.append) == 1
     red = {key: value for key, value in cells(tmp_path).items() if not value[0].green}
     assert red == {("6.1", "sub/b.bpf.o"): (Outcome.FAIL, "second (kprobe): refused at load: EINVAL")}
     assert any("6.1 sub/b.bpf.o: second (kprobe): refused at load: EINVAL" in line for line in said)
@@ -92,7 +94,7 @@ def test_a_guest_that_is_lost_and_a_kernel_that_is_missing_are_red_and_cost_noth
     tmp_path: Path, objects: list[Path], answer: Callable[..., list[Wishes]]
 ) -> None:
     answer({("6.1", "a.bpf.o"): EOFError("gone")}, {"7.3": "the mirror has no 7.3"})
-    assert gate.run(tmp_path, ["6.1", "7.3"], objects, lambda _: None) == 1
+    assert gate.run(below(tmp_path), ["6.1", "7.3"], objects, lambda _: None) == 1
     found = cells(tmp_path)
     assert found["6.1", "a.bpf.o"] == (
         Outcome.LOST,
@@ -106,29 +108,29 @@ def test_a_kernel_that_is_not_to_be_had_is_no_verdict(
     tmp_path: Path, objects: list[Path], answer: Callable[..., list[Wishes]]
 ) -> None:
     answer({}, {"7.3": "the mirror has no 7.3"})
-    assert gate.run(tmp_path, ["6.1", "7.3"], objects, lambda _: None) == 3
+    assert gate.run(below(tmp_path), ["6.1", "7.3"], objects, lambda _: None) == 3
 
 
 def test_no_answer_at_all_is_no_verdict(
     tmp_path: Path, objects: list[Path], answer: Callable[..., list[Wishes]]
 ) -> None:
     answer({("6.1", path.name): EOFError("gone") for path in objects})
-    assert gate.run(tmp_path, ["6.1"], objects, lambda _: None) == 3
+    assert gate.run(below(tmp_path), ["6.1"], objects, lambda _: None) == 3
 
 
 def test_a_command_line_of_the_tests_own_can_be_named(
     tmp_path: Path, objects: list[Path], answer: Callable[..., list[Wishes]]
 ) -> None:
     wished = answer({})
-    gate.run(tmp_path, ["6.1+lockdown_integrity"], objects, lambda _: None)
-    gate.run(tmp_path / "again", ["6.1"], objects, lambda _: None)
+    gate.run(below(tmp_path), ["6.1+lockdown_integrity"], objects, lambda _: None)
+    gate.run(below(tmp_path / "again"), ["6.1"], objects, lambda _: None)
     assert [wishes.arguments for wishes in wished] == [("suites",), ()]
 
 
 def test_what_is_no_object_is_one_line_before_anything_is_made(tmp_path: Path, objects: list[Path]) -> None:
     objects[1].write_text("text")
     with pytest.raises(ManifestError, match=r"sub/b\.bpf\.o: not an object file$"):
-        gate.run(tmp_path, ["6.1"], objects, lambda _: None)
+        gate.run(below(tmp_path), ["6.1"], objects, lambda _: None)
     assert not (tmp_path / "results").exists()
 
 

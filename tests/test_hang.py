@@ -9,7 +9,7 @@ import pytest
 
 from kernel_matrix.relay import hang
 from kernel_matrix.relay.boot import Boots
-from tests.fake_guest import spec_below
+from tests.fake_guest import job_below
 
 
 @pytest.mark.parametrize(
@@ -33,7 +33,7 @@ def test_a_silent_guest_is_asked_what_it_does(
     for name, seconds in (("_ANSWER_SECONDS", 0.3), ("_ANSWER_SCALED", 0.0), ("_MONITOR_SECONDS", 0.3)):
         monkeypatch.setattr(hang, name, seconds)
     (tmp_path / "console").mkdir()
-    boots = Boots(spec_below(tmp_path), tmp_path, lambda _: os.sched_yield())
+    boots = Boots(job_below(tmp_path), tmp_path, lambda _: os.sched_yield())
     try:
         boots.start()
         assert boots.doing(1.0).startswith(said)

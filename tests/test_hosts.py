@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import select
+import sys
 import time
 from collections.abc import Iterator
 from dataclasses import replace
@@ -13,10 +14,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from kernel_matrix.config import project as configuration
 from kernel_matrix.plan.outline import Wishes
 from kernel_matrix.plan.preparation import PlannedGuest
 from kernel_matrix.plan.sharding import Unit
-from kernel_matrix.relay import project
+from kernel_matrix.relay import payload
 from kernel_matrix.remote import hosted, hosts, places
 from kernel_matrix.remote.hosted import Machine, Service
 from kernel_matrix.remote.hosts import Connection, Host, HostGone
@@ -25,8 +27,7 @@ from kernel_matrix.report.run_folder import KernelFacts, RunDirectory
 from kernel_matrix.shared import wire
 from kernel_matrix.shared.errors import HarnessError, ManifestError
 from kernel_matrix.shared.lanes import Lane
-
-ROOT = Path(__file__).resolve().parent.parent
+from tests.projects import HERE, ROOT
 
 names = st.sampled_from("abcdefgh")
 
@@ -48,9 +49,15 @@ def group() -> Iterator[execnet.Group]:
 
 def _project(folder: Path) -> Path:
     """Make a project that is enough to be asked for."""
-    (folder / "harness").symlink_to(ROOT / "harness")
-    (folder / ".nox").symlink_to((ROOT / ".nox").resolve())
+    (folder / "kernel-matrix.toml").touch()
     return folder
+
+
+#: what a machine says of a folder without a table
+_NO_PROJECT = (
+    r"^this: /\S+: no project: no kernel-matrix\.toml, "
+    r"and no \[tool\.kernel-matrix\] in pyproject\.toml, here or above$"
+)
 
 
 def test_hosts_are_where_ssh_is_told_to_go_and_a_folder() -> None:
@@ -76,7 +83,14 @@ def test_what_is_no_host_is_refused_in_a_line(text: str, line: str) -> None:
     assert str(found.value).startswith(f"--hosts {text}: {line}")
 
 
-def test_the_specs_are_execnets_and_a_relay_is_a_popen_via_its_machine() -> None:
+def test_a_python_that_is_not_below_the_project_is_where_it_is_here(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "executable", "/opt/matrix/bin/python")
+    (host,) = hosts.parse("a:/srv/x", Path("/home/me/matrix"))
+    assert host.python == "/opt/matrix/bin/python"
+
+
+def test_the_specs_are_execnets_and_a_relay_is_a_popen_via_its_machine(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "executable", str(ROOT / ".nox/harness/bin/python"))
     (host,) = hosts.parse("-p 2 user@a:/a folder", ROOT)
     connection = execnet.XSpec(host.spec)
     assert (connection.ssh or "").endswith(" -p 2 user@a")
@@ -123,9 +137,11 @@ def test_a_guest_takes_what_its_files_take_and_a_little() -> None:
 
 def test_a_machine_says_what_project_it_has_and_reads_files(tmp_path: Path, group: execnet.Group) -> None:
     folder = _project(tmp_path)
-    connection = Connection(Popen("host-1", "this", folder), group)
+    connection = Connection(Popen("host-1", "this", folder, sys.executable), group)
     machine = wire.decode(connection.ask("machine"), Machine)
-    assert machine.project == project.digest(folder)
+    project = configuration.load(folder)
+    assert project
+    assert machine.project == payload.digest(project)
     assert machine.slots >= 1
     (tmp_path / "file").write_bytes(b"\0x")
     assert connection.ask("read", str(tmp_path / "file").encode()) == b"\0x"
@@ -139,23 +155,24 @@ def test_a_machine_says_what_project_it_has_and_reads_files(tmp_path: Path, grou
 def test_a_folder_without_the_project_and_one_that_lacks_its_environment_are_a_line(
     tmp_path: Path, group: execnet.Group
 ) -> None:
-    (tmp_path / ".nox").symlink_to((ROOT / ".nox").resolve())
-    with pytest.raises(ManifestError, match=r"^this: /\S+ is not this project: ModuleNotFoundError: [^\n]*harness'$"):
-        Connection(Popen("host-1", "this", tmp_path), group).ask("machine")
-    with pytest.raises(ManifestError, match=r"^this: \S+/python does not answer: is the project there"):
-        Connection(Replaced("host-2", "this", tmp_path), group).ask("machine")
+    with pytest.raises(ManifestError, match=_NO_PROJECT):
+        Connection(Popen("host-1", "this", tmp_path, sys.executable), group).ask("machine")
+    without = r"^this: /\S+ is not this project: ModuleNotFoundError: [^\n]*kernel_matrix'$"
+    with pytest.raises(ManifestError, match=without):
+        Connection(Popen("host-3", "this", tmp_path, f"{sys.executable} -S"), group).ask("machine")
+    with pytest.raises(ManifestError, match=r"^this: true does not answer: is the project there, and set up\?$"):
+        Connection(Replaced("host-2", "this", tmp_path, "true"), group).ask("machine")
 
 
 def test_a_folder_without_the_project_is_the_same_line_when_its_answer_comes_before_the_question(
     tmp_path: Path, group: execnet.Group
 ) -> None:
-    (tmp_path / ".nox").symlink_to((ROOT / ".nox").resolve())
-    connection = Connection(Popen("host-1", "this", tmp_path), group)
+    connection = Connection(Popen("host-1", "this", tmp_path, sys.executable), group)
     end = time.monotonic() + 60
     # waitclose() would take away what it said
     while not connection._channel.isclosed() and time.monotonic() < end:
         select.select([], [], [], 0.01)
-    with pytest.raises(ManifestError, match=r"^this: /\S+ is not this project: ModuleNotFoundError: [^\n]*harness'$"):
+    with pytest.raises(ManifestError, match=_NO_PROJECT):
         connection.ask("machine")
 
 
@@ -164,11 +181,11 @@ class Replaced(Popen):
 
     @property
     def spec(self) -> str:
-        return f"popen//python=true//id={self.identity}"
+        return f"popen//python={self.python}//id={self.identity}"
 
 
 def test_a_machine_that_is_lost_is_a_line_that_names_it(tmp_path: Path, group: execnet.Group) -> None:
-    connection = Connection(Popen("host-1", "this", _project(tmp_path)), group)
+    connection = Connection(Popen("host-1", "this", _project(tmp_path), sys.executable), group)
     connection.ask("collect")
     group["host-1"]._io.kill()
     group["host-1"].join(10)
@@ -203,7 +220,7 @@ def test_what_a_machine_cannot_hand_over_is_said_and_the_others_have_theirs(tmp_
 
 
 def test_an_error_there_keeps_its_status_here(tmp_path: Path) -> None:
-    service = Service(ROOT, tmp_path, print)
+    service = Service(HERE, tmp_path, print)
     wishes = Wishes(("9.9",), arguments=("suites",), guests=None, locked=False, silence=None)
     kind, found = service.answer("prepare", wire.encode(wishes))
     assert kind == hosted.FAILED
@@ -217,7 +234,7 @@ def test_what_the_relays_leave_is_found(tmp_path: Path) -> None:
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_text(name)
     (tmp_path / "latest").symlink_to("1")
-    assert Service(ROOT, tmp_path, print).answer("collect", b"") == (
+    assert Service(HERE, tmp_path, print).answer("collect", b"") == (
         hosted.DONE,
         {"6.1.log": b"1/console/6.1.log", "6.1.77.started.json": b"1/guests-x/6.1.77.started.json"},
     )
@@ -233,7 +250,7 @@ def test_what_only_this_machine_has_is_refused(tmp_path: Path) -> None:
     for changes in ({"with_cache": True}, {"manifest": tmp_path}, {"carried": tmp_path}):
         refused = replace(wishes, **changes)
         with pytest.raises(ManifestError, match=r"^--hosts: --manifest, --carry, --lf"):
-            Elsewhere(hosts.parse("a", ROOT)).prepare(ROOT, refused, None, print)  # type: ignore[arg-type]
+            Elsewhere(hosts.parse("a", ROOT)).prepare(HERE, refused, None, print)  # type: ignore[arg-type]
 
 
 def test_a_kernel_and_its_variant_are_of_one_package() -> None:

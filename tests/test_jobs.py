@@ -18,8 +18,9 @@ from kernel_matrix.results.document import Document
 from kernel_matrix.shared import wire
 from kernel_matrix.shared.cells import Cell, Outcome
 from kernel_matrix.shared.errors import HarnessError, ManifestError
+from tests.projects import HERE
 
-KNOWN = manifest.load(Path(__file__).resolve().parent.parent / "vmimages")
+KNOWN = manifest.load(HERE.images)
 #: kernels of the manifest that the lock has not
 GONE = {kernel.name for kernel in KNOWN.kernels} - set(lock.read(KNOWN.folder / "kernels.lock.toml"))
 
@@ -46,7 +47,8 @@ def test_a_kernel_that_no_archive_has_gets_a_job_only_by_its_name(
     assert plan.run(plan) == 0
     said = capsys.readouterr()
     assert '"6.1"' not in said.out
-    assert "6.1: no job, not locked: `nox -s kernels -- update` locks it once the archive has all of it\n" in said.err
+    locks = "`kernel-matrix kernels update` locks it once the archive has all of it"
+    assert f"6.1: no job, not locked: {locks}\n" in said.err
 
 
 def test_a_plan_without_a_job_tests_nothing_and_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,4 +1,4 @@
-"""What `nox -s kernels` says of each kernel and of this machine, and what it clears."""
+"""What `kernels` says of each kernel and of this machine, and what it clears."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ from kernel_matrix.results import baseline
 from kernel_matrix.results.baseline import Expectation
 from kernel_matrix.shared import conclusions, marker
 from kernel_matrix.shared.conclusions import Conclusion
+from tests.projects import HERE, below
 
-ROOT = Path(__file__).resolve().parent.parent
-KNOWN = manifest.load(ROOT / "vmimages")
+KNOWN = manifest.load(HERE.images)
 LATE = "emulated: a probe guest did not boot (not ready after 30 s)"
 
 
 @pytest.fixture
 def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setenv("HYPERMESH_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("KERNEL_MATRIX_CACHE", str(tmp_path / "cache"))
     return tmp_path / "cache"
 
 
@@ -33,12 +33,13 @@ def test_a_kernel_without_lock_or_baseline_says_so(
 ) -> None:
     assert not cache.exists()
     monkeypatch.setattr(lock, "read", lambda _: {"5.10": (Package("x", "5.10.262-1", "", 1),)})
-    baseline.write(tmp_path / baseline.FOLDER, "5.10", Expectation("", "", ""))
+    project = below(tmp_path)
+    baseline.write(project.matrix_baselines, "5.10", Expectation("", "", ""))
     (kvm := tmp_path / "kvm").touch()
-    lines = {line.split()[0]: line for line in kernel_list.lines(tmp_path, KNOWN, kvm)}
+    lines = {line.split()[0]: line for line in kernel_list.lines(project, KNOWN, kvm)}
     assert list(lines) == [kernel.name for kernel in KNOWN.kernels]
     assert lines["5.10"].split() == ["5.10", "core", "debian", "5.10.262-1"]
-    assert "not locked: `nox -s kernels -- update` locks it" in lines["6.1"]
+    assert "not locked: `kernel-matrix kernels update` locks it" in lines["6.1"]
     assert lines["6.1"].endswith("; no baseline")
 
 
@@ -52,7 +53,7 @@ def remembered(cache: Path) -> None:
 def test_what_was_concluded_is_listed_while_it_counts(cache: Path) -> None:
     remembered(cache)
     (kvm := cache / "kvm").touch()
-    lines = [line for line in kernel_list.lines(ROOT, KNOWN, kvm) if line.startswith("concluded")]
+    lines = [line for line in kernel_list.lines(HERE, KNOWN, kvm) if line.startswith("concluded")]
     assert lines == [
         f"concluded of this machine: KVM: {LATE} (asked again after 6 hours, or with --ask-again)",
         "concluded of this machine: saving 6.1: no such capability (until the machine changes)",
@@ -61,7 +62,7 @@ def test_what_was_concluded_is_listed_while_it_counts(cache: Path) -> None:
 
 def test_that_there_is_no_kvm_is_listed(cache: Path) -> None:
     remembered(cache)
-    lines = [line for line in kernel_list.lines(ROOT, KNOWN, cache / "kvm") if line.startswith("concluded")]
+    lines = [line for line in kernel_list.lines(HERE, KNOWN, cache / "kvm") if line.startswith("concluded")]
     assert lines == [
         f"concluded of this machine: KVM: emulated: no access to {cache / 'kvm'} (until the machine changes)",
         "concluded of this machine: saving 6.1: no such capability (until the machine changes)",

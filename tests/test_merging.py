@@ -24,8 +24,8 @@ from kernel_matrix.shared import wire
 from kernel_matrix.shared.cells import Cell, Outcome
 from kernel_matrix.shared.errors import ManifestError
 from kernel_matrix.vm.guests import GuestRecord
+from tests.projects import HERE
 
-ROOT = Path(__file__).resolve().parent.parent
 KERNELS = ("5.10", "6.1")
 FILES = ("a.py", "b.py", "c.py")
 TESTS = tuple(f"{file}::test_{name}" for file in FILES for name in "xy")
@@ -70,7 +70,7 @@ def _merge(
         for kernel, release in RELEASES.items():
             tests = {cell.test: cell.outcome for cell in WHOLE.cells if cell.kernel == kernel}
             baseline.write(expected, kernel, baseline.Expectation(release, "1-1", "", {}, tests))
-    return merging.merge(ROOT, names, results, expected, kernels)
+    return merging.merge(HERE, names, results, expected, kernels)
 
 
 def _own(part: Part, cells: tuple[Cell, ...] = WHOLE.cells) -> list[Cell]:

@@ -33,8 +33,8 @@ Components: main
 
 @pytest.fixture(autouse=True)
 def no_settings(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv("HYPERMESH_MIRROR", raising=False)
-    monkeypatch.delenv("HYPERMESH_SECURITY_MIRROR", raising=False)
+    monkeypatch.delenv("KERNEL_MATRIX_MIRROR", raising=False)
+    monkeypatch.delenv("KERNEL_MATRIX_SECURITY_MIRROR", raising=False)
 
 
 def sources(etc: Path, **files: str) -> Path:
@@ -65,12 +65,14 @@ def test_one_line_sources(tmp_path: Path) -> None:
 
 
 def test_a_setting_comes_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("HYPERMESH_MIRROR", "http://mine.example/debian/")
+    monkeypatch.setenv("KERNEL_MATRIX_MIRROR", "http://mine.example/debian/")
     assert mirror.find(sources(tmp_path, debian_sources=DEB822)) == mirror.Mirror(
         "http://mine.example/debian", "http://s.example/debian-security"
     )
 
 
 def test_none_is_one_line(tmp_path: Path) -> None:
-    with pytest.raises(ImageError, match=r"^no Debian mirror: .* set HYPERMESH_MIRROR and HYPERMESH_SECURITY_MIRROR$"):
+    with pytest.raises(
+        ImageError, match=r"^no Debian mirror: .* set KERNEL_MATRIX_MIRROR and KERNEL_MATRIX_SECURITY_MIRROR$"
+    ):
         mirror.find(sources(tmp_path, other_list="deb http://x.example/ubuntu noble main\n"))

@@ -3,68 +3,104 @@
 from __future__ import annotations
 
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from kernel_matrix.objects import build
 from kernel_matrix.shared.errors import BuildError, ToolMissing
+from kernel_matrix.shared.project import Project
+from tests.projects import below
 
 SOURCE = '#define SEC(name) __attribute__((section(name), used))\nint first SEC(".data.first") = 1;\n'
 
 
 @pytest.fixture
-def project(tmp_path: Path) -> Path:
+def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Project:
+    (tmp_path / "engine").mkdir()
+    (tmp_path / "engine" / "probes.bpf.c").write_text(SOURCE)
+    monkeypatch.setattr(build, "_ENGINE_SOURCES", tmp_path / "engine")
     (tmp_path / "bpf" / "fixtures").mkdir(parents=True)
     (tmp_path / "bpf" / "one.bpf.c").write_text(SOURCE)
     (tmp_path / "bpf" / "fixtures" / "two.bpf.c").write_text(SOURCE)
-    return tmp_path
+    return below(tmp_path, sources=tmp_path / "bpf")
 
 
-def test_objects_have_the_names_of_their_sources(project: Path) -> None:
+def source(project: Project, name: str) -> Path:
+    assert project.sources is not None
+    return project.sources / name
+
+
+def test_objects_have_the_names_of_their_sources(project: Project) -> None:
     found = build.build_all(project)
     assert found == {
-        "one": project / "build" / "one.bpf.o",
-        "fixtures/two": project / "build" / "fixtures" / "two.bpf.o",
+        "one": project.build / "one.bpf.o",
+        "fixtures/two": project.build / "fixtures" / "two.bpf.o",
+        "engine/probes": project.build / "engine" / "probes.bpf.o",
     }
     for path in found.values():
         # e_machine of an ELF header (linux/elf-em.h): EM_BPF is 247
         assert int.from_bytes(path.read_bytes()[18:20], "little") == 247
 
 
-def test_only_what_changed_is_compiled_again(project: Path) -> None:
+def test_only_what_changed_is_compiled_again(project: Project) -> None:
     before = {name: path.stat().st_mtime_ns for name, path in build.build_all(project).items()}
     assert {name: path.stat().st_mtime_ns for name, path in build.build_all(project).items()} == before
-    (project / "bpf" / "one.bpf.c").write_text(SOURCE + "int second = 2;\n")
+    source(project, "one.bpf.c").write_text(SOURCE + "int second = 2;\n")
     after = {name: path.stat().st_mtime_ns for name, path in build.build_all(project).items()}
     assert [name for name in before if before[name] != after[name]] == ["one"]
-    (project / "bpf" / "shared.h").write_text("")
-    assert all(path.stat().st_mtime_ns != after[name] for name, path in build.build_all(project).items())
+    source(project, "shared.h").write_text("")
+    last = {name: path.stat().st_mtime_ns for name, path in build.build_all(project).items()}
+    # a header of the project's is none of the engine's
+    assert [name for name in after if after[name] != last[name]] == ["fixtures/two", "one"]
 
 
-def test_what_does_not_compile_shows_clangs_message_and_keeps_the_old_object(project: Path) -> None:
+def test_a_source_has_flags_of_its_own(project: Project) -> None:
+    before = {name: path.stat().st_mtime_ns for name, path in build.build_all(project).items()}
+    flagged = replace(project, flags={"fixtures/two.bpf.c": ("-target", "bpfeb")})
+    found = build.build_all(flagged)
+    assert [name for name in before if before[name] != found[name].stat().st_mtime_ns] == ["fixtures/two"]
+    # e_ident[EI_DATA] of an ELF header: 1 is little-endian, 2 big-endian
+    assert {name: path.read_bytes()[5] for name, path in found.items()} == {
+        "one": 1,
+        "fixtures/two": 2,
+        "engine/probes": 1,
+    }
+
+
+def test_without_sources_there_are_the_engines_objects_only(project: Project) -> None:
+    assert set(build.build_all(replace(project, sources=None))) == {"engine/probes"}
+
+
+def test_the_engines_probes_have_their_objects() -> None:
+    names = {path.name for path in build._ENGINE_SOURCES.glob("*.bpf.c")}
+    assert names == {"capabilities.bpf.c", "probe_arena.bpf.c", "probes.bpf.c"}
+
+
+def test_what_does_not_compile_shows_clangs_message_and_keeps_the_old_object(project: Project) -> None:
     old = build.build_all(project)["one"].read_bytes()
-    (project / "bpf" / "one.bpf.c").write_text("int first = undeclared;\n")
+    source(project, "one.bpf.c").write_text("int first = undeclared;\n")
     with pytest.raises(BuildError, match="use of undeclared identifier 'undeclared'") as caught:
         build.build_all(project)
     assert str(caught.value).startswith("one.bpf.c: clang failed\n")
     assert caught.value.exit_status == 1
-    assert (project / "build" / "one.bpf.o").read_bytes() == old
-    assert [path.name for path in (project / "build").iterdir() if path.name.startswith(".")] == []
+    assert (project.build / "one.bpf.o").read_bytes() == old
+    assert [path.name for path in project.build.iterdir() if path.name.startswith(".")] == []
 
 
-def test_a_warning_is_an_error(project: Path) -> None:
-    (project / "bpf" / "one.bpf.c").write_text("static int unused;\n")
+def test_a_warning_is_an_error(project: Project) -> None:
+    source(project, "one.bpf.c").write_text("static int unused;\n")
     with pytest.raises(BuildError, match="unused variable"):
         build.build_all(project)
 
 
-def test_no_sources_and_no_compiler_are_one_line_each(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    shutil.rmtree(project / "bpf")
+def test_no_sources_and_no_compiler_are_one_line_each(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+    shutil.rmtree(source(project, ""))
     with pytest.raises(BuildError, match=r"^no BPF sources in "):
         build.build_all(project)
     build._compiler.cache_clear()
-    monkeypatch.setenv("PATH", str(project))
-    with pytest.raises(ToolMissing, match=r"^clang is missing: run `nox -s bootstrap`$"):
+    monkeypatch.setenv("PATH", str(project.root))
+    with pytest.raises(ToolMissing, match=r"^clang is missing: run `kernel-matrix bootstrap`$"):
         build._compiler()
     build._compiler.cache_clear()

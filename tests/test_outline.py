@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 
 from kernel_matrix.plan.outline import Outline, Wishes, outline
 from kernel_matrix.plan.sharding import Part, Shard, Unit
 from kernel_matrix.shared.errors import ManifestError
+from tests.projects import HERE, ROOT
 
-ROOT = Path(__file__).resolve().parent.parent
 _LOCKED = ("+lockdown_integrity", "+lockdown_confidentiality")
 
 
@@ -20,7 +19,7 @@ def _wishes(*arguments: str, named: tuple[str, ...] = (), options: tuple[str, ..
 
 
 def _planned(*named: str, arguments: tuple[str, ...] = ("suites",)) -> list[str]:
-    found = outline(ROOT, _wishes(*arguments, named=named))
+    found = outline(HERE, _wishes(*arguments, named=named))
     return [form.name for _, forms in found.kernels for form in forms]
 
 
@@ -49,7 +48,7 @@ def test_a_variant_that_is_not_known_is_named_with_those_that_are() -> None:
 
 def _shards(count: int, *arguments: str, options: tuple[str, ...] = ()) -> list[Outline]:
     wishes = _wishes(*arguments, options=options)
-    return [outline(ROOT, replace(wishes, shard=Shard(index, count))) for index in range(1, count + 1)]
+    return [outline(HERE, replace(wishes, shard=Shard(index, count))) for index in range(1, count + 1)]
 
 
 def _parts(count: int, *arguments: str, options: tuple[str, ...] = ()) -> list[Part]:
@@ -80,7 +79,7 @@ def test_a_shard_without_files_boots_nothing() -> None:
 
 def test_another_machine_may_decide_what_is_booted_here() -> None:
     dealt = {"6.1": ("suites/execve/test_counts.py",), "5.10+lsm_bpf": ()}
-    found = outline(ROOT, replace(_wishes("suites"), dealt=dealt))
+    found = outline(HERE, replace(_wishes("suites"), dealt=dealt))
     assert {form.name: form.arguments for form in found.forms} == dealt
 
 

@@ -7,7 +7,6 @@ import shlex
 import signal
 import socket
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -15,18 +14,19 @@ from pathlib import Path
 
 import execnet
 import pytest
-from kernel_matrix.vm.guest_spec import GuestSpec
 
+from kernel_matrix.relay import client
+from kernel_matrix.relay.job import Job
 from kernel_matrix.relay.serve import Over, Relay
 from kernel_matrix.shared import wire
 from kernel_matrix.shared.ending import End, Ending
 from kernel_matrix.vm import slots
-from tests.fake_guest import FAKE_VNG, LIMIT, spec_below
+from tests.fake_guest import FAKE_VNG, LIMIT, job_below
 
 
 @pytest.fixture
-def spec(tmp_path: Path) -> GuestSpec:
-    return spec_below(tmp_path)
+def job(tmp_path: Path) -> Job:
+    return job_below(tmp_path)
 
 
 @pytest.fixture
@@ -45,9 +45,9 @@ def until(condition: Callable[[], bool]) -> bool:
     return False
 
 
-def relay_command(spec: GuestSpec, folder: Path) -> list[str]:
-    wire.write(folder / "spec.json", spec)
-    return [sys.executable, "-m", "kernel_matrix.relay.serve", str(folder / "spec.json"), str(folder / "ending.json")]
+def relay_command(job: Job, folder: Path) -> list[str]:
+    wire.write(folder / "job.json", job)
+    return client.command(folder / "job.json", folder / "ending.json")
 
 
 def ending(folder: Path) -> Ending:
@@ -56,9 +56,9 @@ def ending(folder: Path) -> Ending:
     return wire.decode(path.read_bytes(), Ending)
 
 
-def converse(spec: GuestSpec, folder: Path) -> Ending:
+def converse(job: Job, folder: Path) -> Ending:
     """Start a relay as xdist does, send the first work, and return how the guest ended."""
-    with subprocess.Popen(relay_command(spec, folder), stdin=subprocess.PIPE, stdout=subprocess.PIPE) as relay:
+    with subprocess.Popen(relay_command(job, folder), stdin=subprocess.PIPE, stdout=subprocess.PIPE) as relay:
         assert relay.stdin is not None
         assert relay.stdout is not None
         relay.stdin.write(b"'pass'\n")
@@ -76,10 +76,10 @@ def alive(pattern: str) -> bool:
 
 
 def test_execnet_talks_through_it(
-    spec: GuestSpec, tmp_path: Path, group: execnet.Group, monkeypatch: pytest.MonkeyPatch
+    job: Job, tmp_path: Path, group: execnet.Group, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("HARNESS_FAKE", "well")
-    gateway = group.makegateway(f"popen//python={shlex.join(relay_command(spec, tmp_path))}")
+    gateway = group.makegateway(f"popen//python={shlex.join(relay_command(job, tmp_path))}")
     channel = gateway.remote_exec(
         "import os; channel.send((os.environ['HARNESS_KERNEL'], os.environ['HARNESS_SPEED']))"
     )
@@ -108,24 +108,24 @@ def test_execnet_talks_through_it(
     ],
 )
 def test_every_way_a_guest_can_end_has_its_name(
-    spec: GuestSpec, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, mode: str, end: End, reason: str
+    job: Job, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, mode: str, end: End, reason: str
 ) -> None:
     monkeypatch.setenv("HARNESS_FAKE", mode)
-    found = converse(replace(spec, silence_timeout=1, boot_timeout=1 if mode == "mute" else LIMIT), tmp_path)
+    found = converse(replace(job, silence_timeout=1, boot_timeout=1 if mode == "mute" else LIMIT), tmp_path)
     assert (found.end, found.reason) == (end, reason)
     assert "Linux version 6.0.0-fake" in found.console
     # what is killed takes a moment to die
     assert until(lambda: not alive(f"{FAKE_VNG}.*{tmp_path}"))
 
 
-def test_what_a_silent_guest_answers_is_not_how_it_ended(spec: GuestSpec, tmp_path: Path) -> None:
+def test_what_a_silent_guest_answers_is_not_how_it_ended(job: Job, tmp_path: Path) -> None:
     """The NMI with which its kernel is asked panics it."""
-    spec.console.parent.mkdir()
-    spec.console.write_text("begins\n")
-    relay = Relay(spec, tmp_path, tmp_path / "ending.json")
+    job.console.parent.mkdir()
+    job.console.write_text("begins\n")
+    relay = Relay(job, tmp_path, tmp_path / "ending.json")
     relay.release = "6.1"
     relay.give_up_console()
-    with spec.console.open("a") as console:
+    with job.console.open("a") as console:
         console.write("Kernel panic - not syncing: NMI: Not continuing\n")
     found = relay.ending(Over(End.SILENT, "no word", "asked"))
     assert (found.end, found.reason, found.doing, found.console) == (End.SILENT, "no word", "asked", "begins\n")
@@ -133,10 +133,10 @@ def test_what_a_silent_guest_answers_is_not_how_it_ended(spec: GuestSpec, tmp_pa
 
 @pytest.mark.parametrize("victim", ["controller", "relay"])
 def test_no_guest_outlives_its_relay_or_the_controller(
-    spec: GuestSpec, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, victim: str
+    job: Job, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, victim: str
 ) -> None:
     monkeypatch.setenv("HARNESS_FAKE", "silent")
-    with subprocess.Popen(relay_command(spec, tmp_path), stdin=subprocess.PIPE, stdout=subprocess.PIPE) as relay:
+    with subprocess.Popen(relay_command(job, tmp_path), stdin=subprocess.PIPE, stdout=subprocess.PIPE) as relay:
         assert relay.stdin is not None
         assert relay.stdout is not None
         relay.stdin.write(b"'pass'\n")
@@ -151,25 +151,25 @@ def test_no_guest_outlives_its_relay_or_the_controller(
         assert until(lambda: not alive(guest))
 
 
-def test_a_guest_waits_for_a_free_slot(spec: GuestSpec, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_guest_waits_for_a_free_slot(job: Job, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HARNESS_FAKE", "vanishes")
-    held = slots.try_take(spec.slots)
+    held = slots.try_take(job.slots)
     assert held is not None
-    with subprocess.Popen(relay_command(spec, tmp_path), stdin=subprocess.PIPE, stdout=subprocess.PIPE) as relay:
+    with subprocess.Popen(relay_command(job, tmp_path), stdin=subprocess.PIPE, stdout=subprocess.PIPE) as relay:
         assert relay.stdin is not None
         assert relay.stdout is not None
         relay.stdin.write(b"'pass'\n")
         relay.stdin.flush()
         assert relay.stdout.read(1) == b"1"  # the controller does not wait
-        assert not spec.console.exists()
+        assert not job.console.exists()
         os.close(held)
         relay.wait(timeout=LIMIT)
     assert ending(tmp_path).end is End.EXITED
 
 
-def relay_of(spec: GuestSpec, folder: Path, process: object) -> Relay:
+def relay_of(job: Job, folder: Path, process: object) -> Relay:
     """A relay whose guest has closed its channel."""
-    relay = Relay(spec, folder, folder / "ending.json")
+    relay = Relay(job, folder, folder / "ending.json")
     here, there = socket.socketpair()
     there.close()
     relay._channel, relay._process = here, process  # type: ignore[assignment]
@@ -181,21 +181,21 @@ def relay_of(spec: GuestSpec, folder: Path, process: object) -> Relay:
     [(subprocess.TimeoutExpired("qemu", 5), Over), (ChildProcessError("no child"), ChildProcessError)],
 )
 def test_of_a_qemu_that_goes_only_its_slowness_is_expected(
-    spec: GuestSpec, tmp_path: Path, ends: Exception, raised: type[Exception]
+    job: Job, tmp_path: Path, ends: Exception, raised: type[Exception]
 ) -> None:
     class Process:
         def wait(self, **_: float) -> None:
             raise ends
 
-    relay = relay_of(spec, tmp_path, Process())
+    relay = relay_of(job, tmp_path, Process())
     with pytest.raises(raised):
         relay._receive()
     assert relay._channel is not None
     relay._channel.close()
 
 
-def test_a_console_that_cannot_be_read_is_an_error(spec: GuestSpec, tmp_path: Path) -> None:
+def test_a_console_that_cannot_be_read_is_an_error(job: Job, tmp_path: Path) -> None:
     """Whether the kernel panicked is not known then."""
-    relay = Relay(replace(spec, console=tmp_path), tmp_path, tmp_path / "ending.json")
+    relay = Relay(replace(job, console=tmp_path), tmp_path, tmp_path / "ending.json")
     with pytest.raises(IsADirectoryError):
         relay.ending(Over(End.EXITED, "QEMU ended"))

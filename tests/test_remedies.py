@@ -11,7 +11,6 @@ import itertools
 import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 import pytest
 
@@ -20,8 +19,9 @@ from kernel_matrix.diagnose.situation import CAPABILITIES
 from kernel_matrix.shared import capabilities, capability_table
 from kernel_matrix.shared.capabilities import OK, Caps
 from kernel_matrix.shared.capability_table import PEOPLE, Context
+from tests.projects import HERE
 
-_TABLES = capability_table.read((Path(__file__).parents[1] / capability_table.BASELINE).read_text())
+_TABLES = capability_table.read(HERE.capabilities.read_text())
 _BPF, _PERF = "unprivileged_bpf_disabled", "perf_event_paranoid"
 #: shipped object -> the type of its program, and where a cell that takes a file is measured with file capabilities, too
 _SHIPPED = {"xdp_packet_counter": "xdp", "kprobe_execve": "kprobe", "tracepoint_network": "tracepoint"}

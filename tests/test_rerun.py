@@ -11,8 +11,8 @@ from kernel_matrix.guest.pytest.plugin import repeated
 from kernel_matrix.plan import selection
 from kernel_matrix.shared import expect
 from kernel_matrix.shared.errors import HarnessError, ManifestError
+from tests.projects import HERE, below
 
-ROOT = Path(__file__).parents[1]
 KERNELS = ("6.1", "6.1+lockdown_integrity", "6.12")
 CASES = "tests/faults/cases/case_panic.py"
 
@@ -35,7 +35,7 @@ def test_a_cell_is_found_however_a_report_names_it(words: list[str], wanted: str
 
 @pytest.mark.parametrize("words", [["a.py::test"], ["6.1", "boot"], ["9.9", "a.py::test"], ["6.1"], ["./loader x"]])
 def test_what_is_no_cell_is_refused_in_a_line(words: list[str]) -> None:
-    with pytest.raises(ManifestError, match=r"is no cell: suites/x\.py::test\[6\.1-p\], or 6\.1 ") as found:
+    with pytest.raises(ManifestError, match=r"is no cell: tests/x\.py::test\[6\.1-p\], or 6\.1 ") as found:
         rerun.node_id(words, KERNELS)
     assert "\n" not in str(found.value)
 
@@ -47,20 +47,19 @@ def test_a_test_and_its_kernel_make_the_node_id_that_is_split_into_them(test: st
 
 
 def test_a_test_that_is_not_there_is_found_out_on_the_host() -> None:
-    rerun.check(ROOT, f"{CASES}::test_panic[6.1]", KERNELS)
+    rerun.check(HERE, f"{CASES}::test_panic[6.1]", KERNELS)
     with pytest.raises(ManifestError, match="there is no such test"):
-        rerun.check(ROOT, f"{CASES}::test_panic[6.1-p]", KERNELS)
+        rerun.check(HERE, f"{CASES}::test_panic[6.1-p]", KERNELS)
     with pytest.raises(ManifestError, match="no such file below"):
-        rerun.check(ROOT, "tests/none.py::test_panic[6.1]", KERNELS)
+        rerun.check(HERE, "tests/none.py::test_panic[6.1]", KERNELS)
 
 
 def test_a_file_that_cannot_be_imported_is_no_missing_test(tmp_path: Path) -> None:
     """Asked for within the project, whose pytest it is."""
     (tmp_path / "pyproject.toml").write_text("[tool.pytest.ini_options]\n")
-    (tmp_path / "harness").symlink_to(ROOT / "harness")
     (tmp_path / "test_x.py").write_text("import nothing_of_that_name\n")
     with pytest.raises(HarnessError, match="No module named 'nothing_of_that_name'"):
-        selection.collects(tmp_path, "test_x.py::test_y[6.1]", "6.1")
+        selection.collects(below(tmp_path), "test_x.py::test_y[6.1]", "6.1")
 
 
 def test_repetitions_have_node_ids_of_their_own() -> None:

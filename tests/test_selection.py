@@ -11,13 +11,14 @@ from kernel_matrix.config import manifest
 from kernel_matrix.plan import selection
 from kernel_matrix.plan.selection import Selection
 from kernel_matrix.shared.errors import ManifestError
+from kernel_matrix.shared.project import Project
+from tests.projects import ROOT, below
 
-ROOT = Path(__file__).resolve().parent.parent
 _NAMES = {f"{kernel}+{variant}": variant for kernel in ("5.10", "6.1") for variant in ("quiet", "loud")}
 
 
 @pytest.fixture
-def project(tmp_path: Path) -> Path:
+def project(tmp_path: Path) -> Project:
     suites = tmp_path / "suites"
     suites.mkdir()
     (suites / "test_plain.py").write_text("def test_plain(): pass\n")
@@ -26,12 +27,13 @@ def project(tmp_path: Path) -> Path:
         '@boots_with("quiet")\ndef test_quiet(): pass\n'
         '@boots_with("loud", "quiet")\ndef test_both(): pass\n'
     )
-    for name in ("harness", "pyproject.toml", "conftest.py"):
-        (tmp_path / name).symlink_to(ROOT / name)
-    return tmp_path
+    (tmp_path / "pyproject.toml").symlink_to(ROOT / "pyproject.toml")
+    return below(tmp_path)
 
 
-def test_files_without_the_mark_need_no_guest_and_no_collection(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_files_without_the_mark_need_no_guest_and_no_collection(
+    project: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(subprocess, "run", None)
     assert selection.guests(project, Selection(("suites/test_plain.py",), ("-k", "plain")), _NAMES) == set()
     assert selection.guests(project, Selection(("suites",)), _NAMES) == set(_NAMES)
@@ -49,13 +51,13 @@ def test_files_without_the_mark_need_no_guest_and_no_collection(project: Path, m
     ],
 )
 def test_a_narrower_choice_is_collected(
-    project: Path, arguments: list[str], options: list[str], found: set[str]
+    project: Project, arguments: list[str], options: list[str], found: set[str]
 ) -> None:
     assert selection.guests(project, Selection(tuple(arguments), tuple(options)), _NAMES) == found
 
 
-def test_an_unknown_and_an_unused_variant_are_refused(project: Path) -> None:
-    files = selection.declared(project, Selection(("suites",)))
+def test_an_unknown_and_an_unused_variant_are_refused(project: Project) -> None:
+    files = selection.declared(project.root, Selection(("suites",)))
     assert files == {"suites/test_marked.py": {"quiet", "loud"}}
     selection.check(project, files, ["quiet", "loud"])
     with pytest.raises(ManifestError, match=r"suites/test_marked\.py: unknown variant 'loud' .*has: quiet\)"):

@@ -15,8 +15,8 @@ from kernel_matrix.plan.sharding import Part, Shard, Unit
 from kernel_matrix.results.document import VERSION, Document
 from kernel_matrix.shared.cells import Cell, Outcome
 from kernel_matrix.shared.errors import ManifestError
+from tests.projects import HERE, ROOT, below
 
-ROOT = Path(__file__).resolve().parent.parent
 KERNELS = ("5.10", "6.1", "6.1+locked", "7.3")
 
 units = st.builds(Unit, st.sampled_from(KERNELS), st.sampled_from([f"suites/test_{name}.py" for name in "abcdefgh"]))
@@ -171,16 +171,17 @@ def test_durations_are_those_of_a_result_set_and_else_what_they_were() -> None:
 
 def test_durations_are_kept_in_the_project(tmp_path: Path) -> None:
     (tmp_path / "baselines").mkdir()
-    assert sharding.read_durations(tmp_path) == {}
-    sharding.write_durations(tmp_path, _document(_cell("6.1", "a.py::test_x", duration=2.0)))
-    assert sharding.read_durations(tmp_path) == {"6.1": {"a.py": 2.0}}
-    (tmp_path / sharding.DURATIONS).write_text('{"6.1": 3}')
-    with pytest.raises(ManifestError, match=r"^baselines/durations\.json: "):
-        sharding.read_durations(tmp_path)
+    path = below(tmp_path).durations
+    assert sharding.read_durations(path) == {}
+    sharding.write_durations(path, _document(_cell("6.1", "a.py::test_x", duration=2.0)))
+    assert sharding.read_durations(path) == {"6.1": {"a.py": 2.0}}
+    path.write_text('{"6.1": 3}')
+    with pytest.raises(ManifestError, match=rf"^{tmp_path}/baselines/durations\.json: "):
+        sharding.read_durations(path)
 
 
 def test_the_recorded_files_exist() -> None:
-    recorded = json.loads((ROOT / sharding.DURATIONS).read_text())
+    recorded = json.loads(HERE.durations.read_text())
     assert {file for files in recorded.values() for file in files if not (ROOT / file).exists()} == set()
 
 

@@ -4,30 +4,28 @@ from __future__ import annotations
 
 import os
 import shutil
+import sys
+import tempfile
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
+from typing import Any
 
 import pytest
-from kernel_matrix.vm.guest_spec import Accelerator, GuestSpec
 
+from kernel_matrix.images import KernelImage, RootImage
 from kernel_matrix.plan import preparation
-from kernel_matrix.plan.outline import Wishes
+from kernel_matrix.plan.outline import Form, Wishes
 from kernel_matrix.relay import snapshots
+from kernel_matrix.relay.job import Job
 from kernel_matrix.relay.snapshots import Hello
+from kernel_matrix.report.run_folder import RunDirectory
 from kernel_matrix.shared import conclusions, marker
+from kernel_matrix.vm.boot_spec import Accelerator, BootSpec
+from tests.fake_guest import BOOT
+from tests.projects import below
 
-SPEC = GuestSpec(
-    kernel="6.1",
-    vmlinuz=Path("/k/boot/vmlinuz-6.1"),
-    modules=Path("/k/modules.erofs"),
-    root=Path("/r/root.erofs"),
-    accelerator=Accelerator.TCG,
-    console=Path("/c/6.1.log"),
-    project=Path("/p"),
-    slots=(),
-    boot_timeout=60,
-)
+WISHES = Wishes((), (), guests=None, locked=False, silence=None)
 
 
 def make(folder: Path, name: str = "key", ram: bytes = b"memory", state: bytes = b"devices") -> Path:
@@ -173,21 +171,42 @@ def test_zeros_of_the_memory_take_no_room(tmp_path: Path) -> None:
 
 
 def test_everything_the_state_depends_on_is_in_the_key() -> None:
-    name = snapshots.key(SPEC, "QEMU 7.2")
-    others = [
-        snapshots.key(SPEC, "QEMU 8.0"),
-        snapshots.key(replace(SPEC, vmlinuz=Path("/other/vmlinuz")), "QEMU 7.2"),
-        snapshots.key(replace(SPEC, modules=Path("/other/modules")), "QEMU 7.2"),
-        snapshots.key(replace(SPEC, root=Path("/other/root")), "QEMU 7.2"),
-        snapshots.key(replace(SPEC, accelerator=Accelerator.KVM), "QEMU 7.2"),
-        snapshots.key(replace(SPEC, cpus=1), "QEMU 7.2"),
-        snapshots.key(replace(SPEC, memory_mib=1024), "QEMU 7.2"),
-        snapshots.key(replace(SPEC, append=("lsm=bpf",)), "QEMU 7.2"),
-    ]
+    changes: dict[str, Any] = {
+        "vmlinuz": Path("/other/vmlinuz"),
+        "modules": Path("/other/modules"),
+        "root": Path("/other/root"),
+        "accelerator": Accelerator.KVM,
+        "cpus": 1,
+        "memory_mib": 1024,
+        "append": ("lsm=bpf",),
+    }
+    assert changes.keys() == {field.name for field in fields(BootSpec)}
+    name = snapshots.key(BOOT, "QEMU 7.2")
+    others = [snapshots.key(replace(BOOT, **{key: value}), "QEMU 7.2") for key, value in changes.items()]
+    others.append(snapshots.key(BOOT, "QEMU 8.0"))
     assert len({name, *others}) == 1 + len(others)
-    # where the project, its results and its environment lie is nothing that a guest knows
-    same = replace(SPEC, console=Path("/x"), project=Path("/x"), slots=(Path("/x"),), vng=Path("/x/vng"))
-    assert snapshots.key(same, "QEMU 7.2") == name
+
+
+def planned(folder: Path, wishes: Wishes) -> Job:
+    """Return a guest's job in a project of that folder."""
+    image = KernelImage("6.1", "6.1.0", "1", BOOT.vmlinuz, BOOT.modules, Path("/k/vmlinux"))
+    guest = preparation._Guest(Form("6.1", frozenset()), image)
+    folder.mkdir(exist_ok=True)
+    run = RunDirectory(Path(tempfile.mkdtemp(dir=folder)))
+    jobs = preparation._Jobs(below(folder), RootImage(BOOT.root, "digest"), run, wishes)
+    return jobs.of(guest, BOOT.accelerator, (folder / "slot",), "QEMU 7.2")
+
+
+def test_where_the_project_lies_is_nothing_that_a_guest_knows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nor where its results and its environment are."""
+    monkeypatch.setenv("KERNEL_MATRIX_CACHE", str(tmp_path / "cache"))
+    jobs = []
+    for name in ("one", "other"):
+        monkeypatch.setattr(sys, "executable", str(tmp_path / name / "python"))
+        jobs.append(planned(tmp_path / name, WISHES))
+    one, other = jobs
+    assert all(getattr(one, each) != getattr(other, each) for each in ("payload", "console", "slots", "vng"))
+    assert one.snapshot == other.snapshot == (tmp_path / "cache" / "snapshots", snapshots.key(BOOT, "QEMU 7.2"))
 
 
 def test_the_least_recently_used_go_first(tmp_path: Path) -> None:
@@ -299,17 +318,16 @@ def test_what_is_not_proven_is_asked_again_when_wanted(tmp_path: Path, proven: b
 
 
 def test_the_option_reaches_saved_guests(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("HYPERMESH_CACHE", str(tmp_path))
-    wishes = Wishes((), (), guests=None, locked=False, silence=None)
+    monkeypatch.setenv("KERNEL_MATRIX_CACHE", str(tmp_path))
 
     def place(wishes: Wishes) -> tuple[Path, str]:
-        found = preparation._completed(SPEC, Accelerator.TCG, (), wishes, "QEMU 7.2").snapshot
+        found = planned(tmp_path, wishes).snapshot
         assert found is not None
         return found
 
-    snapshots.mark_unusable(*place(wishes), "late")
-    assert snapshots.unusable(*place(wishes)) == "late"
-    assert snapshots.unusable(*place(replace(wishes, ask_again=True))) is None
+    snapshots.mark_unusable(*place(WISHES), "late")
+    assert snapshots.unusable(*place(WISHES)) == "late"
+    assert snapshots.unusable(*place(replace(WISHES, ask_again=True))) is None
 
 
 def test_what_an_earlier_version_remembered_is_asked_again(tmp_path: Path) -> None:

@@ -5,8 +5,7 @@ from __future__ import annotations
 from graphlib import CycleError
 
 import pytest
-
-from kernel_matrix.dev import structure
+import structure
 
 
 @pytest.mark.parametrize(

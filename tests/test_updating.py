@@ -156,7 +156,7 @@ def test_an_archive_without_any_of_the_kernels_changes_nothing(known: manifest.M
 
 def test_an_index_without_a_kernel_is_no_answer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Debian has no suite without one: the index is there, what it names is not."""
-    monkeypatch.setenv("HYPERMESH_CACHE", str(tmp_path))
+    monkeypatch.setenv("KERNEL_MATRIX_CACHE", str(tmp_path))
     monkeypatch.setattr(Suite, "_refresh", lambda _: None)
     monkeypatch.setattr(archive, "run", lambda *_: "")
     with pytest.raises(ImageError, match=r"^the index of trixie-backports names no kernel at all: "):
@@ -167,8 +167,8 @@ def test_a_mirror_that_is_not_there_is_one_line(
     known: manifest.Manifest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """With apt itself: port 1 of this machine, where nobody listens."""
-    monkeypatch.setenv("HYPERMESH_CACHE", str(tmp_path / "cache"))
-    for name in ("HYPERMESH_MIRROR", "HYPERMESH_SECURITY_MIRROR"):
+    monkeypatch.setenv("KERNEL_MATRIX_CACHE", str(tmp_path / "cache"))
+    for name in ("KERNEL_MATRIX_MIRROR", "KERNEL_MATRIX_SECURITY_MIRROR"):
         monkeypatch.setenv(name, "http://127.0.0.1:1/debian")
     for name in [name for name in os.environ if name.lower().endswith("_proxy")]:
         monkeypatch.delenv(name)

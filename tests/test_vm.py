@@ -8,34 +8,27 @@ from pathlib import Path
 
 from hypothesis import given
 from hypothesis import strategies as st
-from kernel_matrix.vm.guest_spec import AGENT, Accelerator, GuestSpec, Memory, Sockets, qemu_value, vng_command
 
+from kernel_matrix.relay.job import Job
+from kernel_matrix.relay.payload import Payload
 from kernel_matrix.shared import wire
+from kernel_matrix.vm.boot_spec import AGENT, Accelerator, BootSpec, Memory, Sockets, qemu_value, vng_command
+from tests.fake_guest import BOOT, JOB
 
-SPEC = GuestSpec(
-    kernel="6.1",
-    vmlinuz=Path("/k/boot/vmlinuz-6.1"),
-    modules=Path("/k/modules.erofs"),
-    root=Path("/r/root.erofs"),
-    accelerator=Accelerator.TCG,
-    console=Path("/c/6.1.log"),
-    project=Path("/p"),
-    slots=(Path("/s/slot-0"),),
-    boot_timeout=60,
-)
+VNG = Path("/v/vng")
 
 
-def command(spec: GuestSpec) -> list[str]:
-    return vng_command(spec, sockets=Sockets.below(Path("/t")), pidfile=Path("/t/pid"))
+def command(spec: BootSpec) -> list[str]:
+    return vng_command(spec, VNG, sockets=Sockets.below(Path("/t")), pidfile=Path("/t/pid"))
 
 
-def qemu_options(spec: GuestSpec) -> list[str]:
+def qemu_options(spec: BootSpec) -> list[str]:
     return shlex.split(next(word for word in command(spec) if word.startswith("--qemu-opts=")).partition("=")[2])
 
 
 def test_the_guest_runs_the_agent_of_its_image_as_root() -> None:
-    words = command(SPEC)
-    assert words[0] == "vng"
+    words = command(BOOT)
+    assert words[0] == "/v/vng"
     assert words[-2:] == ["--", f"python3 {AGENT}"]
     assert words[words.index("--user") + 1] == "root"
     assert words[words.index("--root-disk") + 1] == "/r/root.erofs"
@@ -44,40 +37,40 @@ def test_the_guest_runs_the_agent_of_its_image_as_root() -> None:
 def test_only_a_guest_that_is_saved_does_beforehand_what_its_copies_would() -> None:
     for incoming in (False, True):
         memory = Memory(Path("/s/ram"), share=not incoming, incoming=incoming)
-        words = vng_command(SPEC, sockets=Sockets.below(Path("/t")), pidfile=Path("/t/pid"), memory=memory)
+        words = vng_command(BOOT, VNG, sockets=Sockets.below(Path("/t")), pidfile=Path("/t/pid"), memory=memory)
         assert words[-1] == f"python3 {AGENT} --prepare"
 
 
 def test_kvm_is_switched_off_only_when_emulating() -> None:
-    assert "--disable-kvm" in command(SPEC)
-    assert "--disable-kvm" not in command(replace(SPEC, accelerator=Accelerator.KVM))
+    assert "--disable-kvm" in command(BOOT)
+    assert "--disable-kvm" not in command(replace(BOOT, accelerator=Accelerator.KVM))
 
 
 def test_an_emulated_guest_runs_all_its_processors_in_one_thread() -> None:
     """With a thread each, QEMU runs stale translations of code that the kernel rewrites."""
-    assert "tcg,thread=single" in qemu_options(SPEC)
-    assert "-accel" not in qemu_options(replace(SPEC, accelerator=Accelerator.KVM))
+    assert "tcg,thread=single" in qemu_options(BOOT)
+    assert "-accel" not in qemu_options(replace(BOOT, accelerator=Accelerator.KVM))
 
 
 def test_the_counter_is_trusted_where_all_processors_read_the_same() -> None:
-    assert "tsc=reliable" in command(SPEC)
-    assert "tsc=reliable" not in command(replace(SPEC, accelerator=Accelerator.KVM))
+    assert "tsc=reliable" in command(BOOT)
+    assert "tsc=reliable" not in command(replace(BOOT, accelerator=Accelerator.KVM))
 
 
 def test_only_an_emulated_guest_starts_programs_at_the_same_addresses() -> None:
     """Where they are translated, that is done once; a processor of its own loses nothing by other addresses."""
-    assert "norandmaps" in command(SPEC)
-    assert "norandmaps" not in command(replace(SPEC, accelerator=Accelerator.KVM))
+    assert "norandmaps" in command(BOOT)
+    assert "norandmaps" not in command(replace(BOOT, accelerator=Accelerator.KVM))
 
 
 def test_an_emulated_guest_does_not_measure_its_timer_while_others_compute() -> None:
-    assert "no_timer_check" in command(SPEC)
-    assert "no_timer_check" not in command(replace(SPEC, accelerator=Accelerator.KVM))
+    assert "no_timer_check" in command(BOOT)
+    assert "no_timer_check" not in command(replace(BOOT, accelerator=Accelerator.KVM))
 
 
 def test_the_main_loop_has_little_to_poll() -> None:
     """Every serial device has room for its ports, and no more; an emulated one has no eventfds."""
-    emulated, virtual = qemu_options(SPEC), qemu_options(replace(SPEC, accelerator=Accelerator.KVM))
+    emulated, virtual = qemu_options(BOOT), qemu_options(replace(BOOT, accelerator=Accelerator.KVM))
     assert "virtio-serial-pci.ioeventfd=off" in emulated
     assert "virtio-serial-pci.ioeventfd=off" not in virtual
     for options in (emulated, virtual):
@@ -87,29 +80,31 @@ def test_the_main_loop_has_little_to_poll() -> None:
 
 
 def test_an_emulated_kernel_does_not_copy_byte_by_byte() -> None:
-    assert "max,erms=off,fsrm=off" in qemu_options(SPEC)
-    assert "-cpu" not in qemu_options(replace(SPEC, accelerator=Accelerator.KVM))
+    assert "max,erms=off,fsrm=off" in qemu_options(BOOT)
+    assert "-cpu" not in qemu_options(replace(BOOT, accelerator=Accelerator.KVM))
 
 
 def test_nothing_of_the_host_can_be_written() -> None:
-    words = [*command(SPEC), *qemu_options(SPEC)]
+    words = [*command(BOOT), *qemu_options(BOOT)]
     assert not {"--rw", "--rwdir"} & set(words)
     assert all("readonly=on" in word for word in words if word.startswith("if=none"))
     assert "--network" not in words
 
 
 def test_the_tests_own_kernel_arguments_come_last() -> None:
-    words = command(replace(SPEC, append=("lsm=bpf",)))
+    words = command(replace(BOOT, append=("lsm=bpf",)))
     assert [words[index + 1] for index, word in enumerate(words) if word == "--append"][-1] == "lsm=bpf"
 
 
 @given(st.text(alphabet="ab ,;'\"$&=", min_size=1, max_size=12))
 def test_any_path_survives_the_shell_and_qemu(name: str) -> None:
     path = Path("/d") / name
-    drive = next(word for word in qemu_options(replace(SPEC, modules=path)) if word.startswith("if=none"))
+    drive = next(word for word in qemu_options(replace(BOOT, modules=path)) if word.startswith("if=none"))
     assert f"file={qemu_value(path)},format=raw" in drive
     assert qemu_value(path).replace(",,", "\0").count(",") == 0
 
 
-def test_a_spec_survives_its_file() -> None:
-    assert wire.decode(wire.encode(SPEC), GuestSpec) == SPEC
+def test_a_job_survives_its_file() -> None:
+    assert wire.decode(wire.encode(JOB), Job) == JOB
+    saved = replace(JOB, snapshot=(Path("/cache"), "key"), worker="again", payload=Payload(Path("/p"), ("suites",)))
+    assert wire.decode(wire.encode(saved), Job) == saved

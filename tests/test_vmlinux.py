@@ -64,7 +64,7 @@ def test_what_cannot_be_decompressed_is_left_alone(payload: bytes) -> None:
 def test_a_missing_tool_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     compressed = bzimage(zstd(PVH) + struct.pack("<I", len(PVH)))
     monkeypatch.setenv("PATH", str(tmp_path))
-    with pytest.raises(ImageError, match=r"^zstd is missing: run `nox -s bootstrap`$"):
+    with pytest.raises(ImageError, match=r"^zstd is missing: run `kernel-matrix bootstrap`$"):
         vmlinux.of(compressed)
 
 

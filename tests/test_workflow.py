@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import re
+import shutil
 from pathlib import Path
 
 import msgspec
@@ -11,10 +12,11 @@ import pytest
 
 from kernel_matrix.ci import command_line, workflow
 from kernel_matrix.config import manifest
+from kernel_matrix.config import project as configuration
 from kernel_matrix.shared.errors import ManifestError
+from tests.projects import HERE, ROOT, below
 
-ROOT = Path(__file__).resolve().parent.parent
-KNOWN = manifest.load(ROOT / "vmimages")
+KNOWN = manifest.load(HERE.images)
 
 
 def choices(text: str) -> list[str]:
@@ -25,7 +27,7 @@ def choices(text: str) -> list[str]:
 
 
 def test_the_committed_workflow_is_what_the_manifest_makes() -> None:
-    assert (ROOT / workflow.PATH).read_text() == workflow.render(KNOWN)
+    assert (ROOT / workflow.PATH).read_text() == workflow.render(HERE, KNOWN)
 
 
 def test_a_run_by_hand_can_take_each_kernel_and_each_group() -> None:
@@ -37,14 +39,14 @@ def test_a_run_by_hand_can_take_each_kernel_and_each_group() -> None:
 
 def test_a_kernel_more_is_a_choice_more_and_nothing_else_changes() -> None:
     more = manifest.Kernel(tier="core", provider="path", vmlinuz="/x", name="mine")
-    text = workflow.render(msgspec.structs.replace(KNOWN, kernels=(*KNOWN.kernels, more)))
+    text = workflow.render(HERE, msgspec.structs.replace(KNOWN, kernels=(*KNOWN.kernels, more)))
     assert choices(text)[-1] == "mine"
-    assert text.replace('          - "mine"\n', "") == workflow.render(KNOWN)
+    assert text.replace('          - "mine"\n', "") == workflow.render(HERE, KNOWN)
 
 
 def test_the_jobs_run_in_the_debian_of_the_guests() -> None:
     root = msgspec.structs.replace(KNOWN.root, suite="forky")
-    text = workflow.render(msgspec.structs.replace(KNOWN, root=root))
+    text = workflow.render(HERE, msgspec.structs.replace(KNOWN, root=root))
     assert set(re.findall(r"image: (\S+)", text)) == {"debian:forky"}
 
 
@@ -52,10 +54,14 @@ def test_what_is_written_is_current_and_what_was_edited_is_not(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / workflow.PATH).parent.mkdir(parents=True)
-    assert workflow.write(tmp_path, KNOWN)
-    assert not workflow.write(tmp_path, KNOWN)
-    monkeypatch.setattr(command_line, "ROOT", tmp_path)
-    (tmp_path / "vmimages").symlink_to(ROOT / "vmimages")
+    template = tmp_path / "workflow.yml.j2"
+    shutil.copy(ROOT / HERE.workflow, template)
+    project = below(tmp_path, workflow=template.name)
+    text = workflow.render(project, KNOWN)
+    assert text == workflow.render(HERE, KNOWN)
+    assert workflow.write(project, text)
+    assert not workflow.write(project, text)
+    monkeypatch.setattr(configuration, "find", lambda: project)
     parser = argparse.ArgumentParser()
     command_line.add(parser.add_subparsers().add_parser)
     check = parser.parse_args(["workflow", "--check"])
@@ -63,12 +69,17 @@ def test_what_is_written_is_current_and_what_was_edited_is_not(
     with (tmp_path / workflow.PATH).open("a") as file:
         file.write("# edited\n")
     with pytest.raises(
-        ManifestError, match=r"kernel-matrix\.yml is not what the manifest makes: run `nox -s workflow`$"
+        ManifestError, match=r"kernel-matrix\.yml is not what the manifest makes: run `kernel-matrix workflow`$"
     ):
         check.run(check)
     write = parser.parse_args(["workflow"])
     assert write.run(write) == check.run(check) == 0
     assert capsys.readouterr().out == f"{workflow.PATH}: written\n"
+
+
+def test_a_project_without_a_template_is_told_so(tmp_path: Path) -> None:
+    with pytest.raises(ManifestError, match=r"^kernel-matrix\.toml: workflow: no template of the workflow is named$"):
+        workflow.render(below(tmp_path), KNOWN)
 
 
 def test_every_action_is_named_by_its_commit_and_each_has_one_version() -> None:

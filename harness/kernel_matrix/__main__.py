@@ -31,6 +31,12 @@ def _build(_: argparse.Namespace) -> int:
     return 0
 
 
+def _bootstrap(arguments: argparse.Namespace) -> int:
+    from kernel_matrix.dev import bootstrap
+
+    return bootstrap.main(["--dry-run"] if arguments.dry_run else [], hints.command("bootstrap", "[--dry-run]"))
+
+
 def _matrix(arguments: argparse.Namespace) -> int:
     import pytest
 
@@ -213,6 +219,9 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     build = commands.add_parser("build", help="compile the BPF objects")
     build.set_defaults(run=_build)
+    bootstrap = commands.add_parser("bootstrap", help="install what the machine lacks, with its own package manager")
+    bootstrap.add_argument("--dry-run", action="store_true", help="only say how")
+    bootstrap.set_defaults(run=_bootstrap)
     kernels = commands.add_parser(
         "kernels", help="list the kernels and what was concluded of this machine, update the lock, prune the cache"
     )

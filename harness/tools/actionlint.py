@@ -1,7 +1,7 @@
 """actionlint, built from its locked source by a locked Go, once per lock: its releases are on no registry.
 
-The standard library only, as in kernel_matrix.dev.bootstrap. requirements/go.txt pins Go (a wheel), requirements/go.mod and
-requirements/go.sum pin actionlint and all it is made of.
+The standard library only, as in kernel_matrix.dev.bootstrap. requirements/go.txt pins Go (a wheel),
+requirements/go.mod and requirements/go.sum pin actionlint and all it is made of.
 """
 
 from __future__ import annotations

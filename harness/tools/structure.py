@@ -1,7 +1,7 @@
 """The structure as it is: rooms, floors, and arrows between rooms, measured from the imports (``nox -s structure``).
 
-A room is a package directly below ``kernel_matrix`` or ``kernel_matrix.guest``; what stands beside them is the front door. A room
-is one floor above the highest that it imports.
+A room is a package directly below ``kernel_matrix`` or ``kernel_matrix.guest``; what stands beside them is the front
+door. A room is one floor above the highest that it imports.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ Rooms = Mapping[str, AbstractSet[str]]
 
 
 def room(module: str) -> str:
-    """Return the room of a module: ``kernel_matrix.guest.bpf.steps`` is in ``guest.bpf``, ``kernel_matrix.plugin`` in none."""
+    """Return the room of a module: ``guest.bpf`` is that of ``kernel_matrix.guest.bpf.steps``; some have none."""
     parts = module.split(".")[1:-1]
     return ".".join(parts[: 2 if parts[:1] == ["guest"] else 1]) or "(front door)"
 

@@ -88,7 +88,7 @@ def test_a_tracepoint_of_the_scheduler_survives_being_switched_on_and_off(progra
     """Each time the kernel rewrites an instruction of schedule() while every processor runs it.
 
     An emulator that runs a processor's stale translation of it kills the kernel (thread=single in
-    harness/kernel_matrix/vm/guest_spec.py).
+    harness/kernel_matrix/vm/boot_spec.py).
     """
     for _ in range(50):
         with steps.tracepoint(programs["fixture_tracepoint"], "sched", "sched_switch"):

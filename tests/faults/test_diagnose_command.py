@@ -1,4 +1,4 @@
-"""``python -m kernel_matrix diagnose OBJECT --kernel NAME``: an object is tried in a guest, and what is refused explained."""
+"""``diagnose OBJECT --kernel NAME``: an object is tried in a guest, and what is refused explained."""
 
 from __future__ import annotations
 

@@ -25,6 +25,7 @@ from kernel_matrix.shared.ending import STARTED
 from kernel_matrix.shared.ending import Started as GuestStarted
 from kernel_matrix.shared.lanes import Lane
 from kernel_matrix.vm.qmp import Monitor
+from tests.projects import HERE
 
 ROOT = Path(__file__).resolve().parents[2]
 CASES = Path("tests/faults/cases")
@@ -268,7 +269,7 @@ def test_of_two_guests_of_a_kernel_one_dies_and_the_other_does_not_notice(
 
 def test_a_kernel_that_does_not_boot_is_lost_and_named(start: Callable[..., Started], tmp_path: Path) -> None:
     manifest = tmp_path / "vmimages"
-    shutil.copytree(ROOT / "vmimages", manifest)
+    shutil.copytree(HERE.images, manifest)
     vmlinuz = next(cached_kernels())
     with (manifest / "kernels.toml").open("a") as file:
         # without its modules this kernel has no driver for its root
@@ -286,7 +287,7 @@ def cached_kernels() -> Iterator[Path]:
     from kernel_matrix import images
     from kernel_matrix.config import manifest
 
-    known = manifest.load(ROOT / "vmimages")
+    known = manifest.load(HERE.images)
     yield images.kernel_image(known, manifest.select(known, [KERNEL])[0]).vmlinuz
 
 

@@ -18,6 +18,7 @@ import pytest
 
 from kernel_matrix import images
 from kernel_matrix.config import manifest
+from tests.projects import HERE
 
 ROOT = Path(__file__).resolve().parents[2]
 KERNEL = "6.1"
@@ -61,7 +62,7 @@ def run(arguments: list[str], environment: dict[str, str]) -> subprocess.Complet
 
 def root_image() -> Path:
     """Return the cache's folder of the root image that every run needs first; beside it are those of other days."""
-    return images.root_image(manifest.load(ROOT / "vmimages"), ROOT).path.parent
+    return images.root_image(manifest.load(HERE.images)).path.parent
 
 
 def test_a_corrupt_package_is_never_used_and_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -71,14 +72,14 @@ def test_a_corrupt_package_is_never_used_and_leaves_nothing(tmp_path: Path, monk
     wrapper.parent.mkdir()
     wrapper.write_text(_CORRUPTING.format(real=shutil.which("apt-get")))
     wrapper.chmod(0o755)
-    monkeypatch.setenv("HYPERMESH_CACHE", str(fresh))
+    monkeypatch.setenv("KERNEL_MATRIX_CACHE", str(fresh))
     found = run(command(tmp_path, KERNEL), {"PATH": f"{wrapper.parent}:{os.environ['PATH']}"})
     assert found.returncode == 3, found.stdout + found.stderr
     lines = [line for line in (found.stdout + found.stderr).splitlines() if "the download is corrupt" in line]
     assert f"{KERNEL}: linux-image-6.1.0-" in lines[-1]
     assert "Traceback" not in found.stdout + found.stderr
     assert list((fresh / "kernels").iterdir()) == []
-    known = manifest.load(ROOT / "vmimages")
+    known = manifest.load(HERE.images)
     image = images.kernel_image(known, manifest.select(known, [KERNEL])[0])
     assert image.vmlinuz.stat().st_size > 1_000_000
 
@@ -98,7 +99,7 @@ exit $status
 """
     arguments = ["unshare", "--mount", *([] if os.geteuid() == 0 else ["--map-root-user"])]
     arguments += ["sh", "-c", script, "sh", *command(tmp_path, "7.3")]
-    found = run(arguments, {"HYPERMESH_CACHE": str(small)})
+    found = run(arguments, {"KERNEL_MATRIX_CACHE": str(small)})
     assert found.returncode == 3, found.stdout + found.stderr
     assert "no space left" in (found.stdout + found.stderr).lower()
     assert "Traceback" not in found.stdout + found.stderr
@@ -109,7 +110,7 @@ exit $status
 def test_a_disk_without_room_for_a_saved_guest_is_a_cold_boot_that_says_so(tmp_path: Path) -> None:
     small = tmp_path / "small"
     small.mkdir()
-    known = manifest.load(ROOT / "vmimages")
+    known = manifest.load(HERE.images)
     kernel = images.kernel_image(known, manifest.select(known, [KERNEL])[0]).vmlinuz.parents[1]
     script = f"""
 mount -t tmpfs -o size=400m none {small} && mkdir {small}/kernels {small}/roots &&
@@ -124,7 +125,7 @@ cp {images.cache_dir()}/accelerator-*.json {small}/; "$@"
         "sh",
         *command(tmp_path, KERNEL, "tests/faults/cases/case_hang.py", "-k", "before"),
     ]
-    found = run(arguments, {"HYPERMESH_CACHE": str(small)})
+    found = run(arguments, {"KERNEL_MATRIX_CACHE": str(small)})
     assert found.returncode == 0, found.stdout + found.stderr
     assert f"note: {KERNEL}: no snapshot: {small}/snapshots: No space left on device" in found.stdout
     assert "1 cold in " in found.stdout
@@ -135,14 +136,14 @@ def test_two_runs_that_want_the_same_kernel_download_it_once(tmp_path: Path) -> 
 from pathlib import Path
 from kernel_matrix import images
 from kernel_matrix.config import manifest
-known = manifest.load(Path({str(ROOT / "vmimages")!r}))
+known = manifest.load(Path({str(HERE.images)!r}))
 print(images.kernel_image(known, manifest.select(known, [{KERNEL!r}])[0]).vmlinuz)
 """
     both = [
         subprocess.Popen(
             [sys.executable, "-c", script],
             cwd=ROOT,
-            env={**os.environ, "HYPERMESH_CACHE": str(tmp_path / "cache")},
+            env={**os.environ, "KERNEL_MATRIX_CACHE": str(tmp_path / "cache")},
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
@@ -162,7 +163,7 @@ def test_ctrl_c_while_the_root_image_is_made_leaves_nothing(tmp_path: Path) -> N
     with subprocess.Popen(
         command(tmp_path, KERNEL),
         cwd=ROOT,
-        env={**os.environ, "HYPERMESH_CACHE": str(fresh), "TMPDIR": str(temporary)},
+        env={**os.environ, "KERNEL_MATRIX_CACHE": str(fresh), "TMPDIR": str(temporary)},
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,

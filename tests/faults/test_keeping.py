@@ -94,6 +94,6 @@ def test_a_kept_guest_is_entered_again_and_again_until_ctrl_c(kept: Kept) -> Non
 
 def test_a_kept_guest_that_panics_ends_the_run_and_whoever_is_in_it(kept: Kept) -> None:
     done = kept.enter("echo c > /proc/sysrq-trigger")
-    assert (done.returncode, done.stderr) == (3, f"harness: the guest {kept.name} has ended\n")
+    assert (done.returncode, done.stderr) == (3, f"kernel-matrix: the guest {kept.name} has ended\n")
     assert kept.ends() == 1
     assert "the kept guest has ended" in kept.log.read_text()

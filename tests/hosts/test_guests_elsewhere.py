@@ -22,7 +22,8 @@ from pathlib import Path
 
 import pytest
 
-from kernel_matrix.relay import project
+from kernel_matrix.relay import payload
+from kernel_matrix.relay.payload import Payload
 from kernel_matrix.report.run_folder import RunRecord, read_cells
 from kernel_matrix.results import document
 from kernel_matrix.shared import wire
@@ -108,19 +109,22 @@ def _keys(folder: Path) -> None:
 
 
 def _copy_project(folder: Path) -> None:
-    for path in project.carried_files(ROOT):
+    for path in payload.project_files(Payload(ROOT)):
         (folder / path).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(ROOT / path, folder / path)
-    shutil.copytree(ROOT / "baselines", folder / "baselines", dirs_exist_ok=True)
+    left_out = shutil.ignore_patterns("__pycache__")
+    shutil.copytree(ROOT / "harness", folder / "harness", symlinks=True, ignore=left_out, dirs_exist_ok=True)
     (folder / ".nox").symlink_to((ROOT / ".nox").resolve())
 
 
 def _begin(folder: Path) -> subprocess.Popen[bytes]:
     """Start the machine's first process: it makes the machine what it is and becomes the sshd."""
-    cache = os.environ.get("HYPERMESH_CACHE")
+    cache = os.environ.get("KERNEL_MATRIX_CACHE")
     # its temporary files are its own: other runs of this machine have theirs
     (folder / "tmp").mkdir()
-    environment = f"SetEnv TMPDIR={folder}/tmp" + (f" HYPERMESH_CACHE={cache}" if cache else "")
+    # the environment is the one of here, in which the engine is where it is hidden
+    environment = f"SetEnv TMPDIR={folder}/tmp PYTHONPATH={folder}/project/harness"
+    environment += f" KERNEL_MATRIX_CACHE={cache}" if cache else ""
     (folder / "sshd_config").write_text(_CONFIG.format(folder=folder, environment=environment))
     users = Path("/etc/passwd").read_text()
     if "\nsshd:" not in users:

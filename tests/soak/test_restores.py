@@ -1,19 +1,17 @@
 """Many restores of every core kernel, four at once: each answers, with its own random numbers and the right time.
 
-`nox -s soak`; ``HYPERMESH_RESTORES`` sets another number than 100 a kernel.
+`nox -s soak`; ``KERNEL_MATRIX_RESTORES`` sets another number than 100 a kernel.
 """
 
 from __future__ import annotations
 
 import os
 import shlex
-import sys
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import count
-from pathlib import Path
 
 import execnet
 import pytest
@@ -22,14 +20,15 @@ from kernel_matrix.config import manifest
 from kernel_matrix.plan import preparation
 from kernel_matrix.plan.outline import Wishes
 from kernel_matrix.plan.preparation import PlannedGuest
+from kernel_matrix.relay import client
 from kernel_matrix.report import run_folder
 from kernel_matrix.vm.guests import Guests, summary
+from tests.projects import HERE
 
-ROOT = Path(__file__).resolve().parents[2]
 AT_ONCE = 4
 #: seconds for one restored guest to answer and end, on a machine that does ten other things
 LIMIT = 120.0
-CORE = [kernel.name for kernel in manifest.load(ROOT / "vmimages").kernels if kernel.tier == "core"]
+CORE = [kernel.name for kernel in manifest.load(HERE.images).kernels if kernel.tier == "core"]
 
 #: runs in the guest: what copies of one guest would share, the clock, a timer, and a module from the second disk
 _ASK = """
@@ -60,7 +59,7 @@ class Answer:
 def plan(tmp_path_factory: pytest.TempPathFactory) -> preparation.Plan:
     run = run_folder.RunDirectory.create(tmp_path_factory.mktemp("results"))
     wishes = Wishes(kernels=("core",), arguments=(), guests=AT_ONCE, locked=False, silence=None)
-    return preparation.prepare(ROOT, wishes, run, say=print)
+    return preparation.prepare(HERE, wishes, run, say=print)
 
 
 @pytest.fixture(scope="module")
@@ -72,7 +71,7 @@ def group() -> Iterator[execnet.Group]:
 
 def ask(group: execnet.Group, guest: PlannedGuest, number: int) -> Answer:
     ending = guest.ending_path.with_name(f"{guest.kernel}.{number}.ending.json")
-    relay = shlex.join([sys.executable, "-m", "kernel_matrix.relay.serve", str(guest.spec_path), str(ending)])
+    relay = shlex.join(client.command(guest.job_path, ending))
     before = time.time()
     gateway = group.makegateway(f"popen//id={guest.kernel}-{number}//python={relay}")
     try:
@@ -86,7 +85,7 @@ def ask(group: execnet.Group, guest: PlannedGuest, number: int) -> Answer:
 def test_every_restore_answers_with_its_own_randomness_and_the_right_time(
     kernel: str, plan: preparation.Plan, group: execnet.Group
 ) -> None:
-    restores = int(os.environ.get("HYPERMESH_RESTORES", "100"))
+    restores = int(os.environ.get("KERNEL_MATRIX_RESTORES", "100"))
     guest = next(guest for guest in plan.guests if guest.kernel == kernel)
     numbers = count()
     # the first one makes the snapshot, if there is none

@@ -67,7 +67,7 @@ def _plan(arguments: argparse.Namespace) -> int:
     # GitHub shows a line of that kind beside the jobs
     kind = "::warning::" if os.environ.get("GITHUB_ACTIONS") else "kernel-matrix: "
     for name in jobs.left_out(known, arguments.kernel):
-        print(f"{kind}{name}: no job, {images.UNLOCKED}", file=sys.stderr)
+        print(f"{kind}{name}: no job, {images.not_locked()}", file=sys.stderr)
     return 0
 
 

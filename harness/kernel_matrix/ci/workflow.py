@@ -1,7 +1,8 @@
 """The workflow of GitHub Actions, made from the manifest: `.github/workflows/kernel-matrix.yml`.
 
-Which kernels a job matrix has is found out when it runs (`kernel_matrix.ci.jobs`); what must stand in the file, such as the
-choices of a run by hand, is filled into the project's template (``workflow`` of its table). Its marks are not Jinja's own: those are GitHub's.
+Which kernels a job matrix has is found out when it runs (`kernel_matrix.ci.jobs`); what must stand in the file, such as
+the choices of a run by hand, is filled into the project's template (``workflow`` of its table). Its marks are not
+Jinja's own: those are GitHub's.
 """
 
 from __future__ import annotations

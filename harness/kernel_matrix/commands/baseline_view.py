@@ -1,4 +1,4 @@
-"""``python -m kernel_matrix baseline`` and ``compare``: what a result set changes, and the baseline rewritten from one."""
+"""The commands ``baseline`` and ``compare``: what a result set changes, and the baseline rewritten from one."""
 
 from __future__ import annotations
 

@@ -142,11 +142,11 @@ def _row(project: Project, job: Job, plan: Plan, runs: int) -> Row:
         split += filter(
             None, [console.phases((cold.folder / "console" / f"{job.kernel}.log").read_text("utf-8", "replace"))]
         )
-        restored.append(_start(_matrix(project, *kernel, *short), "restored"))
-    _warm(project, *kernel, project.bench.panic)
+        restored.append(_start(_matrix(project.root, *kernel, *short), "restored"))
+    _warm(project.root, *kernel, panics=project.bench.panic)
     for _ in range(runs):
-        panic += _gaps(_matrix(project, *kernel, project.bench.panic))
-    gaps = _gaps(_warm(project, *kernel, "--fresh", "test", project.bench.file))
+        panic += _gaps(_matrix(project.root, *kernel, panics=project.bench.panic))
+    gaps = _gaps(_warm(project.root, *kernel, "--fresh", "test", project.bench.file))
     return Row(job.kernel, tuple(plain), tuple(booted), tuple(restored), tuple(gaps), tuple(panic), tuple(split))
 
 
@@ -189,7 +189,7 @@ def _whole(project: Project, jobs: Mapping[PlannedGuest, Job], named: Sequence[s
     )
 
 
-def _warm(project: Project, *arguments: str) -> _Run:
+def _warm(project: Path, *arguments: str, panics: str = "") -> _Run:
     """Run the matrix until a run finds all that it restores: the third one, if nothing of it was there.
 
     The first saves the kernels' guests, and a worker where the same was run before; the second the other workers.
@@ -197,7 +197,7 @@ def _warm(project: Project, *arguments: str) -> _Run:
     saved = images.cache_dir() / "snapshots"
     for _ in range(_WARMING):
         before = snapshots.contents(saved)
-        warm = _matrix(project, *arguments)
+        warm = _matrix(project, *arguments, panics=panics)
         if snapshots.contents(saved) == before:
             return warm
     raise HarnessError(f"after {_WARMING} runs guests are still being saved (does the cache hold them all?)")
@@ -211,15 +211,17 @@ class _Run:
     memory_mib: int
 
 
-def _matrix(project: Project, *arguments: str) -> _Run:
+def _matrix(project: Path, *arguments: str, panics: str = "") -> _Run:
     """Run the matrix as a user does; return what it recorded, its wall time and the most memory it held.
 
+    ``panics`` is a file to run, whose tests panic the kernel.
     Raises HarnessError when it did not end as it should: green, or with the kernel's panic. The time of a broken run is
     no figure.
     """
     # always the same: a worker is told the whole command line, and one that was told another is not restored
     results_of_bench = project.results / "bench"
     command = [sys.executable, "-m", "kernel_matrix", "matrix", f"--results={results_of_bench}", *arguments]
+    command += [panics] if panics else []
     latest = results_of_bench / "latest"
     before = latest.resolve() if latest.exists() else None
     began = time.monotonic()
@@ -239,17 +241,17 @@ def _matrix(project: Project, *arguments: str) -> _Run:
     record = wire.decode((folder / "run.json").read_bytes(), RunRecord)
     if record.exit_status != process.returncode:
         raise HarnessError(f"{what}, but its results say {record.exit_status}; results in {folder}")
-    cells = document.read(folder).cells
-    panics = project.bench.panic in arguments
-    if not (_panicked(cells, project.bench.panic) if panics else process.returncode == 0 and record.cells):
-        found = matrix.summary_line(cells)
+    if not (_panicked(folder, panics) if panics else process.returncode == 0 and record.cells):
+        found = matrix.summary_line(document.read(folder).cells)
         raise HarnessError(f"{what}, {found}: its time is no figure; results in {folder}")
     return _Run(folder, record, seconds, memory)
 
 
-def _panicked(cells: Iterable[Cell], file: str) -> bool:
-    """Whether the tests of the panicking file ended as they should, and nothing else happened."""
-    return {cell.test: cell.outcome for cell in cells} == {f"{file}::{name}": each for name, each in _PANICKED.items()}
+def _panicked(folder: Path, panics: str) -> bool:
+    """Whether the tests of that file ended as they should, and nothing else happened."""
+    cells = document.read(folder).cells
+    expected = {f"{panics}::{name}": outcome for name, outcome in _PANICKED.items()}
+    return {cell.test: cell.outcome for cell in cells} == expected
 
 
 def _anonymous_mib(ancestor: int) -> int:

@@ -1,4 +1,4 @@
-"""``python -m kernel_matrix capabilities``: show the capability table of the baseline, or rewrite it from guests."""
+"""The command ``capabilities``: show the capability table of the baseline, or rewrite it from guests."""
 
 from __future__ import annotations
 
@@ -99,7 +99,6 @@ def show(project: Project, names: Sequence[str], *, cells: bool) -> Iterator[Ric
         )
     for kernel in chosen(project, names) if names else tables:
         if kernel not in tables:
-            raise ManifestError(
-                f"{project.relative(project.capabilities)} has no kernel {kernel}: `{hints.command('capabilities', f'--update --kernel {kernel}')}`"
-            )
+            measured = hints.command("capabilities", f"--update --kernel {kernel}")
+            raise ManifestError(f"{project.relative(project.capabilities)} has no kernel {kernel}: `{measured}`")
         yield from render(kernel, tables[kernel], cells=cells)

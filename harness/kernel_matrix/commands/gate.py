@@ -64,6 +64,6 @@ def _cell(guest: PlannedGuest, record: RunDirectory, name: str, path: Path) -> C
 
 
 def detail(text: str) -> str:
-    """Put the first refusal of what `kernel_matrix.guest.bpf.trying` says in front, for the places that show one line."""
+    """Put the first refusal that `kernel_matrix.guest.bpf.trying` tells in front, for places that show one line."""
     first = next((line for line in text.splitlines() if ": refused at " in line or ": attached, in vain" in line), "")
     return f"{first}\n{text}" if first else text

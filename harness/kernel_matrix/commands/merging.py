@@ -244,7 +244,7 @@ def merge(
     there = {plain_kernel(kernel) for kernel in _kernels(shards)}
     asked = manifest.select(known_manifest, kernels) if kernels else ()
     unlocked = images.unlocked(known_manifest, [kernel for kernel in asked if kernel.name not in there])
-    left_out = tuple(f"{name}: no results, {images.UNLOCKED}" for name in unlocked)
+    left_out = tuple(f"{name}: no results, {images.not_locked()}" for name in unlocked)
     before = baseline.read(expected or project.matrix_baselines)
     run = RunDirectory.create(results, reports.of(project))
     judged, of_all = join(shards), replace(facts(shards), notes=left_out)

@@ -1,4 +1,4 @@
-"""The project's table, ``[tool.kernel-matrix]`` of pyproject.toml or the whole of kernel-matrix.toml, as frozen data."""
+"""The project's table as frozen data: ``[tool.kernel-matrix]`` of pyproject.toml, or all of kernel-matrix.toml."""
 
 from __future__ import annotations
 
@@ -73,7 +73,8 @@ def find(start: Path | None = None) -> Project:
     The environment variable KERNEL_MATRIX_ROOT names another. Raises ManifestError.
     """
     setting = os.environ.get(ROOT_VARIABLE)
-    folder = Path(setting) if setting else (start or Path.cwd()).absolute()
+    # resolved: the engine's own files are, and it must find them again below the project
+    folder = (Path(setting) if setting else start or Path.cwd()).resolve()
     for candidate in [folder] if setting else [folder, *folder.parents]:
         if (project := load(candidate)) is not None:
             return project

@@ -97,23 +97,21 @@ def commands(lacking: Sequence[Need], manager: str, *, root: bool) -> list[list[
     return [[*prefix, *command] for command in before] + [[*prefix, *install, *packages]]
 
 
-def explain(session: str, lacking: Sequence[Need], manager: str) -> str:
-    """Return the one line with which a session ends that lacks something."""
+def explain(session: str, lacking: Sequence[Need], manager: str, command: str) -> str:
+    """Return the one line with which a session ends that lacks something; ``command`` installs it."""
     each = ", ".join(f"{need.name} is missing (package {need.packages[manager]})" for need in lacking)
-    return f"{session}: {each}: run `nox -s bootstrap`"
+    return f"{session}: {each}: run `{command}`"
 
 
-_USAGE = """usage: nox -s bootstrap [-- --dry-run]
-
-options:
+_OPTIONS = """options:
   --dry-run  only say how what is missing would be installed"""
 
 
-def main(arguments: Sequence[str]) -> int:
-    """Install what is missing; ``--dry-run`` says how."""
+def main(arguments: Sequence[str], typed: str) -> int:
+    """Install what is missing; ``--dry-run`` says how. ``typed`` is what a user types, with its options."""
     if set(arguments) - {"--dry-run"}:
         asked = bool({"-h", "--help"} & set(arguments))
-        print(_USAGE, file=sys.stdout if asked else sys.stderr)
+        print(f"usage: {typed}\n\n{_OPTIONS}", file=sys.stdout if asked else sys.stderr)
         return 0 if asked else 4
     try:
         lacking = missing()

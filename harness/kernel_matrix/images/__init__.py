@@ -2,19 +2,18 @@
 
 from kernel_matrix.images.cache import cache_dir, prune
 from kernel_matrix.images.kernels import (
-    UNLOCKED,
     KernelImage,
     cached_kernel,
     kernel_image,
     kernel_key,
     locked_version,
+    not_locked,
     unlocked,
 )
 from kernel_matrix.images.rootfs import RootImage, cached_root, root_image, root_key
 from kernel_matrix.images.updating import update_lock
 
 __all__ = [
-    "UNLOCKED",
     "KernelImage",
     "RootImage",
     "cache_dir",
@@ -23,6 +22,7 @@ __all__ = [
     "kernel_image",
     "kernel_key",
     "locked_version",
+    "not_locked",
     "prune",
     "root_image",
     "root_key",

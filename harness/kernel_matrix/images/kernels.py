@@ -15,8 +15,6 @@ from kernel_matrix.images.cache import building, cache_dir, digest, disk_errors,
 from kernel_matrix.shared import hints, wire
 from kernel_matrix.shared.errors import ImageError, ManifestError, NotInArchive, NotWholeInArchive
 
-#: what is said of a kernel that comes from an archive and that the lock has no package of
-UNLOCKED = f"not locked: `{hints.command('kernels', 'update')}` locks it once the archive has all of it"
 #: part of the cache's key: what this module makes of a package
 _FORMAT = "2"
 
@@ -78,6 +76,11 @@ def kernel_image(manifest: Manifest, kernel: Kernel, *, locked_only: bool = Fals
     note = f"{why}: using {locks.version_of(newest)}"
     image = _cached(manifest, kernel, newest) or _made(manifest, kernel, newest)
     return replace(image, notes=(note,))
+
+
+def not_locked() -> str:
+    """Say of a kernel of an archive that the lock has no package of it, and what locks it."""
+    return f"not locked: `{hints.command('kernels', 'update')}` locks it once the archive has all of it"
 
 
 def unlocked(manifest: Manifest, kernels: Iterable[Kernel]) -> tuple[str, ...]:

@@ -38,7 +38,7 @@ class Mirror:
 
 
 def find(etc: Path = Path("/etc/apt")) -> Mirror:
-    """Return the mirror of KERNEL_MATRIX_MIRROR and KERNEL_MATRIX_SECURITY_MIRROR, else of the machine's apt sources."""
+    """Return what KERNEL_MATRIX_MIRROR and KERNEL_MATRIX_SECURITY_MIRROR name, else the machine's apt sources."""
     sources = list(_read(etc))
     main = os.environ.get("KERNEL_MATRIX_MIRROR") or _first(sources, security=False)
     security = os.environ.get("KERNEL_MATRIX_SECURITY_MIRROR") or _first(sources, security=True)
@@ -47,7 +47,8 @@ def find(etc: Path = Path("/etc/apt")) -> Mirror:
         security = re.sub(r"/debian/*$", "/debian-security", main)
     if not main or not security:
         raise ImageError(
-            "no Debian mirror: the machine's apt sources name none; set KERNEL_MATRIX_MIRROR and KERNEL_MATRIX_SECURITY_MIRROR"
+            "no Debian mirror: the machine's apt sources name none; "
+            "set KERNEL_MATRIX_MIRROR and KERNEL_MATRIX_SECURITY_MIRROR"
         )
     return Mirror(main.rstrip("/"), security.rstrip("/"))
 

@@ -1,4 +1,4 @@
-"""What one relay has to do: a guest to boot, what it gets, and the limits of its life; written as JSON for the relay."""
+"""What one relay has to do: a guest to boot, what it gets, and the limits of its life. The relay reads it as JSON."""
 
 from __future__ import annotations
 

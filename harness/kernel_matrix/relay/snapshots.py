@@ -3,8 +3,8 @@
 A snapshot is a folder in the cache with ``ram`` (the guest's memory, sparse, mapped privately by every guest restored
 from it), ``state`` (the devices, as QEMU's migration stream) and ``snapshot.json``. Its name, a key, covers everything
 the state depends on. A worker's name begins with the key of the guest it was made from; it has ``answer`` (what it has
-said; nothing where it is prepared and waits for tests), and of the memory only what it has changed of that guest's (`kernel_matrix.relay.memory_files`), without which it is
-nothing.
+said; nothing where it is prepared and waits for tests), and of the memory only what it has changed of that guest's
+(`kernel_matrix.relay.memory_files`), without which it is nothing.
 A folder is made beside its place and renamed, and never changed afterwards.
 """
 
@@ -82,7 +82,7 @@ class Snapshot:
 
     @property
     def changes(self) -> Path | None:
-        """Where a worker's changes of that memory are (`kernel_matrix.relay.memory_files`); None when there is no worker."""
+        """Where a worker's changes of that memory are (`relay.memory_files`); None when there is no worker."""
         return self.folder if self.meta.base else None
 
     @property

@@ -1,4 +1,4 @@
-"""What `kernel_matrix.remote.hosts` has another machine do: prepare guests as for a run of its own, hand back their files.
+"""What another machine does for `kernel_matrix.remote.hosts`: prepare guests as for its own run, return their files.
 
 Runs in that machine's checkout of the project, with its environment, cache and tools.
 """
@@ -20,7 +20,7 @@ from kernel_matrix.plan.outline import Wishes, outline
 from kernel_matrix.plan.preparation import Prepared
 from kernel_matrix.relay import payload
 from kernel_matrix.report.run_folder import RunDirectory
-from kernel_matrix.shared import wire
+from kernel_matrix.shared import hints, wire
 from kernel_matrix.shared.ending import STARTED
 from kernel_matrix.shared.errors import HarnessError, ToolMissing, of_system
 from kernel_matrix.shared.project import Project
@@ -48,8 +48,13 @@ class Machine:
 
 def serve(channel: Any) -> None:  # noqa: ANN401 - execnet's, which both ends have and neither imports here
     """Answer (request, argument) until the other end is gone; what was made for the run is taken away then."""
+    try:
+        project = find()
+    except HarnessError as error:
+        channel.send((FAILED, (error.exit_status, str(error))))
+        return
     with tempfile.TemporaryDirectory(prefix="harness-host-") as name, contextlib.suppress(EOFError):
-        service = Service(find(), Path(name), lambda line: channel.send((SAY, line)))
+        service = Service(project, Path(name), lambda line: channel.send((SAY, line)))
         while True:
             channel.send(service.answer(*channel.receive()))
 
@@ -74,7 +79,9 @@ class Service:
 
     def _machine(self, _: bytes) -> bytes:
         if lacking := bootstrap.missing(("build", "matrix")):
-            raise ToolMissing(bootstrap.explain("kernel-matrix", lacking, bootstrap.family()))
+            raise ToolMissing(
+                bootstrap.explain("kernel-matrix", lacking, bootstrap.family(), hints.command("bootstrap"))
+            )
         free = slots.free_memory_mib(Path("/proc/meminfo").read_text())
         count = slots.guests_at_once(cores=os.cpu_count() or 1, emulated=False, free_mib=free, memory_mib=MEMORY_MIB)
         return wire.encode(Machine(payload.digest(self._project), count))

@@ -1,8 +1,8 @@
 """The host's half of a run: reports become cells.
 
-Data flows one way: ``kernel_matrix.plan.preparation`` makes a `Plan` (what to boot), ``kernel_matrix.session.workers`` has it
-booted, this module's plugin turns what the guests report into cells, ``kernel_matrix.report.run_folder`` keeps them,
-``kernel_matrix.results.matrix`` judges them.
+Data flows one way: ``kernel_matrix.plan.preparation`` makes a `Plan` (what to boot), ``kernel_matrix.session.workers``
+has it booted, this module's plugin turns what the guests report into cells, ``kernel_matrix.report.run_folder`` keeps
+them, ``kernel_matrix.results.matrix`` judges them.
 """
 
 from __future__ import annotations

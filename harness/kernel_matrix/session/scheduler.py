@@ -24,7 +24,7 @@ _AHEAD = 3
 class Fresh(enum.StrEnum):
     """How long a guest is used."""
 
-    #: for all tests of its kernel that it gets: where the machine has room it has several (`kernel_matrix.shared.lanes`)
+    #: for all tests of its kernel that it gets: a kernel has several where there is room (`kernel_matrix.shared.lanes`)
     KERNEL = "kernel"
     #: for the tests of one file
     FILE = "file"

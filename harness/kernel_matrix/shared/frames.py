@@ -30,8 +30,8 @@ WINDOW = 1 << 18
 BEAT = 1.0
 
 #: What is said before the first frame, each in the form of an execnet message, so that a guest that has answered can be
-#: saved as a worker that has collected is (kernel_matrix.relay.preamble): code CHANNEL_DATA, channel, bytes of the payload,
-#: payload.
+#: saved as a worker that has collected is (kernel_matrix.relay.preamble): code CHANNEL_DATA, channel, bytes of the
+#: payload, payload.
 OPENING = struct.pack("!bii", 4, 0, 0)
 ANSWER = struct.pack("!bii", 4, 0, 16) + b"collectionfinish"
 

@@ -2,8 +2,9 @@
 
 A kernel's own guests, one after another, are its first lane: they run its tests in order. When the machine has room for
 a guest that no kernel waits for, the kernel with the most left gets one more lane, whose guest runs one piece, the
-longest that nobody has begun. A piece is never divided (`kernel_matrix.plan.sharding`), so a guest still runs every file's
-tests in their order, and what spoils a guest (last in its kernel's list) spoils none that has anything else to run.
+longest that nobody has begun. A piece is never divided (`kernel_matrix.plan.sharding`), so a guest still runs every
+file's tests in their order, and what spoils a guest (last in its kernel's list) spoils none that has anything else to
+run.
 """
 
 from __future__ import annotations
@@ -15,7 +16,8 @@ from typing import NamedTuple
 
 #: between a kernel's name and the number of a lane that is not its first, in names of files
 MARK = "~"
-#: seconds (as recorded: `kernel_matrix.plan.sharding.weigh`) that a piece takes which is worth a guest; one needs about one
+#: seconds (as recorded: `kernel_matrix.plan.sharding.weigh`) that a piece takes which is worth a guest; one needs about
+#: one
 WORTH = 5.0
 
 #: of a kernel's time; the multiples of the golden ratio, modulo 1, are far from each other however many there are

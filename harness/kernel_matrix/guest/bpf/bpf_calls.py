@@ -1,9 +1,9 @@
 """Loading and attaching by file descriptor alone: what a process needs that did not open the object.
 
-kernel_matrix.guest.bpf.steps works with libbpf's objects: it cannot attach a program that a process has just loaded, or load
-with a token, and libbpf compares a program's type with the hook's before the kernel does. Here every function makes one
-kernel call (attaching by perf or clsact: the few that the path is made of) and raises StepError with the kernel's
-errno. What is made is undone through the ExitStack that the caller passes.
+kernel_matrix.guest.bpf.steps works with libbpf's objects: it cannot attach a program that a process has just loaded, or
+load with a token, and libbpf compares a program's type with the hook's before the kernel does. Here every function
+makes one kernel call (attaching by perf or clsact: the few that the path is made of) and raises StepError with the
+kernel's errno. What is made is undone through the ExitStack that the caller passes.
 """
 
 from __future__ import annotations

@@ -1,6 +1,7 @@
 """Perf events that BPF programs are attached to or write to: perf_event_open(2), ioctl(2), tracefs.
 
-As in kernel_matrix.guest.bpf.bpf_calls what is made is undone through the caller's ExitStack, and a refusal is a StepError.
+As in kernel_matrix.guest.bpf.bpf_calls what is made is undone through the caller's ExitStack, and a refusal is a
+StepError.
 """
 
 from __future__ import annotations

@@ -1,6 +1,7 @@
 """Struct_ops by single calls: a program of tcp_congestion_ops, and a map that holds such a struct.
 
-As in kernel_matrix.guest.bpf.bpf_calls: a refusal is a StepError, what is made is undone through the caller's ExitStack.
+As in kernel_matrix.guest.bpf.bpf_calls: a refusal is a StepError, what is made is undone through the caller's
+ExitStack.
 """
 
 from __future__ import annotations

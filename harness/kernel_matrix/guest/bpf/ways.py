@@ -1,4 +1,4 @@
-"""Where and how a step was to attach, from what `StepError.what` calls it: the words of kernel_matrix.diagnose. Pure."""
+"""Where and how a step was to attach, from what `StepError.what` calls it, in the words of diagnose. Pure."""
 
 from __future__ import annotations
 

@@ -158,9 +158,9 @@ def who(features: Collection[str]) -> tuple[str, ...]:
 def tried(person: str, assignment: str, facts: GuestFacts) -> list[Probe]:
     """Return what one of those who try tries under a setting with every set: what the setting can change.
 
-    A token makes a difference to what takes it only. The rest is derived (kernel_matrix.shared.capability_table): what a
-    process attaches that it has loaded itself, but with a token, which a program that was loaded with it carries along;
-    and under a sysctl how a shipped program is attached, which is as its type's.
+    A token makes a difference to what takes it only. The rest is derived (kernel_matrix.shared.capability_table): what
+    a process attaches that it has loaded itself, but with a token, which a program that was loaded with it carries
+    along; and under a sysctl how a shipped program is attached, which is as its type's.
     """
     probes = _concerned(person, assignment, facts)
     return [probe for probe in probes if not (assignment and probe.shipped and probe.attaches)]

@@ -1,6 +1,7 @@
-"""The guest's plugin in a pytest without a controller: ``-p kernel_matrix.guest.pytest.alone``, in a VM that others booted.
+"""The guest's plugin in a pytest without a controller, in a VM that others booted.
 
-What the controller would tell its worker is in HARNESS_FACTS: `GuestFacts` as JSON.
+It is named by ``-p kernel_matrix.guest.pytest.alone``. What the controller would tell its worker is in HARNESS_FACTS:
+`GuestFacts` as JSON.
 """
 
 from __future__ import annotations

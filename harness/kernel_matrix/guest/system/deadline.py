@@ -22,7 +22,7 @@ def limit(seconds: float) -> float:
 
 @contextlib.contextmanager
 def declared() -> Iterator[None]:
-    """Wait by a deadline of one's own: the test's limit (`kernel_matrix.guest.pytest.limits`) stands still meanwhile."""
+    """Wait by a deadline of one's own; the test's limit (`kernel_matrix.guest.pytest.limits`) stands still."""
     left, again = signal.setitimer(signal.ITIMER_REAL, 0)
     try:
         yield

@@ -1,4 +1,4 @@
-"""A command in the guest, with a terminal of its own or with pipes, served to the host (kernel_matrix.shared.frames)."""
+"""A command in the guest, with a terminal of its own or with pipes, served to the host in frames."""
 
 from __future__ import annotations
 

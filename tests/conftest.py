@@ -1,0 +1,17 @@
+"""What the tests of the harness share."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from kernel_matrix.shared.hints import NOX_VARIABLE
+
+
+@pytest.fixture(autouse=True, scope="session")
+def commands_are_the_engines() -> Iterator[None]:
+    """Let messages name the engine's own commands, whether nox has started the tests or not."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.delenv(NOX_VARIABLE, raising=False)
+        yield
