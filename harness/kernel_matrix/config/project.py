@@ -87,8 +87,8 @@ def load(root: Path) -> Project | None:
     own, shared = root / OWN_FILE, root / PYPROJECT
     if own.is_file():
         return _project(root, OWN_FILE, _read(own), OWN_FILE)
-    tables = _read(shared).get("tool", {}) if shared.is_file() else {}
-    if "kernel-matrix" not in tables:
+    tables = _read(shared).get("tool") if shared.is_file() else None
+    if not isinstance(tables, dict) or "kernel-matrix" not in tables:
         return None
     return _project(root, PYPROJECT, tables["kernel-matrix"], f"{PYPROJECT}: [tool.kernel-matrix]")
 
@@ -143,7 +143,9 @@ def _check(project: Project, table: _Table, where: str) -> None:
         for path in paths:
             if path and not (project.root / path).exists():
                 raise ManifestError(f"{where}: {key}: {path}: no such file or folder below {project.root}")
-    for key, paths in {"tests": table.tests, "carry": table.carry}.items():
+    sources = [] if table.compile is None else [table.compile.sources]
+    below = {"tests": table.tests, "carry": table.carry, "measure": table.measure, "compile.sources": sources}
+    for key, paths in below.items():
         for path in paths:
             if Path(path).is_absolute() or ".." in Path(path).parts:
                 raise ManifestError(f"{where}: {key}: {path}: not a path below the project")
@@ -152,7 +154,7 @@ def _check(project: Project, table: _Table, where: str) -> None:
 def _read(path: Path) -> dict[str, Any]:
     try:
         return tomllib.loads(path.read_text())
-    except tomllib.TOMLDecodeError as error:
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ManifestError(f"{path}: {error}") from error
     except OSError as error:
         raise ManifestError(f"{path}: {error.strerror}") from error

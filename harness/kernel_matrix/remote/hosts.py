@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import execnet
-from execnet.gateway_bootstrap import HostNotFound
+from execnet import HostNotFound
 
 from kernel_matrix.plan.preparation import PlannedGuest
 from kernel_matrix.plan.sharding import Unit

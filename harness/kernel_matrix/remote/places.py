@@ -19,7 +19,7 @@ from typing import Any, Protocol
 
 import execnet
 import pytest
-from execnet.gateway_bootstrap import HostNotFound
+from execnet import HostNotFound
 from xdist.workermanage import WorkerController
 
 from kernel_matrix.plan import preparation

@@ -11,7 +11,6 @@ import time
 from dataclasses import replace
 
 import pytest
-from _pytest.terminal import TerminalReporter
 from rich.console import Console
 from xdist.dsession import Interrupted
 
@@ -61,7 +60,7 @@ class MatrixPlugin:
 
     def show(self, line: str) -> None:
         """Write a line of its own to the terminal."""
-        reporter: TerminalReporter | None = self._config.pluginmanager.getplugin("terminalreporter")
+        reporter: pytest.TerminalReporter | None = self._config.pluginmanager.getplugin("terminalreporter")
         if reporter is not None:
             # behind the dots of tests that have passed
             reporter.write_line(f"\n{line}" if pytest_internals.column(reporter) else line)
@@ -214,7 +213,7 @@ class MatrixPlugin:
             left_out = {kernel: tuple(sorted(tests)) for kernel, tests in self._left_out().items()}
             sharding.keep(self._run.path, replace(self._plan.part, left_out=left_out))
 
-    def pytest_terminal_summary(self, terminalreporter: TerminalReporter) -> None:
+    def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
         """Show the matrix."""
         if self._judged is None:
             return

@@ -47,7 +47,10 @@ def plain_text(representation: object) -> str:
     if not isinstance(representation, TerminalRepr):
         return str(representation)
     text = io.StringIO()
-    representation.toterminal(TerminalWriter(text))
+    writer = TerminalWriter(text)
+    # whatever the environment says of colours (FORCE_COLOR, PY_COLORS)
+    writer.hasmarkup = False
+    representation.toterminal(writer)
     return text.getvalue()
 
 

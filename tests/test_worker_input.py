@@ -1,0 +1,93 @@
+"""What the controller gives a guest's worker arrives as it was, in the same bytes each time."""
+
+from __future__ import annotations
+
+import os
+import random
+import subprocess
+import sys
+from typing import Any
+
+import execnet
+from hypothesis import given
+from hypothesis import strategies as st
+
+from kernel_matrix.shared import worker_input
+from kernel_matrix.shared.features import GuestFacts
+from kernel_matrix.shared.project import Program
+from kernel_matrix.shared.worker_input import WorkerInput
+
+names = st.text(max_size=8)
+sets = st.frozensets(names, max_size=6)
+programs = st.builds(Program, names, names, names, names)
+facts = st.builds(
+    GuestFacts, names, sets, sets, st.dictionaries(names, sets, max_size=4), st.tuples() | st.tuples(programs)
+)
+words = st.lists(names, max_size=3).map(tuple)
+seconds = st.none() | st.floats(allow_nan=False, allow_infinity=False)
+inputs = st.builds(
+    WorkerInput, facts, gone=names, arguments=words, begins=names, command=words, timeout=seconds, keep=st.booleans()
+)
+
+
+@given(inputs)
+def test_a_worker_reads_what_the_controller_has_written(given_input: WorkerInput) -> None:
+    """Through execnet, which carries it."""
+    carried = execnet.loads(execnet.dumps(worker_input.pack(given_input, None)))
+    found, channel = worker_input.unpack(carried)
+    assert found == given_input
+    assert type(found.facts.features) is frozenset
+    assert channel is None
+
+
+def test_the_channel_goes_beside_it() -> None:
+    channel: Any = object()
+    facts = GuestFacts("6.1", frozenset(), frozenset(), {})
+    assert worker_input.unpack(worker_input.pack(WorkerInput(facts), channel)) == (WorkerInput(facts), channel)
+
+
+@given(facts)
+def test_facts_are_read_as_they_were_written(given_facts: GuestFacts) -> None:
+    assert worker_input.decode_facts(worker_input.encode_facts(given_facts)) == given_facts
+
+
+@given(facts, st.randoms(use_true_random=False))
+def test_the_order_in_which_a_set_was_made_is_no_part_of_it(given_facts: GuestFacts, rng: random.Random) -> None:
+    def again(of: frozenset[str]) -> frozenset[str]:
+        shuffled = sorted(of)
+        rng.shuffle(shuffled)
+        # a set that has held more is iterated in another order
+        made = {str(number) for number in range(rng.randrange(64))} - of
+        made |= set(shuffled)
+        return frozenset(made & of)
+
+    other = GuestFacts(
+        given_facts.kernel,
+        again(given_facts.features),
+        again(given_facts.all_features),
+        {kernel: again(features) for kernel, features in given_facts.kernels.items()},
+        given_facts.programs,
+    )
+    one = worker_input.pack(WorkerInput(given_facts), None)
+    assert execnet.dumps(worker_input.pack(WorkerInput(other), None)) == execnet.dumps(one)
+
+
+_PROGRAM = """
+from kernel_matrix.shared import worker_input
+from kernel_matrix.shared.features import GuestFacts
+names = frozenset(f"feature_{number}" for number in range(40))
+print(list(names) == sorted(names), worker_input.encode_facts(GuestFacts("6.1", names, names, {"6.1": names})))
+"""
+
+
+def test_every_controller_writes_the_same_bytes() -> None:
+    """Strings are hashed otherwise in each process, and sets are iterated otherwise."""
+    said = set()
+    for seed in range(3):
+        environment = {**os.environ, "PYTHONHASHSEED": str(seed)}
+        command = [sys.executable, "-c", _PROGRAM]
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
+        in_order, _, text = done.stdout.partition(" ")
+        assert in_order == "False"
+        said.add(text)
+    assert len(said) == 1
