@@ -16,8 +16,8 @@ from kernel_matrix.results.document import VERSION, Column, Document
 from kernel_matrix.shared.cells import IMAGE, Cell, Outcome
 from kernel_matrix.shared.costs import Cost
 from kernel_matrix.shared.errors import ManifestError
+from tests.projects import HERE
 
-ROOT = Path(__file__).resolve().parents[1]
 GREEN = [outcome for outcome in Outcome if outcome.green]
 COST = Cost(1000, 100, 50, 64, 800, 1600, 2.0)
 names = st.text(st.characters(codec="utf-8"), min_size=1, max_size=20)
@@ -62,7 +62,7 @@ def test_a_wrong_file_is_one_line(tmp_path: Path, data: bytes, line: str) -> Non
     (tmp_path / "6.1.json").write_bytes(data)
     with pytest.raises(ManifestError, match=line) as found:
         baseline.read(tmp_path)
-    assert "6.1.json" in str(found.value)
+    assert str(found.value).startswith(f"{tmp_path}/6.1.json: ")
     assert "\n" not in str(found.value)
 
 
@@ -104,4 +104,4 @@ def test_a_time_that_was_measured_anew_is_no_difference() -> None:
 
 def test_every_file_is_of_a_kernel_of_the_manifest() -> None:
     """A kernel that the manifest has no more leaves no baseline behind."""
-    assert set(baseline.read(ROOT / baseline.FOLDER)) <= set(manifest.load(ROOT / "vmimages").guests)
+    assert set(baseline.read(HERE.matrix_baselines)) <= set(manifest.load(HERE.images).guests)

@@ -220,8 +220,8 @@ def test_the_verdict_is_the_exit_status_in_words(
     assert (found.green, found.text) == (green, text)
 
 
-def test_a_suite_is_the_folder_below_suites() -> None:
-    assert page_data.suite_of("suites/xdp/test_frames.py") == "xdp"
+def test_a_suite_is_the_folder_below_that_of_all_tests() -> None:
+    assert page_data.suite_of("suites/xdp/test_frames.py") == page_data.suite_of("tests/xdp/test_frames.py") == "xdp"
     assert page_data.suite_of("suites/xdp/deep/test_frames.py") == "xdp"
     assert (
         page_data.suite_of("boot") == page_data.suite_of("./loader a/b") == page_data.suite_of("suites/a.py") == "other"

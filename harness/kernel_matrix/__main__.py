@@ -272,7 +272,7 @@ def _parser() -> argparse.ArgumentParser:
     guest_commands.add(commands, lambda words: _matrix(argparse.Namespace(pytest=words)))
     command_line.add(commands.add_parser)
     matrix = commands.add_parser(
-        "matrix", help="run the suites on the kernels (takes pytest's arguments)", add_help=False
+        "matrix", help="run the project's tests on the kernels (takes pytest's arguments)", add_help=False
     )
     matrix.set_defaults(run=_matrix, takes_more=True)
     return parser

@@ -1,4 +1,4 @@
-"""What kernels there are and what is in the guest's root: vmimages/*.toml as frozen data.
+"""What kernels there are and what is in the guest's root: the TOML files of the project's images as frozen data.
 
 Every mistake in a manifest is a ManifestError of one line that names the file, the key and what is allowed.
 """
@@ -98,7 +98,7 @@ class Root(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Manifest(msgspec.Struct, frozen=True):
-    """All of vmimages/."""
+    """All that the folder of the project's images says."""
 
     folder: Path
     kernels: tuple[Kernel, ...]

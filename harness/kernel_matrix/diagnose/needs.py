@@ -1,7 +1,7 @@
 """What the kernel asks of whoever makes a step: capabilities, each with the sysctl that stands for it. Pure.
 
-This is the kernel's own order of questions, from its source; baselines/capabilities.json, which is measured, says
-whether it is right (tests/test_remedies.py).
+This is the kernel's own order of questions, from its source; the capability table, which is measured, says whether
+it is right.
 """
 
 from __future__ import annotations

@@ -50,7 +50,7 @@ PROJECT = "/harness"
 STACKS_BEGIN, STACKS_GO_ON = 3.0, 0.3
 #: iterations of the speed probe: about 10 ms on a current processor, 100 to 200 ms when emulated
 PROBE_ITERATIONS = 200_000
-#: Imported before a prepared guest says that it is ready: the suites and every worker need them. Not xdist, whose
+#: Imported before a prepared guest says that it is ready: tests and every worker need them. Not xdist, whose
 #: assertions pytest wants to rewrite when it is imported, and nothing of the project, whose code comes later.
 PREIMPORTED = ("pytest", "_pytest.assertion.rewrite", "pyroute2", "scapy.layers.inet6", "ctypes", "unittest.mock")
 # linux/random.h

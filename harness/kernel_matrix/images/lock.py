@@ -12,7 +12,7 @@ import msgspec
 from kernel_matrix.images.archive import Package
 from kernel_matrix.shared.errors import ManifestError
 
-#: the file's name, in vmimages/
+#: the file's name, in the folder of the project's images
 NAME = "kernels.lock.toml"
 _HEAD = """\
 # The exact packages of each kernel, with the sha256 of each .deb. Written by `kernels update`.

@@ -29,7 +29,7 @@ _ENGINE_FLAGS = ("-Wall", "-Wextra", "-Werror")
 
 
 def build_all(project: Project) -> dict[str, Path]:
-    """Compile what changed; return every object by its name (``xdp_packet_counter``, ``fixtures/attach``).
+    """Compile what changed; return every object by its name (``packets``, ``fixtures/attach``).
 
     Raises BuildError with the compiler's message, ToolMissing without a compiler.
     """

@@ -2,7 +2,7 @@
 
 Pure, but for reading and writing the files that say so. Tests of a file may share one measurement per guest, and those
 of a folder with fixtures of scope package do: neither is divided. Every machine divides the same way: by the files, the
-kernels and ``baselines/durations.json`` of the project alone, never by what a machine has in its cache.
+kernels and the recorded durations of the project alone, never by what a machine has in its cache.
 """
 
 from __future__ import annotations

@@ -124,10 +124,9 @@ def script(data: Mapping[str, Any]) -> str:
 
 
 def suite_of(file: str) -> str:
-    """Return the folder below suites/, which is the program or the subject; the rest is other."""
-    head, _, tail = file.partition("/")
-    folder, slash, _ = tail.partition("/")
-    return plain(folder) if head == "suites" and slash else "other"
+    """Return the folder below the folder of all tests, which is the program or the subject; the rest is other."""
+    folder, slash, _ = file.partition("/")[2].partition("/")
+    return plain(folder) if slash and file.endswith(".py") else "other"
 
 
 def text_sign(sign: str) -> str:

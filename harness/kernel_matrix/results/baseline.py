@@ -1,4 +1,4 @@
-"""What the matrix is expected to find: baselines/matrix/<kernel>.json, reviewed like code.
+"""What the matrix is expected to find: matrix/<kernel>.json of the project's baselines, reviewed like code.
 
 A file for each guest there can be (a kernel, or a kernel with a variant of its command line), a line for each test:
 what a reviewer reads is what changed. Only green outcomes are ever recorded; red is red whatever was expected.
@@ -19,9 +19,6 @@ from kernel_matrix.shared import atomic
 from kernel_matrix.shared.cells import IMAGE, Outcome
 from kernel_matrix.shared.costs import COMPARED, Cost
 from kernel_matrix.shared.errors import ManifestError
-
-#: below the project
-FOLDER = Path("baselines", "matrix")
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,20 +63,20 @@ def found(document: Document) -> dict[str, Expectation]:
 
 def read(folder: Path) -> dict[str, Expectation]:
     """Read the baseline of every kernel that has one; raises ManifestError in one line."""
-    return {path.stem: parsed(path.read_bytes(), path.name) for path in sorted(folder.glob("*.json"))}
+    return {path.stem: parsed(path.read_bytes(), str(path)) for path in sorted(folder.glob("*.json"))}
 
 
 def parsed(data: bytes, source: str) -> Expectation:
-    """Read a file's content; ``source`` is its name. Raises ManifestError in one line."""
+    """Read a file's content; ``source`` is the file. Raises ManifestError in one line."""
     try:
         file = msgspec.json.decode(data, type=_File)
     except msgspec.MsgspecError as error:
-        raise ManifestError(f"{FOLDER / source}: {error}") from error
+        raise ManifestError(f"{source}: {error}") from error
     tests = {
         f"{path}::{name}" if name else path: outcome for path, of in file.tests.items() for name, outcome in of.items()
     }
     if red := [test for test, outcome in tests.items() if not outcome.green]:
-        raise ManifestError(f"{FOLDER / source}: {red[0]}: {tests[red[0]]} is red, and red is never expected")
+        raise ManifestError(f"{source}: {red[0]}: {tests[red[0]]} is red, and red is never expected")
     return Expectation(file.release, file.version, file.config, file.costs, tests)
 
 

@@ -20,7 +20,7 @@ ROOT_VARIABLE = "KERNEL_MATRIX_ROOT"
 class Program:
     """A program whose capabilities are measured; it stands for its object."""
 
-    #: the object's name, such as ``xdp_packet_counter``
+    #: the object's name: ``packets`` is build/packets.bpf.o
     object: str
     #: the program's name in it
     program: str

@@ -1,4 +1,4 @@
 """What a kernel is asked: its features, and what it allows with which capabilities.
 
-Not here: judging the answers (suites).
+Not here: judging the answers, which tests do.
 """

@@ -127,7 +127,7 @@ def _of_shipped(shipped: Program) -> Iterator[Probe]:
 
 
 def _attach_sysctls(kind: str, path: str) -> tuple[str, ...]:
-    """By netlink, setsockopt, ioctl or tracefs there is no bpf(); suites/capabilities checks that by measuring."""
+    """By netlink, setsockopt, ioctl or tracefs there is no bpf(); measuring checks that."""
     bpf = (BPF_SYSCTL,) if path in {"link", "tcx", "prog_attach", "clsact"} else ()
     return (*bpf, PERF_SYSCTL) if kind in _BY_PERF else bpf
 

@@ -1,4 +1,4 @@
-"""A command of the user's own in place of the suites: its exit status is the outcome, its output goes to the host."""
+"""A command of the user's own in place of tests: its exit status is the outcome, its output goes to the host."""
 
 from __future__ import annotations
 
