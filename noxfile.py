@@ -66,7 +66,7 @@ def run(session: nox.Session, *command: str) -> None:
     """
     session.log(shlex.join(command))
     # compiled once, wherever the user wants no bytecode beside the sources
-    environment = {**os.environ, NOX_VARIABLE: "1", "PYTHONPYCACHEPREFIX": str(ENVIRONMENT / "pycache")}
+    environment = {**os.environ, "PYTHONPYCACHEPREFIX": str(ENVIRONMENT / "pycache")}
     environment.pop("PYTHONDONTWRITEBYTECODE", None)
     with subprocess.Popen(command, cwd=ROOT, env=environment) as process:
         try:

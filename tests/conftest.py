@@ -8,6 +8,9 @@ import pytest
 
 from kernel_matrix.shared.hints import NOX_VARIABLE
 
+#: a project of its own (tests/faults/test_extending.py)
+collect_ignore = ["extending/one_program"]
+
 
 @pytest.fixture(autouse=True, scope="session")
 def commands_are_the_engines() -> Iterator[None]:

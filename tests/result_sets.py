@@ -5,8 +5,10 @@ from __future__ import annotations
 import random
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
+from pathlib import Path
 
 from kernel_matrix.results.document import VERSION, Column, Document
+from kernel_matrix.shared import wire
 from kernel_matrix.shared.cells import Cell, Outcome
 from kernel_matrix.shared.changes import Change, Kind
 from kernel_matrix.shared.costs import Cost
@@ -181,3 +183,8 @@ def _changes(cells: Sequence[Cell]) -> list[Change]:
     ]
     found.append(Change(Kind.GONE, "6.1", "suites/xdp/test_old.py::test_that_is_no_more", "pass", ""))
     return found
+
+
+def read_cells(path: Path) -> tuple[Cell, ...]:
+    """Read a results.jsonl."""
+    return tuple(wire.decode(line, Cell) for line in path.read_bytes().splitlines())

@@ -69,7 +69,10 @@ def test_the_first_use_boots_and_saves_and_every_use_restores(start: Starter) ->
 
 
 ANSWER = b"1" + struct.pack("!bii", 4, 1, 16) + b"collectionfinish"
-#: the agent's header, no project, and execnet's bootstrap line
+#: the agent's headers, no project
+SHARED = b'{"bytes": 0, "environment": {}, "rehearse": null}\n'
+PREPARE = SHARED.replace(b"null", b"{}")
+#: and execnet's bootstrap line behind the second
 OPENING = (
     b'{"bytes": 0, "environment": {}}\n'
     + repr(f"import os, signal; os.write(1, {ANSWER!r}); signal.pause()").encode()
@@ -77,13 +80,17 @@ OPENING = (
 )
 
 
+def opening(rest: bytes, prepare: bytes | None = None, shared: bytes = SHARED) -> Opening:
+    return Opening(prepare=None if prepare is None else lambda _: prepare, shared=lambda _: shared, rest=lambda _: rest)
+
+
 def test_a_worker_is_saved_and_restored_behind_its_answer(start: Starter) -> None:
     start.job = replace(start.job, worker="always")
-    first = start(lambda _: OPENING)
+    first = start(opening(OPENING))
     assert (first.answer, memory(first)) == (ANSWER, "guest worker")
     # a boot that is saved, one that is saved with its worker, and that one restored
     assert start.cold_boots == 3
-    again = start(lambda _: OPENING)
+    again = start(opening(OPENING))
     assert (again.answer, memory(again)) == (ANSWER, "guest worker")
     assert start.cold_boots == 4
     without = start()
@@ -103,7 +110,7 @@ def test_a_worker_whose_memory_may_not_be_written_is_not_used_and_that_is_said(
 
     monkeypatch.setattr(memory_files, "write_changes", refused)
     start.job = replace(start.job, worker="always")
-    guest = start(lambda _: OPENING)
+    guest = start(opening(OPENING))
     assert (guest.how, guest.answer) == ("restored", None)
     assert re.fullmatch(r"no saved worker: /proc/\d+/mem: Permission denied", guest.note)
     assert len(list((start.folder / "snapshots").glob("key+*/"))) == 1
@@ -111,20 +118,20 @@ def test_a_worker_whose_memory_may_not_be_written_is_not_used_and_that_is_said(
 
 def test_a_worker_that_an_earlier_run_had_too_is_saved(start: Starter) -> None:
     start.job = replace(start.job, worker="again")
-    assert [start(lambda _: OPENING).answer for _ in range(2)] == [None, None]
+    assert [start(opening(OPENING)).answer for _ in range(2)] == [None, None]
     # another guest of the same run
     start.job = replace(start.job, console=start.job.console.with_name("beside.log"))
-    assert start(lambda _: OPENING).answer is None
+    assert start(opening(OPENING)).answer is None
     later = start.folder / "later"
     later.mkdir()
     start.job = replace(start.job, console=later / "console.log")
-    assert start(lambda _: OPENING).answer == ANSWER
+    assert start(opening(OPENING)).answer == ANSWER
 
 
 def test_a_guest_keeps_the_last_worker_only(start: Starter) -> None:
     start.job = replace(start.job, worker="always")
-    start(lambda _: OPENING)
-    start(lambda _: OPENING.replace(b"{}", b"{ }"))
+    start(opening(OPENING))
+    start(opening(OPENING.replace(b"{}", b"{ }")))
     assert len(list((start.folder / "snapshots").glob("key+*/"))) == 1
     assert len(list((start.folder / "snapshots").glob("key/"))) == 1
 
@@ -134,7 +141,7 @@ def test_a_worker_that_never_answers_is_not_saved_and_the_guest_is_used_without(
 ) -> None:
     monkeypatch.setattr(boot, "_COLLECT_TIMEOUT", 1.0)
     start.job = replace(start.job, worker="always")
-    guest = start(lambda _: OPENING.replace(b"collection", b"somethings"))
+    guest = start(opening(OPENING.replace(b"collection", b"somethings")))
     assert (guest.how, guest.answer) == ("restored", None)
     assert guest.note == "no saved worker: not collected after 1 s"
     assert list((start.folder / "snapshots").glob("key+*/")) == []
@@ -148,17 +155,63 @@ def test_a_worker_whose_memory_cannot_be_copied_says_what_cp_said(
     (tmp_path / "bin" / "cp").chmod(0o755)
     monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}:{os.environ['PATH']}")
     start.job = replace(start.job, worker="always")
-    guest = start(lambda _: OPENING)
+    guest = start(opening(OPENING))
     assert (guest.how, guest.answer) == ("restored", None)
     assert re.fullmatch(r"no saved worker: \S+: cp: error reading: Input/output error", guest.note)
 
 
 def test_a_damaged_worker_is_made_again(start: Starter) -> None:
     start.job = replace(start.job, worker="always")
-    start(lambda _: OPENING)
+    start(opening(OPENING))
     (place,) = (start.folder / "snapshots").glob("key+*/")
     (place / "answer").write_bytes(b"1")
-    assert start(lambda _: OPENING).answer == ANSWER
+    assert start(opening(OPENING)).answer == ANSWER
+
+
+def next_run(start: Starter) -> None:
+    """Let what follows be of another run."""
+    folder = start.folder / f"run{len(start.started)}"
+    folder.mkdir()
+    start.job = replace(start.job, console=folder / "console.log")
+
+
+def prepared_for(start: Starter, *texts: bytes) -> list[tuple[bool, bytes | None]]:
+    """Start a guest a run, each with another test; return which were prepared, and their answers."""
+    found = []
+    for text in texts:
+        next_run(start)
+        guest = start(opening(OPENING.replace(b"{}", b'{"TEST": "%s"}' % text), PREPARE))
+        found.append((guest.prepared, guest.answer))
+    return found
+
+
+def test_a_guest_is_prepared_when_two_runs_share_all_but_a_test(start: Starter) -> None:
+    start.job = replace(start.job, worker="again")
+    assert prepared_for(start, b"a", b"b", b"c") == [(False, None), (True, None), (True, None)]
+    # the same test again: its worker is made from the prepared guest, and restored from then on
+    assert prepared_for(start, b"c", b"c") == [(False, ANSWER), (False, ANSWER)]
+
+
+def test_what_all_tests_share_has_changed_and_no_guest_is_prepared(start: Starter) -> None:
+    start.job = replace(start.job, worker="again")
+    prepared_for(start, b"a", b"b")
+    next_run(start)
+    changed = start(opening(OPENING, PREPARE.replace(b"{}", b"{ }")))
+    assert (changed.prepared, changed.answer, changed.note) == (False, None, "")
+
+
+def test_a_rehearsal_that_does_not_end_leaves_the_guest_as_it_was(
+    start: Starter, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(boot, "_COLLECT_TIMEOUT", 1.0)
+    start.job = replace(start.job, worker="again")
+    found = []
+    for _ in range(2):
+        next_run(start)
+        # the fake does not answer to this
+        guest = start(opening(OPENING, SHARED.replace(b"null", b'"deaf"')))
+        found.append((guest.prepared, guest.note))
+    assert found == [(False, ""), (False, "no guest is prepared for the project: not prepared after 1 s")]
 
 
 def test_without_a_key_it_boots_cold(start: Starter) -> None:

@@ -36,10 +36,12 @@ def defaults(root: Path, table: str) -> Project:
     return Project(
         root=root,
         table=table,
-        pytest_config=table,
+        pytest_config="",
         images=configuration.DEFAULT_IMAGES,
         tests=("tests",),
         baselines=root / "baselines",
+        own_images=False,
+        keeps_baselines=False,
     )
 
 
@@ -126,11 +128,13 @@ tests = ["checks/", "more"]
 baselines = "expected"
 carry = ["checks/", "expected/capabilities.json"]
 measure = ["checks/measure.py"]
+reports = ["mine:REPORT"]
 workflow = "ci.yml.j2"
 
 [compile]
 sources = "src"
-flags = { "deep/x.bpf.c" = ["-DX", "-DY"] }
+flags = ["-Wall"]
+source-flags = { "deep/x.bpf.c" = ["-DX", "-DY"] }
 
 [[programs]]
 object = "o"
@@ -151,15 +155,17 @@ panic = "checks/panic.py"
     expected = Project(
         root=tmp_path,
         table=OWN,
-        pytest_config=OWN,
+        pytest_config="",
         images=tmp_path / "kernels",
         sources=tmp_path / "src",
-        flags={"deep/x.bpf.c": ("-DX", "-DY")},
+        flags=("-Wall",),
+        source_flags={"deep/x.bpf.c": ("-DX", "-DY")},
         tests=("checks", "more"),
         baselines=tmp_path / "expected",
         programs=(Program("o", "p", "xdp"), Program("o", "q", "kprobe", "f")),
         carry=("checks", "expected/capabilities.json"),
         measure=("checks/measure.py",),
+        reports=("mine:REPORT",),
         workflow="ci.yml.j2",
         bench=Bench("checks/test_a.py", "k", "checks/panic.py"),
     )
@@ -208,12 +214,13 @@ def test_the_config_that_is_named_is_the_one_pytest_finds(tmp_path: Path, names:
 @pytest.mark.parametrize("name", ["pyproject.toml", "tox.ini", "setup.cfg"])
 def test_a_file_that_says_nothing_of_pytest_is_not_named(tmp_path: Path, name: str) -> None:
     (tmp_path / name).write_text("[other]\n")
-    assert loaded(tmp_path).pytest_config == OWN
+    found = loaded(tmp_path)
+    assert (found.pytest_config, found.pytest_options) == ("", ("-c", "/dev/null", "--rootdir=."))
 
 
 # -- what is wrong in it
 
-KEYS = "images, compile, tests, baselines, programs, carry, measure, workflow, bench"
+KEYS = "images, compile, tests, baselines, programs, carry, measure, reports, workflow, bench"
 
 
 @pytest.mark.parametrize(
@@ -224,7 +231,10 @@ KEYS = "images, compile, tests, baselines, programs, carry, measure, workflow, b
         ('tests = "tests"\n', f"Expected `array`, got `str` - at `$.tests` (keys: {KEYS})"),
         ('tests = [""]\n', f"Expected `str` of length >= 1 - at `$.tests[0]` (keys: {KEYS})"),
         ('[compile]\nsource = "x"\n', f"Object contains unknown field `source` - at `$.compile` (keys: {KEYS})"),
-        ("[compile.flags]\nx = 3\n", f"Expected `array`, got `int` - at `$.compile.flags[...]` (keys: {KEYS})"),
+        (
+            "[compile.source-flags]\nx = 3\n",
+            f"Expected `array`, got `int` - at `$.compile.source-flags[...]` (keys: {KEYS})",
+        ),
         (
             '[[programs]]\nobject = "o"\nprogram = "p"\n',
             f"Object missing required field `type` - at `$.programs[0]` (keys: {KEYS})",
@@ -235,8 +245,8 @@ KEYS = "images, compile, tests, baselines, programs, carry, measure, workflow, b
         ('workflow = "none.j2"\n', "workflow: none.j2: no such file or folder below {root}"),
         ('[compile]\nsources = "none"\n', "compile.sources: none: no such file or folder below {root}"),
         (
-            '[compile]\nsources = "src"\nflags = { "none.bpf.c" = ["-DX"] }\n',
-            "compile.flags: src/none.bpf.c: no such file or folder below {root}",
+            '[compile]\nsources = "src"\nsource-flags = { "none.bpf.c" = ["-DX"] }\n',
+            "compile.source-flags: src/none.bpf.c: no such file or folder below {root}",
         ),
         ('tests = ["../tests"]\n', "tests: ../tests: not a path below the project"),
         ('tests = ["/"]\n', "tests: /: not a path below the project"),

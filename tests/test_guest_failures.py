@@ -13,7 +13,7 @@ from types import SimpleNamespace
 import pytest
 
 from kernel_matrix.guest import agent
-from kernel_matrix.guest.bpf import bpf_calls, leaks, machine, step_error, steps
+from kernel_matrix.guest.bpf import bpf_calls, leaks, library, machine, step_error, steps
 from kernel_matrix.guest.bpf.loaders import libbpf as loader
 from kernel_matrix.guest.bpf.step_error import StepError
 from kernel_matrix.guest.probes import users
@@ -44,13 +44,13 @@ def test_a_list_of_objects_ends_at_enoent_only() -> None:
 
 @pytest.mark.parametrize(("number", "complete"), [(errno.ENOENT, True), (errno.EINTR, False)])
 def test_a_list_of_keys_ends_at_enoent_only(monkeypatch: pytest.MonkeyPatch, number: int, *, complete: bool) -> None:
-    library = SimpleNamespace(
+    fake = SimpleNamespace(
         bpf_map__fd=lambda _: 3,
         bpf_map__key_size=lambda _: 4,
         bpf_map__value_size=lambda _: 4,
         bpf_map_get_next_key=refusing(number),
     )
-    monkeypatch.setattr(loader, "_library", lambda: library)
+    monkeypatch.setattr(loader, "libbpf", lambda: fake)
     keys = loader.Map(1).keys()
     if complete:
         assert list(keys) == []
@@ -60,14 +60,14 @@ def test_a_list_of_keys_ends_at_enoent_only(monkeypatch: pytest.MonkeyPatch, num
 
 
 def test_a_number_of_cpus_that_is_not_known_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(loader, "_library", lambda: SimpleNamespace(libbpf_num_possible_cpus=refusing(errno.EINVAL)))
+    monkeypatch.setattr(loader, "libbpf", lambda: SimpleNamespace(libbpf_num_possible_cpus=refusing(errno.EINVAL)))
     with pytest.raises(OSError, match="possible CPUs"):
         loader.possible_cpus()
 
 
 def test_a_link_that_cannot_be_destroyed_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
-    library = SimpleNamespace(bpf_link__destroy=refusing(errno.EBADF))
-    monkeypatch.setattr(steps, "libbpf", lambda: library)
+    fake = SimpleNamespace(bpf_link__destroy=refusing(errno.EBADF))
+    monkeypatch.setattr(steps, "libbpf", lambda: fake)
     with (
         pytest.raises(StepError, match="XDP link on 2") as caught,
         steps._link(steps.Program("x", 1), "XDP link on 2", lambda: 1),
@@ -85,8 +85,8 @@ def test_what_cannot_be_undone_is_an_error(
 ) -> None:
     well = {name: lambda *_: 0 for name in ("bpf_prog_attach", "bpf_tc_hook_create", "bpf_tc_attach")}
     failing = {name: refusing(errno.EPERM) for name in ("bpf_prog_detach2", "bpf_tc_hook_destroy")}
-    monkeypatch.setattr(bpf_calls, "_library", lambda: SimpleNamespace(**well, **failing))
-    monkeypatch.setattr(bpf_calls, "_numbers", lambda _: {"cgroup_inet_ingress": 0})
+    monkeypatch.setattr(library, "libbpf", lambda: SimpleNamespace(**well, **failing))
+    monkeypatch.setattr(steps, "type_numbers", lambda _: {"cgroup_inet_ingress": 0})
     undo = ExitStack()
     attach(undo)
     with pytest.raises(StepError) as caught:

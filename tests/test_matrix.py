@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rich.console import Console
 
+from kernel_matrix.report import terminal
 from kernel_matrix.results import matrix
 from kernel_matrix.shared.cells import IMAGE, Cell, Outcome
 from kernel_matrix.shared.changes import Change, Kind
@@ -92,8 +93,11 @@ def test_a_guest_that_does_not_come_up_proves_nothing_against_a_baseline_either(
 
 
 def test_every_outcome_has_a_sign_of_its_own_and_a_rank() -> None:
-    assert len(set(matrix.SIGNS.values())) == len(matrix.SIGNS) == len(Outcome)
-    assert set(matrix._WORSE) == set(Outcome)
+    assert len({outcome.sign for outcome in Outcome}) == len(Outcome) == 10
+    assert sorted(Outcome, key=lambda outcome: outcome.traits.rank) == [
+        *("pass", "refused", "skip", "xfail", "notrun", "xpass", "fail", "error", "lost", "crash"),
+    ]
+    assert {outcome for outcome in Outcome if outcome.green} == {"pass", "refused", "skip", "xfail"}
 
 
 def test_the_table_counts_by_file_and_kernel() -> None:
@@ -105,12 +109,12 @@ def test_the_table_counts_by_file_and_kernel() -> None:
     ]
     judged = matrix.Matrix.of(came, [("6.1", "suites/a.py::y")], ["5.10", "6.1"])
     screen = io.StringIO()
-    Console(file=screen, width=100).print(matrix.render_table(judged, {"5.10": "5.10.0-35", "6.1": "6.1.0-56"}))
+    Console(file=screen, width=100).print(terminal.render_table(judged, {"5.10": "5.10.0-35", "6.1": "6.1.0-56"}))
     lines = [" ".join(line.replace("│", " ").split()) for line in screen.getvalue().splitlines()]
     assert "suites/a.py 1 ✓ 1 ☠ 1 ✓ 1 ·" in lines
     assert "suites/b.py 1 ⊘" in lines
     assert "all 1 ✓ 1 ☠ 1 ✓ 1 ⊘ 1 ·" in lines
-    assert matrix.red_lines(judged) == [
+    assert terminal.red_lines(judged) == [
         "☠ crash  5.10 suites/a.py::y: kernel panic",
         "· notrun 6.1 suites/a.py::y: no report came",
     ]

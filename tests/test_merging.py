@@ -25,6 +25,7 @@ from kernel_matrix.shared.cells import Cell, Outcome
 from kernel_matrix.shared.errors import ManifestError
 from kernel_matrix.vm.guests import GuestRecord
 from tests.projects import HERE
+from tests.result_sets import read_cells
 
 KERNELS = ("5.10", "6.1")
 FILES = ("a.py", "b.py", "c.py")
@@ -92,7 +93,7 @@ def test_all_shards_are_the_run(tmp_path: Path) -> None:
     found = document.read(tmp_path / "joined" / "latest")
     assert found.cells == WHOLE.cells
     assert found.shard == ""
-    assert set(results.read_cells(folder / "results.jsonl")) == set(WHOLE.cells)
+    assert set(read_cells(folder / "results.jsonl")) == set(WHOLE.cells)
     record = wire.decode((folder / "run.json").read_bytes(), results.RunRecord)
     assert len(record.guests) == 2
     assert (folder / "console" / "6.1.log").read_text() == "console of 6.1 in 1/2\nconsole of 6.1 in 2/2\n"

@@ -58,7 +58,7 @@ def test_only_what_changed_is_compiled_again(project: Project) -> None:
 
 def test_a_source_has_flags_of_its_own(project: Project) -> None:
     before = {name: path.stat().st_mtime_ns for name, path in build.build_all(project).items()}
-    flagged = replace(project, flags={"fixtures/two.bpf.c": ("-target", "bpfeb")})
+    flagged = replace(project, source_flags={"fixtures/two.bpf.c": ("-target", "bpfeb")})
     found = build.build_all(flagged)
     assert [name for name in before if before[name] != found[name].stat().st_mtime_ns] == ["fixtures/two"]
     # e_ident[EI_DATA] of an ELF header: 1 is little-endian, 2 big-endian
@@ -89,10 +89,11 @@ def test_what_does_not_compile_shows_clangs_message_and_keeps_the_old_object(pro
     assert [path.name for path in project.build.iterdir() if path.name.startswith(".")] == []
 
 
-def test_a_warning_is_an_error(project: Project) -> None:
+def test_a_warning_is_an_error_where_the_project_says_so(project: Project) -> None:
     source(project, "one.bpf.c").write_text("static int unused;\n")
+    build.build_all(project)
     with pytest.raises(BuildError, match="unused variable"):
-        build.build_all(project)
+        build.build_all(replace(project, flags=("-Wall", "-Werror")))
 
 
 def test_no_sources_and_no_compiler_are_one_line_each(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:

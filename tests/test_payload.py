@@ -15,7 +15,7 @@ import pytest
 
 import kernel_matrix
 from kernel_matrix.relay import payload
-from kernel_matrix.relay.payload import Payload
+from kernel_matrix.relay.payload import Packed, Payload
 from kernel_matrix.shared.project import Project
 from tests.projects import HERE, ROOT, below
 
@@ -29,13 +29,17 @@ def write(folder: Path, *names: str) -> None:
         (folder / name).write_text(name)
 
 
-def members(packed: bytes) -> list[tarfile.TarInfo]:
-    with tarfile.open(fileobj=io.BytesIO(packed)) as tar:
+def in_tar(data: bytes) -> list[tarfile.TarInfo]:
+    with tarfile.open(fileobj=io.BytesIO(data)) as tar:
         return tar.getmembers()
 
 
-def of_project(packed: bytes) -> list[str]:
-    return [member.name for member in members(packed) if not member.name.startswith(ENGINE)]
+def members(packed: Packed) -> list[tarfile.TarInfo]:
+    return in_tar(packed.shared) + in_tar(packed.rest)
+
+
+def of_project(packed: Packed) -> list[str]:
+    return sorted(member.name for member in members(packed) if not member.name.startswith(ENGINE))
 
 
 @pytest.fixture
@@ -100,7 +104,7 @@ def test_what_runs_in_a_guest_imports_what_is_carried() -> None:
 
 def test_the_carried_engine_stands_alone(project: Path, tmp_path: Path) -> None:
     """Imported without the rest of it, and without msgspec, which guests have not."""
-    with tarfile.open(fileobj=io.BytesIO(payload.pack(Payload(project, ("suites",))))) as tar:
+    with tarfile.open(fileobj=io.BytesIO(payload.pack(Payload(project, ("suites",))).shared)) as tar:
         tar.extractall(tmp_path / "guest", filter="data")
     engine = tmp_path / "guest" / ".engine"
     program = f"""
@@ -211,3 +215,26 @@ def test_the_digest_of_what_was_renamed_is_another(whole: Project) -> None:
     before = payload.digest(whole)
     (whole.root / "suites/test_x.py").rename(whole.root / "suites/test_y.py")
     assert payload.digest(whole) != before
+
+
+def test_what_all_tests_share_is_carried_apart_from_them(tmp_path: Path) -> None:
+    """So that a guest which has it, and has imported it, is one for every edited test."""
+    shared = ["conftest.py", "pyproject.toml", "suites/__init__.py", "suites/conftest.py", "suites/helpers.py"]
+    rest = ["build/x.bpf.o", "data.toml.txt", "suites/data.json", "suites/test_x.py", "suites/x_test.py"]
+    write(tmp_path, *shared, *rest)
+    packed = payload.pack(Payload(tmp_path))
+    first = [member.name for member in in_tar(packed.shared) if not member.name.startswith(ENGINE)]
+    assert (sorted(first), sorted(member.name for member in in_tar(packed.rest))) == (shared, rest)
+    for name in rest:
+        write(tmp_path, f"{name}.old")
+        (tmp_path / name).write_text("changed")
+    changed = payload.pack(Payload(tmp_path))
+    assert changed.shared == packed.shared
+    assert changed.rest != packed.rest
+
+
+def test_only_modules_of_guests_are_imported_beforehand() -> None:
+    modules = payload.guest_modules()
+    assert {"kernel_matrix.guest.pytest.plugin", "kernel_matrix.guest.bpf.loaders"} <= set(modules)
+    assert "kernel_matrix.guest.agent" not in modules
+    assert all(name.split(".")[1] == "guest" for name in modules)

@@ -9,12 +9,13 @@ from pathlib import Path
 
 import pytest
 
-from kernel_matrix.report import run_folder
+from kernel_matrix.report import junit, run_folder
 from kernel_matrix.results import matrix
 from kernel_matrix.shared import wire
 from kernel_matrix.shared.cells import Cell, Outcome
 from kernel_matrix.shared.errors import HarnessError, ManifestError
 from kernel_matrix.vm.guests import GuestRecord
+from tests.result_sets import read_cells
 
 CELLS = (
     Cell("6.1", "suites/a.py::test_x[native]", Outcome.PASS, "6.1.0-56-amd64", 1.5),
@@ -28,7 +29,7 @@ def test_cells_are_on_disk_before_the_run_is_over(tmp_path: Path) -> None:
     run = run_folder.RunDirectory.create(tmp_path / "results")
     for cell in CELLS:
         run.append(cell)
-    assert run_folder.read_cells(tmp_path / "results" / "latest" / "results.jsonl") == CELLS
+    assert read_cells(tmp_path / "results" / "latest" / "results.jsonl") == CELLS
 
 
 def test_the_end_adds_what_did_not_come(tmp_path: Path) -> None:
@@ -38,7 +39,7 @@ def test_the_end_adds_what_did_not_come(tmp_path: Path) -> None:
     judged = matrix.Matrix.of(CELLS, [("7.3", "suites/a.py::test_y")], ["6.1", "7.3"])
     run.console("6.1").write_bytes(b"x" * 100_000 + b"\xff the last words")
     run.finish(run.document(judged, FACTS, 1), FACTS, (GuestRecord("6.1", "cold", "", 1.0),))
-    found = run_folder.read_cells(tmp_path / "latest" / "results.jsonl")
+    found = read_cells(tmp_path / "latest" / "results.jsonl")
     assert set(found) == set(judged.cells)
     record = wire.decode((tmp_path / "latest" / "run.json").read_bytes(), run_folder.RunRecord)
     assert (record.facts, record.exit_status, record.cells) == (FACTS, 1, 4)
@@ -49,7 +50,7 @@ def test_the_end_adds_what_did_not_come(tmp_path: Path) -> None:
 
 
 def test_junit_has_a_suite_per_kernel_and_can_be_parsed() -> None:
-    root = ET.fromstring(run_folder.junit(CELLS))
+    root = ET.fromstring(junit.junit(CELLS))
     assert [suite.get("name") for suite in root] == ["6.1", "7.3"]
     assert (root[0].get("tests"), root[0].get("errors"), root[1].get("skipped")) == ("2", "1", "1")
     case = root[0].findall("testcase")[1]
@@ -111,13 +112,6 @@ def test_a_folder_that_cannot_be_written_is_one_line(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(HarnessError, match=r"^results cannot be written to [^\n]+: Not a directory$"):
         run_folder.RunDirectory.create(tmp_path / "file" / "results")
-
-
-def test_a_line_that_is_no_cell_is_named(tmp_path: Path) -> None:
-    path = tmp_path / "results.jsonl"
-    path.write_bytes(wire.encode(CELLS[0]) + b"\n{}\n")
-    with pytest.raises(HarnessError, match=r"results\.jsonl:2: not a cell"):
-        run_folder.read_cells(path)
 
 
 def test_facts_are_kept_by_name_and_kernel(tmp_path: Path) -> None:

@@ -18,7 +18,6 @@ from pathlib import Path
 
 import pytest
 
-from kernel_matrix.report.run_folder import read_cells
 from kernel_matrix.shared import expect, wire
 from kernel_matrix.shared.cells import Cell, Outcome
 from kernel_matrix.shared.ending import STARTED
@@ -26,6 +25,7 @@ from kernel_matrix.shared.ending import Started as GuestStarted
 from kernel_matrix.shared.lanes import Lane
 from kernel_matrix.vm.qmp import Monitor
 from tests.projects import HERE
+from tests.result_sets import read_cells
 
 ROOT = Path(__file__).resolve().parents[2]
 CASES = Path("tests/faults/cases")

@@ -6,8 +6,8 @@ import subprocess
 import sys
 from pathlib import Path
 
-from kernel_matrix.report.run_folder import read_cells
 from kernel_matrix.shared.cells import Outcome
+from tests.result_sets import read_cells
 
 ROOT = Path(__file__).resolve().parents[2]
 CASES = "tests/faults/cases"

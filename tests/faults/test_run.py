@@ -11,9 +11,9 @@ import sys
 import time
 from pathlib import Path
 
-from kernel_matrix.report.run_folder import read_cells
 from kernel_matrix.shared.cells import Outcome
 from tests.processes import gone
+from tests.result_sets import read_cells
 
 ROOT = Path(__file__).resolve().parents[2]
 KERNEL = "6.1"

@@ -24,10 +24,11 @@ import pytest
 
 from kernel_matrix.relay import payload
 from kernel_matrix.relay.payload import Payload
-from kernel_matrix.report.run_folder import RunRecord, read_cells
+from kernel_matrix.report.run_folder import RunRecord
 from kernel_matrix.results import document
 from kernel_matrix.shared import wire
 from kernel_matrix.shared.cells import Cell, Outcome
+from tests.result_sets import read_cells
 
 ROOT = Path(__file__).resolve().parents[2]
 SSHD = shutil.which("sshd", path=f"{os.environ.get('PATH', '')}:/usr/sbin")

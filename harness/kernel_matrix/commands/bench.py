@@ -28,7 +28,7 @@ from kernel_matrix.report import run_folder
 from kernel_matrix.report.run_folder import RunRecord
 from kernel_matrix.results import document, matrix
 from kernel_matrix.shared import atomic, console, wire
-from kernel_matrix.shared.cells import Cell, Outcome
+from kernel_matrix.shared.cells import Outcome
 from kernel_matrix.shared.console import Phases
 from kernel_matrix.shared.errors import HarnessError, ManifestError
 from kernel_matrix.shared.features import VARIANT
@@ -133,11 +133,11 @@ def _row(project: Project, job: Job, plan: Plan, runs: int) -> Row:
     plain, booted, restored, panic = [], [], [], []
     split: list[Phases] = []
     # a guest keeps the worker of one command line: what is restored is made anew before each measurement
-    _warm(project, *kernel, *short)
+    _warm(project.root, *kernel, *short)
     for _ in range(runs):
         alone = plain_run.run(job, plan, short)
         plain.append(Start(alone.first_test, alone.first_test_cpu))
-        cold = _matrix(project, *kernel, "--cold", *short)
+        cold = _matrix(project.root, *kernel, "--cold", *short)
         booted.append(_start(cold, "cold"))
         split += filter(
             None, [console.phases((cold.folder / "console" / f"{job.kernel}.log").read_text("utf-8", "replace"))]
@@ -172,7 +172,7 @@ def _gaps(run: _Run) -> list[float]:
 
 
 def _whole(project: Project, jobs: Mapping[PlannedGuest, Job], named: Sequence[str], plan: Plan) -> Whole:
-    warm = _warm(project, *(word for kernel in named for word in ("--kernel", kernel)))
+    warm = _warm(project.root, *(word for kernel in named for word in ("--kernel", kernel)))
     if unfit := [each for each in warm.record.guests if each.how != "restored"]:
         raise HarnessError(f"kernel {unfit[0].kernel}: its guest was not restored ({unfit[0].note})")
     # the same tests: a kernel's other command lines are boots of their own, of the files that ask for them
@@ -219,16 +219,16 @@ def _matrix(project: Path, *arguments: str, panics: str = "") -> _Run:
     no figure.
     """
     # always the same: a worker is told the whole command line, and one that was told another is not restored
-    results_of_bench = project.results / "bench"
+    results_of_bench = project / "results" / "bench"
     command = [sys.executable, "-m", "kernel_matrix", "matrix", f"--results={results_of_bench}", *arguments]
     command += [panics] if panics else []
     latest = results_of_bench / "latest"
     before = latest.resolve() if latest.exists() else None
     began = time.monotonic()
     memory = 0
-    log = project.results / "bench.log"
+    log = project / "results" / "bench.log"
     log.parent.mkdir(exist_ok=True)
-    with log.open("wb") as said, subprocess.Popen(command, cwd=project.root, stdout=said, stderr=said) as process:
+    with log.open("wb") as said, subprocess.Popen(command, cwd=project, stdout=said, stderr=said) as process:
         ended = os.pidfd_open(process.pid)
         while not select.select([ended], [], [], _MEMORY_SECONDS)[0]:
             memory = max(memory, _anonymous_mib(process.pid))

@@ -117,7 +117,7 @@ class Manifest(msgspec.Struct, frozen=True):
 
 
 def gate(project: Project, known: Manifest) -> Scope:
-    """Return how strictly a run of that project is compared: where it keeps no baselines, a kernel need not have one."""
+    """Return how strictly a project's run is compared: where it keeps no baselines, a kernel need not have one."""
     return known.gate if project.keeps_baselines else replace(known.gate, kernels=frozenset())
 
 

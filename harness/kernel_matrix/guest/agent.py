@@ -4,8 +4,8 @@ It is part of the root image and therefore small and self-contained. On the chan
 
 1. guest to host, one line of JSON: ``{"release": uname -r, "seconds": CPU speed probe}``
 2. host to guest, one line of JSON: ``{"bytes": size of the tar that follows, "path": folder of the engine,
-   "environment": {name: value}, "rehearse": null or {"pytest": [word, ...], "modules": [name, ...]}}``, and a tar of the
-   engine and of what of the project all its tests share, unpacked into a tmpfs at /harness
+   "environment": {name: value}, "rehearse": null or {"pytest": [word, ...], "modules": [name, ...]}}``, and a tar of
+   the engine and of what of the project all its tests share, unpacked into a tmpfs at /harness
 3. where it was to rehearse, guest to host: one line, ``prepared``
 4. host to guest, one line of JSON: ``{"bytes": size, "environment": {name: value}}``, and a tar of the rest
 5. from here on execnet's own protocol: its bootstrap line, answered by one byte, then its messages.
@@ -13,11 +13,11 @@ It is part of the root image and therefore small and self-contained. On the chan
 With the argument ``--prepare`` it does before 1 what every copy of a saved guest would have to do: imports, and a
 rehearsal. A guest that is not to be saved imports what its tests need.
 
-The guest may be saved after 1, after 3, and again whenever its worker waits, and go on in any number of copies. On another port
-each copy is woken, before it does anything else: host to guest, one line of JSON: ``{"entropy": random bytes in
-hexadecimal, "time": seconds since 1970}``; guest to host, one line: ``awake``. A process of its own answers there,
-whatever the worker does. Python's own random numbers are seeded anew by the worker. It also says what a worker does
-that has fallen silent: host to guest ``{"stacks": true}``; guest to host, one line of JSON: ``{"stacks": text}``.
+The guest may be saved after 1, after 3, and again whenever its worker waits, and go on in any number of copies. On
+another port each copy is woken, before it does anything else: host to guest, one line of JSON: ``{"entropy": random
+bytes in hexadecimal, "time": seconds since 1970}``; guest to host, one line: ``awake``. A process of its own answers
+there, whatever the worker does. Python's own random numbers are seeded anew by the worker. It also says what a worker
+does that has fallen silent: host to guest ``{"stacks": true}``; guest to host, one line of JSON: ``{"stacks": text}``.
 
 Whatever is printed goes to the console; only protocol bytes reach the channel.
 """

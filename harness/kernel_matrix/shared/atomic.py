@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import threading
 from pathlib import Path
@@ -14,5 +15,7 @@ def write(path: Path, content: str | bytes) -> None:
     try:
         part.write_bytes(data)
         part.replace(path)
-    finally:
-        part.unlink(missing_ok=True)
+    except BaseException:
+        with contextlib.suppress(FileNotFoundError):  # it could not be made
+            part.unlink()
+        raise

@@ -12,4 +12,5 @@ from kernel_matrix.guest.bpf.loaders.libbpf import Libbpf
 @pytest.fixture(scope="session")
 def loader() -> Loader:
     """Replace the engine's."""
-    return LoggingLoader(Libbpf())
+    made: Loader = LoggingLoader(Libbpf())
+    return made
