@@ -23,7 +23,8 @@ def elf(*notes: tuple[bytes, int]) -> bytes:
         struct.pack("<III", len(name), 4, kind) + name.ljust((len(name) + 3) // 4 * 4, b"\0") + b"desc"
         for name, kind in notes
     )
-    header = b"\x7fELF\x02".ljust(32, b"\0") + struct.pack("<Q", 64)
+    # 64 bits, least significant byte first
+    header = b"\x7fELF\x02\x01".ljust(32, b"\0") + struct.pack("<Q", 64)
     header = header.ljust(54, b"\0") + struct.pack("<HH", 56, 1)
     segment = struct.pack("<IIQQQQ", 4, 0, 64 + 56, 0, 0, len(content)).ljust(56, b"\0")
     return header.ljust(64, b"\0") + segment + content

@@ -124,20 +124,19 @@ class Suite:
 
 def parse_packages(text: str) -> tuple[Package, ...]:
     """Read the stanzas of ``apt-cache show``."""
-    packages = []
-    for stanza in text.split("\n\n"):
-        fields = dict(re.findall(r"^(\S+): (.*)$", stanza, re.MULTILINE))
-        if "Package" in fields:
-            packages.append(
-                Package(
-                    name=fields["Package"],
-                    version=fields["Version"],
-                    sha256=fields["SHA256"],
-                    size=int(fields["Size"]),
-                    depends=fields.get("Depends", ""),
-                )
-            )
-    return tuple(packages)
+    from debian.deb822 import Deb822
+
+    return tuple(
+        Package(
+            name=fields["Package"],
+            version=fields["Version"],
+            sha256=fields["SHA256"],
+            size=int(fields["Size"]),
+            depends=fields.get("Depends", ""),
+        )
+        for fields in Deb822.iter_paragraphs(text.splitlines())
+        if "Package" in fields
+    )
 
 
 def find_deb(folder: Path, package: Package) -> Path:

@@ -6,17 +6,23 @@ import re
 import tomllib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import msgspec
 
 from kernel_matrix.images.archive import Package
 from kernel_matrix.shared.errors import ManifestError
 
+if TYPE_CHECKING:
+    from debian.debian_support import Version
+
 #: the file's name, in the folder of the project's images
 NAME = "kernels.lock.toml"
 _HEAD = """\
 # The exact packages of each kernel, with the sha256 of each .deb. Written by `kernels update`.
 """
+#: how the names of kernel packages begin; what follows is the release
+_IMAGE = "linux-image-"
 
 
 class Locked(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -53,15 +59,16 @@ def parse(text: str) -> dict[str, tuple[Package, ...]]:
 
 def format_lock(lock: Mapping[str, Sequence[Package]]) -> str:
     """Return the lock's text: the same for the same packages."""
-    parts = [_HEAD]
-    for kernel, packages in lock.items():
-        parts += [
-            f'\n[[kernel."{kernel}"]]\n'
-            f'name = "{package.name}"\nversion = "{package.version}"\n'
-            f'sha256 = "{package.sha256}"\nsize = {package.size}\n'
+    import tomli_w
+
+    kernels = {
+        kernel: [
+            {"name": package.name, "version": package.version, "sha256": package.sha256, "size": package.size}
             for package in sorted(packages, key=lambda package: package.name)
         ]
-    return "".join(parts)
+        for kernel, packages in lock.items()
+    }
+    return f"{_HEAD}\n{tomli_w.dumps({'kernel': kernels})}"
 
 
 def version_of(packages: Sequence[Package]) -> str:
@@ -69,9 +76,11 @@ def version_of(packages: Sequence[Package]) -> str:
     return packages[0].version if packages else "(none)"
 
 
-def release_key(name: str) -> tuple[int, ...]:
-    """Return what a release's age is compared by: all its numbers (``6.12.117+deb13.1`` -> 6, 12, 117, 13, 1)."""
-    return tuple(int(number) for number in re.findall(r"\d+", name.removesuffix("amd64")))
+def release_key(name: str) -> Version:
+    """Return what a package's release is compared by: newer is greater; raises ValueError for no Debian version."""
+    from debian.debian_support import Version
+
+    return Version(name.removeprefix(_IMAGE))
 
 
 def image_pattern(series: str, flavour: str) -> str:
@@ -80,11 +89,11 @@ def image_pattern(series: str, flavour: str) -> str:
     The release begins with the series and two dots or a dash later ends with the flavour; ``-unsigned``, ``-dbg``
     and the other flavours do not match.
     """
-    return rf"linux-image-{re.escape(series)}(\.\d+)+(-\d+|\+deb\d+(\.\d+)*)-{re.escape(flavour)}"
+    return rf"{_IMAGE}{re.escape(series)}(\.\d+)+(-\d+|\+deb\d+(\.\d+)*)-{re.escape(flavour)}"
 
 
 def parts_of(image: Package) -> list[str]:
     """Return the packages that hold the image's parts: itself and, where it is split, base, binary and modules."""
-    release = image.name.removeprefix("linux-image-")
+    release = image.name.removeprefix(_IMAGE)
     parts = [f"linux-{part}-{release}" for part in ("base", "binary", "modules")]
     return [image.name, *[part for part in parts if re.search(rf"(^|[ ,]){re.escape(part)} ", image.depends + " ")]]

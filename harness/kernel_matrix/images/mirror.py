@@ -84,13 +84,11 @@ def parse_one_line(text: str) -> Iterator[Source]:
 
 def parse_deb822(text: str) -> Iterator[Source]:
     """Read sources.list(5)'s deb822 style."""
-    uncommented = "\n".join(line for line in text.splitlines() if not line.startswith("#"))
-    for paragraph in re.split(r"\n\s*\n", uncommented):
-        fields: dict[str, str] = {}
-        for match in re.finditer(r"^(\S+?):(.*(?:\n[ \t].*)*)", paragraph, re.MULTILINE):
-            fields[match[1].lower()] = match[2]
-        if "deb" not in fields.get("types", "").split() or fields.get("enabled", "yes").strip().lower() == "no":
+    from debian.deb822 import Deb822
+
+    for fields in Deb822.iter_paragraphs(text.splitlines()):
+        if "deb" not in fields.get("Types", "").split() or fields.get("Enabled", "yes").strip().lower() == "no":
             continue
-        for uri in fields.get("uris", "").split():
-            for suite in fields.get("suites", "").split():
-                yield Source(uri, suite, tuple(fields.get("components", "").split()))
+        for uri in fields.get("URIs", "").split():
+            for suite in fields.get("Suites", "").split():
+                yield Source(uri, suite, tuple(fields.get("Components", "").split()))

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
+import io
 import lzma
 import struct
 import subprocess
 import zlib
-from collections.abc import Iterator
 
 from kernel_matrix.shared import hints
 from kernel_matrix.shared.errors import ImageError
 
-#: XEN_ELFNOTE_PHYS32_ENTRY (include/xen/interface/elfnote.h): where a PVH loader enters
-_PVH_ENTRY = 18
-_PT_NOTE = 4
+#: name and type of XEN_ELFNOTE_PHYS32_ENTRY (include/xen/interface/elfnote.h): where a PVH loader enters
+_PVH_ENTRY = ("Xen", "18")
 
 
 def of(bzimage: bytes) -> bytes | None:
@@ -51,26 +50,16 @@ def _decompressed(payload: bytes) -> bytes | None:
 
 
 def has_pvh_entry(elf: bytes) -> bool:
-    """Whether a 64-bit ELF file has the note that names its PVH entry."""
-    return any(name == b"Xen\0" and kind == _PVH_ENTRY for name, kind in _notes(elf))
+    """Whether an ELF file has the note that names its PVH entry."""
+    from elftools.common.exceptions import ELFError
+    from elftools.construct import ConstructError
+    from elftools.elf.elffile import ELFFile
+    from elftools.elf.segments import NoteSegment
 
-
-def _notes(elf: bytes) -> Iterator[tuple[bytes, int]]:
-    """Yield name and type of every note (elf(5)); nothing for what is no whole ELF file."""
-    if elf[:5] != b"\x7fELF\x02" or len(elf) < 64:
-        return
-    (headers,) = struct.unpack_from("<Q", elf, 32)
-    size, count = struct.unpack_from("<HH", elf, 54)
-    for number in range(count):
-        at = headers + number * size
-        if at + 56 > len(elf):
-            return
-        (kind,) = struct.unpack_from("<I", elf, at)
-        start, _, _, length = struct.unpack_from("<QQQQ", elf, at + 8)
-        if kind != _PT_NOTE:
-            continue
-        end = min(start + length, len(elf))
-        while start + 12 <= end:
-            name, description, note = struct.unpack_from("<III", elf, start)
-            yield elf[start + 12 : start + 12 + name], note
-            start += 12 + (name + 3) // 4 * 4 + (description + 3) // 4 * 4
+    try:
+        segments = ELFFile(io.BytesIO(elf)).iter_segments("PT_NOTE")
+        notes = [note for segment in segments if isinstance(segment, NoteSegment) for note in segment.iter_notes()]
+    except (ELFError, ConstructError, OverflowError):  # what it raises of a damaged file
+        return False
+    # a type that it has a name for is a word
+    return any((note["n_name"], str(note["n_type"])) == _PVH_ENTRY for note in notes)

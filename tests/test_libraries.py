@@ -1,0 +1,18 @@
+"""What takes long to import is imported where it is used, and no start of a run pays for it."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+#: docs/decisions.md, Libraries
+LATE = {"asyncio", "debian", "elftools", "tomli_w"}
+
+
+@pytest.mark.parametrize("module", ["kernel_matrix.images", "kernel_matrix.relay.serve"])
+def test_a_library_for_rare_work_is_imported_late(module: str) -> None:
+    code = f"import sys, {module}; print(*sorted({LATE!r} & set(sys.modules)))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == ""
