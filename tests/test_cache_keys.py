@@ -11,7 +11,7 @@ import pytest
 from kernel_matrix import images
 from kernel_matrix.ci import cache_keys
 from kernel_matrix.config import manifest
-from kernel_matrix.images import kernels as kernel_images
+from kernel_matrix.images import image as kernel_images
 from kernel_matrix.images import rootfs
 from kernel_matrix.plan import preparation
 from kernel_matrix.plan.outline import Form, Wishes

@@ -13,6 +13,7 @@ from kernel_matrix.ci import command_line, jobs
 from kernel_matrix.ci.jobs import Job
 from kernel_matrix.config import manifest
 from kernel_matrix.images import lock
+from kernel_matrix.images.archive import Package
 from kernel_matrix.results import document
 from kernel_matrix.results.document import Document
 from kernel_matrix.shared import wire
@@ -37,7 +38,7 @@ def test_a_group_is_a_job_for_each_of_its_locked_kernels(name: str) -> None:
 def test_a_kernel_that_no_archive_has_gets_a_job_only_by_its_name(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    locked = {kernel.name: () for kernel in KNOWN.kernels if kernel.name != "6.1"}
+    locked = {kernel.name: (Package("x", "1", "", 1),) for kernel in KNOWN.kernels if kernel.name != "6.1"}
     monkeypatch.setattr(lock, "read", lambda _: locked)
     assert jobs.left_out(KNOWN, ["full"]) == jobs.left_out(KNOWN, []) == ("6.1",)
     assert jobs.plan(KNOWN, ["6.1"]) == (Job("6.1", "6.1", "1/1"),)
@@ -58,7 +59,7 @@ def test_a_plan_without_a_job_tests_nothing_and_is_an_error(monkeypatch: pytest.
 
 
 def test_a_kernel_of_the_users_own_needs_no_lock() -> None:
-    kernel = manifest.Kernel(tier="core", provider="path", vmlinuz="/x", name="mine")
+    kernel = manifest.Kernel(tier="core", provider="path", keys={"vmlinuz": "/x"}, name="mine")
     assert jobs.plan(msgspec.structs.replace(KNOWN, kernels=(kernel,)), []) == (Job("mine", "mine", "1/1"),)
 
 
@@ -93,7 +94,7 @@ def test_a_plan_that_cannot_be_is_one_line(names: list[str], shards: int, line: 
 
 
 def test_a_kernel_whose_name_no_artifact_can_have_is_named() -> None:
-    kernel = manifest.Kernel(tier="core", provider="path", vmlinuz="/x", name="my: kernel")
+    kernel = manifest.Kernel(tier="core", provider="path", keys={"vmlinuz": "/x"}, name="my: kernel")
     with pytest.raises(ManifestError, match=r"^kernel 'my: kernel': no name for a job"):
         jobs.plan(msgspec.structs.replace(KNOWN, kernels=(kernel,)), [])
 

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 
 from kernel_matrix.commands import merging
 from kernel_matrix.images import lock
+from kernel_matrix.images.archive import Package
 from kernel_matrix.plan import sharding
 from kernel_matrix.plan.sharding import Part, Shard, Unit
 from kernel_matrix.report import run_folder as results
@@ -336,7 +337,7 @@ def test_a_kernel_whose_baseline_is_deleted_gates(tmp_path: Path) -> None:
 
 
 def test_what_was_planned_and_not_locked_is_in_the_report(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(lock, "read", lambda _: {"5.10": ()})
+    monkeypatch.setattr(lock, "read", lambda _: {"5.10": (Package("x", "1", "", 1),)})
     joined = _merge(_shards(tmp_path), tmp_path / "joined", kernels=["core"])
     assert [note.partition(":")[0] for note in joined.facts.notes] == ["6.12", "7.3"]
     assert joined.facts.notes[0].startswith("6.12: no results, not locked: ")

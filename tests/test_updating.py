@@ -11,8 +11,10 @@ import pytest
 
 from kernel_matrix import images
 from kernel_matrix.config import manifest
-from kernel_matrix.images import archive, kernels, lock
+from kernel_matrix.images import archive, lock
+from kernel_matrix.images import image as kernel_images
 from kernel_matrix.images.archive import Package, Suite
+from kernel_matrix.images.providers import debian
 from kernel_matrix.shared.errors import ImageError
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -134,6 +136,14 @@ def test_a_kernel_out_of_the_manifest_leaves_the_lock(known: manifest.Manifest, 
     assert set(locked(known)) == {"6.1"}
 
 
+def test_a_kernel_of_a_provider_that_locks_nothing_is_not_locked(known: manifest.Manifest, offered: Offered) -> None:
+    assert offered
+    own = manifest.Kernel(tier="core", provider="path", name="7.3", keys={"vmlinuz": "/x"})
+    other = msgspec.structs.replace(known, kernels=(known.kernels[0], own))
+    assert images.update_lock(other) == ["6.1: 6.1.1-1 -> 6.1.192-2", "7.3: not in the manifest, no longer locked"]
+    assert set(locked(known)) == {"6.1"}
+
+
 def test_a_kernel_that_was_never_whole_is_a_line(known: manifest.Manifest, offered: Offered) -> None:
     (known.folder / "kernels.lock.toml").write_text("")
     backports = offered["trixie-backports"]
@@ -172,7 +182,7 @@ def test_a_mirror_that_is_not_there_is_one_line(
         monkeypatch.setenv(name, "http://127.0.0.1:1/debian")
     for name in [name for name in os.environ if name.lower().endswith("_proxy")]:
         monkeypatch.delenv(name)
-    monkeypatch.setattr(kernels, "_suites", {})
+    monkeypatch.setattr(debian, "_suites", {})
     with pytest.raises(ImageError, match=r"^reading the index of bookworm-security failed: [^\n]+ is unchanged$"):
         images.update_lock(known)
     assert locked(known) == {"6.1": "6.1.1-1", "7.3": "7.3.1-1"}
@@ -183,7 +193,7 @@ def test_a_kernel_without_a_lock_is_named_when_asked_for(
 ) -> None:
     (known.folder / "kernels.lock.toml").write_text("")
     image = images.KernelImage("6.1", "6.1.0", "6.1.192-2", Path(), Path(), Path())
-    monkeypatch.setattr(kernels, "_cached", lambda *_: image)
+    monkeypatch.setattr(kernel_images, "cached", lambda *_: image)
     assert images.kernel_image(known, known.kernels[0]).notes == ("it is not locked: using 6.1.192-2",)
     with pytest.raises(ImageError, match=r"^kernel 6\.1: it is not locked$"):
         images.kernel_image(known, known.kernels[0], locked_only=True)

@@ -38,7 +38,7 @@ def test_a_run_by_hand_can_take_each_kernel_and_each_group() -> None:
 
 
 def test_a_kernel_more_is_a_choice_more_and_nothing_else_changes() -> None:
-    more = manifest.Kernel(tier="core", provider="path", vmlinuz="/x", name="mine")
+    more = manifest.Kernel(tier="core", provider="path", keys={"vmlinuz": "/x"}, name="mine")
     text = workflow.render(HERE, msgspec.structs.replace(KNOWN, kernels=(*KNOWN.kernels, more)))
     assert choices(text)[-1] == "mine"
     assert text.replace('          - "mine"\n', "") == workflow.render(HERE, KNOWN)

@@ -76,14 +76,13 @@ def _kernels(arguments: argparse.Namespace) -> int:
     from kernel_matrix import images
     from kernel_matrix.ci import workflow
     from kernel_matrix.commands import kernel_list
-    from kernel_matrix.config import manifest
 
     if arguments.what == "prune":
         for line in kernel_list.prune(images.cache_dir()):
             print(line)
         return 0
     here = project.find()
-    known = manifest.load(here.images)
+    known = images.load(here.images)
     if arguments.what == "update":
         for line in images.update_lock(known):
             print(line)

@@ -60,9 +60,8 @@ def _workflow(arguments: argparse.Namespace) -> int:
 def _plan(arguments: argparse.Namespace) -> int:
     from kernel_matrix import images
     from kernel_matrix.ci import jobs
-    from kernel_matrix.config import manifest
 
-    known = manifest.load(project.find().images)
+    known = images.load(project.find().images)
     print(jobs.matrix(jobs.plan(known, arguments.kernel, arguments.shards)))
     # GitHub shows a line of that kind beside the jobs
     kind = "::warning::" if os.environ.get("GITHUB_ACTIONS") else "kernel-matrix: "
@@ -72,10 +71,11 @@ def _plan(arguments: argparse.Namespace) -> int:
 
 
 def _cache_key(arguments: argparse.Namespace) -> int:
+    from kernel_matrix import images
     from kernel_matrix.ci import cache_keys
     from kernel_matrix.config import manifest
 
-    known = manifest.load(project.find().images)
+    known = images.load(project.find().images)
     for name, key in cache_keys.keys(known, manifest.select(known, arguments.kernel)).items():
         print(f"{name}={key}")
     return 0
@@ -85,7 +85,7 @@ def _images(arguments: argparse.Namespace) -> int:
     from kernel_matrix import images
     from kernel_matrix.config import manifest
 
-    known = manifest.load(project.find().images)
+    known = images.load(project.find().images)
     print(f"root: {images.root_image(known).digest[:16]}")
     for kernel in manifest.select(known, arguments.kernel):
         image = images.kernel_image(known, kernel)

@@ -30,7 +30,7 @@ def lines(project: Project, known: Manifest, kvm: Path = accelerator.KVM) -> Ite
 
 
 def _state(known: Manifest, kernel: Kernel, recorded: set[str]) -> str:
-    version = kernel.vmlinuz if kernel.provider == "path" else images.locked_version(known, kernel)
+    version = images.kernel_version(known, kernel)
     missing = "" if kernel.name in recorded else "; no baseline"
     return f"{version or images.not_locked()}{missing}"
 

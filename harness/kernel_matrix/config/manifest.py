@@ -26,23 +26,20 @@ class Kernel(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """One kernel of kernels.toml."""
 
     tier: Literal["core", "extended"]
-    provider: Literal["debian", "path"]
+    #: where it comes from (kernel_matrix.images.providers)
+    provider: str
     #: the names of features.toml that this kernel has
     features: tuple[str, ...] = ()
-    #: debian: the archive's suite, such as ``bookworm-security``
-    suite: str = ""
-    #: debian: the upstream series, such as ``6.1``
-    series: str = ""
-    #: debian: the end of the package's name, such as ``amd64`` or ``rt-amd64``
-    flavour: str = "amd64"
-    #: path: a bzImage or an uncompressed vmlinux
-    vmlinuz: str = ""
-    #: path: the folder that ``lib/modules/RELEASE`` would be
-    modules: str = ""
     #: how many times longer its own waits, such as grace periods, are than other kernels'
     patience: Annotated[float, msgspec.Meta(ge=1)] = 1.0
     #: the table's name; not a key of its own
     name: str = ""
+    #: what else its table has, which is for its provider to read
+    keys: dict[str, Any] = {}
+
+
+#: the keys that every kernel may have, whatever its provider
+KERNEL_KEYS = tuple(name for name in Kernel.__struct_fields__ if name not in {"name", "keys"})
 
 
 class Variant(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -125,7 +122,7 @@ _T = TypeVar("_T")
 
 
 def load(folder: Path) -> Manifest:
-    """Read kernels.toml, features.toml and rootfs.toml of ``folder``."""
+    """Read kernels.toml, features.toml, rootfs.toml and variants.toml of ``folder``."""
     features = parse_features(_text(folder / "features.toml"), source="features.toml")
     variants = folder / "variants.toml"
     names = {feature.name for feature in features}
@@ -142,7 +139,10 @@ def load(folder: Path) -> Manifest:
 
 
 def parse_kernels(text: str, features: Iterable[str]) -> tuple[Kernel, ...]:
-    """Read the text of kernels.toml; ``features`` are the names a kernel may list."""
+    """Read the text of kernels.toml; ``features`` are the names a kernel may list.
+
+    What a provider has for keys of its own is not looked into here (`kernel_matrix.images.load` has it checked).
+    """
     tables = _toml(text, "kernels.toml")
     if set(tables) - {"gate"} != {"kernel"} or not isinstance(tables["kernel"], dict):
         raise ManifestError('kernels.toml: only [gate] and tables [kernel."NAME"] are allowed')
@@ -152,11 +152,9 @@ def parse_kernels(text: str, features: Iterable[str]) -> tuple[Kernel, ...]:
         where = f'kernels.toml: kernel "{name}"'
         if not isinstance(table, dict) or "name" in table:
             raise ManifestError(f"{where}: must be a table without a name of its own")
-        kernel = _convert({**table, "name": name}, Kernel, where)
-        needed = ("suite", "series") if kernel.provider == "debian" else ("vmlinuz",)
-        for key in needed:
-            if not getattr(kernel, key):
-                raise ManifestError(f"{where}: provider {kernel.provider} needs {key}")
+        keys = {key: value for key, value in table.items() if key not in KERNEL_KEYS}
+        common = {key: value for key, value in table.items() if key in KERNEL_KEYS}
+        kernel = _convert({**common, "name": name, "keys": keys}, Kernel, where)
         if name in GROUPS or "/" in name or VARIANT in name or name.strip() != name or not name:
             raise ManifestError(f"{where}: not a name for a kernel")
         for feature in kernel.features:
@@ -222,5 +220,5 @@ def _convert(table: dict[str, Any], kind: type[_T], where: str) -> _T:
     try:
         return msgspec.convert(table, kind)
     except msgspec.ValidationError as error:
-        keys = ", ".join(field.name for field in msgspec.structs.fields(kind) if field.name != "name")  # type: ignore[arg-type]
+        keys = ", ".join(field.name for field in msgspec.structs.fields(kind) if field.name not in {"name", "keys"})  # type: ignore[arg-type]
         raise ManifestError(f"{where}: {error} (keys: {keys})") from error

@@ -1,12 +1,13 @@
 """Images that guests boot: kernels of the manifest and the guest's root, fetched, verified, unpacked, cached."""
 
 from kernel_matrix.images.cache import cache_dir, prune
+from kernel_matrix.images.image import KernelImage
 from kernel_matrix.images.kernels import (
-    KernelImage,
     cached_kernel,
     kernel_image,
     kernel_key,
-    locked_version,
+    kernel_version,
+    load,
     not_locked,
     unlocked,
 )
@@ -21,7 +22,8 @@ __all__ = [
     "cached_root",
     "kernel_image",
     "kernel_key",
-    "locked_version",
+    "kernel_version",
+    "load",
     "not_locked",
     "prune",
     "root_image",

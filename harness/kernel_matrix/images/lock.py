@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import re
 import tomllib
 from collections.abc import Mapping, Sequence
@@ -43,6 +44,12 @@ def read(path: Path) -> dict[str, tuple[Package, ...]]:
     return parse(text)
 
 
+def packages(folder: Path, kernel: str) -> tuple[Package, ...]:
+    """Return the packages that the lock in that folder has of a kernel, none where it has none."""
+    return read(folder / NAME).get(kernel, ())
+
+
+@functools.lru_cache(maxsize=1)
 def parse(text: str) -> dict[str, tuple[Package, ...]]:
     """Read the lock's text."""
     try:

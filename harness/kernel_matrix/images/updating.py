@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 
 from kernel_matrix.config.manifest import Manifest
 from kernel_matrix.images import lock as locks
+from kernel_matrix.images import providers
 from kernel_matrix.images.archive import Package
-from kernel_matrix.images.kernels import newest_packages
 from kernel_matrix.shared import atomic
 from kernel_matrix.shared.errors import ImageError, NotInArchive, NotWholeInArchive
 
@@ -32,32 +32,31 @@ def _newest(
     manifest: Manifest, before: Mapping[str, Sequence[Package]]
 ) -> tuple[dict[str, tuple[Package, ...]], list[str]]:
     """Return the newest packages of every kernel, and a line for each that has changed or is not there."""
-    after, changed, gone = {}, [], []
+    after: dict[str, tuple[Package, ...]] = {}
+    changed: list[str] = []
+    #: kernel -> what is said of it
+    gone: dict[str, str] = {}
     for kernel in manifest.kernels:
-        if kernel.provider != "debian":
-            continue
         old = before.get(kernel.name, ())
         was = locks.version_of(old)
         try:
-            newest = newest_packages(kernel)
+            newest = providers.of(manifest, kernel).newest(kernel)
         except NotInArchive as error:
-            gone.append(f"{error}: {'not locked' if kernel.name not in before else f'{was} is no longer locked'}")
+            after_it = "not locked" if kernel.name not in before else f"{was} is no longer locked"
+            gone[kernel.name] = f"{error}: {after_it}"
         except NotWholeInArchive as error:
             if kernel.name in before:
                 # a mirror that is being synchronised looks so, too
                 raise ImageError(f"{error}; if it stays so, take kernel {kernel.name} out of the lock") from error
-            gone.append(f"{error}: not locked")
+            gone[kernel.name] = f"{error}: not locked"
         else:
-            after[kernel.name], line = _moved(kernel.name, old, newest)
-            changed += line
+            if newest:  # else its provider locks nothing
+                after[kernel.name], line = _moved(kernel.name, old, newest)
+                changed += line
     if before and not after:
         raise ImageError("the mirror has none of the kernels")
-    unknown = [f"{name}: not in the manifest, no longer locked" for name in before if name not in _names(manifest)]
-    return after, [*changed, *gone, *unknown]
-
-
-def _names(manifest: Manifest) -> set[str]:
-    return {kernel.name for kernel in manifest.kernels if kernel.provider == "debian"}
+    unknown = [f"{name}: not in the manifest, no longer locked" for name in before if name not in {*after, *gone}]
+    return after, [*changed, *gone.values(), *unknown]
 
 
 def _moved(name: str, old: Sequence[Package], newest: Sequence[Package]) -> tuple[tuple[Package, ...], list[str]]:

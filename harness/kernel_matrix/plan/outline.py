@@ -11,6 +11,7 @@ from functools import cache
 from pathlib import Path
 from typing import Literal
 
+from kernel_matrix import images
 from kernel_matrix.config import manifest
 from kernel_matrix.plan import selection, sharding
 from kernel_matrix.plan.sharding import Part, Shard, Unit
@@ -95,7 +96,7 @@ def outline(project: Project, wishes: Wishes) -> Outline:
     if wishes.guests is not None and wishes.guests < 1:
         raise ManifestError(f"--guests {wishes.guests}: at least one guest is needed")
     _check_paths(project, wishes.arguments)
-    known = manifest.load(wishes.manifest or project.images)
+    known = images.load(wishes.manifest or project.images)
     named = _kernel_names(wishes, list(known.guests))
     chosen = manifest.select(known, [plain_kernel(name) for name in named])
     wanted = Wanted.of(project, known, wishes, named)

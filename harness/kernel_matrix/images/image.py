@@ -1,0 +1,105 @@
+"""The image of a kernel in the cache, whatever provider its files come from."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from kernel_matrix.config.manifest import Manifest
+from kernel_matrix.images import unpack, vmlinux
+from kernel_matrix.images.cache import building, cache_dir, digest, disk_errors, locked, run, used
+from kernel_matrix.shared import wire
+
+#: part of the cache's key: what this module makes of a kernel's files
+_FORMAT = "2"
+
+#: Puts a kernel's files into an empty folder and returns the release: boot/vmlinuz-RELEASE, boot/config-RELEASE (empty
+#: where there is none) and lib/modules/RELEASE.
+Fill = Callable[[Path], str]
+
+
+@dataclass(frozen=True, slots=True)
+class KernelImage:
+    """A kernel, ready to boot."""
+
+    name: str
+    #: ``uname -r``
+    release: str
+    #: the package's version; the path of a kernel of the user's own
+    version: str
+    #: FOLDER/boot/vmlinuz-RELEASE, uncompressed where QEMU can start it so; virtme-ng looks for
+    #: FOLDER/lib/modules/RELEASE beside it
+    vmlinuz: Path
+    #: erofs whose root is the content of lib/modules
+    modules: Path
+    config: Path
+    #: what the user should know, a line each
+    notes: tuple[str, ...] = ()
+
+    @property
+    def config_digest(self) -> str:
+        """The first twelve digits of the configuration's sha256; empty where its package is unavailable."""
+        data = self.config.read_bytes()
+        return hashlib.sha256(data).hexdigest()[:12] if data else ""
+
+
+def key(manifest: Manifest, parts: Iterable[bytes | str]) -> str:
+    """Return the name in the cache of an image that is made of these parts."""
+    return digest([_FORMAT, *parts, *manifest.root.modules])
+
+
+def folder(manifest: Manifest, parts: Iterable[bytes | str]) -> Path:
+    """Return where the image that is made of these parts is, or will be."""
+    return cache_dir() / "kernels" / key(manifest, parts)
+
+
+def cached(place: Path, kernel: str) -> KernelImage | None:
+    """Return the image in that folder, as that kernel's; None when it has not been made."""
+    try:
+        image = wire.decode((place / "image.json").read_bytes(), KernelImage)
+    except FileNotFoundError:
+        return None
+    used(place)
+    return replace(_at(place, image), name=kernel)
+
+
+def made(manifest: Manifest, target: Path, kernel: str, version: str, fill: Fill) -> KernelImage:
+    """Return the image in that folder; where it is not there, make it. Raises ImageError."""
+    with locked(target.name):
+        if image := cached(target, kernel):
+            return replace(image, version=version)
+        with building(target) as place, disk_errors(target):
+            release = fill(place)
+            unpack.keep_modules(place, release, manifest.root.modules)
+            _erofs(place / "lib" / "modules", place / "modules.erofs")
+            image = _at(Path(), KernelImage(kernel, release, version, Path(), Path(), Path()))
+            wire.write(place / "image.json", image)
+    return _at(target, image)
+
+
+def unpacked(debs: Iterable[Path], place: Path) -> str:
+    """Fill a folder with what kernel packages hold, the kernel uncompressed where QEMU can start it so."""
+    release = unpack.unpack(debs, place)
+    kernel = place / "boot" / f"vmlinuz-{release}"
+    if elf := vmlinux.of(kernel.read_bytes()):
+        kernel.write_bytes(elf)
+    return release
+
+
+def _at(place: Path, image: KernelImage) -> KernelImage:
+    return replace(
+        image,
+        vmlinuz=place / "boot" / f"vmlinuz-{image.release}",
+        modules=place / "modules.erofs",
+        config=place / "boot" / f"config-{image.release}",
+    )
+
+
+def _erofs(tree: Path, target: Path) -> None:
+    # -T0 and the fixed UUID make the image a function of its content
+    run(
+        ["mkfs.erofs", "-T0", "-U00000000-0000-0000-0000-000000000000", "--all-root", str(target), str(tree)],
+        f"making {target.name}",
+    )

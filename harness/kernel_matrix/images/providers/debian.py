@@ -1,0 +1,106 @@
+"""Kernels of Debian's archive: the newest package of a series in a suite, pinned by the lock."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from kernel_matrix.config.manifest import Kernel, Manifest
+from kernel_matrix.images import image as images
+from kernel_matrix.images import lock as locks
+from kernel_matrix.images.archive import Package, Suite, find_deb
+from kernel_matrix.images.cache import working
+from kernel_matrix.images.image import KernelImage
+from kernel_matrix.shared.errors import ImageError, NotInArchive, NotWholeInArchive
+
+_suites: dict[str, Suite] = {}
+
+
+@dataclass(frozen=True, slots=True)
+class Debian:
+    """A kernel of the archive; its fields are the keys of its table."""
+
+    #: the archive's suite, such as ``bookworm-security``
+    suite: str
+    #: the upstream series, such as ``6.1``
+    series: str
+    #: the end of the package's name, such as ``amd64`` or ``rt-amd64``
+    flavour: str = "amd64"
+
+    def version(self, manifest: Manifest, kernel: Kernel) -> str:
+        """Return the version of the locked packages; empty when there are none."""
+        packages = locks.packages(manifest.folder, kernel.name)
+        return locks.version_of(packages) if packages else ""
+
+    def folder(self, manifest: Manifest, kernel: Kernel) -> Path | None:
+        """Return where the image of the locked packages is; None when nothing is locked."""
+        packages = locks.packages(manifest.folder, kernel.name)
+        return _folder(manifest, packages) if packages else None
+
+    def image(self, manifest: Manifest, kernel: Kernel, *, locked_only: bool) -> KernelImage:
+        """Return the image, from the cache or made now; raises ImageError.
+
+        When the mirror no longer has the locked version, or nothing is locked, the newest of the same series is used
+        and noted, unless ``locked_only``.
+        """
+        packages = locks.packages(manifest.folder, kernel.name)
+        if packages and (image := images.cached(_folder(manifest, packages), kernel.name)):
+            return image
+        if packages and self._offers(packages):
+            return self._made(manifest, kernel, packages)
+        why = f"the mirror no longer has the locked {locks.version_of(packages)}" if packages else "it is not locked"
+        if locked_only:
+            raise ImageError(f"kernel {kernel.name}: {why}")
+        try:
+            newest = self.newest(kernel)
+        except (NotInArchive, NotWholeInArchive) as error:
+            raise ImageError(f"{error}; {why}") from error
+        image = images.cached(_folder(manifest, newest), kernel.name) or self._made(manifest, kernel, newest)
+        return replace(image, notes=(f"{why}: using {locks.version_of(newest)}",))
+
+    def newest(self, kernel: Kernel) -> tuple[Package, ...]:
+        """Return the packages of the series' newest release of which the mirror has every part.
+
+        Raises NotInArchive and NotWholeInArchive, and ImageError when the mirror does not answer.
+        """
+        found = self._archive().packages(locks.image_pattern(self.series, self.flavour))
+        if not found:
+            raise NotInArchive(f"kernel {kernel.name}: the mirror has no {self.series} {self.flavour} in {self.suite}")
+        lacking: set[str] = set()
+        for package in sorted(found, key=lambda package: locks.release_key(package.name), reverse=True):
+            parts = locks.parts_of(package)
+            offered = self._named(parts)
+            # linux-base holds the configuration, which no guest needs
+            needed = {part for part in parts if not part.startswith("linux-base-")}
+            missing = needed - {package.name for package in offered}
+            if not missing:
+                return offered
+            lacking = lacking or missing
+        raise NotWholeInArchive(
+            f"kernel {kernel.name}: the mirror has no complete {self.series}: {', '.join(sorted(lacking))} is not there"
+        )
+
+    def _archive(self) -> Suite:
+        return _suites.setdefault(self.suite, Suite(self.suite))
+
+    def _named(self, names: Sequence[str]) -> tuple[Package, ...]:
+        pattern = "|".join(name.replace("+", r"\+").replace(".", r"\.") for name in names)
+        return self._archive().packages(pattern)
+
+    def _offers(self, packages: Sequence[Package]) -> bool:
+        offered = {package.name: package.version for package in self._named([package.name for package in packages])}
+        return all(offered.get(package.name) == package.version for package in packages)
+
+    def _made(self, manifest: Manifest, kernel: Kernel, packages: Sequence[Package]) -> KernelImage:
+        def fill(place: Path) -> str:
+            with working(".download-", place.parent) as download:
+                self._archive().download(packages, download)
+                return images.unpacked([find_deb(download, package) for package in packages], place)
+
+        version = locks.version_of(packages)
+        return images.made(manifest, _folder(manifest, packages), kernel.name, version, fill)
+
+
+def _folder(manifest: Manifest, packages: Sequence[Package]) -> Path:
+    return images.folder(manifest, sorted(f"{package.name} {package.sha256}" for package in packages))

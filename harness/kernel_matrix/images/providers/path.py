@@ -1,0 +1,79 @@
+"""Kernels of the user's own: files of this machine."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from kernel_matrix.config.manifest import Kernel, Manifest
+from kernel_matrix.images import image as images
+from kernel_matrix.images import unpack
+from kernel_matrix.images.archive import Package
+from kernel_matrix.images.image import KernelImage
+from kernel_matrix.shared.errors import ManifestError
+
+
+@dataclass(frozen=True, slots=True)
+class OwnFiles:
+    """A kernel that was built here; its fields are the keys of its table."""
+
+    #: a bzImage or an uncompressed vmlinux
+    vmlinuz: str
+    #: the folder that ``lib/modules/RELEASE`` would be; empty where all that a guest needs is built in
+    modules: str = ""
+
+    def version(self, manifest: Manifest, kernel: Kernel) -> str:  # noqa: ARG002
+        """Return the path, which says more than nothing."""
+        return self.vmlinuz
+
+    def folder(self, manifest: Manifest, kernel: Kernel) -> Path | None:  # noqa: ARG002
+        """Return None: what the files hold by then decides."""
+        return None
+
+    def image(self, manifest: Manifest, kernel: Kernel, *, locked_only: bool) -> KernelImage:  # noqa: ARG002
+        """Return the image: copied, because virtme-ng wants kernel and modules beside each other."""
+        vmlinuz = Path(self.vmlinuz).expanduser()
+        modules = Path(self.modules).expanduser() if self.modules else None
+        where = f'kernels.toml: kernel "{kernel.name}"'
+        try:
+            release = unpack.release_of(vmlinuz)
+        except OSError as error:
+            raise ManifestError(f"{where}: vmlinuz {vmlinuz}: {error.strerror}") from error
+        except ValueError as error:
+            raise ManifestError(f"{where}: vmlinuz {vmlinuz} is not a kernel ({error})") from error
+        if modules is not None and not modules.is_dir():
+            raise ManifestError(f"{where}: modules {modules} is not a folder")
+        stamps = [f"{path} {path.stat().st_mtime_ns}" for path in _module_files(modules)]
+        target = images.folder(manifest, ["files", vmlinuz.read_bytes(), *stamps])
+
+        def fill(place: Path) -> str:
+            _copy(vmlinuz, modules, release, place)
+            return release
+
+        return images.made(manifest, target, kernel.name, str(vmlinuz), fill)
+
+    def newest(self, kernel: Kernel) -> tuple[Package, ...]:  # noqa: ARG002
+        """Return none: the user's files are not locked."""
+        return ()
+
+
+def _copy(vmlinuz: Path, modules: Path | None, release: str, place: Path) -> None:
+    (place / "boot").mkdir()
+    (place / "boot" / f"vmlinuz-{release}").write_bytes(vmlinuz.read_bytes())
+    (place / "boot" / f"config-{release}").touch()
+    tree = place / "lib" / "modules" / release
+    tree.mkdir(parents=True)
+    for name in ("modules.builtin", "modules.order"):
+        (tree / name).touch()
+    for path in _module_files(modules):
+        target = tree / path.relative_to(modules or path)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.write_bytes(path.read_bytes())
+
+
+def _module_files(modules: Path | None) -> list[Path]:
+    """Return the files below ``lib/modules/RELEASE`` that are modules or say something about them, sorted."""
+    if modules is None:
+        return []
+    files = (path for path in modules.rglob("*") if ".ko" in path.name or path.name.startswith("modules."))
+    return sorted(path for path in files if path.is_file())

@@ -1,0 +1,47 @@
+"""A provider outside the engine: the kernel packages of a folder, such as ``make bindeb-pkg`` leaves them.
+
+``provider = "deb_folder:DebFolder"`` and ``path = "FOLDER"`` in a kernel's table.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+
+from kernel_matrix.config.manifest import Kernel, Manifest
+from kernel_matrix.images import KernelImage, image
+from kernel_matrix.images.archive import Package
+from kernel_matrix.shared.errors import ImageError
+
+
+@dataclass(frozen=True, slots=True)
+class DebFolder:
+    """A kernel whose packages lie in a folder; its fields are the keys of its table."""
+
+    #: below the manifest's own, unless it is absolute
+    path: str
+
+    def _debs(self, manifest: Manifest) -> list[Path]:
+        return sorted((manifest.folder / self.path).glob("*.deb"))
+
+    def version(self, manifest: Manifest, kernel: Kernel) -> str:
+        """Return the folder: the packages in it are what is taken."""
+        return self.path
+
+    def folder(self, manifest: Manifest, kernel: Kernel) -> Path | None:
+        """Return where the image of these packages is; other packages make another."""
+        digests = [hashlib.sha256(deb.read_bytes()).hexdigest() for deb in self._debs(manifest)]
+        return image.folder(manifest, digests) if digests else None
+
+    def image(self, manifest: Manifest, kernel: Kernel, *, locked_only: bool) -> KernelImage:
+        """Return the image, made of the packages where the cache has it not."""
+        target = self.folder(manifest, kernel)
+        if target is None:
+            raise ImageError(f"kernel {kernel.name}: no package in {manifest.folder / self.path}")
+        debs = self._debs(manifest)
+        return image.made(manifest, target, kernel.name, self.path, lambda place: image.unpacked(debs, place))
+
+    def newest(self, kernel: Kernel) -> tuple[Package, ...]:
+        """Return none: nothing is locked."""
+        return ()
