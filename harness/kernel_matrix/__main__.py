@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import os
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
@@ -23,11 +24,10 @@ if TYPE_CHECKING:
 
 
 def _build(_: argparse.Namespace) -> int:
-    from kernel_matrix.objects import build as objects
+    from kernel_matrix.commands import object_files
 
-    here = project.find()
-    for name, path in sorted(objects.build_all(here).items()):
-        print(f"{name}: {here.relative(path)}")
+    for line in object_files.compiled():
+        print(line)
     return 0
 
 
@@ -73,23 +73,21 @@ def _relative(argument: str, root: Path) -> str:
 
 
 def _kernels(arguments: argparse.Namespace) -> int:
-    from kernel_matrix import images
     from kernel_matrix.ci import workflow
     from kernel_matrix.commands import kernel_list
 
     if arguments.what == "prune":
-        for line in kernel_list.prune(images.cache_dir()):
+        for line in kernel_list.prune():
             print(line)
         return 0
     here = project.find()
-    known = images.load(here.images)
-    if arguments.what == "update":
-        for line in images.update_lock(known):
+    if arguments.what == "list":
+        for line in kernel_list.listed(here):
             print(line)
-        if here.workflow and workflow.write(here, workflow.render(here, known)):
-            print(f"{workflow.PATH}: written")
         return 0
-    for line in kernel_list.lines(here, known):
+    for line in kernel_list.update(here):
+        print(line)
+    for line in workflow.follow(here):
         print(line)
     return 0
 
@@ -102,19 +100,10 @@ def _bench(arguments: argparse.Namespace) -> int:
 
 
 def _diagnose(arguments: argparse.Namespace) -> int:
-    from kernel_matrix.objects import build as objects
+    from kernel_matrix.commands import object_files
 
-    path = objects.checked(arguments.object).absolute()
-    if arguments.kernel:
-        from kernel_matrix.commands import try_object
-
-        answers = try_object.diagnose(project.find(), arguments.kernel, path)
-    else:
-        from kernel_matrix.guest.bpf import trying
-
-        answers = iter([trying.report(path)])
     status = 0
-    for well, text in answers:
+    for well, text in object_files.diagnosed(arguments.object, arguments.kernel):
         print(text)
         status = status if well else 1
     return status
@@ -163,9 +152,9 @@ def _compare(arguments: argparse.Namespace) -> int:
 
 
 def _schema(_: argparse.Namespace) -> int:
-    from kernel_matrix.results import document
+    from kernel_matrix.commands import records
 
-    print(document.schema(), end="")
+    print(records.schema(), end="")
     return 0
 
 
@@ -176,33 +165,25 @@ def _answered(answer: Answer) -> int:
 
 
 def _merge(arguments: argparse.Namespace) -> int:
-    from rich.console import Console
-
     from kernel_matrix.commands import merging
-    from kernel_matrix.report import run_folder as results
-    from kernel_matrix.report import terminal
-    from kernel_matrix.results import comparison, matrix
 
     here = project.find()
-    joined = merging.merge(
+    return merging.show(
         here, arguments.folders, arguments.results or here.results, arguments.baseline, arguments.kernel
     )
-    screen = Console(width=None if sys.stdout.isatty() else terminal.log_width(joined.judged))
-    screen.print(terminal.render_table(joined.judged, joined.facts.releases))
-    told = comparison.told(joined.changes, terminal.LISTED)
-    lines = [*terminal.red_lines(joined.judged), matrix.summary_line(joined.judged.cells), *told]
-    notes = [f"note: {note}" for note in [*joined.facts.notes, *results.notes(joined.facts.kernels)]]
-    for line in [*lines, *notes, f"results in {joined.folder}"]:
-        print(line)
-    return joined.status
+
+
+def _gate(arguments: argparse.Namespace) -> int:
+    from kernel_matrix.commands import gate
+
+    objects = [path.absolute() for path in arguments.objects]
+    return gate.run(project.find(), arguments.kernel, objects, lambda line: print(line, flush=True))
 
 
 def _durations(arguments: argparse.Namespace) -> int:
-    from kernel_matrix.plan import sharding
-    from kernel_matrix.results import document
+    from kernel_matrix.commands import records
 
-    here = project.find()
-    print(sharding.write_durations(here.durations, document.read(arguments.folder or here.latest)))
+    print(records.record_durations(project.find(), arguments.folder))
     return 0
 
 
@@ -268,6 +249,7 @@ def _parser() -> argparse.ArgumentParser:
         "folder", type=Path, nargs="?", metavar="DIR", help="a run's results (default: results/latest)"
     )
     durations.set_defaults(run=_durations)
+    _add_gate(commands.add_parser)
     guest_commands.add(commands, lambda words: _matrix(argparse.Namespace(pytest=words)))
     command_line.add(commands.add_parser)
     matrix = commands.add_parser(
@@ -275,6 +257,13 @@ def _parser() -> argparse.ArgumentParser:
     )
     matrix.set_defaults(run=_matrix, takes_more=True)
     return parser
+
+
+def _add_gate(add_parser: Callable[..., argparse.ArgumentParser]) -> None:
+    gate = add_parser("gate", help="load and attach objects on kernels, a cell of the matrix for each")
+    gate.add_argument("--kernel", action="append", default=[], metavar="NAME", help="also 'core' (the default), 'full'")
+    gate.add_argument("objects", type=Path, nargs="+", metavar="OBJECT")
+    gate.set_defaults(run=_gate)
 
 
 def main() -> int:

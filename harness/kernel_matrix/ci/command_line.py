@@ -28,10 +28,6 @@ def add(add_parser: Callable[..., argparse.ArgumentParser]) -> None:
     images = add_parser("images", help="get the images of kernels and of the guests' root, as every run does first")
     _kernels(images)
     images.set_defaults(run=_images)
-    gate = add_parser("gate", help="load and attach objects on kernels, a cell of the matrix for each")
-    _kernels(gate)
-    gate.add_argument("objects", type=Path, nargs="+", metavar="OBJECT")
-    gate.set_defaults(run=_gate)
     counts = add_parser("counts", help="print how many cells of a report are green and red")
     counts.add_argument("results", type=Path, metavar="DIR", help="such as results/latest")
     counts.set_defaults(run=_counts)
@@ -91,13 +87,6 @@ def _images(arguments: argparse.Namespace) -> int:
         image = images.kernel_image(known, kernel)
         print(f"{kernel.name}: {image.release} ({image.version})", *image.notes, sep="; ")
     return 0
-
-
-def _gate(arguments: argparse.Namespace) -> int:
-    from kernel_matrix.commands import gate
-
-    objects = [path.absolute() for path in arguments.objects]
-    return gate.run(project.find(), arguments.kernel, objects, lambda line: print(line, flush=True))
 
 
 def _counts(arguments: argparse.Namespace) -> int:

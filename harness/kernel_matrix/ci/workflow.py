@@ -7,10 +7,12 @@ Jinja's own: those are GitHub's.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import jinja2
 
+from kernel_matrix.config import manifest
 from kernel_matrix.config.manifest import GROUPS, Manifest
 from kernel_matrix.shared import atomic
 from kernel_matrix.shared.errors import ManifestError
@@ -49,6 +51,12 @@ def write(project: Project, text: str) -> bool:
     (project.root / PATH).parent.mkdir(parents=True, exist_ok=True)
     atomic.write(project.root / PATH, text)
     return True
+
+
+def follow(project: Project) -> Iterator[str]:
+    """Write it where the project has one and the manifest has changed; yield a line that says so."""
+    if project.workflow and write(project, render(project, manifest.load(project.images))):
+        yield f"{PATH}: written"
 
 
 def current(project: Project, text: str) -> bool:

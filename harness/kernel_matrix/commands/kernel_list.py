@@ -17,6 +17,11 @@ from kernel_matrix.shared.project import Project
 _NAMED = 3
 
 
+def listed(project: Project) -> Iterator[str]:
+    """Yield the lines of the project's own manifest; raises ManifestError."""
+    yield from lines(project, images.load(project.images))
+
+
 def lines(project: Project, known: Manifest, kvm: Path = accelerator.KVM) -> Iterator[str]:
     """Yield a line for each kernel, and one for each conclusion that stands in the way of something."""
     recorded = set(baseline.read(project.matrix_baselines))
@@ -35,8 +40,14 @@ def _state(known: Manifest, kernel: Kernel, recorded: set[str]) -> str:
     return f"{version or images.not_locked()}{missing}"
 
 
-def prune(cache: Path) -> Iterator[str]:
+def update(project: Project) -> list[str]:
+    """Move the lock to what the archive has now; return a line for each change. Raises ImageError."""
+    return images.update_lock(images.load(project.images))
+
+
+def prune(cache: Path | None = None) -> Iterator[str]:
     """Delete what the cache need not hold and forget what was concluded of this machine; say what that was."""
+    cache = cache or images.cache_dir()
     saved = cache / "snapshots"
     guests, unused, forgotten = snapshots.prune(saved), images.prune(), conclusions.clear(cache)
     yield f"{len(guests)} saved guests and {len(unused)} unused images deleted; {snapshots.describe(saved)}"

@@ -6,6 +6,7 @@ Runs of other kernels, divided or not (``--shard 1/1``), are part of it when the
 from __future__ import annotations
 
 import shutil
+import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
@@ -13,13 +14,14 @@ from itertools import pairwise
 from pathlib import Path
 
 import msgspec
+from rich.console import Console
 
 from kernel_matrix import images
 from kernel_matrix.config import manifest
 from kernel_matrix.plan import sharding
 from kernel_matrix.plan.sharding import Part
-from kernel_matrix.report import reports
-from kernel_matrix.report.run_folder import KernelFacts, RunDirectory, RunFacts, RunRecord
+from kernel_matrix.report import reports, terminal
+from kernel_matrix.report.run_folder import KernelFacts, RunDirectory, RunFacts, RunRecord, notes
 from kernel_matrix.results import baseline, comparison, document, matrix
 from kernel_matrix.results.document import Document
 from kernel_matrix.shared import wire
@@ -255,3 +257,18 @@ def merge(
     found = replace(found, changes=joined.changes, exit_status=joined.status)
     run.finish(found, of_all, tuple(guest for each in shards for guest in each.record.guests))
     return joined
+
+
+def show(
+    project: Project, names: Sequence[str], results: Path, expected: Path | None = None, kernels: Sequence[str] = ()
+) -> int:
+    """Join shards as `merge` does and print the matrix; return the run's exit status."""
+    joined = merge(project, names, results, expected, kernels)
+    screen = Console(width=None if sys.stdout.isatty() else terminal.log_width(joined.judged))
+    screen.print(terminal.render_table(joined.judged, joined.facts.releases))
+    told = comparison.told(joined.changes, terminal.LISTED)
+    lines = [*terminal.red_lines(joined.judged), matrix.summary_line(joined.judged.cells), *told]
+    noted = [f"note: {note}" for note in [*joined.facts.notes, *notes(joined.facts.kernels)]]
+    for line in [*lines, *noted, f"results in {joined.folder}"]:
+        print(line)
+    return joined.status

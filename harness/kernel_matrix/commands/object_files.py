@@ -1,0 +1,32 @@
+"""``kernel-matrix build`` and ``diagnose``: objects compiled, and one tried here or in guests."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from kernel_matrix.config import project
+from kernel_matrix.objects import build
+
+
+def compiled() -> Iterator[str]:
+    """Compile the project's objects; yield a line for each. Raises BuildError and ToolMissing."""
+    here = project.find()
+    for name, path in sorted(build.build_all(here).items()):
+        yield f"{name}: {here.relative(path)}"
+
+
+def diagnosed(path: Path, kernel: str | None) -> Iterator[tuple[bool, str]]:
+    """Load and attach an object's programs in guests of a kernel, None: on this machine; yield what to tell.
+
+    With each text whether all went well. Raises HarnessError.
+    """
+    found = build.checked(path).absolute()
+    if kernel:
+        from kernel_matrix.commands import try_object
+
+        yield from try_object.diagnose(project.find(), kernel, found)
+    else:
+        from kernel_matrix.guest.bpf import trying
+
+        yield trying.report(found)
