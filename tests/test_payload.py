@@ -85,7 +85,7 @@ def test_the_engine_is_carried_beside_the_project(project: Path) -> None:
     assert engine == [str(path) for path in payload.engine_files()]
     assert len(set(engine)) == len(engine)
     beside = {"__init__.py", "plugin.py", "config/__init__.py", "config/options.py"}
-    assert {name for name in engine if name.partition("/")[0] not in {"guest", "shared", "diagnose"}} == beside
+    assert {name for name in engine if name.partition("/")[0] not in {"arch", "guest", "shared", "diagnose"}} == beside
     assert {"guest/agent.py", "guest/pytest/plugin.py", "shared/protocol.py", "diagnose/__init__.py"} <= set(engine)
     assert all(name.endswith(".py") for name in engine)
 

@@ -71,4 +71,4 @@ def test_a_missing_tool_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
 
 @given(st.integers(0, len(PVH)), st.binary(max_size=64))
 def test_a_damaged_elf_file_has_an_entry_or_none_and_never_an_error(cut: int, more: bytes) -> None:
-    assert vmlinux.has_pvh_entry(PVH[:cut] + more) in {True, False}
+    assert vmlinux.has_entry(PVH[:cut] + more) in {True, False}

@@ -18,6 +18,7 @@ from pathlib import Path
 
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
 
+from kernel_matrix.arch import CURRENT
 from kernel_matrix.images import mirror
 from kernel_matrix.images.cache import disk_errors, locked, run
 from kernel_matrix.shared import hints
@@ -66,8 +67,8 @@ class Suite:
             f"-oDir::State::lists={state}/lists",
             "-oDir::State::status=/dev/null",
             f"-oDir::Cache={state}/cache",
-            "-oAPT::Architecture=amd64",
-            "-oAPT::Architectures=amd64",
+            f"-oAPT::Architecture={CURRENT.debian}",
+            f"-oAPT::Architectures={CURRENT.debian}",
             "-oAPT::Sandbox::User=",
             "-oAcquire::Languages=none",
             "-oAcquire::Retries=2",
@@ -85,7 +86,8 @@ class Suite:
             with disk_errors(state):
                 for part in ("state", "lists/partial", "cache/archives/partial"):
                     (state / part).mkdir(parents=True, exist_ok=True)
-                (state / "sources.list").write_text(f"deb [arch=amd64 signed-by={keyring()}] {uri} {self.name} main\n")
+                options = f"arch={CURRENT.debian} signed-by={keyring()}"
+                (state / "sources.list").write_text(f"deb [{options}] {uri} {self.name} main\n")
             run(["apt-get", *self._options(folder), "-qq", "update"], f"reading the index of {self.name}")
         self._refreshed = True
 

@@ -91,7 +91,7 @@ def release_key(name: str) -> Version:
 
 
 def image_pattern(series: str, flavour: str) -> str:
-    """Return the regular expression of a series' image packages, such as linux-image-6.1.0-56-amd64.
+    """Return the regular expression of a series' image packages: linux-image-RELEASE.
 
     The release begins with the series and two dots or a dash later ends with the flavour; ``-unsigned``, ``-dbg``
     and the other flavours do not match.

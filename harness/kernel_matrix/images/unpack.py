@@ -10,6 +10,7 @@ import tarfile
 from collections.abc import Iterable, Mapping
 from pathlib import Path, PurePosixPath
 
+from kernel_matrix.arch import CURRENT
 from kernel_matrix.images.cache import run
 from kernel_matrix.shared.errors import ImageError
 
@@ -127,21 +128,14 @@ def _decompress(path: Path) -> None:
 
 
 def release_of(kernel: Path) -> str:
-    """Return the release of a bzImage or an uncompressed vmlinux; raises ValueError when the file is neither.
+    """Return the release of a kernel's file, compressed or not; raises ValueError when it is neither.
 
-    A bzImage's header names it (Documentation/arch/x86/boot.rst: kernel_version at 0x20e), a vmlinux in linux_banner.
+    A compressed one names it in its header, a vmlinux in linux_banner.
     """
-    with kernel.open("rb") as file:
-        head = file.read(0x8200)
-    if head.startswith(b"\x7fELF"):
-        banner = _BANNER.search(kernel.read_bytes())
-        if banner is None:
-            raise ValueError("an ELF file, but no kernel: it has no banner")
-        return banner["release"].decode()
-    if head[0x202:0x206] != b"HdrS":
-        raise ValueError("not a bzImage: no HdrS at 0x202")
-    start = int.from_bytes(head[0x20E:0x210], "little") + 0x200
-    text = head[start:].partition(b"\0")[0].decode("ascii", errors="replace")
-    if not text:
-        raise ValueError("not a bzImage: no version string")
-    return text.split()[0]
+    data = kernel.read_bytes()
+    if not data.startswith(b"\x7fELF"):
+        return CURRENT.kernel_release(data)
+    banner = _BANNER.search(data)
+    if banner is None:
+        raise ValueError("an ELF file, but no kernel: it has no banner")
+    return banner["release"].decode()

@@ -1,33 +1,22 @@
-"""The kernel inside a bzImage, uncompressed: QEMU starts it through PVH, and no decompressor has to be emulated."""
+"""The kernel inside a compressed one: where QEMU can start it, no decompressor has to be emulated."""
 
 from __future__ import annotations
 
 import io
 import lzma
-import struct
 import subprocess
 import zlib
 
+from kernel_matrix.arch import CURRENT
 from kernel_matrix.shared import hints
 from kernel_matrix.shared.errors import ImageError
 
-#: name and type of XEN_ELFNOTE_PHYS32_ENTRY (include/xen/interface/elfnote.h): where a PVH loader enters
-_PVH_ENTRY = ("Xen", "18")
 
-
-def of(bzimage: bytes) -> bytes | None:
-    """Return the ELF file in a bzImage; None when it cannot be had, or a loader cannot enter it through PVH.
-
-    Documentation/arch/x86/boot.rst: the payload starts payload_offset bytes into the protected-mode code, which follows
-    setup_sects + 1 sectors.
-    """
-    if bzimage[0x202:0x206] != b"HdrS":
-        return None
-    sectors = bzimage[0x1F1] or 4
-    offset, length = struct.unpack_from("<II", bzimage, 0x248)
-    start = (sectors + 1) * 512 + offset
-    kernel = _decompressed(bzimage[start : start + length])
-    return kernel if kernel is not None and has_pvh_entry(kernel) else None
+def of(kernel: bytes) -> bytes | None:
+    """Return the ELF file in a kernel's file; None when it is unavailable, or a loader cannot enter it."""
+    payload = CURRENT.compressed_kernel(kernel)
+    elf = None if payload is None else _decompressed(payload)
+    return elf if elf is not None and has_entry(elf) else None
 
 
 def _decompressed(payload: bytes) -> bytes | None:
@@ -49,8 +38,8 @@ def _decompressed(payload: bytes) -> bytes | None:
     return None
 
 
-def has_pvh_entry(elf: bytes) -> bool:
-    """Whether an ELF file has the note that names its PVH entry."""
+def has_entry(elf: bytes) -> bool:
+    """Whether an ELF file has the note by which a loader can start it."""
     from elftools.common.exceptions import ELFError
     from elftools.construct import ConstructError
     from elftools.elf.elffile import ELFFile
@@ -62,4 +51,4 @@ def has_pvh_entry(elf: bytes) -> bool:
     except (ELFError, ConstructError, OverflowError):  # what it raises of a damaged file
         return False
     # a type that it has a name for is a word
-    return any((note["n_name"], str(note["n_type"])) == _PVH_ENTRY for note in notes)
+    return any((note["n_name"], str(note["n_type"])) == CURRENT.entry_note for note in notes)

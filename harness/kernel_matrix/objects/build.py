@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
+from kernel_matrix.arch import CURRENT
 from kernel_matrix.shared import atomic, hints
 from kernel_matrix.shared.errors import BuildError, ManifestError, ToolMissing
 from kernel_matrix.shared.project import Project
@@ -24,7 +25,7 @@ ENGINE_OBJECTS = "engine/"
 
 #: -g makes BTF, without which libbpf refuses an object; -mcpu=v2 is what 5.10 verifies as well as later kernels do
 #: (v3's 32-bit arithmetic cost its verifier much of what it knows about a value)
-FLAGS = ("-target", "bpf", "-mcpu=v2", "-O2", "-g", "-D__TARGET_ARCH_x86")
+FLAGS = ("-target", "bpf", "-mcpu=v2", "-O2", "-g", *CURRENT.compiler)
 _ENGINE_FLAGS = ("-Wall", "-Wextra", "-Werror")
 
 

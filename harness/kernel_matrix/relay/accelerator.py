@@ -21,6 +21,7 @@ from pathlib import Path
 
 from filelock import FileLock
 
+from kernel_matrix.arch import CURRENT
 from kernel_matrix.relay import client
 from kernel_matrix.relay.job import Job
 from kernel_matrix.shared import conclusions, hints, wire
@@ -105,16 +106,7 @@ def machine(accelerator: Accelerator) -> str:
     """
     if accelerator is Accelerator.KVM:
         return _machine()
-    return f"{_qemu_version()}\0{counter_rate(Path('/proc/cpuinfo').read_text())}"
-
-
-def counter_rate(cpuinfo: str) -> str:
-    """Return in three digits how fast the processor's counter (x86: TSC) runs, empty when it is not said.
-
-    Linux makes BogoMIPS of it where it has one (arch/x86/kernel/tsc.c, lpj_fine): 2 for each MHz there.
-    """
-    found = re.search(r"^bogomips\s*:\s*([\d.]+)$", cpuinfo, re.IGNORECASE | re.MULTILINE)
-    return f"{float(found[1]):.3g}" if found else ""
+    return f"{_qemu_version()}\0{CURRENT.counter_rate(_cpuinfo())}"
 
 
 def _machine_key(kvm: Path) -> str:
@@ -125,12 +117,15 @@ def _machine_key(kvm: Path) -> str:
 
 
 def _machine() -> str:
-    cpu = next((line for line in Path("/proc/cpuinfo").read_text().splitlines() if "model name" in line), "")
-    return f"{platform.release()}\0{cpu}\0{_qemu_version()}"
+    return f"{platform.release()}\0{CURRENT.processor(_cpuinfo())}\0{_qemu_version()}"
+
+
+def _cpuinfo() -> str:
+    return Path("/proc/cpuinfo").read_text()
 
 
 def _qemu_version() -> str:
-    qemu = shutil.which("qemu-system-x86_64")
+    qemu = shutil.which(CURRENT.qemu)
     if qemu is None:
-        raise ToolMissing(f"qemu-system-x86_64 is missing: run `{hints.command('bootstrap')}`")
+        raise ToolMissing(f"{CURRENT.qemu} is missing: run `{hints.command('bootstrap')}`")
     return subprocess.run([qemu, "--version"], capture_output=True, text=True, check=True).stdout

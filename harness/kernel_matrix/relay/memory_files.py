@@ -14,10 +14,11 @@ import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
+from kernel_matrix.arch import CURRENT
+
 #: where zeros are looked for, and differences first; a multiple of the guest's page
 BLOCK = 1 << 16
-#: bytes of an x86_64 guest's page
-_PAGE = 1 << 12
+_PAGE = CURRENT.page
 #: one run of changed pages in the file ``places``: where it begins in the memory, and its length, both in bytes
 _RUN = struct.Struct("<QQ")
 #: the files of a worker: `_RUN` after `_RUN`, and their pages in the same order

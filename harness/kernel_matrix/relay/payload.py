@@ -26,7 +26,7 @@ _PACKAGE = Path(__file__).resolve().parent.parent
 #: the first program of a guest, and no module of any other
 _AGENT = Path("guest", "agent.py")
 #: of the engine, what runs in a guest: a saved worker is found again whatever else of the engine has changed
-_GUEST_ROOMS = ("guest", "shared", "diagnose")
+_GUEST_ROOMS = ("guest", "shared", "diagnose", "arch")
 _GUEST_FILES = ("__init__.py", "plugin.py", "config/__init__.py", "config/options.py")
 
 

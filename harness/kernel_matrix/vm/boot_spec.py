@@ -12,6 +12,7 @@ import shlex
 from dataclasses import dataclass
 from pathlib import Path
 
+from kernel_matrix.arch import CURRENT
 from kernel_matrix.shared.protocol import ENTER_NAME
 
 #: the guest finds its channel by this name in /sys/class/virtio-ports/*/name
@@ -34,31 +35,6 @@ COMMAND_LINE = (
     *("oops=panic", "printk.devkmsg=on", "cryptomgr.notests", "rcupdate.rcu_expedited=1"),
     "sysrq_always_enabled",
 )
-
-#: added where it is emulated:
-#: a silent guest is also asked by an interrupt that cannot be masked, and says with its panic where it is. Under KVM a
-#: processor's counters may cause one that nobody sent (arch/x86/kernel/nmi.c, unknown_nmi_error());
-#: all processors of a guest are one thread and read one counter, the host's. Kernels before 7.x distrust it
-#: (arch/x86/kernel/tsc.c, unsynchronized_tsc()) and take the time from a device, several times a tick: 2 to 5 us each
-#: instead of 0.5. A saved guest keeps that counter's rate, so `kernel_matrix.relay.accelerator.machine` tells it;
-#: every program has the same addresses every time it is started: QEMU 7.2 translates code anew where it is mapped
-#: elsewhere, 2300 blocks for each /bin/true instead of less than one (`info jit`), which takes 53 ms instead of 14;
-#: the timer is taken to work: a kernel that counts fewer than five of its ticks in 160 million cycles of the host's
-#: counter, 60 ms, tries other ways, and at the end panics (arch/x86/kernel/apic/io_apic.c, timer_irq_works()). A QEMU
-#: waits longer than that for its turn where others compute: beside four, 5 of 12 boots of 6.12 panicked, none with
-#: this. Under KVM kernels leave the check out by themselves (arch/x86/kernel/kvm.c, kvm_guest_init())
-_EMULATED_COMMAND_LINE = ("unknown_nmi_panic", "tsc=reliable", "norandmaps", "no_timer_check")
-
-#: One thread for all of a guest's processors. With a thread each (QEMU's default) a processor may still run the
-#: translation of an int3 that another has replaced: arch/x86/kernel/alternative.c, text_poke_bp_batch(), relies on
-#: that being impossible, and a guest whose tracepoints are switched on and off dies of "Oops: int3" (QEMU 7.2: 15 of
-#: 20 runs of 50 attachments to sched_switch on 6.12, 0 of 20 with one thread). Guests run side by side, so the
-#: machine's cores are used all the same.
-_EMULATION = ("-accel", "tcg,thread=single")
-
-#: virtme-ng's processor, but for the promise that `rep movsb` and `rep stosb` are fast: QEMU does them byte by byte,
-#: and a kernel that is promised nothing copies eight at a time (arch/x86/lib/copy_page_64.S, clear_page_64.S)
-_EMULATED_PROCESSOR = ("-cpu", "max,erms=off,fsrm=off")
 
 #: virtme-ng gives a guest five serial devices for a port each, and we one for three. QEMU makes room for 31 ports in
 #: each, with two queues a port. Port 0 is a console's, which none of them is.
@@ -161,17 +137,19 @@ def vng_command(
 
 
 def _command_line(spec: BootSpec) -> tuple[str, ...]:
-    return (*COMMAND_LINE, *_EMULATED_COMMAND_LINE) if spec.accelerator is Accelerator.TCG else COMMAND_LINE
+    emulated = spec.accelerator is Accelerator.TCG
+    return (*COMMAND_LINE, *CURRENT.emulated_command_line) if emulated else COMMAND_LINE
 
 
 def emulation_options(spec: BootSpec) -> tuple[str, ...]:
     """Return what every emulated guest needs that has more than one processor."""
-    return _EMULATION if spec.accelerator is Accelerator.TCG else ()
+    return CURRENT.emulation if spec.accelerator is Accelerator.TCG else ()
 
 
 def _quicker_options(spec: BootSpec) -> tuple[str, ...]:
     """Return what no guest needs, and each is quicker with."""
-    return (*_SERIAL, *_EMULATED_SERIAL, *_EMULATED_PROCESSOR) if spec.accelerator is Accelerator.TCG else _SERIAL
+    emulated = spec.accelerator is Accelerator.TCG
+    return (*_SERIAL, *_EMULATED_SERIAL, *CURRENT.emulated_processor) if emulated else _SERIAL
 
 
 def _port_options(identity: str, name: str, socket: Path) -> list[str]:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import os
-import platform
 import signal
 import struct
 import subprocess
 import sys
 from pathlib import Path
+
+from kernel_matrix import arch
 
 # The leader of the group: starts the command, and kills the whole group once the other end of its standard input is
 # closed, which the kernel does for a killed process too. It starts the command itself, so that there is no moment at
@@ -37,8 +38,6 @@ libc = ctypes.CDLL(None, use_errno=True)
 if libc.syscall({number}, 0, {attributes!r}, 0) and ctypes.get_errno() not in {{errno.EPERM, errno.ENOSYS}}:
     raise OSError(ctypes.get_errno(), "sched_setattr")
 """
-#: sched_setattr's number (asm/unistd.h) by machine
-_SCHED_SETATTR = {"x86_64": 314, "aarch64": 274}
 #: of what the kernel gives, 0.1 to 100 ms (__setparam_fair()); why this: docs/decisions.md, Emulation
 _SLICE_NANOSECONDS = 20_000_000
 #: what is left in a pipe of 64 KiB is written long before
@@ -61,12 +60,12 @@ def cpu_seconds(group: int) -> float:
 
 def _guard(*, batch: bool) -> str:
     """Return the program of a group's leader."""
-    number = _SCHED_SETATTR.get(platform.machine())
-    if not batch or number is None:
+    machine = arch.of_host()
+    if not batch or machine is None:
         return _GUARD
     # struct sched_attr (linux/sched/types.h): size, policy, flags, nice, priority, runtime, deadline, period
     attributes = struct.pack("=IIQiIQQQ", 48, os.SCHED_BATCH, 0, 0, 0, _SLICE_NANOSECONDS, 0, 0)
-    return _BATCH.format(number=number, attributes=attributes) + _GUARD
+    return _BATCH.format(number=machine.syscalls["sched_setattr"], attributes=attributes) + _GUARD
 
 
 class GuardedGroup:

@@ -9,6 +9,7 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
+from kernel_matrix.arch import CURRENT
 from kernel_matrix.diagnose import Diagnosis, Situation, diagnose
 from kernel_matrix.guest.bpf import access
 from kernel_matrix.guest.bpf.step_error import StepError
@@ -128,7 +129,7 @@ def _symbols() -> list[str]:
 
 
 def _alike(name: str) -> tuple[str, ...]:
-    """Return the functions whose names end in this one, such as ``__x64_sys_execve``, the shortest first."""
+    """Return the functions whose names end in this one, as those of system calls do, the shortest first."""
     ends = {each for each in _symbols() if each.endswith(name) and not each.startswith(("__pfx_", "__SCT__", "__ksym"))}
     # what 64-bit programs call comes before the entries of 32-bit ones
-    return tuple(sorted(ends, key=lambda each: (not each.startswith("__x64_"), len(each), each)))
+    return tuple(sorted(ends, key=lambda each: (not each.startswith(CURRENT.syscall_prefix), len(each), each)))

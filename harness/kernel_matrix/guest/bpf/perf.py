@@ -16,13 +16,12 @@ from contextlib import ExitStack, contextmanager
 from ctypes import c_size_t, c_uint32, c_uint64
 from pathlib import Path
 
+from kernel_matrix.arch import CURRENT
 from kernel_matrix.guest.bpf.step_error import StepError
 
 TRACEFS = Path("/sys/kernel/tracing")
 _PMUS = Path("/sys/bus/event_source/devices")
-#: x86_64's number of perf_event_open (asm/unistd_64.h)
-_PERF_EVENT_OPEN = 298
-#: linux/perf_event.h
+#: linux/perf_event.h, numbered as in asm-generic/ioctl.h
 _IOC_SET_BPF, _IOC_ENABLE = 0x40042408, 0x2400
 _TYPE_SOFTWARE, _TYPE_TRACEPOINT, _DUMMY, _BPF_OUTPUT, _SAMPLE_RAW, _FD_CLOEXEC = 1, 2, 9, 10, 1 << 10, 1 << 3
 
@@ -49,7 +48,8 @@ class _PerfAttr(ctypes.Structure):
 
 def _open(attributes: _PerfAttr, pid: int, cpu: int, undo: ExitStack, what: str) -> int:
     attributes.size = ctypes.sizeof(attributes)
-    fd = _libc.syscall(_PERF_EVENT_OPEN, ctypes.byref(attributes), pid, cpu, -1, c_size_t(_FD_CLOEXEC))
+    number = CURRENT.syscalls["perf_event_open"]
+    fd = _libc.syscall(number, ctypes.byref(attributes), pid, cpu, -1, c_size_t(_FD_CLOEXEC))
     if fd < 0:
         raise StepError(ctypes.get_errno(), "attach", what)
     undo.callback(os.close, fd)

@@ -6,7 +6,6 @@ says nothing about the feature. The probes need every capability and change noth
 
 from __future__ import annotations
 
-import ctypes
 import errno
 import mmap
 import os
@@ -19,6 +18,7 @@ from pathlib import Path
 from kernel_matrix.guest.bpf import instructions, steps
 from kernel_matrix.guest.bpf.btf import Btf
 from kernel_matrix.guest.bpf.verifier import verified
+from kernel_matrix.guest.system import execs
 from kernel_matrix.guest.system.privilege import NOBODY, Cap, ChildError, run_as, with_only, without_capabilities
 
 #: the loopback interface of the current network namespace
@@ -191,23 +191,17 @@ def _perf_restrict() -> bool:
 
 
 def _ia32_emulation() -> bool:
-    """Call getpid by int 0x80 in a child; a kernel without the entry kills it with SIGSEGV."""
-
-    def getpid_is_right() -> bool:
-        code = b"\xb8\x14\x00\x00\x00\xcd\x80\xc3"  # mov eax, 20 (i386 getpid); int 0x80; ret
-        page = mmap.mmap(-1, mmap.PAGESIZE, prot=mmap.PROT_READ | mmap.PROT_WRITE | mmap.PROT_EXEC)
-        page.write(code)
-        entry = ctypes.addressof(ctypes.c_char.from_buffer(page))
-        return bool(ctypes.CFUNCTYPE(ctypes.c_int)(entry)() == os.getpid())
-
+    """Make a 32-bit program's getpid in a child; a kernel without the entry kills it with SIGSEGV."""
+    if not execs.HAS_32_BIT_ENTRY:
+        return False
     try:
-        right = run_as(getpid_is_right, caps=set(Cap))
+        right = run_as(lambda: execs.getpid32() == os.getpid(), caps=set(Cap))
     except ChildError as error:
         if error.status == -signal.SIGSEGV:
             return False
         raise
     if not right:
-        raise RuntimeError("int 0x80 gave another process id")
+        raise RuntimeError("the 32-bit getpid gave another process id")
     return True
 
 

@@ -32,7 +32,7 @@ ROOT, NOBODY_NAME, USERNS, TOKEN = PEOPLE
 _PERMITTED = tuple(Cap[name] for name in (*capabilities.CAPABILITIES, *capabilities.FILE_CAPABILITIES))
 #: linux/prctl.h
 _PR_SET_DUMPABLE = 4
-#: x86_64's numbers of the mount calls (asm/unistd_64.h), and linux/mount.h
+#: the mount calls, numbered alike on every architecture but Alpha as all since 5.1 are, and linux/mount.h
 _FSOPEN, _FSCONFIG, _FSMOUNT = 430, 431, 432
 _CLOEXEC, _SET_STRING, _CMD_CREATE = 1, 1, 6
 _DELEGATIONS = ("delegate_cmds", "delegate_maps", "delegate_progs", "delegate_attachs")

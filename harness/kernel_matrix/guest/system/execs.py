@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import errno
 import mmap
 import os
 import struct
@@ -11,15 +12,16 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from kernel_matrix.arch import CURRENT
 from kernel_matrix.guest.system.deadline import wait_until
 
-# asm/unistd_64.h and asm/unistd_32.h
-_NR_EXECVE, _NR_EXECVEAT = 59, 322
-_NR32_EXECVE, _NR32_EXECVEAT = 11, 358
 #: linux/fcntl.h
 AT_EMPTY_PATH = 0x1000
 #: asm/mman.h: below 2 GB, where 32-bit arguments reach
 _MAP_32BIT = 0x40
+
+#: whether a 64-bit program of this architecture can enter the kernel as a 32-bit one does
+HAS_32_BIT_ENTRY = CURRENT.call32 is not None
 
 _libc = ctypes.CDLL(None, use_errno=True)
 
@@ -65,21 +67,21 @@ def _reaped(pid: int) -> tuple[int, int] | None:
 
 def execve(address: int) -> None:
     """Call execve with a filename at that address, whatever is there; raises OSError."""
-    _checked(_libc.syscall(_NR_EXECVE, ctypes.c_void_p(address), None, None))
+    _checked(_libc.syscall(CURRENT.syscalls["execve"], ctypes.c_void_p(address), None, None))
 
 
 def execveat(directory: int, path: str, flags: int = 0) -> None:
     """Make the system call itself, not the C library's; raises OSError."""
     argv = (ctypes.c_char_p * 2)(path.encode() or b"x", None)
-    _checked(_libc.syscall(_NR_EXECVEAT, directory, ctypes.c_char_p(path.encode()), argv, None, flags))
+    _checked(_libc.syscall(CURRENT.syscalls["execveat"], directory, ctypes.c_char_p(path.encode()), argv, None, flags))
 
 
 def execve32(path: Path) -> None:
-    """Call execve through the 32-bit entry (int 0x80), which a 64-bit program may use too; raises OSError."""
+    """Call execve through the 32-bit entry, which a 64-bit program may use too; raises OSError."""
     low = _Low()
     filename = low.put(os.fsencode(path) + b"\0")
     argv = low.put(struct.pack("<II", filename, 0))
-    low.call(_NR32_EXECVE, filename, argv, 0, 0)
+    low.call("execve", filename, argv)
 
 
 def execveat32(directory: int, path: str) -> None:
@@ -87,7 +89,12 @@ def execveat32(directory: int, path: str) -> None:
     low = _Low()
     filename = low.put(path.encode() + b"\0")
     argv = low.put(struct.pack("<II", filename, 0))
-    low.call(_NR32_EXECVEAT, directory, filename, argv, 0)
+    low.call("execveat", directory, filename, argv)
+
+
+def getpid32() -> int:
+    """Call getpid through the 32-bit entry; a kernel without it ends this process by a signal. Raises OSError."""
+    return _Low().call("getpid")
 
 
 class _Low:
@@ -106,27 +113,16 @@ class _Low:
         self._used += (len(data) + 7) // 8 * 8
         return address
 
-    def call(self, number: int, ebx: int, ecx: int, edx: int, esi: int) -> None:
-        """Enter the kernel by int 0x80; raises OSError."""
-        code = b"".join(
-            [
-                b"\x53",  # push rbx
-                b"\xb8" + struct.pack("<I", number),  # mov eax
-                b"\xbb" + struct.pack("<i", ebx),  # mov ebx
-                b"\xb9" + struct.pack("<I", ecx),  # mov ecx
-                b"\xba" + struct.pack("<I", edx),  # mov edx
-                b"\xbe" + struct.pack("<I", esi),  # mov esi
-                b"\x31\xff",  # xor edi, edi
-                b"\xcd\x80",  # int 0x80
-                b"\x48\x98",  # cdqe: the result is 32 bits wide
-                b"\x5b",  # pop rbx
-                b"\xc3",  # ret
-            ]
-        )
+    def call(self, name: str, *arguments: int) -> int:
+        """Enter the kernel as a 32-bit program does; raises OSError, ENOSYS where no 64-bit program can."""
+        if CURRENT.call32 is None:
+            raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS))
+        code = CURRENT.call32(CURRENT.syscalls32[name], *arguments)
         self._page[: len(code)] = code
-        result = ctypes.CFUNCTYPE(ctypes.c_long)(self._start)()
+        result: int = ctypes.CFUNCTYPE(ctypes.c_long)(self._start)()
         if result < 0:
             raise OSError(-result, os.strerror(-result))
+        return result
 
 
 def _checked(result: int) -> None:

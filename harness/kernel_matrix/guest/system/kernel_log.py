@@ -20,7 +20,7 @@ _MOST_LINES = 100
 #: How the kernel begins what must not happen: every WARN and BUG (kernel, include/asm-generic/bug.h), lockdep, KASAN
 #: and their like (BUG:, WARNING:), UBSAN (lib/ubsan.c), faults (arch/*/mm/fault.c, arch/*/kernel/traps.c), tasks and
 #: processors that hang (kernel/hung_task.c, kernel/watchdog.c). Only at the start of a record: others quote the words,
-#: such as "Spectre V2 : WARNING: Unprivileged eBPF is enabled ..." (arch/x86/kernel/cpu/bugs.c), which a sysctl causes.
+#: such as "Spectre V2 : WARNING: Unprivileged eBPF is enabled ..." (unpriv_ebpf_notify()), which a sysctl causes.
 _WARNING = re.compile(
     r"-+\[ cut here \]-+|WARNING: |(?:watchdog: )?BUG: |kernel BUG at |Oops: |UBSAN: |general protection fault"
     r"|INFO: task \S+ blocked for more than "

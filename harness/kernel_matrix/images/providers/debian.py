@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from kernel_matrix.arch import CURRENT
 from kernel_matrix.config.manifest import Kernel, Manifest
 from kernel_matrix.images import image as images
 from kernel_matrix.images import lock as locks
@@ -25,8 +26,8 @@ class Debian:
     suite: str
     #: the upstream series, such as ``6.1``
     series: str
-    #: the end of the package's name, such as ``amd64`` or ``rt-amd64``
-    flavour: str = "amd64"
+    #: the end of the package's name: the architecture, behind ``rt-`` or ``cloud-`` for kernels of that kind
+    flavour: str = CURRENT.debian
 
     def version(self, manifest: Manifest, kernel: Kernel) -> str:
         """Return the version of the locked packages; empty when there are none."""

@@ -1,0 +1,118 @@
+"""x86_64. What is cited of the kernel is below arch/x86 there."""
+
+from __future__ import annotations
+
+import re
+import struct
+
+from kernel_matrix.arch.architecture import Architecture
+
+#: One thread for all of a guest's processors. With a thread each (QEMU's default) a processor may still run the
+#: translation of an int3 that another has replaced: arch/x86/kernel/alternative.c, text_poke_bp_batch(), relies on
+#: that being impossible, and a guest whose tracepoints are switched on and off dies of "Oops: int3" (QEMU 7.2: 15 of
+#: 20 runs of 50 attachments to sched_switch on 6.12, 0 of 20 with one thread). Guests run side by side, so the
+#: machine's cores are used all the same.
+_EMULATION = ("-accel", "tcg,thread=single")
+
+#: virtme-ng's processor, but for the promise that `rep movsb` and `rep stosb` are fast: QEMU does them byte by byte,
+#: and a kernel that is promised nothing copies eight at a time (arch/x86/lib/copy_page_64.S, clear_page_64.S)
+_EMULATED_PROCESSOR = ("-cpu", "max,erms=off,fsrm=off")
+
+#: a silent guest is also asked by an interrupt that cannot be masked, and says with its panic where it is. Under KVM a
+#: processor's counters may cause one that nobody sent (arch/x86/kernel/nmi.c, unknown_nmi_error());
+#: all processors of a guest are one thread and read one counter, the host's. Kernels before 7.x distrust it
+#: (arch/x86/kernel/tsc.c, unsynchronized_tsc()) and take the time from a device, several times a tick: 2 to 5 us each
+#: instead of 0.5. A saved guest keeps that counter's rate, so `kernel_matrix.relay.accelerator.machine` tells it;
+#: every program has the same addresses every time it is started: QEMU 7.2 translates code anew where it is mapped
+#: elsewhere, 2300 blocks for each /bin/true instead of less than one (`info jit`), which takes 53 ms instead of 14;
+#: the timer is taken to work: a kernel that counts fewer than five of its ticks in 160 million cycles of the host's
+#: counter, 60 ms, tries other ways, and at the end panics (arch/x86/kernel/apic/io_apic.c, timer_irq_works()). A QEMU
+#: waits longer than that for its turn where others compute: beside four, 5 of 12 boots of 6.12 panicked, none with
+#: this. Under KVM kernels leave the check out by themselves (arch/x86/kernel/kvm.c, kvm_guest_init())
+_EMULATED_COMMAND_LINE = ("unknown_nmi_panic", "tsc=reliable", "norandmaps", "no_timer_check")
+
+#: XEN_ELFNOTE_PHYS32_ENTRY (include/xen/interface/elfnote.h): where a PVH loader enters
+_PVH_ENTRY = ("Xen", "18")
+
+#: asm/unistd_64.h
+_SYSCALLS = {"execve": 59, "perf_event_open": 298, "sched_setattr": 314, "execveat": 322}
+#: asm/unistd_32.h
+_SYSCALLS32 = {"execve": 11, "getpid": 20, "execveat": 358}
+
+
+def _release(kernel: bytes) -> str:
+    """Read a bzImage's header (Documentation/arch/x86/boot.rst): kernel_version is at 0x20e."""
+    if kernel[0x202:0x206] != b"HdrS":
+        raise ValueError("not a bzImage: no HdrS at 0x202")
+    start = int.from_bytes(kernel[0x20E:0x210], "little") + 0x200
+    text = kernel[start : start + 0x100].partition(b"\0")[0].decode("ascii", errors="replace")
+    if not text:
+        raise ValueError("not a bzImage: no version string")
+    return text.split()[0]
+
+
+def _compressed(kernel: bytes) -> bytes | None:
+    """Return a bzImage's payload.
+
+    Documentation/arch/x86/boot.rst: it starts payload_offset bytes into the protected-mode code, which follows
+    setup_sects + 1 sectors.
+    """
+    if kernel[0x202:0x206] != b"HdrS":
+        return None
+    sectors = kernel[0x1F1] or 4
+    offset, length = struct.unpack_from("<II", kernel, 0x248)
+    start = (sectors + 1) * 512 + offset
+    return kernel[start : start + length]
+
+
+def _processor(cpuinfo: str) -> str:
+    return next((line for line in cpuinfo.splitlines() if "model name" in line), "")
+
+
+def _counter_rate(cpuinfo: str) -> str:
+    """Return the TSC's rate in three digits.
+
+    Linux makes BogoMIPS of it where it has one (arch/x86/kernel/tsc.c, lpj_fine): 2 for each MHz there.
+    """
+    found = re.search(r"^bogomips\s*:\s*([\d.]+)$", cpuinfo, re.IGNORECASE | re.MULTILINE)
+    return f"{float(found[1]):.3g}" if found else ""
+
+
+def _call32(number: int, ebx: int = 0, ecx: int = 0, edx: int = 0, esi: int = 0) -> bytes:
+    """Enter the kernel by int 0x80, which a 64-bit program may do, too."""
+    return b"".join(
+        [
+            b"\x53",  # push rbx
+            b"\xb8" + struct.pack("<I", number),  # mov eax
+            b"\xbb" + struct.pack("<i", ebx),  # mov ebx
+            b"\xb9" + struct.pack("<I", ecx),  # mov ecx
+            b"\xba" + struct.pack("<I", edx),  # mov edx
+            b"\xbe" + struct.pack("<I", esi),  # mov esi
+            b"\x31\xff",  # xor edi, edi
+            b"\xcd\x80",  # int 0x80
+            b"\x48\x98",  # cdqe: the result is 32 bits wide
+            b"\x5b",  # pop rbx
+            b"\xc3",  # ret
+        ]
+    )
+
+
+X86_64 = Architecture(
+    name="x86_64",
+    debian="amd64",
+    qemu="qemu-system-x86_64",
+    emulation=_EMULATION,
+    emulated_processor=_EMULATED_PROCESSOR,
+    emulated_command_line=_EMULATED_COMMAND_LINE,
+    page=1 << 12,
+    kernel_release=_release,
+    compressed_kernel=_compressed,
+    entry_note=_PVH_ENTRY,
+    processor=_processor,
+    counter_rate=_counter_rate,
+    compiler=("-D__TARGET_ARCH_x86",),
+    syscall_prefix="__x64_sys_",
+    syscalls=_SYSCALLS,
+    syscalls32=_SYSCALLS32,
+    call32=_call32,
+)
