@@ -17,7 +17,7 @@ import pytest
 from filelock import FileLock
 
 from kernel_matrix.relay import boot, machine, memory_files, snapshots
-from kernel_matrix.relay.boot import Boots, Opening, Running
+from kernel_matrix.relay.boot import Boots, Preamble, Running
 from kernel_matrix.relay.job import Job
 from kernel_matrix.relay.machine import BootError, Machine
 from kernel_matrix.shared import conclusions
@@ -33,11 +33,11 @@ class Starter:
         self.started: list[Boots] = []
         self.guests: list[Running] = []
 
-    def __call__(self, opening: Opening | None = None) -> Running:
+    def __call__(self, preamble: Preamble | None = None) -> Running:
         place = self.folder / f"s{len(self.started)}"
         place.mkdir()
         self.started.append(Boots(self.job, place, lambda _: os.sched_yield()))
-        guest = self.started[-1].start(opening)
+        guest = self.started[-1].start(preamble)
         self.guests.append(guest)
         return guest
 
@@ -80,17 +80,19 @@ OPENING = (
 )
 
 
-def opening(rest: bytes, prepare: bytes | None = None, shared: bytes = SHARED) -> Opening:
-    return Opening(prepare=None if prepare is None else lambda _: prepare, shared=lambda _: shared, rest=lambda _: rest)
+def preamble(rest: bytes, prepare: bytes | None = None, shared: bytes = SHARED) -> Preamble:
+    return Preamble(
+        prepare=None if prepare is None else lambda _: prepare, shared=lambda _: shared, rest=lambda _: rest
+    )
 
 
 def test_a_worker_is_saved_and_restored_behind_its_answer(start: Starter) -> None:
     start.job = replace(start.job, worker="always")
-    first = start(opening(OPENING))
+    first = start(preamble(OPENING))
     assert (first.answer, memory(first)) == (ANSWER, "guest worker")
     # a boot that is saved, one that is saved with its worker, and that one restored
     assert start.cold_boots == 3
-    again = start(opening(OPENING))
+    again = start(preamble(OPENING))
     assert (again.answer, memory(again)) == (ANSWER, "guest worker")
     assert start.cold_boots == 4
     without = start()
@@ -110,7 +112,7 @@ def test_a_worker_whose_memory_may_not_be_written_is_not_used_and_that_is_said(
 
     monkeypatch.setattr(memory_files, "write_changes", refused)
     start.job = replace(start.job, worker="always")
-    guest = start(opening(OPENING))
+    guest = start(preamble(OPENING))
     assert (guest.how, guest.answer) == ("restored", None)
     assert re.fullmatch(r"no saved worker: /proc/\d+/mem: Permission denied", guest.note)
     assert len(list((start.folder / "snapshots").glob("key+*/"))) == 1
@@ -118,20 +120,20 @@ def test_a_worker_whose_memory_may_not_be_written_is_not_used_and_that_is_said(
 
 def test_a_worker_that_an_earlier_run_had_too_is_saved(start: Starter) -> None:
     start.job = replace(start.job, worker="again")
-    assert [start(opening(OPENING)).answer for _ in range(2)] == [None, None]
+    assert [start(preamble(OPENING)).answer for _ in range(2)] == [None, None]
     # another guest of the same run
     start.job = replace(start.job, console=start.job.console.with_name("beside.log"))
-    assert start(opening(OPENING)).answer is None
+    assert start(preamble(OPENING)).answer is None
     later = start.folder / "later"
     later.mkdir()
     start.job = replace(start.job, console=later / "console.log")
-    assert start(opening(OPENING)).answer == ANSWER
+    assert start(preamble(OPENING)).answer == ANSWER
 
 
 def test_a_guest_keeps_the_last_worker_only(start: Starter) -> None:
     start.job = replace(start.job, worker="always")
-    start(opening(OPENING))
-    start(opening(OPENING.replace(b"{}", b"{ }")))
+    start(preamble(OPENING))
+    start(preamble(OPENING.replace(b"{}", b"{ }")))
     assert len(list((start.folder / "snapshots").glob("key+*/"))) == 1
     assert len(list((start.folder / "snapshots").glob("key/"))) == 1
 
@@ -141,7 +143,7 @@ def test_a_worker_that_never_answers_is_not_saved_and_the_guest_is_used_without(
 ) -> None:
     monkeypatch.setattr(boot, "_COLLECT_TIMEOUT", 1.0)
     start.job = replace(start.job, worker="always")
-    guest = start(opening(OPENING.replace(b"collection", b"somethings")))
+    guest = start(preamble(OPENING.replace(b"collection", b"somethings")))
     assert (guest.how, guest.answer) == ("restored", None)
     assert guest.note == "no saved worker: not collected after 1 s"
     assert list((start.folder / "snapshots").glob("key+*/")) == []
@@ -155,17 +157,17 @@ def test_a_worker_whose_memory_cannot_be_copied_says_what_cp_said(
     (tmp_path / "bin" / "cp").chmod(0o755)
     monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}:{os.environ['PATH']}")
     start.job = replace(start.job, worker="always")
-    guest = start(opening(OPENING))
+    guest = start(preamble(OPENING))
     assert (guest.how, guest.answer) == ("restored", None)
     assert re.fullmatch(r"no saved worker: \S+: cp: error reading: Input/output error", guest.note)
 
 
 def test_a_damaged_worker_is_made_again(start: Starter) -> None:
     start.job = replace(start.job, worker="always")
-    start(opening(OPENING))
+    start(preamble(OPENING))
     (place,) = (start.folder / "snapshots").glob("key+*/")
     (place / "answer").write_bytes(b"1")
-    assert start(opening(OPENING)).answer == ANSWER
+    assert start(preamble(OPENING)).answer == ANSWER
 
 
 def next_run(start: Starter) -> None:
@@ -180,7 +182,7 @@ def prepared_for(start: Starter, *texts: bytes) -> list[tuple[bool, bytes | None
     found = []
     for text in texts:
         next_run(start)
-        guest = start(opening(OPENING.replace(b"{}", b'{"TEST": "%s"}' % text), PREPARE))
+        guest = start(preamble(OPENING.replace(b"{}", b'{"TEST": "%s"}' % text), PREPARE))
         found.append((guest.prepared, guest.answer))
     return found
 
@@ -196,7 +198,7 @@ def test_what_all_tests_share_has_changed_and_no_guest_is_prepared(start: Starte
     start.job = replace(start.job, worker="again")
     prepared_for(start, b"a", b"b")
     next_run(start)
-    changed = start(opening(OPENING, PREPARE.replace(b"{}", b"{ }")))
+    changed = start(preamble(OPENING, PREPARE.replace(b"{}", b"{ }")))
     assert (changed.prepared, changed.answer, changed.note) == (False, None, "")
 
 
@@ -209,7 +211,7 @@ def test_a_rehearsal_that_does_not_end_leaves_the_guest_as_it_was(
     for _ in range(2):
         next_run(start)
         # the fake does not answer to this
-        guest = start(opening(OPENING, SHARED.replace(b"null", b'"deaf"')))
+        guest = start(preamble(OPENING, SHARED.replace(b"null", b'"deaf"')))
         found.append((guest.prepared, guest.note))
     assert found == [(False, ""), (False, "no guest is prepared for the project: not prepared after 1 s")]
 

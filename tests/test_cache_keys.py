@@ -14,7 +14,7 @@ from kernel_matrix.config import manifest
 from kernel_matrix.images import image as kernel_images
 from kernel_matrix.images import rootfs
 from kernel_matrix.plan import preparation
-from kernel_matrix.plan.outline import Form, Wishes
+from kernel_matrix.plan.guest_list import ListedGuest, RunRequest
 from kernel_matrix.relay import accelerator, snapshots
 from kernel_matrix.report.run_folder import RunDirectory
 from kernel_matrix.shared import wire
@@ -156,12 +156,12 @@ def test_saved_guests_are_those_that_a_run_saves(project: Path, tmp_path: Path) 
     assert root is not None
     assert image is not None
     (tmp_path / "run").mkdir()
-    wishes = Wishes(("6.1",), arguments=(), guests=None, locked=False, silence=None)
-    jobs = preparation._Jobs(below(project), root, RunDirectory(tmp_path / "run"), wishes)
+    request = RunRequest(("6.1",), arguments=(), guests=None, locked=False, silence=None)
+    jobs = preparation._Jobs(below(project), root, RunDirectory(tmp_path / "run"), request)
     changing = [(each.of(kernel), each.append) for each in known.variants if each.changes(kernel)]
     assert changing
     theirs = [
-        jobs.of(preparation._Guest(Form(name, frozenset(), append), image), Accelerator.TCG, (), "m").snapshot
+        jobs.of(preparation._Guest(ListedGuest(name, frozenset(), append), image), Accelerator.TCG, (), "m").snapshot
         for name, append in [("6.1", ()), *changing]
     ]
     ours = [snapshots.key(spec, "m") for spec in cache_keys._guests(known, kernel)]

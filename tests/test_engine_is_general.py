@@ -32,8 +32,6 @@ _MEANT = {
     ),
     ("shared/hints.py", "        session = f\"nox -s {'kernel-matrix' if name == 'matrix' else name}\""),
     ("shared/hints.py", "#: set by a noxfile whose sessions stand for the commands"),
-    # a field of apt's sources
-    ("images/mirror.py", '            for suite in fields.get("suites", "").split():'),
 }
 
 

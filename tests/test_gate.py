@@ -10,7 +10,7 @@ import pytest
 
 from kernel_matrix.commands import gate, try_object
 from kernel_matrix.plan import preparation
-from kernel_matrix.plan.outline import Wishes
+from kernel_matrix.plan.guest_list import RunRequest
 from kernel_matrix.plan.preparation import Plan, PlannedGuest
 from kernel_matrix.report.run_folder import KernelFacts, RunFacts
 from kernel_matrix.results import document
@@ -35,14 +35,14 @@ def objects(tmp_path: Path) -> list[Path]:
 
 
 @pytest.fixture
-def answer(monkeypatch: pytest.MonkeyPatch) -> Callable[..., list[Wishes]]:
-    """Let guests answer without being there; returns the wishes of the runs."""
-    wished: list[Wishes] = []
+def answer(monkeypatch: pytest.MonkeyPatch) -> Callable[..., list[RunRequest]]:
+    """Let guests answer without being there; returns the request of the runs."""
+    wished: list[RunRequest] = []
 
-    def let(answers: dict[tuple[str, str], Any], missing: dict[str, str] | None = None) -> list[Wishes]:
-        def prepare(_: Project, wishes: Wishes, *__: object, **___: object) -> Plan:
-            wished.append(wishes)
-            names = [name for name in wishes.kernels if name not in (missing or {})]
+    def let(answers: dict[tuple[str, str], Any], missing: dict[str, str] | None = None) -> list[RunRequest]:
+        def prepare(_: Project, request: RunRequest, *__: object, **___: object) -> Plan:
+            wished.append(request)
+            names = [name for name in request.kernels if name not in (missing or {})]
             guests = [PlannedGuest(name, f"{name}.0", frozenset(), Path("spec"), Path("ending")) for name in names]
             facts = RunFacts("emulated", 1, tuple(KernelFacts(name, f"{name}.0", "1") for name in names))
             return Plan(tuple(guests), Path(), missing or {}, frozenset(), {}, facts, ())
@@ -65,7 +65,9 @@ def cells(root: Path) -> dict[tuple[str, str], tuple[Outcome, str]]:
     return {(cell.kernel, cell.test): (cell.outcome, cell.detail.partition("\n")[0]) for cell in found}
 
 
-def test_all_that_attaches_is_green(tmp_path: Path, objects: list[Path], answer: Callable[..., list[Wishes]]) -> None:
+def test_all_that_attaches_is_green(
+    tmp_path: Path, objects: list[Path], answer: Callable[..., list[RunRequest]]
+) -> None:
     said: list[str] = []
     wished = answer({})
     assert gate.run(below(tmp_path), ["5.10", "6.1"], objects, said.append) == 0
@@ -79,7 +81,7 @@ def test_all_that_attaches_is_green(tmp_path: Path, objects: list[Path], answer:
 
 
 def test_a_refusal_is_red_and_its_line_comes_first(
-    tmp_path: Path, objects: list[Path], answer: Callable[..., list[Wishes]]
+    tmp_path: Path, objects: list[Path], answer: Callable[..., list[RunRequest]]
 ) -> None:
     said: list[str] = []
     answer({("6.1", "b.bpf.o"): (False, REFUSED)})
@@ -91,7 +93,7 @@ def test_a_refusal_is_red_and_its_line_comes_first(
 
 
 def test_a_guest_that_is_lost_and_a_kernel_that_is_missing_are_red_and_cost_nothing_else(
-    tmp_path: Path, objects: list[Path], answer: Callable[..., list[Wishes]]
+    tmp_path: Path, objects: list[Path], answer: Callable[..., list[RunRequest]]
 ) -> None:
     answer({("6.1", "a.bpf.o"): EOFError("gone")}, {"7.3": "the mirror has no 7.3"})
     assert gate.run(below(tmp_path), ["6.1", "7.3"], objects, lambda _: None) == 1
@@ -105,26 +107,26 @@ def test_a_guest_that_is_lost_and_a_kernel_that_is_missing_are_red_and_cost_noth
 
 
 def test_a_kernel_that_is_not_to_be_had_is_no_verdict(
-    tmp_path: Path, objects: list[Path], answer: Callable[..., list[Wishes]]
+    tmp_path: Path, objects: list[Path], answer: Callable[..., list[RunRequest]]
 ) -> None:
     answer({}, {"7.3": "the mirror has no 7.3"})
     assert gate.run(below(tmp_path), ["6.1", "7.3"], objects, lambda _: None) == 3
 
 
 def test_no_answer_at_all_is_no_verdict(
-    tmp_path: Path, objects: list[Path], answer: Callable[..., list[Wishes]]
+    tmp_path: Path, objects: list[Path], answer: Callable[..., list[RunRequest]]
 ) -> None:
     answer({("6.1", path.name): EOFError("gone") for path in objects})
     assert gate.run(below(tmp_path), ["6.1"], objects, lambda _: None) == 3
 
 
 def test_a_command_line_of_the_tests_own_can_be_named(
-    tmp_path: Path, objects: list[Path], answer: Callable[..., list[Wishes]]
+    tmp_path: Path, objects: list[Path], answer: Callable[..., list[RunRequest]]
 ) -> None:
     wished = answer({})
     gate.run(below(tmp_path), ["6.1+lockdown_integrity"], objects, lambda _: None)
     gate.run(below(tmp_path / "again"), ["6.1"], objects, lambda _: None)
-    assert [wishes.arguments for wishes in wished] == [("suites",), ()]
+    assert [request.arguments for request in wished] == [("suites",), ()]
 
 
 def test_what_is_no_object_is_one_line_before_anything_is_made(tmp_path: Path, objects: list[Path]) -> None:

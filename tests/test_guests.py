@@ -7,8 +7,8 @@ import time
 from pathlib import Path
 
 from kernel_matrix.shared import wire
+from kernel_matrix.shared.division import WorkerId
 from kernel_matrix.shared.ending import STARTED, Started
-from kernel_matrix.shared.lanes import Lane
 from kernel_matrix.vm.guests import GuestRecord, Guests, summary
 
 
@@ -19,14 +19,14 @@ def start(folder: Path, kernel: str, number: int, *, how: str = "restored", note
 
 def test_the_first_test_of_a_guest_counts_and_the_next_guest_has_its_own(tmp_path: Path) -> None:
     guests = Guests(tmp_path)
-    guests.test_starts(Lane("6.1"))  # a kernel without a guest: nothing to note
+    guests.test_starts(WorkerId("6.1"))  # a kernel without a guest: nothing to note
     start(tmp_path, "6.1", 1)
-    guests.test_starts(Lane("6.1"))
-    guests.test_starts(Lane("6.1"))
-    guests.ends(Lane("6.1"), alive=False)
+    guests.test_starts(WorkerId("6.1"))
+    guests.test_starts(WorkerId("6.1"))
+    guests.ends(WorkerId("6.1"), alive=False)
     start(tmp_path, "6.1", 2, note="the snapshot was made again")
-    guests.test_starts(Lane("6.1"))
-    guests.ends(Lane("6.1"), alive=True)
+    guests.test_starts(WorkerId("6.1"))
+    guests.ends(WorkerId("6.1"), alive=True)
     dead, alive = guests.records()
     assert (dead.tests, dead.tests_cpu, dead.note, dead.gap) == (None, None, "", None)
     assert alive.gap is not None
@@ -41,14 +41,14 @@ def test_the_first_test_of_a_guest_counts_and_the_next_guest_has_its_own(tmp_pat
 
 def test_a_guest_beside_another_of_its_kernel_has_its_own_times(tmp_path: Path) -> None:
     guests = Guests(tmp_path)
-    beside = Lane("6.1", 2)
+    beside = WorkerId("6.1", 2)
     start(tmp_path, "6.1", 1, how="cold")
     guests.test_starts(beside)  # it has not come up
     start(tmp_path, str(beside), 2)
-    for lane in (Lane("6.1"), beside):
-        guests.test_starts(lane)
+    for worker in (WorkerId("6.1"), beside):
+        guests.test_starts(worker)
     guests.ends(beside, alive=True)
-    guests.ends(Lane("6.1"), alive=False)
+    guests.ends(WorkerId("6.1"), alive=False)
     assert [(each.how, each.tests is None) for each in guests.records()] == [("cold", True), ("restored", False)]
     assert {each.kernel for each in guests.records()} == {"6.1"}
 
@@ -56,7 +56,7 @@ def test_a_guest_beside_another_of_its_kernel_has_its_own_times(tmp_path: Path) 
 def test_a_guest_without_a_test_is_known_by_how_it_came_up(tmp_path: Path) -> None:
     start(tmp_path, "6.1", 1, how="cold")
     guests = Guests(tmp_path)
-    guests.ends(Lane("6.1"), alive=True)
+    guests.ends(WorkerId("6.1"), alive=True)
     assert guests.records() == (GuestRecord("6.1", "cold", "", 0.5),)
 
 

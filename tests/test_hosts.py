@@ -15,18 +15,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kernel_matrix.config import project as configuration
-from kernel_matrix.plan.outline import Wishes
+from kernel_matrix.plan.guest_list import RunRequest
 from kernel_matrix.plan.preparation import PlannedGuest
 from kernel_matrix.plan.sharding import Unit
 from kernel_matrix.relay import payload
-from kernel_matrix.remote import hosted, hosts, places
+from kernel_matrix.remote import guest_hosts, hosted, hosts
+from kernel_matrix.remote.guest_hosts import LocalHost, RemoteHosts
 from kernel_matrix.remote.hosted import Machine, Service
 from kernel_matrix.remote.hosts import Connection, Host, HostGone
-from kernel_matrix.remote.places import Elsewhere, Here
 from kernel_matrix.report.run_folder import KernelFacts, RunDirectory
 from kernel_matrix.shared import wire
+from kernel_matrix.shared.division import WorkerId
 from kernel_matrix.shared.errors import HarnessError, ManifestError
-from kernel_matrix.shared.lanes import Lane
 from tests.projects import HERE, ROOT
 
 names = st.sampled_from("abcdefgh")
@@ -96,13 +96,13 @@ def test_the_specs_are_execnets_and_a_relay_is_a_popen_via_its_machine(monkeypat
     assert (connection.ssh or "").endswith(" -p 2 user@a")
     assert (connection.python, connection.chdir) == ("'/a folder/.nox/harness/bin/python'", "/a folder")
     guest = PlannedGuest("6.1+locked", "", frozenset(), Path("/t/6.1.json"), Path("/t/6.1.ending.json"))
-    relay = execnet.XSpec(host.relay(guest, Lane("6.1+locked")))
+    relay = execnet.XSpec(host.relay(guest, WorkerId("6.1+locked")))
     assert (relay.popen, relay.via, relay.kernel, relay.chdir) == (True, connection.id, "6.1+locked", None)
     python = "'/a folder/.nox/harness/bin/python' -m kernel_matrix.relay.serve"
-    assert (relay.lane, relay.python) == ("1", f"{python} /t/6.1.json /t/6.1.ending.json")
-    beside = execnet.XSpec(host.relay(guest, Lane("6.1+locked", 2)))
+    assert (relay.worker, relay.python) == ("1", f"{python} /t/6.1.json /t/6.1.ending.json")
+    beside = execnet.XSpec(host.relay(guest, WorkerId("6.1+locked", 2)))
     files = "'/t/6.1+locked~2.json' '/t/6.1+locked~2.ending.json'"
-    assert (beside.kernel, beside.lane, beside.python) == ("6.1+locked", "2", f"{python} {files}")
+    assert (beside.kernel, beside.worker, beside.python) == ("6.1+locked", "2", f"{python} {files}")
 
 
 @given(
@@ -206,7 +206,7 @@ class Answers:
 
 
 def test_what_a_machine_cannot_hand_over_is_said_and_the_others_have_theirs(tmp_path: Path) -> None:
-    place = Elsewhere(hosts.parse("a,b,c", ROOT))
+    place = RemoteHosts(hosts.parse("a,b,c", ROOT))
     answers: tuple[dict[str, bytes] | Exception, ...] = (
         HarnessError("a: x.log: Input/output error"),
         HostGone("b: the connection is lost"),
@@ -221,8 +221,8 @@ def test_what_a_machine_cannot_hand_over_is_said_and_the_others_have_theirs(tmp_
 
 def test_an_error_there_keeps_its_status_here(tmp_path: Path) -> None:
     service = Service(HERE, tmp_path, print)
-    wishes = Wishes(("9.9",), arguments=("suites",), guests=None, locked=False, silence=None)
-    kind, found = service.answer("prepare", wire.encode(wishes))
+    request = RunRequest(("9.9",), arguments=("suites",), guests=None, locked=False, silence=None)
+    kind, found = service.answer("prepare", wire.encode(request))
     assert kind == hosted.FAILED
     assert isinstance(found, tuple)
     assert found[0] == 4
@@ -241,21 +241,21 @@ def test_what_the_relays_leave_is_found(tmp_path: Path) -> None:
 
 
 def test_guests_are_here_unless_hosts_are_named() -> None:
-    assert isinstance(places.of(None, ROOT), Here)
-    assert isinstance(places.of("user@a", ROOT), Elsewhere)
+    assert isinstance(guest_hosts.of(None, ROOT), LocalHost)
+    assert isinstance(guest_hosts.of("user@a", ROOT), RemoteHosts)
 
 
 def test_what_only_this_machine_has_is_refused(tmp_path: Path) -> None:
-    wishes = Wishes((), arguments=("suites",), guests=None, locked=False, silence=None)
+    request = RunRequest((), arguments=("suites",), guests=None, locked=False, silence=None)
     for changes in ({"with_cache": True}, {"manifest": tmp_path}, {"carried": tmp_path}):
-        refused = replace(wishes, **changes)
+        refused = replace(request, **changes)
         with pytest.raises(ManifestError, match=r"^--hosts: --manifest, --carry, --lf"):
-            Elsewhere(hosts.parse("a", ROOT)).prepare(HERE, refused, None, print)  # type: ignore[arg-type]
+            RemoteHosts(hosts.parse("a", ROOT)).prepare(HERE, refused, None, print)  # type: ignore[arg-type]
 
 
 def test_a_kernel_and_its_variant_are_of_one_package() -> None:
     one, other = hosts.parse("a,b", ROOT)
-    place = Elsewhere((one, other))
+    place = RemoteHosts((one, other))
     place._of = {"6.1": one, "6.1+locked": other, "7.3": other}
     first = KernelFacts("6.1", "6.1.0-56", "1-1")
     place._check_packages([first, replace(first, name="6.1+locked"), KernelFacts("7.3", "7.3.4", "2")])

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from xdist.workermanage import WorkerController
 
 from kernel_matrix.session.scheduler import Fresh, KernelScheduling
-from kernel_matrix.shared.lanes import Lane, Piece
+from kernel_matrix.shared.division import Piece, WorkerId
 
 
 @dataclass(eq=False)
@@ -35,9 +35,9 @@ class Node:
         return self.ended
 
 
-def lane_of(node: WorkerController) -> Lane:
+def worker_of(node: WorkerController) -> WorkerId:
     stand_in = cast("Node", node)
-    return Lane(stand_in.kernel, stand_in.number)
+    return WorkerId(stand_in.kernel, stand_in.number)
 
 
 def whole(file: str) -> str:
@@ -46,7 +46,7 @@ def whole(file: str) -> str:
 
 
 def make(*kernels: str, fresh: Fresh = Fresh.KERNEL) -> tuple[KernelScheduling, Any]:
-    scheduling = KernelScheduling(kernels, lane_of, fresh, whole)
+    scheduling = KernelScheduling(kernels, worker_of, fresh, whole)
 
     def up(kernel: str, tests: list[str], number: int = 1) -> WorkerController:
         node = cast("WorkerController", Node(kernel, number))
@@ -79,7 +79,7 @@ def test_a_replacement_goes_on_after_the_test_that_killed_the_guest() -> None:
     node = up("a", ["t1", "t2", "t3"])
     scheduling.mark_test_complete(node, 0)
     assert scheduling.remove_node(node) == "t2"
-    assert scheduling.remaining(Lane("a")) == 1
+    assert scheduling.remaining(WorkerId("a")) == 1
     assert not scheduling.tests_finished
     node = up("a", ["t1", "t2", "t3"])
     assert sent(node) == [2]
@@ -146,7 +146,7 @@ def test_a_node_has_few_tests_ahead_and_gets_none_once_it_is_told_to_end() -> No
 def test_a_fresh_guest_gets_its_share(fresh: Fresh, shares: list[list[str]]) -> None:
     tests = ["x.py::1", "x.py::2", "y.py::1"]
     scheduling, up = make("a", fresh=fresh)
-    assert not scheduling.next_share(Lane("a"))
+    assert not scheduling.next_share(WorkerId("a"))
     for share in shares:
         assert not scheduling.tests_finished
         node = up("a", tests)
@@ -169,12 +169,12 @@ def test_a_guest_beside_another_runs_one_piece_and_the_other_leaves_that_out() -
     tests = ["x.py::1", "y.py::1", "y.py::2", "z.py::1", "z.py::2"]
     scheduling, up = make("a")
     first = up("a", tests)
-    beside = Lane("a", 2)
+    beside = WorkerId("a", 2)
     # the first one has been sent three tests: what they are of is begun
     assert scheduling.unclaimed() == {Piece("a", "z.py"): {"z.py"}}
     scheduling.claim(beside, Piece("a", "z.py"))
     assert scheduling.unclaimed() == {}
-    assert (scheduling.remaining(Lane("a")), scheduling.remaining(beside)) == (3, 2)
+    assert (scheduling.remaining(WorkerId("a")), scheduling.remaining(beside)) == (3, 2)
     second = up("a", tests, number=2)
     assert cast("Node", second).ended
     assert [run(scheduling, second, tests) for _ in range(2)] == ["z.py::1", "z.py::2"]
@@ -189,7 +189,7 @@ def test_what_replaces_a_dead_guest_beside_another_goes_on_with_its_piece_alone(
     tests = ["x.py::1", "x.py::2", "x.py::3", "y.py::1", "y.py::2", "y.py::3"]
     scheduling, up = make("a")
     first = up("a", tests)
-    beside = Lane("a", 2)
+    beside = WorkerId("a", 2)
     scheduling.claim(beside, Piece("a", "y.py"))
     second = up("a", tests, number=2)
     assert run(scheduling, second, tests) == "y.py::1"
@@ -208,7 +208,7 @@ def test_files_of_a_folder_that_is_not_divided_are_one_piece() -> None:
     scheduling, up = make("a")
     up("a", tests)
     assert scheduling.unclaimed() == {Piece("a", "f"): {"f/a.py", "f/b.py"}}
-    scheduling.claim(Lane("a", 2), Piece("a", "f"))
+    scheduling.claim(WorkerId("a", 2), Piece("a", "f"))
     assert [tests[index] for index in sent(up("a", tests, number=2))] == tests[3:]
 
 
@@ -227,31 +227,31 @@ def test_every_test_runs_exactly_once_in_its_files_order_whoever_runs_it(fresh: 
     files = data.draw(st.lists(st.integers(1, 5), min_size=1, max_size=6))
     tests = [f"{file}.py::{number}" for file, count in enumerate(files) for number in range(count)]
     scheduling, up = make("a", fresh=fresh)
-    nodes = {Lane("a"): up("a", tests)}
-    ran: list[tuple[Lane, str]] = []
+    nodes = {WorkerId("a"): up("a", tests)}
+    ran: list[tuple[WorkerId, str]] = []
     while not scheduling.tests_finished:
         pieces = list(scheduling.unclaimed())
-        lane = next(lane for number in range(2, 9) if (lane := Lane("a", number)) not in nodes)
+        worker = next(worker for number in range(2, 9) if (worker := WorkerId("a", number)) not in nodes)
         if pieces and len(nodes) < 4 and data.draw(st.booleans()):
-            scheduling.claim(lane, data.draw(st.sampled_from(pieces)))
-            nodes[lane] = up("a", tests, number=lane.number)
-        lane = data.draw(st.sampled_from(sorted(nodes)))
-        node = nodes[lane]
+            scheduling.claim(worker, data.draw(st.sampled_from(pieces)))
+            nodes[worker] = up("a", tests, number=worker.number)
+        worker = data.draw(st.sampled_from(sorted(nodes)))
+        node = nodes[worker]
         if sent(node):
             if data.draw(st.integers(0, 4)):
-                ran.append((lane, run(scheduling, node, tests)))
+                ran.append((worker, run(scheduling, node, tests)))
                 continue
             dead = scheduling.remove_node(node)
             assert dead is not None
-            ran.append((lane, dead))
+            ran.append((worker, dead))
         else:
             assert cast("Node", node).ended
             assert scheduling.remove_node(node) is None
-        del nodes[lane]
-        if scheduling.remaining(lane):
-            nodes[lane] = up("a", tests, number=lane.number)
+        del nodes[worker]
+        if scheduling.remaining(worker):
+            nodes[worker] = up("a", tests, number=worker.number)
     assert sorted(test for _, test in ran) == sorted(tests)
     for file in range(len(files)):
-        of_file = [(lane, test) for lane, test in ran if test.startswith(f"{file}.py")]
-        assert len({lane for lane, _ in of_file}) == 1
+        of_file = [(worker, test) for worker, test in ran if test.startswith(f"{file}.py")]
+        assert len({worker for worker, _ in of_file}) == 1
         assert [test for _, test in of_file] == sorted(test for _, test in of_file)

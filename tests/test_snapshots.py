@@ -15,7 +15,7 @@ import pytest
 
 from kernel_matrix.images import KernelImage, RootImage
 from kernel_matrix.plan import preparation
-from kernel_matrix.plan.outline import Form, Wishes
+from kernel_matrix.plan.guest_list import ListedGuest, RunRequest
 from kernel_matrix.relay import snapshots
 from kernel_matrix.relay.job import Job
 from kernel_matrix.relay.snapshots import Hello
@@ -25,7 +25,7 @@ from kernel_matrix.vm.boot_spec import Accelerator, BootSpec
 from tests.fake_guest import BOOT
 from tests.projects import below
 
-WISHES = Wishes((), (), guests=None, locked=False, silence=None)
+WISHES = RunRequest((), (), guests=None, locked=False, silence=None)
 
 
 def make(folder: Path, name: str = "key", ram: bytes = b"memory", state: bytes = b"devices") -> Path:
@@ -187,13 +187,13 @@ def test_everything_the_state_depends_on_is_in_the_key() -> None:
     assert len({name, *others}) == 1 + len(others)
 
 
-def planned(folder: Path, wishes: Wishes) -> Job:
+def planned(folder: Path, request: RunRequest) -> Job:
     """Return a guest's job in a project of that folder."""
     image = KernelImage("6.1", "6.1.0", "1", BOOT.vmlinuz, BOOT.modules, Path("/k/vmlinux"))
-    guest = preparation._Guest(Form("6.1", frozenset()), image)
+    guest = preparation._Guest(ListedGuest("6.1", frozenset()), image)
     folder.mkdir(exist_ok=True)
     run = RunDirectory(Path(tempfile.mkdtemp(dir=folder)))
-    jobs = preparation._Jobs(below(folder), RootImage(BOOT.root, "digest"), run, wishes)
+    jobs = preparation._Jobs(below(folder), RootImage(BOOT.root, "digest"), run, request)
     return jobs.of(guest, BOOT.accelerator, (folder / "slot",), "QEMU 7.2")
 
 
@@ -320,8 +320,8 @@ def test_what_is_not_proven_is_asked_again_when_wanted(tmp_path: Path, proven: b
 def test_the_option_reaches_saved_guests(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("KERNEL_MATRIX_CACHE", str(tmp_path))
 
-    def place(wishes: Wishes) -> tuple[Path, str]:
-        found = planned(tmp_path, wishes).snapshot
+    def place(request: RunRequest) -> tuple[Path, str]:
+        found = planned(tmp_path, request).snapshot
         assert found is not None
         return found
 

@@ -20,9 +20,9 @@ import pytest
 
 from kernel_matrix.shared import expect, wire
 from kernel_matrix.shared.cells import Cell, Outcome
+from kernel_matrix.shared.division import WorkerId
 from kernel_matrix.shared.ending import STARTED
 from kernel_matrix.shared.ending import Started as GuestStarted
-from kernel_matrix.shared.lanes import Lane
 from kernel_matrix.vm.qmp import Monitor
 from tests.projects import HERE
 from tests.result_sets import read_cells
@@ -239,15 +239,15 @@ def test_a_guest_that_is_killed_or_stopped_from_outside_is_lost(
     }
 
 
-@pytest.mark.parametrize("killed", [Lane(KERNEL), Lane(KERNEL, 2)])
+@pytest.mark.parametrize("killed", [WorkerId(KERNEL), WorkerId(KERNEL, 2)])
 def test_of_two_guests_of_a_kernel_one_dies_and_the_other_does_not_notice(
-    start: Callable[..., Started], killed: Lane
+    start: Callable[..., Started], killed: WorkerId
 ) -> None:
     """Two files take long enough for two guests; what replaces the dead one goes on in its file."""
     # twice, so that the first file is not over when the second guest is there
     run = start("--kernel", KERNEL, "--guests", "2", "--repeat", "2", "suites/execve")
-    files = {Lane(KERNEL): "test_counts.py", Lane(KERNEL, 2): "test_events.py"}
-    run.until(lambda: all(f"{file}::" in run.console(str(lane)) for lane, file in files.items()))
+    files = {WorkerId(KERNEL): "test_counts.py", WorkerId(KERNEL, 2): "test_events.py"}
+    run.until(lambda: all(f"{file}::" in run.console(str(worker)) for worker, file in files.items()))
     (started,) = (run.results / "latest").glob(f"guests-*/{killed}.*{STARTED}")
     said = run.console(str(killed))
     os.killpg(wire.decode(started.read_bytes(), GuestStarted).group, signal.SIGKILL)

@@ -18,7 +18,7 @@ import pytest
 
 from kernel_matrix.config import manifest
 from kernel_matrix.plan import preparation
-from kernel_matrix.plan.outline import Wishes
+from kernel_matrix.plan.guest_list import RunRequest
 from kernel_matrix.plan.preparation import PlannedGuest
 from kernel_matrix.relay import client
 from kernel_matrix.report import run_folder
@@ -58,8 +58,8 @@ class Answer:
 @pytest.fixture(scope="module")
 def plan(tmp_path_factory: pytest.TempPathFactory) -> preparation.Plan:
     run = run_folder.RunDirectory.create(tmp_path_factory.mktemp("results"))
-    wishes = Wishes(kernels=("core",), arguments=(), guests=AT_ONCE, locked=False, silence=None)
-    return preparation.prepare(HERE, wishes, run, say=print)
+    request = RunRequest(kernels=("core",), arguments=(), guests=AT_ONCE, locked=False, silence=None)
+    return preparation.prepare(HERE, request, run, say=print)
 
 
 @pytest.fixture(scope="module")

@@ -20,7 +20,7 @@ from statistics import median
 from kernel_matrix import images
 from kernel_matrix.commands import plain_run
 from kernel_matrix.plan import preparation
-from kernel_matrix.plan.outline import Wishes
+from kernel_matrix.plan.guest_list import RunRequest
 from kernel_matrix.plan.preparation import Plan, PlannedGuest
 from kernel_matrix.relay import snapshots
 from kernel_matrix.relay.job import Job
@@ -98,7 +98,10 @@ def run(project: Project, kernels: Sequence[str], runs: int, whole: int, say: Ca
         raise ManifestError(f"{project.table}: bench: no file, keyword and panic are named, tests to time")
     record = run_folder.RunDirectory.create(project.results)
     plan = preparation.prepare(
-        project, Wishes(tuple(kernels), arguments=project.tests, guests=1, locked=False, silence=None), record, say=say
+        project,
+        RunRequest(tuple(kernels), arguments=project.tests, guests=1, locked=False, silence=None),
+        record,
+        say=say,
     )
     if plan.missing:
         raise HarnessError("; ".join(f"{name}: {why}" for name, why in plan.missing.items()))

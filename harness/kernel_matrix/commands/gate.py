@@ -12,7 +12,7 @@ import execnet
 from kernel_matrix.commands import try_object
 from kernel_matrix.objects import build
 from kernel_matrix.plan import preparation
-from kernel_matrix.plan.outline import Wishes, without_tests
+from kernel_matrix.plan.guest_list import RunRequest, without_tests
 from kernel_matrix.plan.preparation import PlannedGuest
 from kernel_matrix.report import reports, terminal
 from kernel_matrix.report.run_folder import RunDirectory
@@ -29,8 +29,8 @@ def run(project: Project, kernels: Sequence[str], paths: Sequence[Path], say: Ca
     names = names_of([build.checked(path).resolve() for path in paths])
     record = RunDirectory.create(project.results, reports.of(project))
     arguments = without_tests(project, kernels)
-    wishes = Wishes(tuple(kernels), arguments=arguments, guests=1, locked=False, silence=None, words=tuple(names))
-    plan = preparation.prepare(project, wishes, record, say=say)
+    request = RunRequest(tuple(kernels), arguments=arguments, guests=1, locked=False, silence=None, words=tuple(names))
+    plan = preparation.prepare(project, request, record, say=say)
     cells = [Cell(kernel, IMAGE, Outcome.ERROR, detail=why) for kernel, why in plan.missing.items()]
     for name, path in names.items():
         for guest in plan.guests:

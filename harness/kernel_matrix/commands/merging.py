@@ -225,7 +225,7 @@ def _copy(folder: Path, run: RunDirectory) -> None:
             run.keep_facts(path.parent.name, path.stem, path.read_text())
 
 
-def _place(part: Part, order: Mapping[str, int]) -> tuple[int, int]:
+def _hosts(part: Part, order: Mapping[str, int]) -> tuple[int, int]:
     """Return what a shard's place among all is by: the manifest's order of kernels, then its number."""
     first = min((order.get(plain_kernel(kernel), len(order)) for kernel in part.kernels), default=0)
     return first, part.shard.index
@@ -241,7 +241,7 @@ def merge(
     """
     known_manifest = manifest.load(project.images)
     order = {kernel.name: number for number, kernel in enumerate(known_manifest.kernels)}
-    shards = sorted((read(name) for name in names), key=lambda each: _place(each.part, order))
+    shards = sorted((read(name) for name in names), key=lambda each: _hosts(each.part, order))
     check(shards)
     there = {plain_kernel(kernel) for kernel in _kernels(shards)}
     asked = manifest.select(known_manifest, kernels) if kernels else ()

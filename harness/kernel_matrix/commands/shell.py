@@ -16,7 +16,7 @@ from kernel_matrix.commands import terminal
 from kernel_matrix.commands.terminal import GuestGone
 from kernel_matrix.config import manifest
 from kernel_matrix.plan import preparation
-from kernel_matrix.plan.outline import Wishes, without_tests
+from kernel_matrix.plan.guest_list import RunRequest, without_tests
 from kernel_matrix.plan.preparation import PlannedGuest
 from kernel_matrix.relay import client
 from kernel_matrix.relay.job import Job
@@ -51,7 +51,7 @@ def run(project: Project, kernel: str, command: Sequence[str], options: Options)
     if kernel not in known.guests:
         raise ManifestError(f"unknown kernel {kernel!r} (known: {', '.join(each.name for each in known.kernels)})")
     record = results.RunDirectory.create((options.results or project.results) / "shell")
-    wishes = Wishes(
+    request = RunRequest(
         (kernel,),
         arguments=without_tests(project, [kernel]),
         guests=1,
@@ -63,7 +63,7 @@ def run(project: Project, kernel: str, command: Sequence[str], options: Options)
         worker_kind="shell",
         carried=options.carried,
     )
-    plan = preparation.prepare(project, wishes, record, say=lambda _: None)
+    plan = preparation.prepare(project, request, record, say=lambda _: None)
     guest = plan.guests[0]
 
     def ready() -> None:

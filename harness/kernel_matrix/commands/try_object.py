@@ -9,7 +9,7 @@ from pathlib import Path
 import execnet
 
 from kernel_matrix.plan import preparation
-from kernel_matrix.plan.outline import Wishes, without_tests
+from kernel_matrix.plan.guest_list import RunRequest, without_tests
 from kernel_matrix.plan.preparation import PlannedGuest
 from kernel_matrix.report import run_folder
 from kernel_matrix.shared.errors import HarnessError
@@ -35,8 +35,8 @@ def diagnose(project: Project, kernel: str, path: Path) -> Iterator[tuple[bool, 
     """
     # not beside the matrix's runs: `latest` is one of those
     record = run_folder.RunDirectory.create(project.results / "diagnose")
-    wishes = Wishes((kernel,), arguments=without_tests(project, [kernel]), guests=1, locked=False, silence=None)
-    plan = preparation.prepare(project, wishes, record, say=lambda _: None)
+    request = RunRequest((kernel,), arguments=without_tests(project, [kernel]), guests=1, locked=False, silence=None)
+    plan = preparation.prepare(project, request, record, say=lambda _: None)
     for guest in plan.guests:
         try:
             yield try_in(guest, path)

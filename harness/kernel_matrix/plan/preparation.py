@@ -13,7 +13,7 @@ from kernel_matrix import images
 from kernel_matrix.config import manifest, options
 from kernel_matrix.images import KernelImage, RootImage
 from kernel_matrix.objects import build
-from kernel_matrix.plan.outline import Form, Outline, Wishes, outline, pieces
+from kernel_matrix.plan.guest_list import GuestList, ListedGuest, RunRequest, list_guests, pieces
 from kernel_matrix.plan.sharding import Part, Unit
 from kernel_matrix.relay import accelerator, client, payload, snapshots
 from kernel_matrix.relay.job import Job
@@ -22,10 +22,10 @@ from kernel_matrix.results import baseline
 from kernel_matrix.results.baseline import Expectation
 from kernel_matrix.results.comparison import Scope
 from kernel_matrix.shared import wire
+from kernel_matrix.shared.division import WorkerId
 from kernel_matrix.shared.ending import ENDING
 from kernel_matrix.shared.errors import ImageError, ManifestError
 from kernel_matrix.shared.features import VARIANT
-from kernel_matrix.shared.lanes import Lane
 from kernel_matrix.shared.project import Program, Project
 from kernel_matrix.vm import slots
 from kernel_matrix.vm.boot_spec import MEMORY_MIB, Accelerator, BootSpec
@@ -53,11 +53,11 @@ class PlannedGuest:
     #: empty: no other
     arguments: tuple[str, ...] = ()
 
-    def of_lane(self, lane: Lane) -> PlannedGuest:
-        """Return the same for a guest of another lane of its kernel: its files lie beside this one's."""
-        if lane.number == 1:
+    def of_worker(self, worker: WorkerId) -> PlannedGuest:
+        """Return the same for a guest of another worker of its kernel: its files lie beside this one's."""
+        if worker.number == 1:
             return self
-        job, ending = lane_files(self.job_path.parent, lane)
+        job, ending = worker_files(self.job_path.parent, worker)
         return replace(self, job_path=job, ending_path=ending)
 
     def relay(self, python: str = sys.executable) -> list[str]:
@@ -65,9 +65,9 @@ class PlannedGuest:
         return client.command(self.job_path, self.ending_path, python)
 
 
-def lane_files(folder: Path, lane: Lane) -> tuple[Path, Path]:
-    """Return where a lane's Job is, and where its relay says how a guest ended."""
-    return folder / f"{lane}.json", folder / f"{lane}{ENDING}"
+def worker_files(folder: Path, worker: WorkerId) -> tuple[Path, Path]:
+    """Return where a worker's Job is, and where its relay says how a guest ended."""
+    return folder / f"{worker}.json", folder / f"{worker}{ENDING}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,6 +96,10 @@ class Plan:
     #: file -> what it is not divided from, where that is not itself
     whole: Mapping[str, str] = field(default_factory=dict)
 
+    def not_divided_from(self, file: str) -> str:
+        """Return the file or folder whose tests run in one guest with the file's."""
+        return self.whole.get(file, file)
+
 
 @dataclass(frozen=True, slots=True)
 class Prepared:
@@ -116,74 +120,74 @@ class Prepared:
 class _Guest:
     """What a kernel is booted as, and its image."""
 
-    form: Form
+    listed: ListedGuest
     image: KernelImage
 
 
-def prepare(project: Project, wishes: Wishes, run: RunDirectory, *, say: Callable[[str], None]) -> Plan:
+def prepare(project: Project, request: RunRequest, run: RunDirectory, *, say: Callable[[str], None]) -> Plan:
     """Prepare a run whose guests are on this machine; raises HarnessError."""
-    found = outline(project, wishes)
-    prepared = ready(project, wishes, found, run, say=say) if found.forms else Prepared((), run.path)
-    return plan(project, wishes, found, prepared)
+    listed = list_guests(project, request)
+    prepared = ready(project, request, listed, run, say=say) if listed.guests else Prepared((), run.path)
+    return plan(project, request, listed, prepared)
 
 
-def plan(project: Project, wishes: Wishes, found: Outline, prepared: Prepared) -> Plan:
+def plan(project: Project, request: RunRequest, listed: GuestList, prepared: Prepared) -> Plan:
     """Say what is known before the first guest."""
-    weights, whole = pieces(project, found, wishes) if wishes.divided else ({}, {})
+    weights, whole = pieces(project, listed, request) if request.divided else ({}, {})
     return Plan(
         guests=prepared.guests,
         folder=prepared.folder,
         missing=prepared.missing,
-        all_features=frozenset(feature.name for feature in found.known.features),
-        all_kernels=found.known.guests,
+        all_features=frozenset(feature.name for feature in listed.known.features),
+        all_kernels=listed.known.guests,
         facts=RunFacts(
             accelerator=prepared.accelerator,
             guests=prepared.at_once,
-            arguments=wishes.words,
-            whole=wishes.whole,
-            shard=str(wishes.shard or ""),
+            arguments=request.words,
+            whole=request.whole,
+            shard=str(request.shard or ""),
             kernels=prepared.kernels,
         ),
         notes=notes(prepared.kernels),
         programs=project.programs,
-        baseline=baseline.read(wishes.baseline or project.matrix_baselines),
-        scope=_scope(project, wishes, found),
-        part=found.part,
+        baseline=baseline.read(request.baseline or project.matrix_baselines),
+        scope=_scope(project, request, listed),
+        part=listed.part,
         weights=weights,
         whole=whole,
     )
 
 
-def _scope(project: Project, wishes: Wishes, found: Outline) -> Scope:
+def _scope(project: Project, request: RunRequest, listed: GuestList) -> Scope:
     """Return how strictly the run is compared: of another manifest's kernels the workflow runs none."""
-    if wishes.manifest is None:
-        return manifest.gate(project, found.known)
-    return replace(found.known.gate, kernels=manifest.gate(project, manifest.load(project.images)).kernels)
+    if request.manifest is None:
+        return manifest.gate(project, listed.known)
+    return replace(listed.known.gate, kernels=manifest.gate(project, manifest.load(project.images)).kernels)
 
 
 def ready(
-    project: Project, wishes: Wishes, found: Outline, run: RunDirectory, *, say: Callable[[str], None]
+    project: Project, request: RunRequest, listed: GuestList, run: RunDirectory, *, say: Callable[[str], None]
 ) -> Prepared:
     """Build the objects, get the images, choose the accelerator; raises HarnessError.
 
     A kernel whose image is not to be had does not stop the others; when none is left, that is the error.
     """
-    _check_carried(wishes.carried)
+    _check_carried(request.carried)
     build.build_all(project)
-    root_image = images.root_image(found.known)
-    planned, missing = _with_images(found, locked=wishes.locked, say=say)
+    root_image = images.root_image(listed.known)
+    planned, missing = _with_images(listed, locked=request.locked, say=say)
     if not planned:
         raise ImageError("; ".join(f"{name}: {why}" for name, why in missing.items()))
     folder = Path(tempfile.mkdtemp(prefix="guests-", dir=run.path))
-    jobs = _Jobs(project, root_image, run, wishes)
-    choice = accelerator.choose(lambda kind: jobs.probe(planned[0], kind), images.cache_dir(), again=wishes.ask_again)
-    count = wishes.guests or slots.guests_at_once(
+    jobs = _Jobs(project, root_image, run, request)
+    choice = accelerator.choose(lambda kind: jobs.probe(planned[0], kind), images.cache_dir(), again=request.ask_again)
+    count = request.guests or slots.guests_at_once(
         cores=os.cpu_count() or 1,
         emulated=choice.accelerator is Accelerator.TCG,
         free_mib=slots.free_memory_mib(Path("/proc/meminfo").read_text()),
         memory_mib=MEMORY_MIB,
     )
-    if not wishes.divided:
+    if not request.divided:
         count = min(count, len(planned))
     at_once = f"{'one guest' if count == 1 else f'{count} guests'} at once"
     say("; ".join(filter(None, (choice.why, choice.note, at_once))))
@@ -193,13 +197,13 @@ def ready(
     for each in planned:
         job = jobs.of(each, choice.accelerator, held, machine)
         for number in range(1, count + 1):
-            lane = Lane(job.kernel, number)
-            wire.write(lane_files(folder, lane)[0], replace(job, console=run.console(str(lane))))
-        path, ending = lane_files(folder, Lane(job.kernel))
-        form = each.form
-        guests.append(PlannedGuest(form.name, each.image.release, form.features, path, ending, form.arguments))
+            worker = WorkerId(job.kernel, number)
+            wire.write(worker_files(folder, worker)[0], replace(job, console=run.console(str(worker))))
+        path, ending = worker_files(folder, WorkerId(job.kernel))
+        guest = each.listed
+        guests.append(PlannedGuest(guest.name, each.image.release, guest.features, path, ending, guest.arguments))
     facts = [
-        KernelFacts(each.form.name, image.release, image.version, image.notes, image.config_digest)
+        KernelFacts(each.listed.name, image.release, image.version, image.notes, image.config_digest)
         for each in planned
         for image in [each.image]
     ]
@@ -213,7 +217,7 @@ class _Jobs:
     project: Project
     root: RootImage
     run: RunDirectory
-    wishes: Wishes
+    request: RunRequest
 
     def probe(self, guest: _Guest, kind: Accelerator) -> Job:
         """Return the job that finds out whether guests run with an accelerator: a boot that nothing waits for."""
@@ -222,31 +226,31 @@ class _Jobs:
     def of(self, guest: _Guest, kind: Accelerator, held: tuple[Path, ...], machine: str) -> Job:
         """Return a guest's job; with a snapshot unless every guest is to boot."""
         job = self._job(guest, kind, held)
-        wishes = self.wishes
-        if wishes.cold:
+        request = self.request
+        if request.cold:
             return job
         saved = (images.cache_dir() / "snapshots", snapshots.key(job.boot, machine))
-        if wishes.ask_again:
+        if request.ask_again:
             snapshots.ask_again(*saved)
         # few tests run with a command line of their own: such a guest's worker is worth its place only if used often
-        worker = "again" if wishes.worker == "whole" and VARIANT in job.kernel else wishes.worker
+        worker = "again" if request.worker == "whole" and VARIANT in job.kernel else request.worker
         return replace(job, snapshot=saved, worker="always" if worker == "whole" else worker)
 
     def _job(self, guest: _Guest, kind: Accelerator, held: tuple[Path, ...]) -> Job:
-        wishes, image = self.wishes, guest.image
-        carried = None if wishes.carried is None else wishes.carried.absolute()
+        request, image = self.request, guest.image
+        carried = None if request.carried is None else request.carried.absolute()
         return Job(
-            kernel=guest.form.name,
-            boot=BootSpec(image.vmlinuz, image.modules, self.root.path, kind, append=guest.form.append),
-            payload=payload.of_project(self.project, with_cache=wishes.with_cache, carried=carried),
-            console=self.run.console(guest.form.name),
+            kernel=guest.listed.name,
+            boot=BootSpec(image.vmlinuz, image.modules, self.root.path, kind, append=guest.listed.append),
+            payload=payload.of_project(self.project, with_cache=request.with_cache, carried=carried),
+            console=self.run.console(guest.listed.name),
             slots=held,
-            boot_timeout=wishes.boot_timeout or _BOOT_TIMEOUT[kind],
+            boot_timeout=request.boot_timeout or _BOOT_TIMEOUT[kind],
             vng=Path(sys.executable).with_name("vng"),
-            silence_timeout=wishes.silence,
-            patience=guest.form.patience,
-            worker_kind=wishes.worker_kind,
-            rehearsal=options.rehearsal(self.project) if wishes.rehearsed else (),
+            silence_timeout=request.silence,
+            patience=guest.listed.patience,
+            worker_kind=request.worker_kind,
+            rehearsal=options.rehearsal(self.project) if request.rehearsed else (),
         )
 
 
@@ -260,18 +264,18 @@ def _check_carried(folder: Path | None) -> None:
         raise ManifestError(f"--carry {folder}: {mib} MiB; a guest has room for {_MOST_CARRIED_MIB} MiB")
 
 
-def _with_images(found: Outline, *, locked: bool, say: Callable[[str], None]) -> tuple[list[_Guest], dict[str, str]]:
+def _with_images(listed: GuestList, *, locked: bool, say: Callable[[str], None]) -> tuple[list[_Guest], dict[str, str]]:
     """Get the kernels' images; return the guests, in their order, and of the other kernels why there is none."""
     got: dict[str, KernelImage] = {}
     missing = {}
-    for kernel, forms in found.kernels:
+    for kernel, guests in listed.kernels:
         try:
-            image = images.kernel_image(found.known, kernel, locked_only=locked)
+            image = images.kernel_image(listed.known, kernel, locked_only=locked)
         except ImageError as error:
             missing[kernel.name] = str(error)
             say(f"{kernel.name}: {error}")
         else:
-            got |= {form.name: image for form in forms}
+            got |= {guest.name: image for guest in guests}
             for note in image.notes:
                 say(f"{kernel.name}: {note}")
-    return [_Guest(form, got[form.name]) for form in found.forms if form.name in got], missing
+    return [_Guest(guest, got[guest.name]) for guest in listed.guests if guest.name in got], missing

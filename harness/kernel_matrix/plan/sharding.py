@@ -22,10 +22,10 @@ import msgspec
 from kernel_matrix.results.document import Document
 from kernel_matrix.shared import atomic, wire
 from kernel_matrix.shared.cells import Cell
+from kernel_matrix.shared.division import Piece
 from kernel_matrix.shared.errors import ManifestError
 from kernel_matrix.shared.expect import kernel_of_argument
 from kernel_matrix.shared.features import plain_kernel
-from kernel_matrix.shared.lanes import Piece
 
 #: the file's name in a shard's run folder
 NAME = "shard.json"

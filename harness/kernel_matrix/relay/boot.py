@@ -42,7 +42,7 @@ _TICK = 0.02
 
 
 @dataclass(frozen=True, slots=True)
-class Opening:
+class Preamble:
     """What is said to a guest of that agent before its worker collects."""
 
     #: what all tests of the project share, to be imported now; None: it is imported with the tests
@@ -55,7 +55,7 @@ class Opening:
 
 @dataclass(frozen=True, slots=True)
 class Running:
-    """A guest whose agent waits for its opening, or whose worker has answered it."""
+    """A guest whose agent waits for its preamble, or whose worker has answered it."""
 
     group: GuardedGroup
     channel: socket.socket
@@ -68,7 +68,7 @@ class Running:
     how: str
     #: what the user should know, empty when all went as it does
     note: str = ""
-    #: what the worker has answered to the opening; None: it was not opened
+    #: what the worker has answered to the preamble; None: it was not opened
     answer: bytes | None = None
     #: whether it has what all tests of the project share
     prepared: bool = False
@@ -84,8 +84,8 @@ class Boots:
         self._machine: Machine | None = None
         self._count = 0
 
-    def start(self, opening: Opening | None = None) -> Running:
-        """Return a guest that is ready; with an ``opening`` perhaps one that has answered it. Raises BootError."""
+    def start(self, preamble: Preamble | None = None) -> Running:
+        """Return a guest that is ready; with an ``preamble`` perhaps one that has answered it. Raises BootError."""
         if self._job.snapshot is None:
             return self._cold("")
         folder, key = self._job.snapshot
@@ -103,11 +103,11 @@ class Boots:
                 self.stop()
                 return self._cold(f"no snapshot: {error.filename or folder}: {error.strerror}")
             start = snapshot
-            if opening is not None:
-                name = self._worker_name(key, snapshot.meta.hello, opening)
+            if preamble is not None:
+                name = self._worker_name(key, snapshot.meta.hello, preamble)
                 if snapshots.find(folder, name) is None:
-                    start, note = self._prepared(snapshot, opening, note)
-                worker = self._worker(name, snapshot, start, opening, note)
+                    start, note = self._prepared(snapshot, preamble, note)
+                worker = self._worker(name, snapshot, start, preamble, note)
                 if isinstance(worker, Running):
                     return worker
                 note = worker
@@ -181,20 +181,20 @@ class Boots:
         self.stop()
         snapshots.keep(place, name, kernel=self._job.kernel, hello=hello)
 
-    def _worker_name(self, key: str, hello: Hello, opening: Opening) -> str:
-        return snapshots.worker_name(key, opening.shared(hello) + opening.rest(hello), self._job.worker_kind)
+    def _worker_name(self, key: str, hello: Hello, preamble: Preamble) -> str:
+        return snapshots.worker_name(key, preamble.shared(hello) + preamble.rest(hello), self._job.worker_kind)
 
-    def _prepared(self, base: Snapshot, opening: Opening, note: str) -> tuple[Snapshot, str]:
+    def _prepared(self, base: Snapshot, preamble: Preamble, note: str) -> tuple[Snapshot, str]:
         """Return the guest that has imported what all tests share, and the note; the guest itself where none has.
 
         It is made when a run asks for what the run before has asked for, too: whoever changes that, and not a test,
         would wait for it each time.
         """
         assert self._job.snapshot is not None
-        if opening.prepare is None:
+        if preamble.prepare is None:
             return base, note
         folder, key = self._job.snapshot
-        said = opening.prepare(base.meta.hello)
+        said = preamble.prepare(base.meta.hello)
         name = snapshots.worker_name(key, said, _PREPARED)
         if found := snapshots.find(folder, name):
             return found, note
@@ -208,8 +208,8 @@ class Boots:
             why = of_system(error) if isinstance(error, OSError) else error
             return base, f"no guest is prepared for the project: {why}"
 
-    def _worker(self, name: str, base: Snapshot, start: Snapshot, opening: Opening, note: str) -> Running | str:
-        """Return a guest whose worker has answered the opening; when there is none, nor should be, the note.
+    def _worker(self, name: str, base: Snapshot, start: Snapshot, preamble: Preamble, note: str) -> Running | str:
+        """Return a guest whose worker has answered the preamble; when there is none, nor should be, the note.
 
         It is made from ``start``, the guest itself or a prepared one. Whatever is in the way of saving a worker is the
         note: the caller uses the guest without one.
@@ -222,7 +222,7 @@ class Boots:
             return note
         try:
             hello = base.meta.hello
-            said = (b"" if start.prepared else opening.shared(hello)) + opening.rest(hello)
+            said = (b"" if start.prepared else preamble.shared(hello)) + preamble.rest(hello)
             found = self._found_or_made(name, lambda place, name: self._save_worker(base, start, said, place, name))
             return self._restored(found, note)
         except PermissionError as error:

@@ -27,7 +27,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from kernel_matrix.relay import payload, preamble
-from kernel_matrix.relay.boot import Boots, Opening, Running
+from kernel_matrix.relay.boot import Boots, Preamble, Running
 from kernel_matrix.relay.job import Job
 from kernel_matrix.relay.machine import BootError
 from kernel_matrix.relay.snapshots import Hello
@@ -135,7 +135,7 @@ class Relay:
         self._to_guest += chunk
         self._last_said = (self._last_said + chunk)[-len(preamble.FAREWELL) :]
 
-    def _wait_for_opening(self) -> Opening | None:
+    def _wait_for_opening(self) -> Preamble | None:
         """Return what makes all that is said to a guest before its worker collects; None: no worker is saved."""
         if self.job.worker == "never":
             return None
@@ -143,7 +143,7 @@ class Relay:
             self._read_controller(wait=_TICK)
         self._opening_end = end
         said = bytes(self._to_guest[:end])
-        return Opening(
+        return Preamble(
             prepare=partial(self._shared, rehearse=True) if self.job.rehearsal else None,
             shared=self._shared,
             rest=lambda hello: self._rest(hello) + said,
@@ -198,8 +198,8 @@ class Relay:
             running.note,
             str(running.folder),
         )
-        lane = self._ending_path.name.removesuffix(ENDING)
-        wire.write(self._ending_path.with_name(f"{lane}.{os.getpid()}{STARTED}"), started)
+        worker = self._ending_path.name.removesuffix(ENDING)
+        wire.write(self._ending_path.with_name(f"{worker}.{os.getpid()}{STARTED}"), started)
         if running.answer is None:
             shared = b"" if running.prepared else self._shared(running.hello)
             self._to_guest[:0] = shared + self._rest(running.hello)

@@ -16,7 +16,7 @@ from typing import Any
 from kernel_matrix.config.project import find
 from kernel_matrix.dev import bootstrap
 from kernel_matrix.plan import preparation
-from kernel_matrix.plan.outline import Wishes, outline
+from kernel_matrix.plan.guest_list import RunRequest, list_guests
 from kernel_matrix.plan.preparation import Prepared
 from kernel_matrix.relay import payload
 from kernel_matrix.report.run_folder import RunDirectory
@@ -88,9 +88,11 @@ class Service:
 
     def _prepare(self, argument: bytes) -> bytes:
         """Prepare the guests that were dealt to this machine."""
-        wishes = wire.decode(argument, Wishes)
+        request = wire.decode(argument, RunRequest)
         run = RunDirectory.create(self._folder)
-        self._prepared = preparation.ready(self._project, wishes, outline(self._project, wishes), run, say=self._say)
+        self._prepared = preparation.ready(
+            self._project, request, list_guests(self._project, request), run, say=self._say
+        )
         return wire.encode(self._prepared)
 
     def _read(self, argument: bytes) -> bytes:

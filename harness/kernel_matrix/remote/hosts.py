@@ -21,8 +21,8 @@ from execnet import HostNotFound
 from kernel_matrix.plan.preparation import PlannedGuest
 from kernel_matrix.plan.sharding import Unit
 from kernel_matrix.remote import hosted
+from kernel_matrix.shared.division import WorkerId
 from kernel_matrix.shared.errors import HarnessError, ManifestError
-from kernel_matrix.shared.lanes import Lane
 
 Say = Callable[[str], None]
 
@@ -57,10 +57,10 @@ class Host:
         where = f"ssh={_SSH} {self.ssh}//python={shlex.quote(self.python)}//chdir={self.folder}"
         return f"{where}//execmodel=thread//id={self.identity}"
 
-    def relay(self, guest: PlannedGuest, lane: Lane) -> str:
+    def relay(self, guest: PlannedGuest, worker: WorkerId) -> str:
         """Return the execnet spec of a guest there."""
-        relay = shlex.join(guest.of_lane(lane).relay(self.python))
-        return f"popen//via={self.identity}//kernel={guest.kernel}//lane={lane.number}//python={relay}"
+        relay = shlex.join(guest.of_worker(worker).relay(self.python))
+        return f"popen//via={self.identity}//kernel={guest.kernel}//worker={worker.number}//python={relay}"
 
 
 def parse(text: str, root: Path) -> tuple[Host, ...]:

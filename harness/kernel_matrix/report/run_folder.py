@@ -21,9 +21,9 @@ from kernel_matrix.results import document, matrix
 from kernel_matrix.results.document import Column, Document
 from kernel_matrix.shared import atomic, marker, wire
 from kernel_matrix.shared.cells import Cell, Outcome
+from kernel_matrix.shared.division import MARK
 from kernel_matrix.shared.errors import HarnessError, ManifestError
 from kernel_matrix.shared.features import plain_kernel
-from kernel_matrix.shared.lanes import MARK
 from kernel_matrix.vm.guests import GuestRecord
 
 #: bytes of a console's end that go into the report

@@ -17,60 +17,81 @@ from xdist.dsession import Interrupted
 from kernel_matrix import images
 from kernel_matrix.plan import preparation, sharding
 from kernel_matrix.relay import snapshots
-from kernel_matrix.remote import places
+from kernel_matrix.remote import guest_hosts
 from kernel_matrix.report import run_folder, terminal
 from kernel_matrix.results import comparison, matrix
-from kernel_matrix.session import reports
+from kernel_matrix.session import events, reports
+from kernel_matrix.session.nodes import kernel_of, worker_of
 from kernel_matrix.session.output import Outputs
-from kernel_matrix.session.workers import CrewPlugin, kernel_of
+from kernel_matrix.session.scheduler import KernelScheduling
 from kernel_matrix.shared import expect, pytest_internals
 from kernel_matrix.shared.cells import IMAGE, Cell, Outcome
 from kernel_matrix.shared.changes import Change
+from kernel_matrix.shared.division import WorkerId
+from kernel_matrix.shared.ending import Ending
 from kernel_matrix.shared.errors import HarnessError, of_system
 from kernel_matrix.shared.protocol import FACTS, PCAP
 from kernel_matrix.shared.worker_input import WORKER_KEY
-from kernel_matrix.vm.guests import summary
+from kernel_matrix.vm.guests import Guests, summary
 
 
-class MatrixPlugin:
+class ControllerPlugin:
     """Hooks of the controller, from the first report to the exit status."""
 
     def __init__(
-        self, config: pytest.Config, plan: preparation.Plan, run: run_folder.RunDirectory, place: places.Place
+        self,
+        config: pytest.Config,
+        plan: preparation.Plan,
+        run: run_folder.RunDirectory,
+        hosts: guest_hosts.GuestHosts,
+        outputs: Outputs,
+        scheduling: KernelScheduling,
+        times: Guests,
     ) -> None:
         self._config = config
-        self._place = place
+        self._hosts = hosts
         self._plan = plan
         self._run = run
+        self._outputs = outputs
+        self._scheduling = scheduling
+        self._times = times
         self._guests = {guest.kernel: guest for guest in plan.guests}
         self._phases: dict[tuple[str, str], list[expect.Phase]] = {}
         #: node id -> when its test began, on this machine's monotonic clock
         self._starts: dict[str, float] = {}
         self._cells: list[Cell] = []
+        #: how the last guest of a worker that died has ended
+        self._endings: dict[WorkerId, Ending] = {}
+        #: kernel -> why its machine is gone
+        self._lost: dict[str, str] = {}
+        #: kernel -> node ids that -k or -m left out there
+        self._deselected: dict[str, set[str]] = {kernel: set() for kernel in self._guests}
         self._user_interrupted = False
         self._judged: matrix.Matrix | None = None
         self._changes: tuple[Change, ...] = ()
         self._unwritten = ""
-        self._outputs = Outputs(run.path / "output", self.show)
-        #: a plugin of its own (`kernel_matrix.session.starting` registers it)
-        self.crew = CrewPlugin(config, plan, run, place, self._outputs, self._record)
         for kernel, why in plan.missing.items():
             self._cells.append(Cell(kernel, IMAGE, Outcome.ERROR, detail=why))
             run.append(self._cells[-1])
 
-    def show(self, line: str) -> None:
-        """Write a line of its own to the terminal."""
-        reporter: pytest.TerminalReporter | None = self._config.pluginmanager.getplugin("terminalreporter")
-        if reporter is not None:
-            # behind the dots of tests that have passed
-            reporter.write_line(f"\n{line}" if pytest_internals.column(reporter) else line)
+    def pytest_matrix_guest(self, event: events.GuestEvent) -> None:
+        """Keep what has happened to a guest, for the cells that come of it."""
+        match event:
+            case events.OutsideTest(kernel, test, decision):
+                self._record(kernel, test, decision)
+            case events.GuestDied(worker, ending):
+                self._endings[worker] = ending
+            case events.KernelLost(kernel, why):
+                self._lost[kernel] = why
+            case events.LeftOut(kernel, nodeids):
+                self._deselected[kernel].update(nodeids)
 
     def _record_lost(self) -> None:
         """Say of every test that a machine has taken with it why there is no report."""
         there = {(cell.kernel, cell.test) for cell in self._cells}
         for kernel, test in sorted(self._expected() - there):
-            if kernel in self.crew.lost:
-                self._record(kernel, test, expect.Decision(Outcome.LOST, self.crew.lost[kernel]))
+            if kernel in self._lost:
+                self._record(kernel, test, expect.Decision(Outcome.LOST, self._lost[kernel]))
 
     # -- reports become cells
 
@@ -82,7 +103,7 @@ class MatrixPlugin:
     def pytest_handlecrashitem(self, crashitem: str, report: pytest.TestReport) -> None:
         """Say of the test in which a guest died what happened to the guest, with its console."""
         kernel = kernel_of(report.node)
-        last = self.crew.ending(report.node)
+        last = self._endings[worker_of(report.node)]
         report.when = "call"
         report.duration = self._seconds_since_start(kernel, crashitem)
         report.longrepr = reports.describe_death(last, crashitem, self._run.console(kernel))
@@ -93,7 +114,7 @@ class MatrixPlugin:
         """Collect a test's phases; its last one makes the cell."""
         kernel = kernel_of(report.node)
         # xdist takes what one worker collected for all there is
-        self._session.testscollected = self.crew.scheduling.foreseen
+        self._session.testscollected = self._scheduling.foreseen
         if report.when == "call":
             self._keep_facts(kernel, report)
         for key, value in report.user_properties:
@@ -177,7 +198,7 @@ class MatrixPlugin:
                 status = 1 if status == 1 else matrix.exit_status(judged, self._changes, part=part)
                 session.exitstatus = status
             found = replace(found, changes=self._changes, exit_status=status)
-            self._run.finish(found, self._plan.facts, self.crew.times.records())
+            self._run.finish(found, self._plan.facts, self._times.records())
             self._keep_part()
         except (OSError, HarnessError) as error:
             why = of_system(error) if isinstance(error, OSError) else error
@@ -187,14 +208,14 @@ class MatrixPlugin:
     def _collect(self) -> None:
         """Bring what guests of other machines have left; what does not come is said at the end."""
         try:
-            self._place.collect(self._run, self._plan.folder)
+            self._hosts.collect(self._run, self._plan.folder)
         except (OSError, HarnessError) as error:
             self._unwritten = f"consoles are lost: {of_system(error) if isinstance(error, OSError) else error}"
 
     def _expected(self) -> set[tuple[str, str]]:
         """Every kernel runs what any of its variant collected, unless node ids of the command line name kernels."""
         own = {
-            kernel: {expect.split_nodeid(nodeid, kernel) for nodeid in self.crew.scheduling.collected(kernel)}
+            kernel: {expect.split_nodeid(nodeid, kernel) for nodeid in self._scheduling.collected(kernel)}
             for kernel in self._guests
         }
         named = any(expect.kernel_of_argument(argument, self._plan.all_kernels) for argument in self._config.args)
@@ -204,7 +225,7 @@ class MatrixPlugin:
     def _left_out(self) -> dict[str, set[str]]:
         return {
             kernel: {expect.split_nodeid(nodeid, kernel) for nodeid in nodeids}
-            for kernel, nodeids in self.crew.deselected.items()
+            for kernel, nodeids in self._deselected.items()
         }
 
     def _keep_part(self) -> None:
@@ -227,7 +248,7 @@ class MatrixPlugin:
         told = comparison.told(self._changes, terminal.LISTED)
         for line in [*terminal.red_lines(self._judged), matrix.summary_line(self._judged.cells), *told]:
             terminalreporter.write_line(line)
-        records = self.crew.times.records()
+        records = self._times.records()
         notes = [f"{each.kernel}: {each.note}" for each in records if each.note]
         for note in [*self._plan.notes, *dict.fromkeys(notes), self._unwritten]:
             if note:

@@ -6,6 +6,18 @@ import threading
 from collections.abc import Callable
 from pathlib import Path
 
+import pytest
+
+from kernel_matrix.shared import pytest_internals
+
+
+def show(config: pytest.Config, line: str) -> None:
+    """Write a line of the engine's own to the terminal, if there is one."""
+    reporter: pytest.TerminalReporter | None = config.pluginmanager.getplugin("terminalreporter")
+    if reporter is not None:
+        # behind the dots of tests that have passed
+        reporter.write_line(f"\n{line}" if pytest_internals.column(reporter) else line)
+
 
 class Outputs:
     """Takes output of several guests at once."""

@@ -15,7 +15,7 @@ from xdist.workermanage import WorkerController
 from kernel_matrix.session import reports
 from kernel_matrix.shared import expect, pytest_internals
 
-#: of a kernel without a test: its guest waits for a place, boots, or collects
+#: of a kernel without a test: its guest waits for a hosts, boots, or collects
 WAITING = "waiting for its guest"
 #: of a kernel that has run all its tests
 DONE = "done"
@@ -30,7 +30,7 @@ def wanted(config: pytest.Config) -> bool:
 
 
 class ProgressPlugin:
-    """A line for each kernel, below what else is written, in place of a dot for each test, where somebody watches."""
+    """A line for each kernel, below what else is written, in hosts of a dot for each test, where somebody watches."""
 
     def __init__(self, config: pytest.Config, kernels: Iterable[str], *, console: Console | None = None) -> None:
         self._config = config
@@ -59,7 +59,7 @@ class ProgressPlugin:
             TextColumn("{task.fields[red]}", style="bold red"),
             TextColumn("{task.description}", markup=False, table_column=Column(no_wrap=True, overflow="ellipsis")),
             console=console,
-            # it makes place for the matrix
+            # it makes hosts for the matrix
             transient=True,
         )
         for kernel in self._kernels:
@@ -101,7 +101,7 @@ class ProgressPlugin:
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_sessionfinish(self) -> None:
-        """Make place for what the run has found."""
+        """Make hosts for what the run has found."""
         self.stop()
 
     def pytest_unconfigure(self) -> None:

@@ -3,7 +3,7 @@
 xdist's own schedulers share one list between workers, or (``--dist each``) wait for all workers and end the session
 with a KeyError when one dies in its last test. Here a kernel starts when its own guest has collected, and a guest
 that replaces a dead one goes on where that one stopped, without the test that killed it. Where there is room a kernel
-has more than one guest (`kernel_matrix.shared.lanes`): no test is ever given to two of them.
+has more than one guest (`kernel_matrix.shared.division`): no test is ever given to two of them.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable, Sequence
 
 from xdist.workermanage import WorkerController
 
-from kernel_matrix.shared.lanes import Lane, Piece
+from kernel_matrix.shared.division import Piece, WorkerId
 
 #: tests that a node has at a time: the one it runs, the next one (it does not begin without knowing that), and one
 #: more so that it never waits for the controller; after -x it has no others left to run
@@ -24,7 +24,7 @@ _AHEAD = 3
 class Fresh(enum.StrEnum):
     """How long a guest is used."""
 
-    #: for all tests of its kernel that it gets: a kernel has several where there is room (`kernel_matrix.shared.lanes`)
+    #: for all tests of its kernel that it gets (`kernel_matrix.shared.division`)
     KERNEL = "kernel"
     #: for the tests of one file
     FILE = "file"
@@ -48,26 +48,26 @@ def file_of(nodeid: str) -> str:
 class KernelScheduling:
     """Implements ``xdist.scheduler.Scheduling``.
 
-    ``lane_of`` names a node's lane; ``kernels`` are those that must have run for the session to be finished; ``whole``
-    names what a file is not divided from.
+    ``worker_of`` names a node's worker; ``kernels`` are those that must have run for the session to be finished;
+    ``whole`` names what a file is not divided from.
     """
 
     def __init__(
         self,
         kernels: Iterable[str],
-        lane_of: Callable[[WorkerController], Lane],
+        worker_of: Callable[[WorkerController], WorkerId],
         fresh: Fresh = Fresh.KERNEL,
         whole: Callable[[str], str] = str,
     ) -> None:
-        self._lane_of = lane_of
+        self._worker_of = worker_of
         self._fresh = fresh
         self._whole = whole
         #: kernel -> node ids in the order of its guest's collection, once collected
         self._collections: dict[str, list[str]] = {}
         #: kernel -> node ids that have not run yet; a kernel that has not collected is None
         self._todo: dict[str, list[str] | None] = dict.fromkeys(kernels)
-        #: what a lane has begun, or will
-        self._claims: dict[Piece, Lane] = {}
+        #: what a worker has begun, or will
+        self._claims: dict[Piece, WorkerId] = {}
         self._given_up: set[str] = set()
         #: node -> the index -> node id of what it was sent and has not finished, in running order
         self._running: dict[WorkerController, dict[int, str]] = {}
@@ -96,16 +96,16 @@ class KernelScheduling:
         """Whether a node has tests that it has not finished."""
         return any(self._running.values())
 
-    def remaining(self, lane: Lane) -> int | None:
-        """Return how many tests that lane has still to run; None before its kernel's first collection."""
-        return None if self._todo[lane.kernel] is None else len(self._left(lane))
+    def remaining(self, worker: WorkerId) -> int | None:
+        """Return how many tests that worker has still to run; None before its kernel's first collection."""
+        return None if self._todo[worker.kernel] is None else len(self._left(worker))
 
-    def next_share(self, lane: Lane) -> Sequence[str]:
-        """Return what that lane's next guest will run; empty before its kernel's first collection."""
-        return self._fresh.share(self._left(lane))
+    def next_share(self, worker: WorkerId) -> Sequence[str]:
+        """Return what that worker's next guest will run; empty before its kernel's first collection."""
+        return self._fresh.share(self._left(worker))
 
     def unclaimed(self) -> dict[Piece, frozenset[str]]:
-        """Return what no lane has begun of the kernels that have collected: the pieces, and the files of each."""
+        """Return what no worker has begun of the kernels that have collected: the pieces, and the files of each."""
         found: dict[Piece, set[str]] = {}
         for kernel in self._todo.keys() - self._given_up:
             for nodeid in self._todo[kernel] or ():
@@ -113,13 +113,13 @@ class KernelScheduling:
                     found.setdefault(piece, set()).add(file_of(nodeid))
         return {piece: frozenset(found[piece]) for piece in sorted(found)}
 
-    def claim(self, lane: Lane, piece: Piece) -> None:
-        """Let that lane alone run what is left of a piece."""
-        self._claims[piece] = lane
+    def claim(self, worker: WorkerId, piece: Piece) -> None:
+        """Let that worker alone run what is left of a piece."""
+        self._claims[piece] = worker
 
-    def owner(self, kernel: str, nodeid: str) -> Lane:
-        """Return the lane that has begun, or is the one to begin, that test's piece."""
-        return self._claims.get(self._piece(kernel, nodeid), Lane(kernel))
+    def owner(self, kernel: str, nodeid: str) -> WorkerId:
+        """Return the worker that has begun, or is the one to begin, that test's piece."""
+        return self._claims.get(self._piece(kernel, nodeid), WorkerId(kernel))
 
     def current(self, node: WorkerController) -> str | None:
         """Return the test that node is running, None when it runs none or is not up."""
@@ -147,16 +147,16 @@ class KernelScheduling:
 
     def add_node_collection(self, node: WorkerController, collection: Sequence[str]) -> None:
         """Take what a node collected: its kernel's list the first time, later the numbering of what is left."""
-        kernel = self._lane_of(node).kernel
+        kernel = self._worker_of(node).kernel
         if self._todo[kernel] is None:
             self._collections[kernel] = list(collection)
             self._todo[kernel] = list(collection)
         self._ready.append((node, list(collection)))
 
     def schedule(self) -> None:
-        """Send every node that has collected the first of its lane's tests."""
+        """Send every node that has collected the first of its worker's tests."""
         for node, collection in self._ready:
-            wanted = set(self.next_share(self._lane_of(node)))
+            wanted = set(self.next_share(self._worker_of(node)))
             self._waiting[node].extend(item for item in enumerate(collection) if item[1] in wanted)
             self._send(node)
         self._ready.clear()
@@ -200,29 +200,29 @@ class KernelScheduling:
             node.shutdown()
 
     def _next(self, node: WorkerController) -> tuple[int, str] | None:
-        """Take a node's next test, whose piece is then its lane's; None: it has no more."""
-        waiting, lane = self._skip(node), self._lane_of(node)
+        """Take a node's next test, whose piece is then its worker's; None: it has no more."""
+        waiting, worker = self._skip(node), self._worker_of(node)
         if not waiting:
             return None
-        self.claim(lane, self._piece(lane.kernel, waiting[0][1]))
+        self.claim(worker, self._piece(worker.kernel, waiting[0][1]))
         return waiting.popleft()
 
     def _skip(self, node: WorkerController) -> deque[tuple[int, str]]:
-        """Return what waits for a node, what another lane has begun meanwhile left out."""
-        waiting, lane = self._waiting[node], self._lane_of(node)
-        while waiting and self.owner(lane.kernel, waiting[0][1]) != lane:
+        """Return what waits for a node, what another worker has begun meanwhile left out."""
+        waiting, worker = self._waiting[node], self._worker_of(node)
+        while waiting and self.owner(worker.kernel, waiting[0][1]) != worker:
             waiting.popleft()
         return waiting
 
-    def _left(self, lane: Lane) -> list[str]:
-        """Return what is left for a lane: what it has begun, and for the first one what none has."""
-        return [nodeid for nodeid in self._todo[lane.kernel] or () if self.owner(lane.kernel, nodeid) == lane]
+    def _left(self, worker: WorkerId) -> list[str]:
+        """Return what is left for a worker: what it has begun, and for the first one what none has."""
+        return [nodeid for nodeid in self._todo[worker.kernel] or () if self.owner(worker.kernel, nodeid) == worker]
 
     def _piece(self, kernel: str, nodeid: str) -> Piece:
         return Piece(kernel, self._whole(file_of(nodeid)))
 
     def _done(self, node: WorkerController, index: int) -> None:
         nodeid = self._running[node].pop(index)
-        todo = self._todo[self._lane_of(node).kernel]
+        todo = self._todo[self._worker_of(node).kernel]
         if todo is not None:
             todo.remove(nodeid)

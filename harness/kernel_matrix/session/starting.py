@@ -2,25 +2,29 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import NoReturn
 
 import pytest
 
 from kernel_matrix.config import options
 from kernel_matrix.config.project import load
-from kernel_matrix.plan import outline, preparation, sharding
-from kernel_matrix.remote import places
+from kernel_matrix.plan import guest_list, preparation, sharding
+from kernel_matrix.remote import guest_hosts
 from kernel_matrix.report import reports, run_folder
 from kernel_matrix.results import matrix
-from kernel_matrix.session import progress
-from kernel_matrix.session.controller import MatrixPlugin
+from kernel_matrix.session import events, output, progress
+from kernel_matrix.session.controller import ControllerPlugin
 from kernel_matrix.session.keeping import KeepingPlugin
-from kernel_matrix.session.scheduler import Fresh
+from kernel_matrix.session.nodes import worker_of
+from kernel_matrix.session.scheduler import Fresh, KernelScheduling
+from kernel_matrix.session.workers import WorkersPlugin
 from kernel_matrix.shared import expect, hints
+from kernel_matrix.shared.division import WorkerId
 from kernel_matrix.shared.errors import ManifestError
-from kernel_matrix.shared.lanes import Lane
 from kernel_matrix.shared.project import Project
 from kernel_matrix.vm import debugging
+from kernel_matrix.vm.guests import Guests
 
 #: the options with which a worker reads pytest's cache
 _READING_THE_CACHE = ("lf", "failedfirst", "newfirst", "stepwise")
@@ -45,11 +49,11 @@ def start(config: pytest.Config) -> None:
     if config.option.repeat < 1:
         raise ManifestError(f"--repeat {config.option.repeat}: once is the least")
     project = _project(config)
-    shard, place = _shard(config), _place(config)
+    shard, hosts = _shard(config), _hosts(config)
     run = run_folder.RunDirectory.create(config.option.results or project.results, reports.of(project))
-    plan = place.prepare(
+    plan = hosts.prepare(
         project,
-        outline.Wishes(
+        guest_list.RunRequest(
             kernels=tuple(config.option.kernel),
             arguments=_selected(config, project),
             guests=config.option.guests,
@@ -83,15 +87,20 @@ def start(config: pytest.Config) -> None:
     # versions and plugins of the host's Python: nothing of it decides what a test finds in a guest
     config.option.no_header = config.option.no_header or config.option.verbose <= 0
     config.option.dist = "load"
-    config.option.px = place.gateways()
-    config.option.tx = [place.relay(guest, Lane(guest.kernel)) for guest in plan.guests]
-    config.pluginmanager.register(place, "matrix-place")
-    matrix_plugin = MatrixPlugin(config, plan, run, place)
-    config.pluginmanager.register(matrix_plugin, "matrix-controller")
-    config.pluginmanager.register(matrix_plugin.crew, "matrix-workers")
-    config.pluginmanager.register(progress.ProgressPlugin(config, [guest.kernel for guest in plan.guests]))
+    config.option.px = hosts.gateways()
+    config.option.tx = [hosts.relay(guest, WorkerId(guest.kernel)) for guest in plan.guests]
+    config.pluginmanager.register(hosts, "matrix-hosts")
+    config.pluginmanager.add_hookspecs(events.Specs)
+    show = partial(output.show, config)
+    shared = (config, plan, run, hosts, output.Outputs(run.path / "output", show))
+    kernels = [guest.kernel for guest in plan.guests]
+    scheduling = KernelScheduling(kernels, worker_of, Fresh(config.option.fresh), plan.not_divided_from)
+    times = Guests(plan.folder)
+    config.pluginmanager.register(ControllerPlugin(*shared, scheduling, times), "matrix-controller")
+    config.pluginmanager.register(WorkersPlugin(*shared, scheduling, times), "matrix-workers")
+    config.pluginmanager.register(progress.ProgressPlugin(config, kernels))
     if config.option.keep_guest:
-        config.pluginmanager.register(KeepingPlugin(config, plan.folder, matrix_plugin.show))
+        config.pluginmanager.register(KeepingPlugin(config, plan.folder, show))
 
 
 def _project(config: pytest.Config) -> Project:
@@ -117,12 +126,12 @@ def _shard(config: pytest.Config) -> sharding.Shard | None:
     return sharding.Shard.parse(config.option.shard)
 
 
-def _place(config: pytest.Config) -> places.Place:
+def _hosts(config: pytest.Config) -> guest_hosts.GuestHosts:
     """Return where the guests are; raises ManifestError."""
     option = config.option
     if option.hosts is not None and (option.keep_guest or option.gdb):
         raise ManifestError("--hosts: a guest on another machine is not kept or debugged from here")
-    return places.of(option.hosts, config.rootpath)
+    return guest_hosts.of(option.hosts, config.rootpath)
 
 
 def say(line: str) -> None:
@@ -141,7 +150,7 @@ def _selected(config: pytest.Config, project: Project) -> tuple[str, ...]:
     """Return the paths and node ids that decide which guests there are."""
     if not config.option.command:
         return tuple(config.args)
-    return outline.without_tests(project, config.option.kernel)
+    return guest_list.without_tests(project, config.option.kernel)
 
 
 def _takes_all(config: pytest.Config) -> bool:

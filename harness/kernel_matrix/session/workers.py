@@ -1,7 +1,7 @@
 """Guests come and go: each is an xdist worker, whose "python" is its relay.
 
-What a kernel is told, what becomes of a lane when its guest has run everything or has died, and which kernel gets
-another guest when there is room (`kernel_matrix.shared.lanes`). What the tests of a guest find is for
+What a kernel is told, what becomes of a worker when its guest has run everything or has died, and which kernel gets
+another guest when there is room (`kernel_matrix.shared.division`). What the tests of a guest find is for
 `kernel_matrix.session.controller`.
 """
 
@@ -10,7 +10,6 @@ from __future__ import annotations
 import shlex
 import sys
 from collections import Counter
-from collections.abc import Callable
 
 import execnet
 import pytest
@@ -19,84 +18,63 @@ from xdist.workermanage import WorkerController
 
 from kernel_matrix.plan import preparation, sharding
 from kernel_matrix.plan.sharding import Unit
-from kernel_matrix.remote import places
+from kernel_matrix.remote import guest_hosts
 from kernel_matrix.report import run_folder
-from kernel_matrix.session import reports
+from kernel_matrix.session import events, reports
+from kernel_matrix.session.nodes import kernel_of, worker_of
 from kernel_matrix.session.output import Outputs
-from kernel_matrix.session.scheduler import Fresh, KernelScheduling
-from kernel_matrix.shared import expect, lanes, pytest_internals, wire, worker_input
+from kernel_matrix.session.scheduler import KernelScheduling
+from kernel_matrix.shared import division, expect, pytest_internals, wire, worker_input
 from kernel_matrix.shared.cells import BOOT, Outcome
+from kernel_matrix.shared.division import WorkerId
 from kernel_matrix.shared.ending import End, Ending
 from kernel_matrix.shared.errors import HarnessError
 from kernel_matrix.shared.features import GuestFacts
-from kernel_matrix.shared.lanes import Lane
 from kernel_matrix.shared.protocol import DESELECTED
 from kernel_matrix.shared.worker_input import WORKER_KEY, WorkerInput
 from kernel_matrix.vm.guests import Guests
 
-#: a kernel is given up when one guest after another has died that often in a lane without having run a test
+#: a kernel is given up when one guest after another has died that often in a worker without having run a test
 _STRIKES = 2
 
 
-def kernel_of(node: WorkerController) -> str:
-    """Return the kernel of an xdist worker."""
-    name: str = node.gateway.spec.kernel
-    return name
-
-
-def _lane_of(node: WorkerController) -> Lane:
-    return Lane(kernel_of(node), int(node.gateway.spec.lane))
-
-
-class CrewPlugin:
-    """Hooks of the controller that have to do with guests.
-
-    ``record`` makes a cell of what a guest did outside every test.
-    """
+class WorkersPlugin:
+    """Hooks of the controller that have to do with guests; what happens to them are `events`."""
 
     def __init__(
         self,
         config: pytest.Config,
         plan: preparation.Plan,
         run: run_folder.RunDirectory,
-        place: places.Place,
+        hosts: guest_hosts.GuestHosts,
         outputs: Outputs,
-        record: Callable[[str, str, expect.Decision], None],
+        scheduling: KernelScheduling,
+        times: Guests,
     ) -> None:
         self._config = config
         self._plan = plan
         self._run = run
-        self._place = place
+        self._hosts = hosts
         self._outputs = outputs
-        self._record = record
         self._guests = {guest.kernel: guest for guest in plan.guests}
-        self.scheduling = KernelScheduling(self._guests, _lane_of, Fresh(config.option.fresh), self._whole)
-        pieces = sharding.pieces(plan.weights, self._whole)
-        self._beginnings = lanes.beginnings(sharding.weigh_pieces(plan.weights, pieces))
+        self._scheduling = scheduling
+        pieces = sharding.pieces(plan.weights, plan.not_divided_from)
+        self._beginnings = division.beginnings(sharding.weigh_pieces(plan.weights, pieces))
         #: those that have a guest, or will
-        self._lanes = {Lane(kernel) for kernel in self._guests}
-        self.times = Guests(plan.folder)
-        self._strikes: Counter[Lane] = Counter()
-        #: lane -> why its last guest is not replaced: it has a stand-in
-        self._gone: dict[Lane, str] = {}
-        #: kernel -> why its machine is gone
-        self.lost: dict[str, str] = {}
-        #: kernel -> node ids that -k or -m left out there
-        self.deselected: dict[str, set[str]] = {kernel: set() for kernel in self._guests}
-        self._endings: dict[Lane, Ending] = {}
+        self._workers = {WorkerId(kernel) for kernel in self._guests}
+        self._times = times
+        self._strikes: Counter[WorkerId] = Counter()
+        #: worker -> why its last guest is not replaced: it has a stand-in
+        self._gone: dict[WorkerId, str] = {}
         self._channels: dict[str, execnet.Channel] = {}
 
-    def _whole(self, file: str) -> str:
-        return self._plan.whole.get(file, file)
-
-    def ending(self, node: WorkerController) -> Ending:
-        """Return how the guest of a worker that has died ended."""
-        return self._endings[_lane_of(node)]
+    def _tell(self, event: events.GuestEvent) -> None:
+        self._config.hook.pytest_matrix_guest(event=event)
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_xdist_make_scheduler(self) -> KernelScheduling:
         """Replace xdist's scheduler."""
-        return self.scheduling
+        return self._scheduling
 
     def pytest_xdist_setupnodes(self) -> None:
         """Keep xdist from telling workers where this run's temporary files are: no guest has that folder."""
@@ -109,12 +87,12 @@ class CrewPlugin:
 
     def pytest_configure_node(self, node: WorkerController) -> None:
         """Tell a worker which kernel it is on."""
-        lane = _lane_of(node)
-        kernel = lane.kernel
-        if lane not in self._gone and (gone := self._place.replaced(kernel)):
-            self._gone[lane] = gone
+        worker = worker_of(node)
+        kernel = worker.kernel
+        if worker not in self._gone and (gone := self._hosts.replaced(kernel)):
+            self._gone[worker] = gone
             self._lose(kernel, gone)
-            self._record(kernel, BOOT, expect.Decision(Outcome.LOST, gone))
+            self._tell(events.OutsideTest(kernel, BOOT, expect.Decision(Outcome.LOST, gone)))
         option = self._config.option
         given = WorkerInput(
             facts=GuestFacts(
@@ -124,7 +102,7 @@ class CrewPlugin:
                 self._plan.all_kernels,
                 self._plan.programs,
             ),
-            gone=self._gone.get(lane, ""),
+            gone=self._gone.get(worker, ""),
             arguments=self._guests[kernel].arguments,
             begins=self._beginnings.get(kernel, ""),
             command=tuple(option.command),
@@ -151,87 +129,88 @@ class CrewPlugin:
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_testnodedown(self, node: WorkerController, error: object | None) -> None:
-        """Let a guest go that has run everything; otherwise decide whether its lane gets another."""
+        """Let a guest go that has run everything; otherwise decide whether its worker gets another."""
         node.gateway.spec.popen = True
-        lane = _lane_of(node)
-        self.times.ends(lane, alive=error is None)
-        if error is not None and lane in self._gone:
+        worker = worker_of(node)
+        self._times.ends(worker, alive=error is None)
+        if error is not None and worker in self._gone:
             # xdist would replace it again and again
-            pytest.exit(f"the stand-in for kernel {lane} failed: {error}", returncode=HarnessError.exit_status)
-        gone = self._place.gone(node)
+            pytest.exit(f"the stand-in for kernel {worker} failed: {error}", returncode=HarnessError.exit_status)
+        gone = self._hosts.gone(node)
         if error is None:
-            self._released(node, lane, gone)
+            self._released(node, worker, gone)
         else:
-            self._died(node, lane, gone)
+            self._died(node, worker, gone)
 
     def pytest_runtest_logstart(self, nodeid: str) -> None:
         """Take the time of a guest's first test; what is left of the machine may be for one more guest."""
         if kernel := expect.kernel_of_argument(nodeid, self._guests):
-            self.times.test_starts(self.scheduling.owner(kernel, nodeid))
+            self._times.test_starts(self._scheduling.owner(kernel, nodeid))
         if not self._stops():
             self._fill()
 
-    def _released(self, node: WorkerController, lane: Lane, gone: str) -> None:
-        """Give a lane another guest when it has tests left; when it is done, there is room."""
-        self.deselected[lane.kernel].update(getattr(node, "workeroutput", {}).get(DESELECTED, ()))
+    def _released(self, node: WorkerController, worker: WorkerId, gone: str) -> None:
+        """Give a worker another guest when it has tests left; when it is done, there is room."""
+        if left_out := getattr(node, "workeroutput", {}).get(DESELECTED):
+            self._tell(events.LeftOut(worker.kernel, tuple(left_out)))
         node.gateway.exit()
-        over = lane in self._gone or not self.scheduling.remaining(lane)
+        over = worker in self._gone or not self._scheduling.remaining(worker)
         if not over and gone:
-            self._lose(lane.kernel, gone)
+            self._lose(worker.kernel, gone)
         elif not over and self._goes_on(node):
             # what xdist itself does for a worker that died
             pytest_internals.replace_node(self._session_of_xdist(), node)
         else:
-            self._lanes.discard(lane)
+            self._workers.discard(worker)
             # its number may be used again
-            self._gone.pop(lane, None)
-            del self._strikes[lane]
+            self._gone.pop(worker, None)
+            del self._strikes[worker]
             if not gone and self._goes_on(node):
                 self._fill()
 
-    def _died(self, node: WorkerController, lane: Lane, gone: str) -> None:
-        """Decide whether what xdist puts in a dead guest's place is another guest or a stand-in."""
-        kernel = lane.kernel
-        last = Ending(kernel, End.EXITED, gone, self._guests[kernel].release) if gone else self._read_ending(lane)
-        self._endings[lane] = last
-        running = self.scheduling.current(node)
+    def _died(self, node: WorkerController, worker: WorkerId, gone: str) -> None:
+        """Decide whether what xdist puts in a dead guest's hosts is another guest or a stand-in."""
+        kernel = worker.kernel
+        last = Ending(kernel, End.EXITED, gone, self._guests[kernel].release) if gone else self._read_ending(worker)
+        self._tell(events.GuestDied(worker, last))
+        running = self._scheduling.current(node)
         if running is None:
-            self._strikes[lane] += 1
+            self._strikes[worker] += 1
             why = reports.describe_death(last, None, self._run.console(kernel))
-            self._record(kernel, BOOT, expect.Decision(reports.outcome_of(last), why))
+            self._tell(events.OutsideTest(kernel, BOOT, expect.Decision(reports.outcome_of(last), why)))
         else:
-            self._strikes[lane] = 0
-        remaining = self.scheduling.remaining(lane)
+            self._strikes[worker] = 0
+        remaining = self._scheduling.remaining(worker)
         if gone:
             self._give_up(node, gone)
             self._lose(kernel, gone)
-        elif self._strikes[lane] >= _STRIKES:
+        elif self._strikes[worker] >= _STRIKES:
             self._give_up(node, f"its guest died {_STRIKES} times in a row outside every test")
-            self.scheduling.give_up(kernel)
+            self._scheduling.give_up(kernel)
         elif running is not None and remaining == 1:
             self._give_up(node, "nothing left to run")
 
     def _fill(self) -> None:
         """Where there is room that no guest waits for, let a kernel with much left have another."""
-        while piece := lanes.longest(self._unclaimed()):
-            lane = lanes.free(piece.kernel, self._lanes)
-            self._lanes.add(lane)
-            self.scheduling.claim(lane, piece)
-            spec = execnet.XSpec(f"execmodel=main_thread_only//{self._place.relay(self._guests[piece.kernel], lane)}")
+        while piece := division.longest(self._unclaimed()):
+            worker = division.free(piece.kernel, self._workers)
+            self._workers.add(worker)
+            self._scheduling.claim(worker, piece)
+            spec = execnet.XSpec(f"execmodel=main_thread_only//{self._hosts.relay(self._guests[piece.kernel], worker)}")
             pytest_internals.add_node(self._session_of_xdist(), spec)
 
-    def _unclaimed(self) -> dict[lanes.Piece, float]:
+    def _unclaimed(self) -> dict[division.Piece, float]:
         """Return what nobody has begun, of kernels that a guest more has room for, and how long it takes."""
         if not self._plan.weights:
             return {}
-        up = [lane.kernel for lane in self._lanes]
-        rooms = {kernel: self._place.has_room(kernel, up) for kernel in self._guests}
+        up = [worker.kernel for worker in self._workers]
+        rooms = {kernel: self._hosts.has_room(kernel, up) for kernel in self._guests}
         if not any(rooms.values()):
             return {}
         weights = self._plan.weights
         return {
             piece: sum(weights.get(Unit(piece.kernel, file), 0.0) for file in files)
-            for piece, files in self.scheduling.unclaimed().items()
+            for piece, files in self._scheduling.unclaimed().items()
             if rooms[piece.kernel]
         }
 
@@ -249,17 +228,17 @@ class CrewPlugin:
 
     def _give_up(self, node: WorkerController, why: str) -> None:
         # xdist replaces every worker that died: let the replacement be a plain Python that collects nothing
-        self._gone[_lane_of(node)] = why
+        self._gone[worker_of(node)] = why
         node.gateway.spec.python = shlex.quote(sys.executable)
         node.gateway.spec.via = None
 
     def _lose(self, kernel: str, why: str) -> None:
         """Expect nothing more of a kernel whose machine is gone: its tests are not moved to another."""
-        self.lost[kernel] = why
-        self.scheduling.give_up(kernel)
+        self._tell(events.KernelLost(kernel, why))
+        self._scheduling.give_up(kernel)
 
-    def _read_ending(self, lane: Lane) -> Ending:
+    def _read_ending(self, worker: WorkerId) -> Ending:
         try:
-            return wire.decode(self._place.ending(self._guests[lane.kernel].of_lane(lane)), Ending)
+            return wire.decode(self._hosts.ending(self._guests[worker.kernel].of_worker(worker)), Ending)
         except (OSError, ValueError, HarnessError) as error:
-            return Ending(kernel=lane.kernel, end=End.EXITED, reason=f"its relay was killed ({error})")
+            return Ending(kernel=worker.kernel, end=End.EXITED, reason=f"its relay was killed ({error})")

@@ -9,8 +9,8 @@ from pathlib import Path
 from statistics import median
 
 from kernel_matrix.shared import wire
+from kernel_matrix.shared.division import WorkerId
 from kernel_matrix.shared.ending import STARTED, Started
-from kernel_matrix.shared.lanes import Lane
 from kernel_matrix.vm.process_guard import cpu_seconds
 
 
@@ -31,38 +31,38 @@ class GuestRecord:
     #: from the start of the first test to the end of the last; None for a guest that died
     tests: float | None = None
     tests_cpu: float | None = None
-    #: from the end of the guest before in its lane, or the notice of its death, to the start of the first test
+    #: from the end of the guest before in its worker, or the notice of its death, to the start of the first test
     gap: float | None = None
 
 
 class Guests:
-    """Takes the times of a run's guests; a lane has one at a time, whose relay leaves a Started in ``folder``."""
+    """Takes the times of a run's guests; a worker has one at a time, whose relay leaves a Started in ``folder``."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
-        #: lane -> its present guest and when its first test started: seconds of CLOCK_MONOTONIC and of CPU
-        self._first: dict[Lane, tuple[Path, float, float]] = {}
+        #: worker -> its present guest and when its first test started: seconds of CLOCK_MONOTONIC and of CPU
+        self._first: dict[WorkerId, tuple[Path, float, float]] = {}
         self._records: dict[Path, GuestRecord] = {}
-        #: lane -> when its last guest was over
-        self._over: dict[Lane, float] = {}
+        #: worker -> when its last guest was over
+        self._over: dict[WorkerId, float] = {}
 
-    def test_starts(self, lane: Lane) -> None:
+    def test_starts(self, worker: WorkerId) -> None:
         """Note that a test starts; the first one of its guest counts."""
-        if lane in self._first or not (paths := self._paths(lane)):
+        if worker in self._first or not (paths := self._paths(worker)):
             return
         path = max(paths, key=lambda path: path.stat().st_mtime_ns)
         started = wire.decode(path.read_bytes(), Started)
-        self._first[lane] = (path, time.monotonic(), cpu_seconds(started.group))
+        self._first[worker] = (path, time.monotonic(), cpu_seconds(started.group))
 
-    def ends(self, lane: Lane, *, alive: bool) -> None:
-        """Note that the lane's present guest has run its last test; ``alive``: it has not died in it."""
-        if lane not in self._first:
+    def ends(self, worker: WorkerId, *, alive: bool) -> None:
+        """Note that the worker's present guest has run its last test; ``alive``: it has not died in it."""
+        if worker not in self._first:
             return
-        path, at, cpu = self._first.pop(lane)
+        path, at, cpu = self._first.pop(worker)
         now = time.monotonic()
         started = wire.decode(path.read_bytes(), Started)
         self._records[path] = GuestRecord(
-            lane.kernel,
+            worker.kernel,
             started.how,
             started.note,
             started.seconds,
@@ -70,9 +70,9 @@ class Guests:
             round(cpu, 3),
             round(now - at, 3) if alive else None,
             round(cpu_seconds(started.group) - cpu, 3) if alive else None,
-            round(at - self._over[lane], 3) if lane in self._over else None,
+            round(at - self._over[worker], 3) if worker in self._over else None,
         )
-        self._over[lane] = now
+        self._over[worker] = now
 
     def records(self) -> tuple[GuestRecord, ...]:
         """Return what is known of every guest that came up, those without a test too."""
@@ -82,8 +82,8 @@ class Guests:
                 self._records[path] = GuestRecord(started.kernel, started.how, started.note, started.seconds)
         return tuple(self._records[path] for path in sorted(self._records))
 
-    def _paths(self, lane: Lane | str) -> list[Path]:
-        return list(self._folder.glob(f"{lane}.*{STARTED}"))
+    def _paths(self, worker: WorkerId | str) -> list[Path]:
+        return list(self._folder.glob(f"{worker}.*{STARTED}"))
 
 
 def summary(records: Iterable[GuestRecord]) -> str:

@@ -23,7 +23,7 @@ from kernel_matrix.shared.project import Project
 
 
 @dataclass(frozen=True, slots=True)
-class Wishes:
+class RunRequest:
     """What the command line says."""
 
     #: names, ``core`` or ``full``; empty: core
@@ -60,12 +60,12 @@ class Wishes:
     carried: Path | None = None
     #: whether a kernel's tests may be divided between several guests at once
     divided: bool = False
-    #: guest -> its files as in `Form`: what another machine has decided; None: it is decided here
+    #: guest -> its files as in `ListedGuest`: what another machine has decided; None: it is decided here
     dealt: dict[str, tuple[str, ...]] | None = None
 
 
 def without_tests(project: Project, kernels: Iterable[str]) -> tuple[str, ...]:
-    """Return the `Wishes.arguments` of a run that has no tests of its own.
+    """Return the `RunRequest.arguments` of a run that has no tests of its own.
 
     A kernel's other command lines are those that tests ask for.
     """
@@ -73,49 +73,51 @@ def without_tests(project: Project, kernels: Iterable[str]) -> tuple[str, ...]:
 
 
 @dataclass(frozen=True, slots=True)
-class Outline:
+class GuestList:
     """What a run needs."""
 
     known: manifest.Manifest
     #: as the command line has them
     named: tuple[str, ...]
     #: kernels in the manifest's order, and what each is booted as
-    kernels: tuple[tuple[manifest.Kernel, tuple[Form, ...]], ...]
+    kernels: tuple[tuple[manifest.Kernel, tuple[ListedGuest, ...]], ...]
     #: what the run is a part of, None for a whole one
     part: Part | None = None
 
     @property
-    def forms(self) -> tuple[Form, ...]:
+    def guests(self) -> tuple[ListedGuest, ...]:
         """All guests; the long ones begin first: a kernel's own tests are many, those of a command line few."""
-        forms = [form for _, each in self.kernels for form in each]
-        return tuple(sorted(forms, key=lambda form: VARIANT in form.name))
+        guests = [guest for _, listed in self.kernels for guest in listed]
+        return tuple(sorted(guests, key=lambda guest: VARIANT in guest.name))
 
 
-def outline(project: Project, wishes: Wishes) -> Outline:
+def list_guests(project: Project, request: RunRequest) -> GuestList:
     """Find out what the command line asks for; raises ManifestError."""
-    if wishes.guests is not None and wishes.guests < 1:
-        raise ManifestError(f"--guests {wishes.guests}: at least one guest is needed")
-    _check_paths(project, wishes.arguments)
-    known = images.load(wishes.manifest or project.images)
-    named = _kernel_names(wishes, list(known.guests))
+    if request.guests is not None and request.guests < 1:
+        raise ManifestError(f"--guests {request.guests}: at least one guest is needed")
+    _check_paths(project, request.arguments)
+    known = images.load(request.manifest or project.images)
+    named = _kernel_names(request, list(known.guests))
     chosen = manifest.select(known, [plain_kernel(name) for name in named])
-    wanted = Wanted.of(project, known, wishes, named)
-    found = Outline(known, named, _booted(wanted, chosen))
-    if not found.forms:
+    wanted = Wanted.of(project, known, request, named)
+    listed = GuestList(known, named, _booted(wanted, chosen))
+    if not listed.guests:
         raise ManifestError(f"{' '.join(named)}: no selected test asks for it, or the kernel is so anyway")
-    if wishes.shard is None:
-        return found
-    part = part_of(project, found, wishes, wishes.shard)
+    if request.shard is None:
+        return listed
+    part = part_of(project, listed, request, request.shard)
     own = {kernel: part.files(kernel) for kernel in part.kernels if part.files(kernel)}
-    return replace(found, kernels=_booted(replace(wanted, dealt=own), chosen), part=part)
+    return replace(listed, kernels=_booted(replace(wanted, dealt=own), chosen), part=part)
 
 
-def _booted(wanted: Wanted, kernels: Sequence[manifest.Kernel]) -> tuple[tuple[manifest.Kernel, tuple[Form, ...]], ...]:
-    return tuple((kernel, forms) for kernel in kernels if (forms := tuple(wanted.forms(kernel))))
+def _booted(
+    wanted: Wanted, kernels: Sequence[manifest.Kernel]
+) -> tuple[tuple[manifest.Kernel, tuple[ListedGuest, ...]], ...]:
+    return tuple((kernel, guests) for kernel in kernels if (guests := tuple(wanted.guests_of(kernel))))
 
 
 @dataclass(frozen=True, slots=True)
-class Form:
+class ListedGuest:
     """One of the command lines that a kernel is booted with, and what is run then."""
 
     name: str
@@ -142,13 +144,13 @@ class Wanted:
     dealt: Mapping[str, tuple[str, ...]] | None = None
 
     @classmethod
-    def of(cls, project: Project, known: manifest.Manifest, wishes: Wishes, named: Sequence[str]) -> Wanted:
+    def of(cls, project: Project, known: manifest.Manifest, request: RunRequest, named: Sequence[str]) -> Wanted:
         """Find it out; raises ManifestError for a name that is not known, and for a variant that no test asks for."""
         for name in named:
             if VARIANT in name and name not in known.guests:
                 names = ", ".join(variant.name for variant in known.variants)
                 raise ManifestError(f"unknown kernel {name!r} (a kernel's name, +, and one of: {names or 'none'})")
-        tests = selection.Selection(wishes.arguments, wishes.options)
+        tests = selection.Selection(request.arguments, request.options)
         files = selection.declared(project.root, tests)
         selection.check(project, files, [variant.name for variant in known.variants])
         possible = {
@@ -161,57 +163,57 @@ class Wanted:
         exact = {name for name in named if VARIANT in name}
         if exact and (others := [name for name in named if VARIANT not in name]):
             exact |= {kernel.name for kernel in manifest.select(known, others)}
-        return cls(known.variants, selected, frozenset(exact), files, wishes.dealt)
+        return cls(known.variants, selected, frozenset(exact), files, request.dealt)
 
-    def forms(self, kernel: manifest.Kernel) -> Iterator[Form]:
+    def guests_of(self, kernel: manifest.Kernel) -> Iterator[ListedGuest]:
         """Yield what a kernel is booted as, and the files that each is for."""
-        for form in self._forms(kernel):
+        for guest in self._all_of(kernel):
             if self.dealt is None:
-                yield form
-            elif form.name in self.dealt:
-                yield replace(form, arguments=self.dealt[form.name])
+                yield guest
+            elif guest.name in self.dealt:
+                yield replace(guest, arguments=self.dealt[guest.name])
 
-    def _forms(self, kernel: manifest.Kernel) -> Iterator[Form]:
+    def _all_of(self, kernel: manifest.Kernel) -> Iterator[ListedGuest]:
         if not self.named or kernel.name in self.named:
-            yield Form(kernel.name, frozenset(kernel.features), patience=kernel.patience)
+            yield ListedGuest(kernel.name, frozenset(kernel.features), patience=kernel.patience)
         for variant in self.variants:
             name = variant.of(kernel)
             if name in self.selected and (not self.named or self.named & {name, kernel.name}):
                 files = tuple(file for file, variants in self.files.items() if variant.name in variants)
-                yield Form(name, variant.features(kernel), variant.append, files, kernel.patience)
+                yield ListedGuest(name, variant.features(kernel), variant.append, files, kernel.patience)
 
 
-def weigh(project: Project, found: Outline, wishes: Wishes) -> dict[Unit, float]:
+def weigh(project: Project, listed: GuestList, request: RunRequest) -> dict[Unit, float]:
     """Say which test files there are for which guest, and how long each takes."""
-    guests = {form.name: form.arguments for form in found.forms}
+    guests = {guest.name: guest.arguments for guest in listed.guests}
     units = sharding.units(
-        guests, wishes.arguments, found.known.guests, lambda each: selection.test_files(project.root, each)
+        guests, request.arguments, listed.known.guests, lambda each: selection.test_files(project.root, each)
     )
     return sharding.weigh(units, sharding.read_durations(project.durations))
 
 
-def pieces(project: Project, found: Outline, wishes: Wishes) -> tuple[dict[Unit, float], dict[str, str]]:
+def pieces(project: Project, listed: GuestList, request: RunRequest) -> tuple[dict[Unit, float], dict[str, str]]:
     """Say what guests beside a kernel's own may run, and of each file what it is not divided from."""
-    weights = weigh(project, found, wishes)
-    if found.part is not None:
-        weights = {unit: seconds for unit, seconds in weights.items() if unit in found.part.units}
+    weights = weigh(project, listed, request)
+    if listed.part is not None:
+        weights = {unit: seconds for unit, seconds in weights.items() if unit in listed.part.units}
     return weights, {unit.file: selection.whole(project.root, unit.file) for unit in weights}
 
 
-def part_of(project: Project, whole: Outline, wishes: Wishes, shard: Shard) -> Part:
+def part_of(project: Project, whole: GuestList, request: RunRequest, shard: Shard) -> Part:
     """Divide the whole run and return what of it this shard is; raises ManifestError."""
-    if "--lf" in wishes.options:
+    if "--lf" in request.options:
         raise ManifestError("--shard: what failed last is another thing on every machine; without --lf, --last-failed")
     folder = cache(lambda file: selection.whole(project.root, file))
-    parts = sharding.divide(weigh(project, whole, wishes), shard.count, folder)
+    parts = sharding.divide(weigh(project, whole, request), shard.count, folder)
     return Part(
         shard=shard,
         division=sharding.digest(parts),
         project=payload.digest(project),
-        selection=(*wishes.arguments, *wishes.options),
-        kernels=tuple(form.name for form in whole.forms),
+        selection=(*request.arguments, *request.options),
+        kernels=tuple(guest.name for guest in whole.guests),
         units=parts[shard.index - 1],
-        named=any(kernel_of_argument(argument, whole.known.guests) for argument in wishes.arguments),
+        named=any(kernel_of_argument(argument, whole.known.guests) for argument in request.arguments),
     )
 
 
@@ -223,9 +225,9 @@ def _check_paths(project: Project, arguments: Sequence[str]) -> None:
             raise ManifestError(f"{name}: no such file or folder below {project.root}")
 
 
-def _kernel_names(wishes: Wishes, known: Sequence[str]) -> tuple[str, ...]:
+def _kernel_names(request: RunRequest, known: Sequence[str]) -> tuple[str, ...]:
     """Return the kernels of ``--kernel``; without it those that the node ids on the command line name, if any."""
-    if wishes.kernels:
-        return wishes.kernels
-    named = [kernel_of_argument(argument, known) for argument in wishes.arguments]
+    if request.kernels:
+        return request.kernels
+    named = [kernel_of_argument(argument, known) for argument in request.arguments]
     return tuple(dict.fromkeys(name for name in named if name)) if all(named) else ()

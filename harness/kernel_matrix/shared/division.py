@@ -1,8 +1,8 @@
 """Several guests of one kernel at once: what each of them runs, and which kernel gets another when there is room.
 
-A kernel's own guests, one after another, are its first lane: they run its tests in order. When the machine has room for
-a guest that no kernel waits for, the kernel with the most left gets one more lane, whose guest runs one piece, the
-longest that nobody has begun. A piece is never divided (`kernel_matrix.plan.sharding`), so a guest still runs every
+A kernel's own guests, one after another, are its first worker: they run its tests in order. When the machine has room
+for a guest that no kernel waits for, the kernel with the most left gets one more worker, whose guest runs one piece,
+the longest that nobody has begun. A piece is never divided (`kernel_matrix.plan.sharding`), so a guest still runs every
 file's tests in their order, and what spoils a guest (last in its kernel's list) spoils none that has anything else to
 run.
 """
@@ -14,7 +14,7 @@ import math
 from collections.abc import Collection, Mapping
 from typing import NamedTuple
 
-#: between a kernel's name and the number of a lane that is not its first, in names of files
+#: between a kernel's name and the number of a worker that is not its first, in names of files
 MARK = "~"
 #: seconds (as recorded: `kernel_matrix.plan.sharding.weigh`) that a piece takes which is worth a guest; one needs about
 #: one
@@ -24,7 +24,7 @@ WORTH = 5.0
 _FAR = (math.sqrt(5) - 1) / 2
 
 
-class Lane(NamedTuple):
+class WorkerId(NamedTuple):
     """Guests of one kernel, one after another."""
 
     kernel: str
@@ -74,6 +74,6 @@ def beginnings(takes: Mapping[Piece, float]) -> dict[str, str]:
     return found
 
 
-def free(kernel: str, taken: Collection[Lane]) -> Lane:
-    """Return that kernel's first lane, not its own, that is free."""
-    return next(lane for number in itertools.count(2) if (lane := Lane(kernel, number)) not in taken)
+def free(kernel: str, taken: Collection[WorkerId]) -> WorkerId:
+    """Return that kernel's first worker, not its own, that is free."""
+    return next(worker for number in itertools.count(2) if (worker := WorkerId(kernel, number)) not in taken)

@@ -23,7 +23,7 @@ from execnet import HostNotFound
 from xdist.workermanage import WorkerController
 
 from kernel_matrix.plan import preparation
-from kernel_matrix.plan.outline import Outline, Wishes, outline, weigh
+from kernel_matrix.plan.guest_list import GuestList, RunRequest, list_guests, weigh
 from kernel_matrix.plan.preparation import Plan, PlannedGuest, Prepared
 from kernel_matrix.relay import payload
 from kernel_matrix.remote import hosts
@@ -31,27 +31,27 @@ from kernel_matrix.remote.hosted import Machine
 from kernel_matrix.remote.hosts import Connection, Host, HostGone, Say
 from kernel_matrix.report.run_folder import KernelFacts, RunDirectory
 from kernel_matrix.shared import atomic, pytest_internals, wire
+from kernel_matrix.shared.division import WorkerId
 from kernel_matrix.shared.ending import STARTED
 from kernel_matrix.shared.errors import HarnessError, ManifestError
 from kernel_matrix.shared.features import plain_kernel
-from kernel_matrix.shared.lanes import Lane
 from kernel_matrix.shared.project import Project
 
 
-class Place(Protocol):
+class GuestHosts(Protocol):
     """What the controller needs to know of where guests are."""
 
-    def prepare(self, project: Project, wishes: Wishes, run: RunDirectory, say: Say) -> Plan:
+    def prepare(self, project: Project, request: RunRequest, run: RunDirectory, say: Say) -> Plan:
         """Prepare the run; raises HarnessError."""
 
     def gateways(self) -> list[str]:
         """Return execnet specs of what the guests' relays are started through."""
 
-    def relay(self, guest: PlannedGuest, lane: Lane) -> str:
-        """Return the execnet spec of a guest's relay in that lane of its kernel."""
+    def relay(self, guest: PlannedGuest, worker: WorkerId) -> str:
+        """Return the execnet spec of a guest's relay in that worker of its kernel."""
 
     def has_room(self, kernel: str, up: Collection[str]) -> bool:
-        """Say whether one more guest of that kernel finds a place when ``up`` are the kernels of all others."""
+        """Say whether one more guest of that kernel finds a hosts when ``up`` are the kernels of all others."""
 
     def gone(self, node: WorkerController) -> str:
         """Say in a line that a node's machine is gone; empty when it is not."""
@@ -66,48 +66,48 @@ class Place(Protocol):
         """Bring consoles and what the relays have left; a host that is gone has none. Raises HarnessError, OSError."""
 
 
-class Here:
+class LocalHost:
     """This machine."""
 
     def __init__(self) -> None:
         self._at_once = 0
 
-    def prepare(self, project: Project, wishes: Wishes, run: RunDirectory, say: Say) -> Plan:
-        """As in `Place`."""
-        plan = preparation.prepare(project, wishes, run, say=say)
+    def prepare(self, project: Project, request: RunRequest, run: RunDirectory, say: Say) -> Plan:
+        """As in `GuestHosts`."""
+        plan = preparation.prepare(project, request, run, say=say)
         self._at_once = plan.facts.guests
         return plan
 
     def gateways(self) -> list[str]:
-        """As in `Place`."""
+        """As in `GuestHosts`."""
         return []
 
-    def relay(self, guest: PlannedGuest, lane: Lane) -> str:
-        """As in `Place`."""
-        relay = shlex.join(guest.of_lane(lane).relay())
-        return f"popen//kernel={guest.kernel}//lane={lane.number}//python={relay}"
+    def relay(self, guest: PlannedGuest, worker: WorkerId) -> str:
+        """As in `GuestHosts`."""
+        relay = shlex.join(guest.of_worker(worker).relay())
+        return f"popen//kernel={guest.kernel}//worker={worker.number}//python={relay}"
 
     def has_room(self, kernel: str, up: Collection[str]) -> bool:  # noqa: ARG002 - all kernels have the same machine
-        """As in `Place`."""
+        """As in `GuestHosts`."""
         return len(up) < self._at_once
 
     def gone(self, _: WorkerController) -> str:
-        """As in `Place`."""
+        """As in `GuestHosts`."""
         return ""
 
     def replaced(self, _: str) -> str:
-        """As in `Place`."""
+        """As in `GuestHosts`."""
         return ""
 
     def ending(self, guest: PlannedGuest) -> bytes:
-        """As in `Place`."""
+        """As in `GuestHosts`."""
         return guest.ending_path.read_bytes()
 
     def collect(self, run: RunDirectory, folder: Path) -> None:
-        """As in `Place`: it is all here."""
+        """As in `GuestHosts`: it is all here."""
 
 
-class Elsewhere:
+class RemoteHosts:
     """Other machines; a plugin of pytest's, too, for what xdist does with the connections."""
 
     def __init__(self, machines: Iterable[Host]) -> None:
@@ -118,31 +118,31 @@ class Elsewhere:
         #: host -> guests at once
         self._at_once: dict[Host, int] = {}
         self._group = execnet.Group()
-        #: kernel -> why a stand-in of this machine was started in place of its guest
+        #: kernel -> why a stand-in of this machine was started in hosts of its guest
         self._replaced: dict[str, str] = {}
 
-    def prepare(self, project: Project, wishes: Wishes, run: RunDirectory, say: Say) -> Plan:
+    def prepare(self, project: Project, request: RunRequest, run: RunDirectory, say: Say) -> Plan:
         """Connect, deal the guests by load, and let each machine prepare its own; raises HarnessError."""
-        if wishes.manifest is not None or wishes.carried is not None or wishes.with_cache:
+        if request.manifest is not None or request.carried is not None or request.with_cache:
             raise ManifestError(
                 "--hosts: --manifest, --carry, --lf, --ff, --nf, --sw are about what only this machine has"
             )
-        found = outline(project, wishes)
-        if not found.forms:
-            return preparation.plan(project, wishes, found, Prepared((), run.path))
+        listed = list_guests(project, request)
+        if not listed.guests:
+            return preparation.plan(project, request, listed, Prepared((), run.path))
         digest = payload.digest(project)
         capacity = {identity: self._connect(host, digest).slots for identity, host in self._hosts.items()}
-        names = [form.name for form in found.forms]
-        dealt = hosts.deal(hosts.by_guest(weigh(project, found, wishes), names), capacity)
-        files = {form.name: form.arguments for form in found.forms}
+        names = [guest.name for guest in listed.guests]
+        dealt = hosts.deal(hosts.by_guest(weigh(project, listed, request), names), capacity)
+        files = {guest.name: guest.arguments for guest in listed.guests}
         for identity, guests in dealt.items():
             say(f"{self._hosts[identity].name}: {' '.join(guests) or 'no guests'}")
-            own = replace(wishes, dealt={guest: files[guest] for guest in guests}, shard=None, baseline=None)
+            own = replace(request, dealt={guest: files[guest] for guest in guests}, shard=None, baseline=None)
             if guests:
                 self._connections[identity].send("prepare", wire.encode(own))
         parts = {identity: self._prepared(identity, say) for identity, guests in dealt.items() if guests}
         folder = Path(tempfile.mkdtemp(prefix="guests-", dir=run.path))
-        return preparation.plan(project, wishes, found, self._joined(found, parts, folder))
+        return preparation.plan(project, request, listed, self._joined(listed, parts, folder))
 
     def _connect(self, host: Host, digest: str) -> Machine:
         connection = self._connections[host.identity] = Connection(host, self._group)
@@ -158,11 +158,11 @@ class Elsewhere:
         self._at_once[self._hosts[identity]] = prepared.at_once
         return prepared
 
-    def _joined(self, found: Outline, parts: dict[str, Prepared], folder: Path) -> Prepared:
+    def _joined(self, listed: GuestList, parts: dict[str, Prepared], folder: Path) -> Prepared:
         """Make one of what the machines have prepared, in the order of the run."""
         guests = {guest.kernel: guest for part in parts.values() for guest in part.guests}
         facts = {kernel.name: kernel for part in parts.values() for kernel in part.kernels}
-        order = [form.name for form in found.forms if form.name in guests]
+        order = [guest.name for guest in listed.guests if guest.name in guests]
         self._check_packages([facts[name] for name in order])
         return Prepared(
             guests=tuple(guests[name] for name in order),
@@ -186,20 +186,20 @@ class Elsewhere:
                 raise HarnessError(f"kernel {plain_kernel(kernel.name)} is {where[0]} and {where[1]}")
 
     def gateways(self) -> list[str]:
-        """As in `Place`."""
+        """As in `GuestHosts`."""
         return [host.spec for host in dict.fromkeys(self._of.values())]
 
-    def relay(self, guest: PlannedGuest, lane: Lane) -> str:
-        """As in `Place`."""
-        return self._of[guest.kernel].relay(guest, lane)
+    def relay(self, guest: PlannedGuest, worker: WorkerId) -> str:
+        """As in `GuestHosts`."""
+        return self._of[guest.kernel].relay(guest, worker)
 
     def has_room(self, kernel: str, up: Collection[str]) -> bool:
-        """As in `Place`: on the machine that has that kernel's image."""
+        """As in `GuestHosts`: on the machine that has that kernel's image."""
         host = self._of[kernel]
         return sum(self._of[each] == host for each in up) < self._at_once[host]
 
     def gone(self, node: WorkerController) -> str:
-        """As in `Place`: ask the machine through the connection that the guest was started through."""
+        """As in `GuestHosts`: ask the machine through the connection that the guest was started through."""
         identity: str | None = node.gateway.spec.via
         if identity is None or _answers(node.nodemanager.group[identity]):
             return ""
@@ -207,16 +207,16 @@ class Elsewhere:
         return f"host {self._hosts[identity].name} is gone"
 
     def replaced(self, kernel: str) -> str:
-        """As in `Place`."""
+        """As in `GuestHosts`."""
         return self._replaced.get(kernel, "")
 
     def ending(self, guest: PlannedGuest) -> bytes:
-        """As in `Place`."""
+        """As in `GuestHosts`."""
         found: bytes = self._connections[self._of[guest.kernel].identity].ask("read", str(guest.ending_path).encode())
         return found
 
     def collect(self, run: RunDirectory, folder: Path) -> None:
-        """As in `Place`; the machines are told to clear up."""
+        """As in `GuestHosts`; the machines are told to clear up."""
         refused = []
         for connection in self._connections.values():
             try:
@@ -284,6 +284,6 @@ def _answers(gateway: execnet.Gateway) -> bool:
     return False
 
 
-def of(text: str | None, root: Path) -> Place:
+def of(text: str | None, root: Path) -> GuestHosts:
     """Return where ``--hosts`` says that guests are; raises ManifestError."""
-    return Here() if text is None else Elsewhere(hosts.parse(text, root))
+    return LocalHost() if text is None else RemoteHosts(hosts.parse(text, root))

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from kernel_matrix.plan.outline import Outline, Wishes, outline
+from kernel_matrix.plan.guest_list import GuestList, RunRequest, list_guests
 from kernel_matrix.plan.sharding import Part, Shard, Unit
 from kernel_matrix.shared.errors import ManifestError
 from tests.projects import HERE, ROOT
@@ -14,12 +14,12 @@ from tests.projects import HERE, ROOT
 _LOCKED = ("+lockdown_integrity", "+lockdown_confidentiality")
 
 
-def _wishes(*arguments: str, named: tuple[str, ...] = (), options: tuple[str, ...] = ()) -> Wishes:
-    return Wishes(named, arguments=arguments, guests=None, locked=False, silence=None, options=options)
+def _wishes(*arguments: str, named: tuple[str, ...] = (), options: tuple[str, ...] = ()) -> RunRequest:
+    return RunRequest(named, arguments=arguments, guests=None, locked=False, silence=None, options=options)
 
 
 def _planned(*named: str, arguments: tuple[str, ...] = ("suites",)) -> list[str]:
-    found = outline(HERE, _wishes(*arguments, named=named))
+    found = list_guests(HERE, _wishes(*arguments, named=named))
     return [form.name for _, forms in found.kernels for form in forms]
 
 
@@ -46,9 +46,9 @@ def test_a_variant_that_is_not_known_is_named_with_those_that_are() -> None:
         _planned("6.1+x")
 
 
-def _shards(count: int, *arguments: str, options: tuple[str, ...] = ()) -> list[Outline]:
-    wishes = _wishes(*arguments, options=options)
-    return [outline(HERE, replace(wishes, shard=Shard(index, count))) for index in range(1, count + 1)]
+def _shards(count: int, *arguments: str, options: tuple[str, ...] = ()) -> list[GuestList]:
+    request = _wishes(*arguments, options=options)
+    return [list_guests(HERE, replace(request, shard=Shard(index, count))) for index in range(1, count + 1)]
 
 
 def _parts(count: int, *arguments: str, options: tuple[str, ...] = ()) -> list[Part]:
@@ -69,8 +69,8 @@ def test_a_shard_boots_what_it_has_files_for() -> None:
     """Two files on four kernels in eight shards: each has one kernel to boot."""
     for found in _shards(8, "suites/execve"):
         assert found.part
-        assert [Unit(form.name, file) for form in found.forms for file in form.arguments] == list(found.part.units)
-        assert len(found.kernels) == len(found.forms) == 1
+        assert [Unit(form.name, file) for form in found.guests for file in form.arguments] == list(found.part.units)
+        assert len(found.kernels) == len(found.guests) == 1
 
 
 def test_a_shard_without_files_boots_nothing() -> None:
@@ -79,8 +79,8 @@ def test_a_shard_without_files_boots_nothing() -> None:
 
 def test_another_machine_may_decide_what_is_booted_here() -> None:
     dealt = {"6.1": ("suites/execve/test_counts.py",), "5.10+lsm_bpf": ()}
-    found = outline(HERE, replace(_wishes("suites"), dealt=dealt))
-    assert {form.name: form.arguments for form in found.forms} == dealt
+    found = list_guests(HERE, replace(_wishes("suites"), dealt=dealt))
+    assert {form.name: form.arguments for form in found.guests} == dealt
 
 
 def test_node_ids_that_name_a_kernel_are_divided_for_that_kernel() -> None:

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kernel_matrix.shared import lanes
-from kernel_matrix.shared.lanes import WORTH, Lane, Piece
+from kernel_matrix.shared import division
+from kernel_matrix.shared.division import WORTH, Piece, WorkerId
 
 
 @pytest.mark.parametrize(
@@ -28,7 +28,7 @@ from kernel_matrix.shared.lanes import WORTH, Lane, Piece
 def test_the_longest_of_the_kernel_with_most_left_is_worth_a_guest(
     left: dict[tuple[str, str], float], chosen: tuple[str, str] | None
 ) -> None:
-    assert lanes.longest({Piece(*piece): seconds for piece, seconds in left.items()}) == chosen
+    assert division.longest({Piece(*piece): seconds for piece, seconds in left.items()}) == chosen
 
 
 pieces = st.builds(Piece, st.sampled_from("ab"), st.text("xyz", min_size=1, max_size=3))
@@ -36,7 +36,7 @@ pieces = st.builds(Piece, st.sampled_from("ab"), st.text("xyz", min_size=1, max_
 
 @given(st.dictionaries(pieces, st.floats(0, 100)))
 def test_what_is_chosen_is_worth_it_and_no_longer_one_of_its_kernel_is_left(left: dict[Piece, float]) -> None:
-    chosen = lanes.longest(left)
+    chosen = division.longest(left)
     if chosen is None:
         assert all(seconds < WORTH for seconds in left.values())
     else:
@@ -46,7 +46,7 @@ def test_what_is_chosen_is_worth_it_and_no_longer_one_of_its_kernel_is_left(left
 
 @given(st.dictionaries(pieces, st.floats(0, 100)))
 def test_each_kernel_begins_with_one_of_its_pieces(takes: dict[Piece, float]) -> None:
-    begins = lanes.beginnings(takes)
+    begins = division.beginnings(takes)
     assert begins.keys() == {piece.kernel for piece in takes}
     assert {Piece(*each) for each in begins.items()} <= takes.keys()
 
@@ -54,21 +54,21 @@ def test_each_kernel_begins_with_one_of_its_pieces(takes: dict[Piece, float]) ->
 def test_kernels_that_are_alike_begin_far_from_each_other() -> None:
     takes = {Piece(kernel, f"{piece:02}"): 1.0 for kernel in "abcd" for piece in range(20)}
     # parts of the golden ratio: 0, 0.618, 0.236, 0.854
-    assert lanes.beginnings(takes) == {"a": "00", "b": "12", "c": "04", "d": "17"}
+    assert division.beginnings(takes) == {"a": "00", "b": "12", "c": "04", "d": "17"}
 
 
 def test_one_that_runs_little_does_not_come_between_the_long_ones() -> None:
     seconds = {("a", "x"): 9.0, ("a", "y"): 9.0, ("a+v", "x"): 1.0, ("b", "x"): 8.0, ("b", "y"): 9.0}
     takes = {Piece(*piece): takes for piece, takes in seconds.items()}
-    assert lanes.beginnings(takes) == {"a": "x", "a+v": "x", "b": "y"}
+    assert division.beginnings(takes) == {"a": "x", "a+v": "x", "b": "y"}
 
 
 def test_a_number_is_used_again_when_its_guest_is_over() -> None:
-    taken = {Lane("a"), Lane("b"), Lane("b", 2), Lane("a", 3)}
-    assert lanes.free("a", taken) == Lane("a", 2)
-    assert lanes.free("b", taken) == Lane("b", 3)
+    taken = {WorkerId("a"), WorkerId("b"), WorkerId("b", 2), WorkerId("a", 3)}
+    assert division.free("a", taken) == WorkerId("a", 2)
+    assert division.free("b", taken) == WorkerId("b", 3)
 
 
 def test_a_kernels_own_lane_has_its_name_and_no_other_kernels_files_are_taken_for_a_lanes() -> None:
-    assert str(Lane("6.1")) == "6.1"
-    assert str(Lane("6.1+locked", 2)) == "6.1+locked~2"
+    assert str(WorkerId("6.1")) == "6.1"
+    assert str(WorkerId("6.1+locked", 2)) == "6.1+locked~2"
