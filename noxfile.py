@@ -205,6 +205,23 @@ def structure(session: nox.Session) -> None:
     run(session, python(session), "harness/tools/structure.py", *session.posargs)
 
 
+def build_site(session: nox.Session, interpreter: str) -> None:
+    """Make the site of docs/; a link or an anchor that leads nowhere is an error."""
+    site = ["--site-dir", str(ENVIRONMENT.parent / "site")]
+    run(session, interpreter, "-m", "mkdocs", "build", "--quiet", "--config-file", "harness/tools/mkdocs.yml", *site)
+
+
+@nox.session(venv_backend="none")
+def docs(session: nox.Session) -> None:
+    """Build the pages of docs/ as a site in .nox/site; a link that leads nowhere fails (-- --check: write nothing)."""
+    interpreter = python(session)
+    check = session.posargs == ["--check"]
+    if session.posargs and not check:
+        session.error("docs takes --check only")
+    run(session, interpreter, "harness/tools/commands_page.py", *session.posargs)
+    build_site(session, interpreter)
+
+
 @nox.session(venv_backend="none")
 def lint(session: nox.Session) -> None:
     """Check the code: ruff, mypy, import-linter, clang-format, shellcheck, actionlint, zizmor."""
@@ -223,6 +240,7 @@ def lint(session: nox.Session) -> None:
     run(session, str(tools / "mypy"), *host, "harness/kernel_matrix", "noxfile.py")
     run(session, str(tools / "lint-imports"))
     run(session, interpreter, "harness/tools/structure.py")
+    build_site(session, interpreter)
     sources = sorted(str(path) for folder in ("bpf", "harness") for path in (ROOT / folder).rglob("*.[ch]"))
     run(session, "clang-format", "--style=file:bpf/.clang-format", "--dry-run", "-Werror", *sources)
     scripts = [

@@ -193,7 +193,8 @@ class _Parser(argparse.ArgumentParser):
         self.exit(4, f"{self.prog}: {message} (see {self.prog} --help)\n")
 
 
-def _parser() -> argparse.ArgumentParser:
+def parser() -> argparse.ArgumentParser:
+    """Return the parser of the command line."""
     parser = _Parser(prog="kernel-matrix", description=__doc__)
     parser.set_defaults(takes_more=False)
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
@@ -273,7 +274,7 @@ def main() -> int:
         # what is behind it is none of ours
         command = words[words.index("--") + 1 :]
         words = words[: words.index("--")]
-    arguments, rest = _parser().parse_known_args(words)
+    arguments, rest = parser().parse_known_args(words)
     arguments.command = command
     takes_more = arguments.takes_more or (arguments.run is _capabilities and arguments.update)
     if rest and not takes_more:

@@ -1,0 +1,78 @@
+"""docs/commands.md: every command and option, from the parsers that ``--help`` prints (``nox -s docs`` writes it)."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+from kernel_matrix import __main__ as command_line
+from kernel_matrix.config import options
+
+PAGE = Path(__file__).resolve().parents[2] / "docs" / "commands.md"
+_HEAD = """\
+# Commands
+
+Made from the commands' own help by `nox -s docs`: do not edit. `nox -s NAME -- WORDS` is `kernel-matrix NAME WORDS` in
+this repository's environment; the session `kernel-matrix` is the command `matrix`.
+"""
+
+
+def page() -> str:
+    """Return the page's text."""
+    parser = command_line.parser()
+    sections = [_HEAD]
+    for action in parser._actions:  # noqa: SLF001 - argparse has no public way to list what it knows
+        if isinstance(action, argparse._SubParsersAction):  # noqa: SLF001
+            meanings = {choice.dest: choice.help or "" for choice in action._choices_actions}  # noqa: SLF001
+            for name, command in sorted(action.choices.items()):
+                sections.append("\n".join(_section(name, meanings.get(name, ""), command)))
+    return "\n".join(sections)
+
+
+def _section(name: str, meaning: str, command: argparse.ArgumentParser) -> Iterator[str]:
+    yield f"## {name}\n"
+    yield f"{meaning[:1].upper()}{meaning[1:]}.\n"
+    if name == "matrix":
+        own = argparse.ArgumentParser(add_help=False)
+        options.add_all(own.add_argument)
+        yield from _table(own._actions)  # noqa: SLF001
+        yield "All of pytest's options work, too.\n"
+        return
+    yield from _table(command._actions)  # noqa: SLF001
+    if command.epilog:
+        yield f"{command.epilog}\n"
+
+
+def _table(actions: Iterable[argparse.Action]) -> Iterator[str]:
+    rows = [_row(action) for action in actions if "--help" not in action.option_strings]
+    rows = [row for row in rows if row]
+    if rows:
+        yield "\n".join(["| option | meaning |", "|---|---|", *rows]) + "\n"
+
+
+def _row(action: argparse.Action) -> str:
+    """Return the row of an option or argument; empty for one that is not for users."""
+    if action.help == argparse.SUPPRESS:
+        return ""
+    values = "\\|".join(map(str, action.choices)) if action.choices else action.metavar or action.dest.upper()
+    names = ", ".join(action.option_strings)
+    shown = str(values) if not names else names if action.nargs == 0 else f"{names} {values}"
+    meaning = (action.help or "").replace("|", "\\|").replace("%%", "%")
+    return f"| `{shown}` | {meaning} |"
+
+
+def main(arguments: list[str]) -> int:
+    """Write the page; with ``--check`` only say whether it is what it would be."""
+    text = page()
+    if "--check" not in arguments:
+        PAGE.write_text(text)
+    elif PAGE.read_text() != text:
+        print("docs/commands.md is not what the commands' help makes: run `nox -s docs`", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

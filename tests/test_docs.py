@@ -1,0 +1,59 @@
+"""The pages: made where they can be made, linked, and short where a reader begins."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import commands_page
+import pytest
+
+from tests.projects import ROOT
+
+DOCS = ROOT / "docs"
+#: target of a Markdown link or picture, without its anchor
+LINK = re.compile(r"\]\((?!https?:)([^)#]*)(#[^)]*)?\)")
+
+
+def test_the_page_of_commands_is_what_their_help_makes() -> None:
+    assert commands_page.PAGE.read_text() == commands_page.page(), "run `nox -s docs`"
+
+
+def test_every_command_is_on_its_page() -> None:
+    names = re.findall(r"^## (\S+)$", commands_page.page(), re.MULTILINE)
+    assert {"matrix", "shell", "rerun", "baseline", "bootstrap", "gate"} <= set(names)
+    assert "--kernel NAME" in commands_page.page().partition("## matrix")[2]
+
+
+@pytest.mark.parametrize("name", ["README.md", "CONTRIBUTING.md", ".github/actions/kernel-matrix/README.md"])
+def test_links_of_what_is_no_page_lead_somewhere(name: str) -> None:
+    """Those of pages are checked where the site is built (``nox -s docs``)."""
+    page = ROOT / name
+    links = [match[1] for match in LINK.finditer(page.read_text()) if match[1]]
+    assert links
+    assert [link for link in links if not (page.parent / link).exists()] == []
+
+
+def test_the_readme_fits_on_two_screens() -> None:
+    assert len((ROOT / "README.md").read_text().splitlines()) <= 80
+
+
+def test_every_page_is_in_the_sites_navigation() -> None:
+    navigation = (ROOT / "harness" / "tools" / "mkdocs.yml").read_text().partition("nav:")[2]
+    assert sorted(re.findall(r"[\w-]+\.md", navigation)) == sorted(path.name for path in DOCS.glob("*.md"))
+
+
+def test_the_readme_leads_to_every_page() -> None:
+    text = (ROOT / "README.md").read_text()
+    beside = {"index.md", "providers.md", "baseline.md"}
+    assert {path.name for path in DOCS.glob("*.md")} - beside == set(re.findall(r"docs/([\w-]+\.md)\)", text))
+
+
+def test_sessions_that_pages_name_exist() -> None:
+    sessions = re.findall(
+        r'^@nox\.session\((?:name="([\w-]+)", )?[^\n]*\ndef (\w+)', (ROOT / "noxfile.py").read_text(), re.MULTILINE
+    )
+    known = {name or function for name, function in sessions}
+    pages: list[Path] = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *DOCS.glob("*.md")]
+    named = {name for page in pages for name in re.findall(r"nox -s ([a-z][\w-]*)", page.read_text())}
+    assert named - known == set()
