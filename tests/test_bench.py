@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shlex
+import subprocess
 import sys
 import tempfile
 from dataclasses import replace
@@ -12,8 +13,9 @@ from pathlib import Path
 
 import pytest
 
-from kernel_matrix.commands import bench, plain_run, try_object
+from kernel_matrix.commands import bench, edit_loop, plain_run, try_object
 from kernel_matrix.commands.bench import Report, Row, Start, Whole
+from kernel_matrix.commands.edit_loop import Loop, Split
 from kernel_matrix.plan import preparation
 from kernel_matrix.plan.preparation import Plan
 from kernel_matrix.report.run_folder import RunFacts, RunRecord
@@ -232,7 +234,7 @@ def test_a_kernel_that_is_not_to_be_had_is_no_row_less(tmp_path: Path, monkeypat
     plan = Plan((), tmp_path, {"7.0": "it is not locked"}, frozenset(), {}, RunFacts("tcg", 1, ()), ())
     monkeypatch.setattr(preparation, "prepare", lambda *_, **__: plan)
     with pytest.raises(HarnessError, match=r"^7\.0: it is not locked$"):
-        bench.run(below(tmp_path, bench=Bench("a.py", "x", "b.py")), ["full"], 1, 0, print)
+        bench.run(below(tmp_path, bench=Bench("a.py", "x", "b.py")), ["full"], bench.Counts(1, 0, 0), print)
     found = try_object.diagnose(below(tmp_path), "full", tmp_path / "x.bpf.o")
     with pytest.raises(HarnessError, match=r"^7\.0: it is not locked$"):
         next(found)
@@ -240,4 +242,37 @@ def test_a_kernel_that_is_not_to_be_had_is_no_row_less(tmp_path: Path, monkeypat
 
 def test_a_project_without_tests_to_time_is_told_so(tmp_path: Path) -> None:
     with pytest.raises(ManifestError, match=r"^kernel-matrix\.toml: bench: no file, keyword and panic are named"):
-        bench.run(below(tmp_path, bench=Bench("a.py", "x")), ["full"], 1, 0, print)
+        bench.run(below(tmp_path, bench=Bench("a.py", "x")), ["full"], bench.Counts(1, 0, 0), print)
+
+
+def test_the_edit_loop_is_a_table_of_medians() -> None:
+    first = Split(3.0, 0.4, 0.5, 0.1, 0.7, 0.2, 0.8, 0.1, 0.2, 1.1)
+    splits = (first, replace(first, total=2.5), replace(first, total=4.0, tests=1.8))
+    loop = Loop("6.1", splits, (first,))
+    table = edit_loop.markdown([loop])
+    assert (
+        table[3] == "| kernel | | total | nox | imports | plan | restore | collect | tests | end | report | host cpu |"
+    )
+    assert table[5:] == [
+        "| 6.1 | unchanged | 3.00 (2.50 to 4.00) | 0.40 | 0.50 | 0.10 | 0.70 | 0.20 | 0.80 | 0.10 | 0.20 | 1.10 |",
+        "| 6.1 | a line changed | 3.00 (3.00 to 3.00) | 0.40 | 0.50 | 0.10 | 0.70 | 0.20 | 0.80 | 0.10 | 0.20 | 1.10 |",
+    ]
+
+
+def test_a_file_of_the_users_is_not_overwritten(tmp_path: Path) -> None:
+    (tmp_path / "test_edit_loop.py").write_text("mine")
+    (tmp_path / "test_a.py").touch()
+    project = below(tmp_path, bench=Bench("test_a.py", "", ""))
+    with pytest.raises(HarnessError, match=r"^test_edit_loop\.py is in the way: "):
+        edit_loop.measure(project, "6.1", 1)
+    assert (tmp_path / "test_edit_loop.py").read_text() == "mine"
+
+
+def test_a_run_that_is_red_is_no_figure_and_leaves_no_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "test_a.py").touch()
+    project = below(tmp_path, bench=Bench("test_a.py", "", ""))
+    failed = subprocess.CompletedProcess([], 1, "FAILED test_a", "")
+    monkeypatch.setattr(subprocess, "run", lambda *_, **__: failed)
+    with pytest.raises(HarnessError, match=r"status 1: FAILED test_a$"):
+        edit_loop.measure(project, "6.1", 1)
+    assert [path.name for path in tmp_path.glob("*.py")] == ["test_a.py"]

@@ -95,7 +95,8 @@ def _kernels(arguments: argparse.Namespace) -> int:
 def _bench(arguments: argparse.Namespace) -> int:
     from kernel_matrix.commands import bench
 
-    print(bench.run(project.find(), arguments.kernel or ["core"], arguments.runs, arguments.whole, print).read_text())
+    counts = bench.Counts(arguments.runs, arguments.whole, arguments.loop)
+    print(bench.run(project.find(), arguments.kernel or ["core"], counts, print).read_text())
     return 0
 
 
@@ -193,6 +194,19 @@ class _Parser(argparse.ArgumentParser):
         self.exit(4, f"{self.prog}: {message} (see {self.prog} --help)\n")
 
 
+def _add_bench(commands: guest_commands.Commands) -> None:
+    bench = commands.add_parser("bench", help="measure the matrix against the plain way to run it")
+    bench.add_argument("--kernel", action="append", metavar="NAME", help="default: core")
+    bench.add_argument(
+        "--runs", type=int, default=5, metavar="N", help="starts of each kind (default: 5; 0: only --whole)"
+    )
+    bench.add_argument("--whole", type=int, default=1, metavar="N", help="runs of everything, each way (default: 1)")
+    bench.add_argument(
+        "--loop", type=int, default=3, metavar="N", help="rounds of the edit loop, unchanged and edited (default: 3)"
+    )
+    bench.set_defaults(run=_bench)
+
+
 def parser() -> argparse.ArgumentParser:
     """Return the parser of the command line."""
     parser = _Parser(prog="kernel-matrix", description=__doc__)
@@ -208,13 +222,7 @@ def parser() -> argparse.ArgumentParser:
     )
     kernels.add_argument("what", choices=["list", "update", "prune"], nargs="?", default="list")
     kernels.set_defaults(run=_kernels)
-    bench = commands.add_parser("bench", help="measure the matrix against the plain way to run it")
-    bench.add_argument("--kernel", action="append", metavar="NAME", help="default: core")
-    bench.add_argument(
-        "--runs", type=int, default=5, metavar="N", help="starts of each kind (default: 5; 0: only --whole)"
-    )
-    bench.add_argument("--whole", type=int, default=1, metavar="N", help="runs of everything, each way (default: 1)")
-    bench.set_defaults(run=_bench)
+    _add_bench(commands)
     diagnose = commands.add_parser("diagnose", help="load and attach an object's programs, and explain what is refused")
     diagnose.add_argument("object", type=Path, metavar="OBJECT", help="such as build/NAME.bpf.o")
     diagnose.add_argument("--kernel", metavar="NAME", help="in a guest of this kernel (default: on this machine)")

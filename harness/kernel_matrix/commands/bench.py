@@ -18,7 +18,8 @@ from pathlib import Path
 from statistics import median
 
 from kernel_matrix import images
-from kernel_matrix.commands import plain_run
+from kernel_matrix.commands import edit_loop, plain_run
+from kernel_matrix.commands.edit_loop import Loop
 from kernel_matrix.plan import preparation
 from kernel_matrix.plan.guest_list import RunRequest
 from kernel_matrix.plan.preparation import Plan, PlannedGuest
@@ -90,9 +91,22 @@ class Report:
     snapshots: str
     rows: tuple[Row, ...]
     whole: tuple[Whole, ...]
+    loops: tuple[Loop, ...] = ()
 
 
-def run(project: Project, kernels: Sequence[str], runs: int, whole: int, say: Callable[[str], None]) -> Path:
+@dataclass(frozen=True, slots=True)
+class Counts:
+    """How often each is measured."""
+
+    #: starts of each kind
+    runs: int = 5
+    #: runs of everything, each way
+    whole: int = 1
+    #: rounds of the edit loop
+    loop: int = 3
+
+
+def run(project: Project, kernels: Sequence[str], counts: Counts, say: Callable[[str], None]) -> Path:
     """Measure, write bench.json and bench.md beside the results, and return the latter; raises HarnessError."""
     if not (project.bench.file and project.bench.panic):
         raise ManifestError(f"{project.table}: bench: no file, keyword and panic are named, tests to time")
@@ -109,11 +123,15 @@ def run(project: Project, kernels: Sequence[str], runs: int, whole: int, say: Ca
     # a kernel's own command line, or what was named instead; the matrix boots the others itself
     named = [job for job in jobs.values() if VARIANT not in job.kernel] or list(jobs.values())
     rows = []
-    for job in named if runs else ():
-        rows.append(_row(project, job, plan, runs))
+    for job in named if counts.runs else ():
+        rows.append(_row(project, job, plan, counts.runs))
         say(_line(rows[-1]))
+    loops = []
+    for job in named if counts.loop else ():
+        loops.append(edit_loop.measure(project, job.kernel, counts.loop))
+        say("\n".join(edit_loop.markdown(loops[-1:])))
     wholes = []
-    for _ in range(whole):
+    for _ in range(counts.whole):
         wholes.append(_whole(project, jobs, [job.kernel for job in named], plan))
         say(_whole_line(wholes[-1], os.cpu_count() or 1))
     report = Report(
@@ -123,6 +141,7 @@ def run(project: Project, kernels: Sequence[str], runs: int, whole: int, say: Ca
         snapshots=snapshots.describe(images.cache_dir() / "snapshots"),
         rows=tuple(rows),
         whole=tuple(wholes),
+        loops=tuple(loops),
     )
     wire.write(project.results / "bench.json", report)
     path = project.results / "bench.md"
@@ -284,6 +303,8 @@ def markdown(report: Report) -> str:
     ]
     if report.rows:
         lines += _tables(report.rows)
+    if report.loops:
+        lines += edit_loop.markdown(report.loops)
     if report.whole:
         lines += [
             "",

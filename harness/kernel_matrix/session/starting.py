@@ -12,8 +12,9 @@ from kernel_matrix.config.project import load
 from kernel_matrix.plan import guest_list, preparation, sharding
 from kernel_matrix.remote import guest_hosts
 from kernel_matrix.report import reports, run_folder
+from kernel_matrix.report.timeline import Timeline
 from kernel_matrix.results import matrix
-from kernel_matrix.session import events, output, progress
+from kernel_matrix.session import events, output, progress, timeline
 from kernel_matrix.session.controller import ControllerPlugin
 from kernel_matrix.session.keeping import KeepingPlugin
 from kernel_matrix.session.nodes import worker_of
@@ -39,6 +40,7 @@ _HOSTS_OWN_FLAGS = ("--ask-again",)
 
 def start(config: pytest.Config) -> None:
     """Prepare everything the run needs and register the plugin that runs it; raises HarnessError."""
+    passed = Timeline(imported=timeline.now())
     if config.option.gdb and not config.option.keep_guest:
         raise ManifestError(f"--gdb goes with --keep-guest (or `{hints.command('shell', '--gdb KERNEL')}`)")
     if config.option.gdb and config.option.test_timeout is None:
@@ -77,6 +79,7 @@ def start(config: pytest.Config) -> None:
         run,
         say,
     )
+    passed.planned = timeline.now()
     if plan.part is not None and not plan.guests:
         _end_empty(plan, plan.part, run)
     before = config.invocation_params
@@ -98,6 +101,7 @@ def start(config: pytest.Config) -> None:
     times = Guests(plan.folder)
     config.pluginmanager.register(ControllerPlugin(*shared, scheduling, times), "matrix-controller")
     config.pluginmanager.register(WorkersPlugin(*shared, scheduling, times), "matrix-workers")
+    config.pluginmanager.register(timeline.TimelinePlugin(run.path, passed), "matrix-timeline")
     config.pluginmanager.register(progress.ProgressPlugin(config, kernels))
     if config.option.keep_guest:
         config.pluginmanager.register(KeepingPlugin(config, plan.folder, show))
