@@ -194,8 +194,8 @@ class _Parser(argparse.ArgumentParser):
         self.exit(4, f"{self.prog}: {message} (see {self.prog} --help)\n")
 
 
-def _add_bench(commands: guest_commands.Commands) -> None:
-    bench = commands.add_parser("bench", help="measure the matrix against the plain way to run it")
+def _add_bench(add: Callable[..., argparse.ArgumentParser]) -> None:
+    bench = add("bench", help="measure the matrix against the plain way to run it")
     bench.add_argument("--kernel", action="append", metavar="NAME", help="default: core")
     bench.add_argument(
         "--runs", type=int, default=5, metavar="N", help="starts of each kind (default: 5; 0: only --whole)"
@@ -222,7 +222,7 @@ def parser() -> argparse.ArgumentParser:
     )
     kernels.add_argument("what", choices=["list", "update", "prune"], nargs="?", default="list")
     kernels.set_defaults(run=_kernels)
-    _add_bench(commands)
+    _add_bench(commands.add_parser)
     diagnose = commands.add_parser("diagnose", help="load and attach an object's programs, and explain what is refused")
     diagnose.add_argument("object", type=Path, metavar="OBJECT", help="such as build/NAME.bpf.o")
     diagnose.add_argument("--kernel", metavar="NAME", help="in a guest of this kernel (default: on this machine)")

@@ -1,7 +1,7 @@
 """The edit loop, measured: one test file on one kernel, unchanged and after a changed line.
 
-From the command to its end: what is run is what a user types, through nox where the project has a noxfile. The file is a copy of the one that the
-project's table names for `bench`, so that nothing of the user's is changed.
+From the command to its end: what is run is what a user types, through nox where the project has a noxfile. The file is
+a copy of the one that the project's table names for `bench`, so that nothing of the user's is changed.
 """
 
 from __future__ import annotations
