@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from kernel_matrix.commands import bench, edit_loop, plain_run, try_object
-from kernel_matrix.commands.bench import Report, Row, Start, Whole
+from kernel_matrix.commands.bench_report import Report, Row, Start, Whole, markdown
 from kernel_matrix.commands.edit_loop import Loop, Split
 from kernel_matrix.plan import preparation
 from kernel_matrix.plan.preparation import Plan
@@ -43,7 +43,7 @@ def test_the_tables_have_medians_spreads_and_the_ratio_of_each_pair() -> None:
     report = Report(
         "2 processors", 2, "emulated", "4 saved", (ROW,), (Whole(400.0, 50.0, 80.0, 900, ("6.1: passed",)),)
     )
-    lines = bench.markdown(report).splitlines()
+    lines = markdown(report).splitlines()
     assert (
         "| 6.1 | 22.00 (20.00 to 28.00) | 18.00 (16.00 to 24.00) | 11.00 (10.00 to 14.00) | 9.00 (8.00 to 12.00)"
         " | 0.50 (0.50 to 0.70) | 1.00 (0.50 to 1.00) | 24.00 (16.00 to 36.00) | 0.50 (0.40 to 0.60) | - |"
