@@ -251,7 +251,8 @@ def test_the_edit_loop_is_a_table_of_medians() -> None:
     loop = Loop("6.1", splits, (first,))
     table = edit_loop.markdown([loop])
     assert (
-        table[3] == "| kernel | | total | nox | imports | plan | restore | collect | tests | end | report | host cpu |"
+        table[3]
+        == "| kernel | | total | start | imports | plan | restore | collect | tests | end | report | host cpu |"
     )
     assert table[5:] == [
         "| 6.1 | unchanged | 3.00 (2.50 to 4.00) | 0.40 | 0.50 | 0.10 | 0.70 | 0.20 | 0.80 | 0.10 | 0.20 | 1.10 |",

@@ -30,7 +30,7 @@ _MEANT = {
         "shared/hints.py",
         '    """Return the command with its words, such as ``kernel-matrix shell 6.1`` or ``nox -s shell -- 6.1``."""',
     ),
-    ("shared/hints.py", "        session = f\"nox -s {'kernel-matrix' if name == 'matrix' else name}\""),
+    ("shared/hints.py", '        session = f"nox -s {_session(name)}"'),
     ("shared/hints.py", "#: set by a noxfile whose sessions stand for the commands"),
 }
 

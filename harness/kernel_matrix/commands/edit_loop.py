@@ -1,14 +1,13 @@
 """The edit loop, measured: one test file on one kernel, unchanged and after a changed line.
 
-From the command to its end: what is run is what a user types, through nox where the project has a noxfile. The file is
-a copy of the one that the project's table names for `bench`, so that nothing of the user's is changed.
+From the command to its end: what is run is what the user of this process types. The file is a copy of the one that the
+project's table names for `bench`, so that nothing of the user's is changed.
 """
 
 from __future__ import annotations
 
 import os
 import subprocess
-import sys
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -18,7 +17,7 @@ from statistics import median
 
 from kernel_matrix.report.run_folder import RunRecord
 from kernel_matrix.report.timeline import NAME, Timeline
-from kernel_matrix.shared import wire
+from kernel_matrix.shared import hints, wire
 from kernel_matrix.shared.errors import HarnessError
 from kernel_matrix.shared.project import Project
 
@@ -31,8 +30,8 @@ class Split:
     """Where the seconds of one run went."""
 
     total: float
-    #: nox and the start of Python
-    nox: float
+    #: the start of Python, and of nox where that is what the user types
+    start: float
     imports: float
     #: kernels, images, objects, accelerator
     plan: float
@@ -92,10 +91,7 @@ def _copied(project: Project) -> Iterator[Path]:
 def _run(project: Project, words: Sequence[str]) -> Split:
     results = project.results / "bench"
     matrix = [f"--results={results}", *words]
-    if (project.root / "noxfile.py").exists():
-        command = [sys.executable, "-m", "nox", "-s", "kernel-matrix", "--", *matrix]
-    else:
-        command = [sys.executable, "-m", "kernel_matrix", "matrix", *matrix]
+    command = hints.argv("matrix", matrix)
     before = os.times()
     began = time.monotonic()
     done = subprocess.run(command, cwd=project.root, capture_output=True, text=True, check=False)
@@ -116,7 +112,7 @@ def _run(project: Project, words: Sequence[str]) -> Split:
     cpu = (after.children_user - before.children_user) + (after.children_system - before.children_system)
     return Split(
         total=total,
-        nox=total - passed.ended,
+        start=total - passed.ended,
         imports=passed.imported,
         plan=passed.planned - passed.imported,
         restore=qemu + guest.ready - passed.planned,
