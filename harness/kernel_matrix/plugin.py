@@ -67,6 +67,8 @@ def _configure_worker(config: pytest.Config, worker: dict[str, Any]) -> None:
     from kernel_matrix.guest.pytest import plugin
 
     given, channel = worker_input.unpack(worker[worker_input.WORKER_KEY])
+    # what it writes nobody reads, and an emulated guest takes milliseconds for each report; it is registered after this
+    config.pluginmanager.set_blocked("terminalreporter")
     if given.gone:
         config.pluginmanager.register(plugin.GonePlugin())
         return

@@ -69,7 +69,7 @@ class Started:
                     "--default-signal=INT",
                     sys.executable,
                     "-m",
-                    "harness",
+                    "kernel_matrix",
                     "matrix",
                     f"--results={results}",
                     *arguments,

@@ -20,7 +20,7 @@ from kernel_matrix.shared.errors import ImageError
 from kernel_matrix.vm.boot_spec import AGENT
 
 #: part of the cache's key: what this module does
-_FORMAT = "1"
+_FORMAT = "2"
 #: the guest's Python, of the suite
 _PYTHON = "3.13"
 _SITE = "usr/lib/python3/dist-packages"
@@ -134,7 +134,7 @@ def mmdebstrap(root: Root, uri: str, staging: Path, target: Path) -> list[str]:
     drop = ["rm -rf " + " ".join(f'"$1"{pattern}' for pattern in root.drop)]
     # hashes instead of times: mkfs.erofs -T0 would make every time-stamped .pyc stale
     folders = f"/usr/lib/python3 /usr/lib/python{_PYTHON}"
-    compiled = f'chroot "$1" python3 -m compileall -q --invalidation-mode unchecked-hash {folders}'
+    compiled = f'chroot "$1" python3 -m compileall -q -f --invalidation-mode unchecked-hash {folders}'
     hooks = [f"sync-in {shlex.quote(str(staging))} /", *users, *drop, compiled]
     return [
         # as root it mounts /proc, /sys and devices into the new root: they must not outlive it when it is killed
