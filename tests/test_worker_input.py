@@ -9,13 +9,16 @@ import sys
 from typing import Any
 
 import execnet
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from kernel_matrix.shared import worker_input
 from kernel_matrix.shared.features import GuestFacts
 from kernel_matrix.shared.project import Program
-from kernel_matrix.shared.worker_input import WorkerInput
+from kernel_matrix.shared.worker_input import WORKER_KEY, WorkerInput
+
+pytest_plugins = ["pytester"]
 
 names = st.text(max_size=8)
 sets = st.frozensets(names, max_size=6)
@@ -91,3 +94,13 @@ def test_every_controller_writes_the_same_bytes() -> None:
         assert in_order == "False"
         said.add(text)
     assert len(said) == 1
+
+
+def test_a_worker_writes_no_report_that_nobody_reads(pytester: pytest.Pytester) -> None:
+    """It has no terminal reporter, whoever configures first."""
+    config = pytester.parseconfig("-p", "kernel_matrix.plugin", "--matrix")
+    facts = GuestFacts("6.1", frozenset(), frozenset(), {"6.1": frozenset()})
+    vars(config)["workerinput"] = {WORKER_KEY: worker_input.pack(WorkerInput(facts, gone="no guest"), None)}
+    config._do_configure()
+    assert config.pluginmanager.getplugin("terminalreporter") is None
+    config._ensure_unconfigure()

@@ -174,3 +174,17 @@ def test_a_debugger_connects_to_the_kernel(tmp_path: Path) -> None:
         process.stdin.close()
         assert process.wait(LIMIT) == 0
     assert said.lstrip(b"+").startswith(b"$T"), said
+
+
+#: prints how many compiled modules of the image are looked up by their source's time, which the image sets to 0
+COUNT = """
+import glob
+files = glob.glob("/usr/lib/python3*/**/*.pyc", recursive=True)
+timed = [name for name in files if not int.from_bytes(open(name, "rb").read(8)[4:], "little")]
+print(len(files) > 500, len(timed))
+"""
+
+
+def test_no_module_of_a_guest_is_compiled_again(tmp_path: Path) -> None:
+    """A .pyc with a time in it (PEP 552) is stale there, and each import would compile its source, emulated."""
+    assert shell(tmp_path, KERNEL, "python3", "-c", COUNT).stdout == b"True 0\n"
