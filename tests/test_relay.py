@@ -124,7 +124,7 @@ def test_what_a_silent_guest_answers_is_not_how_it_ended(job: Job, tmp_path: Pat
     job.console.write_text("begins\n")
     relay = Relay(job, tmp_path, tmp_path / "ending.json")
     relay.release = "6.1"
-    relay.give_up_console()
+    relay.end_console()
     with job.console.open("a") as console:
         console.write("Kernel panic - not syncing: NMI: Not continuing\n")
     found = relay.ending(Over(End.SILENT, "no word", "asked"))

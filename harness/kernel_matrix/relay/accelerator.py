@@ -1,9 +1,9 @@
-"""Which accelerator runs the guests: found by booting one, never by looking at /dev/kvm.
+"""Choose the accelerator of the guests by booting one; /dev/kvm alone proves nothing.
 
 /dev/kvm may exist, open and create VMs, and still boot no kernel (nested virtualisation in software). So one guest
-is booted with KVM, within a limit, once per machine. That it works, or that the machine itself refuses, is remembered
-until the host's kernel, processor, QEMU, /dev/kvm or the user's groups change; that it did not boot for another reason
-only for a while (`kernel_matrix.shared.conclusions`).
+is booted with KVM, within a time limit, once per machine. When it boots, or the machine itself refuses KVM, the
+conclusion is valid until the host's kernel, processor, QEMU, /dev/kvm or the user's groups change. When it does not
+boot for another reason, the conclusion is valid only for a while (`kernel_matrix.shared.conclusions`).
 """
 
 from __future__ import annotations
@@ -33,9 +33,9 @@ from kernel_matrix.vm.boot_spec import Accelerator
 KVM = Path("/dev/kvm")
 #: a guest with working KVM is ready within two or three seconds
 _LIMIT = 30.0
-#: on top of the boot's own limit: the relay's start and end
+#: seconds added to the boot's limit, for the start and the end of the relay
 _GRACE = 30.0
-#: what QEMU says where the kernel lets it have no VM (accel/kvm/kvm-all.c, kvm_init()) for a reason that lasts
+#: QEMU's message when the kernel permanently refuses it a VM (accel/kvm/kvm-all.c, kvm_init())
 _REFUSED = re.compile(
     r"(Could not access KVM kernel module|failed to initialize kvm|ioctl\(KVM_CREATE_VM\) failed): .*"
     r"(Permission denied|Operation not permitted|No such file or directory|No such device|not supported)"
@@ -44,27 +44,27 @@ _REFUSED = re.compile(
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """The accelerator and the sentence that says why."""
+    """The accelerator and the reason for it, a sentence."""
 
     accelerator: Accelerator
     why: str
-    #: whether the machine itself has said so
+    #: whether the machine itself has given the answer
     proven: bool = False
-    #: how long that counts, where it was concluded earlier and is not proven
+    #: how long an earlier conclusion without proof is valid
     note: str = ""
 
 
 def forbidden(kvm: Path = KVM) -> Choice | None:
-    """Return emulation where the device is not there or may not be used, which every run looks at again."""
+    """Return emulation when the device is missing or not accessible; every run checks this again."""
     if os.access(kvm, os.R_OK | os.W_OK):
         return None
     return Choice(Accelerator.TCG, f"emulated: no access to {kvm}", proven=True)
 
 
 def choose(probe: Callable[[Accelerator], Job], cache: Path, *, kvm: Path = KVM, again: bool = False) -> Choice:
-    """Return the accelerator for this machine; ``probe`` makes the job of a guest to boot, to find out.
+    """Return the accelerator for this machine; ``probe`` returns the job of the guest to boot as a probe.
 
-    ``again``: what an earlier probe has not proven counts no longer.
+    ``again``: discard the conclusion of an earlier probe unless it is proven.
     """
     if (choice := forbidden(kvm)) is not None:
         return choice
@@ -73,9 +73,9 @@ def choose(probe: Callable[[Accelerator], Job], cache: Path, *, kvm: Path = KVM,
     with FileLock(path.with_suffix(".lock")):
         if again:
             conclusions.ask_again(path)
-        if (known := conclusions.recall(path)) is not None:
-            chosen = Accelerator.KVM if known.works else Accelerator.TCG
-            return Choice(chosen, known.why, known.proven, "" if known.proven else conclusions.LATER)
+        if (conclusion := conclusions.recall(path)) is not None:
+            chosen = Accelerator.KVM if conclusion.works else Accelerator.TCG
+            return Choice(chosen, conclusion.why, conclusion.proven, "" if conclusion.proven else conclusions.LATER)
         choice = _probe(probe)
         works = choice.accelerator is Accelerator.KVM
         conclusions.remember(path, Conclusion(conclusions.KVM, choice.why, works=works, proven=choice.proven))
@@ -102,7 +102,7 @@ def _probe(probe: Callable[[Accelerator], Job]) -> Choice:
 def machine(accelerator: Accelerator) -> str:
     """Describe what a guest's saved state depends on: QEMU, and the host's kernel and processor.
 
-    Of those an emulated guest sees only how fast the processor's counter runs: QEMU 7.2, cpu_get_tsc(), hands it on.
+    Of the host, an emulated guest sees only the rate of the processor's counter: QEMU 7.2, cpu_get_tsc(), passes it on.
     """
     if accelerator is Accelerator.KVM:
         return _machine()
@@ -110,10 +110,10 @@ def machine(accelerator: Accelerator) -> str:
 
 
 def _machine_key(kvm: Path) -> str:
-    """Return a digest of what the answer depends on: the machine, the device, and who asks."""
+    """Return a digest of what the conclusion depends on: the machine, the device, and the user."""
     device = kvm.stat()
-    asked = (device.st_rdev, device.st_mode, device.st_uid, device.st_gid, os.geteuid(), *sorted(os.getgroups()))
-    return hashlib.sha256(f"{_machine()}\0{asked}".encode()).hexdigest()[:16]
+    access = (device.st_rdev, device.st_mode, device.st_uid, device.st_gid, os.geteuid(), *sorted(os.getgroups()))
+    return hashlib.sha256(f"{_machine()}\0{access}".encode()).hexdigest()[:16]
 
 
 def _machine() -> str:

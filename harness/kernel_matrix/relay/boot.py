@@ -1,8 +1,8 @@
-"""From a Job to a guest that is ready: booted through virtme-ng, or restored from the snapshot of such a boot.
+"""Start the guest of a job: boot it through virtme-ng, or restore it from a snapshot.
 
-The first use of a kernel boots it, saves it when its agent is ready, and restores that; later uses restore. Where the
-same conversation is opened again and again, its worker is saved too, when it has collected, and restored behind that.
-What was saved never runs on itself: its memory's file would change under the snapshot.
+The first use of a kernel boots it, saves it when its agent is ready, and restores that snapshot; later uses restore.
+When runs repeat the same preamble, the worker is saved too, after it has collected, and later runs restore that.
+A saved guest never continues on its own snapshot: its memory file would change under the snapshot.
 """
 
 from __future__ import annotations
@@ -29,53 +29,53 @@ from kernel_matrix.vm import boot_spec
 from kernel_matrix.vm.process_guard import GuardedGroup
 from kernel_matrix.vm.qmp import QmpError, QmpRefused
 
-#: seconds from QEMU's start to the answer of a restored guest: below one on an idle machine, emulated
+#: seconds from QEMU's start until a restored guest answers: below one on an idle machine under emulation
 _RESTORE_TIMEOUT = 30.0
-#: and until its worker has collected
+#: seconds from QEMU's start until the worker of a restored guest has collected
 _COLLECT_TIMEOUT = 120.0
-#: of a prepared guest's name
+#: the start of a prepared guest's kind, which is part of its snapshot's name
 _PREPARED = "prepared-"
-#: what a disk keeps free when a guest is saved
+#: MiB that stay free on the disk when a guest is saved
 _SPARE_MIB = 64
-#: how often a lock is tried
+#: seconds between two attempts to take a lock
 _TICK = 0.02
 
 
 @dataclass(frozen=True, slots=True)
 class Preamble:
-    """What is said to a guest of that agent before its worker collects."""
+    """The parts of what a guest receives before its worker collects; each depends on the agent's greeting."""
 
-    #: what all tests of the project share, to be imported now; None: it is imported with the tests
+    #: the files that all tests of the project share, imported before the tests are sent; None: no such import
     prepare: Callable[[Hello], bytes] | None
-    #: the same, to be imported with the tests
+    #: the same files, imported together with the tests
     shared: Callable[[Hello], bytes]
-    #: what comes behind either
+    #: what follows either of them
     rest: Callable[[Hello], bytes]
 
 
 @dataclass(frozen=True, slots=True)
 class Running:
-    """A guest whose agent waits for its preamble, or whose worker has answered it."""
+    """A guest that is ready: its agent waits for the preamble, or its worker has answered the preamble."""
 
     group: GuardedGroup
     channel: socket.socket
-    #: with its sockets
+    #: holds its sockets
     folder: Path
     hello: Hello
-    #: from QEMU's start
+    #: since QEMU's start
     seconds: float
     #: "cold" or "restored"
     how: str
-    #: what the user should know, empty when all went as it does
+    #: a remark for the user; empty when nothing unusual happened
     note: str = ""
-    #: what the worker has answered to the preamble; None: it was not opened
+    #: the worker's answer to the preamble; None: the preamble was not sent
     answer: bytes | None = None
-    #: whether it has what all tests of the project share
+    #: whether it has imported what all tests of the project share
     prepared: bool = False
 
 
 class Boots:
-    """Starts the guests of one job; the one that was started last is killed by `stop`."""
+    """Starts the guests of one job; `stop` kills the one that was started last."""
 
     def __init__(self, job: Job, folder: Path, tick: Tick) -> None:
         self._job = job
@@ -85,7 +85,7 @@ class Boots:
         self._count = 0
 
     def start(self, preamble: Preamble | None = None) -> Running:
-        """Return a guest that is ready; with an ``preamble`` perhaps one that has answered it. Raises BootError."""
+        """Return a guest that is ready; raises BootError. Its worker may have answered ``preamble`` already."""
         if self._job.snapshot is None:
             return self._cold("")
         folder, key = self._job.snapshot
@@ -94,12 +94,12 @@ class Boots:
             if why := snapshots.unusable(folder, key):
                 return self._cold(f"no snapshot: {why}")
             try:
-                snapshot = self._found_or_made(key, self._save)
+                snapshot = self._find_or_save(key, self._save)
             except QmpError as error:
                 self.stop()
                 self._unusable(str(error), proven=isinstance(error, QmpRefused))
                 continue
-            except OSError as error:  # the disk is full, or may not be written to: another time it may
+            except OSError as error:  # the disk is full or not writable; that may change, so it is not remembered
                 self.stop()
                 return self._cold(f"no snapshot: {error.filename or folder}: {error.strerror}")
             start = snapshot
@@ -121,7 +121,7 @@ class Boots:
         return self._cold(f"no snapshot: {note}")
 
     def doing(self, slowness: float) -> str:
-        """Return what the guest that was started last does, of which nothing has been heard for long."""
+        """Return what the silent guest, the one that was started last, is doing."""
         assert self._machine is not None
         return hang.examine(self._machine, self._job.console, slowness, self._tick)
 
@@ -137,26 +137,29 @@ class Boots:
         assert self._job.snapshot is not None
         snapshots.mark_unusable(*self._job.snapshot, why, kernel=self._job.kernel, proven=proven)
 
-    def _found_or_made(self, name: str, make: Callable[[Path, str], None]) -> Snapshot:
-        """Return the snapshot of that name, made now when there is none; raises BootError, QmpError and OSError."""
+    def _find_or_save(self, name: str, save: Callable[[Path, str], None]) -> Snapshot:
+        """Return the snapshot of that name, and save it first if it is missing.
+
+        Raises BootError, QmpError and OSError.
+        """
         assert self._job.snapshot is not None
         folder = self._job.snapshot[0]
-        if found := snapshots.find(folder, name):
-            return found
-        # a guest and its workers have one lock: workers come and go
+        if snapshot := snapshots.find(folder, name):
+            return snapshot
+        # a guest and its workers share one lock, because workers are replaced often
         with self._locked(folder / f"{name.partition('+')[0]}.lock"):
-            if found := snapshots.find(folder, name):
-                return found
-            # a guest whose memory's file cannot grow is killed by SIGBUS
+            if snapshot := snapshots.find(folder, name):
+                return snapshot
+            # SIGBUS kills a guest whose memory file cannot grow
             if shutil.disk_usage(folder).free < (self._job.boot.memory_mib + _SPARE_MIB) << 20:
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(folder))
             with snapshots.making(folder, name) as place:
-                make(place, name)
-            made = snapshots.find(folder, name)
-            if made is None:
+                save(place, name)
+            snapshot = snapshots.find(folder, name)
+            if snapshot is None:
                 raise BootError("the snapshot was taken away as soon as it was made")
             snapshots.prune(folder)
-            return made
+            return snapshot
 
     @contextlib.contextmanager
     def _locked(self, path: Path) -> Iterator[None]:
@@ -185,34 +188,34 @@ class Boots:
         return snapshots.worker_name(key, preamble.shared(hello) + preamble.rest(hello), self._job.worker_kind)
 
     def _prepared(self, base: Snapshot, preamble: Preamble, note: str) -> tuple[Snapshot, str]:
-        """Return the guest that has imported what all tests share, and the note; the guest itself where none has.
+        """Return the snapshot that has imported what all tests share, or ``base`` when there is none, and the note.
 
-        It is made when a run asks for what the run before has asked for, too: whoever changes that, and not a test,
-        would wait for it each time.
+        It is saved only when two runs in a row need the same one. Otherwise a user who edits the shared files would
+        wait for a new snapshot in every run.
         """
         assert self._job.snapshot is not None
         if preamble.prepare is None:
             return base, note
         folder, key = self._job.snapshot
-        said = preamble.prepare(base.meta.hello)
-        name = snapshots.worker_name(key, said, _PREPARED)
-        if found := snapshots.find(folder, name):
-            return found, note
+        data = preamble.prepare(base.meta.hello)
+        name = snapshots.worker_name(key, data, _PREPARED)
+        if prepared := snapshots.find(folder, name):
+            return prepared, note
         asked = snapshots.asked_before(folder, name, str(self._job.console.parent))
         if self._job.worker != "again" or not asked:
             return base, note
         try:
-            return self._found_or_made(name, lambda place, name: self._save_prepared(base, said, place, name)), note
+            return self._find_or_save(name, lambda place, name: self._save_prepared(base, data, place, name)), note
         except (QmpError, BootError, OSError) as error:
             self.stop()
             why = of_system(error) if isinstance(error, OSError) else error
             return base, f"no guest is prepared for the project: {why}"
 
     def _worker(self, name: str, base: Snapshot, start: Snapshot, preamble: Preamble, note: str) -> Running | str:
-        """Return a guest whose worker has answered the preamble; when there is none, nor should be, the note.
+        """Return a guest whose worker has answered the preamble, or the note when no worker is saved or to be saved.
 
-        It is made from ``start``, the guest itself or a prepared one. Whatever is in the way of saving a worker is the
-        note: the caller uses the guest without one.
+        The worker is saved from ``start``, which is ``base`` or a prepared guest. When saving fails, the reason is
+        the note, and the caller uses the guest without a saved worker.
         """
         assert self._job.snapshot is not None
         folder = self._job.snapshot[0]
@@ -222,11 +225,11 @@ class Boots:
             return note
         try:
             hello = base.meta.hello
-            said = (b"" if start.prepared else preamble.shared(hello)) + preamble.rest(hello)
-            found = self._found_or_made(name, lambda place, name: self._save_worker(base, start, said, place, name))
-            return self._restored(found, note)
+            data = (b"" if start.prepared else preamble.shared(hello)) + preamble.rest(hello)
+            snapshot = self._find_or_save(name, lambda place, name: self._save_worker(base, start, data, place, name))
+            return self._restored(snapshot, note)
         except PermissionError as error:
-            # mostly of QEMU's memory; that is the machine's rule, and no fault of what was saved
+            # usually for QEMU's memory: the machine's policy refuses it, and the snapshot itself is good
             self.stop()
             return f"no saved worker: {error.filename}: {error.strerror}"
         except (QmpError, BootError, OSError) as error:
@@ -234,22 +237,22 @@ class Boots:
             snapshots.discard(folder, name)
             return f"no saved worker: {of_system(error) if isinstance(error, OSError) else error}"
 
-    def _save_prepared(self, base: Snapshot, said: bytes, place: Path, name: str) -> None:
-        machine = self._resumed_shared(base, base, place)
-        machine.prepare(said)
+    def _save_prepared(self, base: Snapshot, data: bytes, place: Path, name: str) -> None:
+        machine = self._resume_copy(base, base, place)
+        machine.prepare(data)
         machine.save(place / "state")
         self.stop()
         snapshots.keep_worker(place, name, base, b"")
 
-    def _save_worker(self, base: Snapshot, start: Snapshot, said: bytes, place: Path, name: str) -> None:
-        machine = self._resumed_shared(base, start, place)
-        answer = machine.open(said)
+    def _save_worker(self, base: Snapshot, start: Snapshot, data: bytes, place: Path, name: str) -> None:
+        machine = self._resume_copy(base, start, place)
+        answer = machine.open(data)
         answer += machine.save(place / "state")
         self.stop()
         snapshots.keep_worker(place, name, base, answer)
 
-    def _resumed_shared(self, base: Snapshot, start: Snapshot, place: Path) -> Machine:
-        """Return a copy of a saved guest that writes its memory into a file of its own, to be saved in turn."""
+    def _resume_copy(self, base: Snapshot, start: Snapshot, place: Path) -> Machine:
+        """Resume a copy of a saved guest that writes to its own memory file, so that it can be saved again."""
         copy = ["cp", "--sparse=auto", "--reflink=auto", str(base.ram), str(place / "ram")]
         copied = subprocess.run(copy, capture_output=True, text=True, check=False)
         if copied.returncode:
@@ -267,14 +270,14 @@ class Boots:
         machine = self._started(_RESTORE_TIMEOUT, snapshot.ram, share=False, incoming=True)
         machine.resume(snapshot.state, snapshot.changes)
         machine.wake()
-        running = self._handed_over(machine, snapshot.meta.hello, "restored", note, snapshot.answer)
+        running = self._running(machine, snapshot.meta.hello, "restored", note, snapshot.answer)
         return replace(running, prepared=snapshot.prepared)
 
     def _cold(self, note: str) -> Running:
         machine = self._started(self._job.boot_timeout)
         hello = machine.hello()
         machine.wake()
-        return self._handed_over(machine, hello, "cold", note)
+        return self._running(machine, hello, "cold", note)
 
     def _started(
         self, seconds: float, ram: Path | None = None, *, share: bool = False, incoming: bool = False
@@ -286,6 +289,6 @@ class Boots:
         self._machine = Machine(self._job, folder, self._tick, seconds=seconds, memory=memory)
         return self._machine
 
-    def _handed_over(self, machine: Machine, hello: Hello, how: str, note: str, answer: bytes | None = None) -> Running:
+    def _running(self, machine: Machine, hello: Hello, how: str, note: str, answer: bytes | None = None) -> Running:
         seconds = time.monotonic() - machine.began
         return Running(machine.group, machine.channel, machine.folder, hello, seconds, how, note, answer)

@@ -1,7 +1,7 @@
-"""The relay's one client: its command, and a process of it with the opening done.
+"""The client of a relay: its command, and a relay process that has answered the bootstrap line.
 
-xdist starts a relay by its command, as the python of an execnet gateway; `Relay` is for whoever speaks with a guest
-without xdist: a probe boot, a shell.
+xdist runs the command, as the python of an execnet gateway. `Relay` is for callers that use a guest without xdist:
+a probe boot, a shell.
 """
 
 from __future__ import annotations
@@ -18,26 +18,26 @@ from typing import IO
 from kernel_matrix.shared import wire
 from kernel_matrix.shared.ending import Ending
 
-#: seconds that a relay may take to end its guest
+#: seconds that a relay has to end its guest
 _SECONDS_TO_END = 10.0
 
 
 def command(job: Path, ending: Path, python: str = sys.executable) -> list[str]:
-    """Return the command of the relay that does a job and leaves its Ending there."""
+    """Return the command of the relay that runs ``job`` and writes its Ending to ``ending``."""
     return [python, "-m", "kernel_matrix.relay.serve", str(job), str(ending)]
 
 
 @dataclass(frozen=True, slots=True)
 class Relay:
-    """A relay that has answered the bootstrap line; its guest boots, or will."""
+    """A relay that has answered the bootstrap line; its guest is booting or waits for a slot."""
 
     process: subprocess.Popen[bytes]
-    #: to the guest, and from it
+    #: streams to the guest and from it
     sending: IO[bytes]
     receiving: IO[bytes]
 
     def wait(self, seconds: float) -> bool:
-        """Wait for its end; return whether it came in time."""
+        """Wait until the relay has ended; return whether it did in time."""
         with contextlib.suppress(subprocess.TimeoutExpired):
             self.process.wait(seconds)
             return True
@@ -46,17 +46,17 @@ class Relay:
 
 @contextmanager
 def started(words: list[str], bootstrap: str, folder: Path) -> Iterator[Relay]:
-    """Start a relay whose guest's agent runs that Python in place of execnet's worker; end both after the block."""
+    """Start a relay whose guest runs ``bootstrap`` in place of execnet's worker; end both after the block."""
     process = subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, cwd=folder, bufsize=0)
     assert process.stdin is not None
     assert process.stdout is not None
     try:
         process.stdin.write(f"{bootstrap!r}\n".encode())
-        # its answer, which execnet waits for; more must not follow the line before that
+        # the relay answers the line with one byte, as execnet expects; nothing may follow the line before that
         process.stdout.read(1)
         yield Relay(process, process.stdin, process.stdout)
     finally:
-        # the relay's sign to end its guest
+        # the end of its standard input makes the relay end its guest
         process.stdin.close()
         process.stdout.close()
         with contextlib.suppress(subprocess.TimeoutExpired):
@@ -66,9 +66,9 @@ def started(words: list[str], bootstrap: str, folder: Path) -> Iterator[Relay]:
 
 
 def boot_once(job: Path, ending: Path, folder: Path, seconds: float) -> Ending | None:
-    """Boot a guest, let it go as soon as it answers; None when the relay did not end in time."""
+    """Boot a guest and release it as soon as it answers; return None when the relay did not end in time."""
     with started(command(job, ending), 'import sys; sys.stdout.write("1"); sys.stdout.flush()', folder) as relay:
-        # the guest's own answer is dropped, and its end ends the relay
+        # the relay drops the guest's own answer, and ends with its guest
         if not relay.wait(seconds):
             relay.process.kill()
             return None

@@ -1,4 +1,4 @@
-"""What a guest does that has fallen silent: asked for in turns, from who knows most to who always answers."""
+"""Find out what a silent guest is doing: query its agent, then its kernel, then QEMU, until one of them answers."""
 
 from __future__ import annotations
 
@@ -9,27 +9,27 @@ from pathlib import Path
 from kernel_matrix.relay.machine import BootError, Machine, Tick
 from kernel_matrix.vm.qmp import Monitor, QmpError
 
-#: seconds that whoever is asked may take to answer, and what is added for each time the guest is slower
+#: seconds to wait for an answer, and seconds added in proportion to the guest's slowness
 _ANSWER_SECONDS, _ANSWER_SCALED = 5.0, 1.0
-#: that QEMU may take, which does not depend on what its guest does
+#: seconds to wait for QEMU, whose answer does not depend on the guest
 _MONITOR_SECONDS = 5.0
-#: without another line on the console, its answer is complete
+#: seconds without new console output after which the kernel's answer is complete
 _QUIET_SECONDS = 1.0
 _TICK = 0.05
-#: of an answer on the console: a kernel has as many lines as processors and stacks
+#: lines of the kernel's answer that are kept: it prints a stack for every processor or task
 _MOST_LINES = 200
 
-#: kernel, Documentation/admin-guide/sysrq.rst: the tasks that wait without end, what every processor does
+#: kernel, Documentation/admin-guide/sysrq.rst: w shows blocked tasks, l the backtrace of each active processor
 _KEYS = ("w", "l")
 
 
 def examine(machine: Machine, console: Path, slowness: float, tick: Tick) -> str:
-    """Return what is found, headed by who has answered.
+    """Return what the guest is doing; the first line names the source of the answer.
 
-    1. The agent's own process says where the worker's Python and every process is.
-    2. Where nothing runs any more, the kernel is asked by the SysRq keys of the keyboard,
-    3. then by an interrupt that cannot be masked (NMI): an emulated one panics and shows its stack;
-    4. and QEMU tells the registers where the kernel does not answer the keys.
+    1. The agent reports the Python stack of the worker and the state of every process.
+    2. Where no process runs any more, the kernel is queried through the SysRq keys of the keyboard,
+    3. then by a non-maskable interrupt (NMI), on which an emulated kernel panics and prints its stack.
+    4. QEMU reports the registers of a kernel that does not answer the keys.
     """
     seconds = _ANSWER_SECONDS + _ANSWER_SCALED * slowness
     with contextlib.suppress(BootError):
@@ -46,7 +46,7 @@ def _kernel(monitor: Monitor, console: _Console) -> str:
         chord = [{"type": "qcode", "data": name} for name in ("alt", "sysrq", key)]
         monitor.execute("send-key", keys=chord)
     console.settle()
-    # what the kernel says by itself is no answer
+    # without this mark, the new lines are not an answer to the keys
     if "sysrq: " in (text := console.text()):
         return f"what the guest was doing, asked of its kernel (SysRq {', '.join(_KEYS)}):\n{text}"
     monitor.extend(_MONITOR_SECONDS)
@@ -60,7 +60,7 @@ def _kernel(monitor: Monitor, console: _Console) -> str:
 
 
 class _Console:
-    """What comes onto a console from now on."""
+    """What is written to a console from now on."""
 
     def __init__(self, path: Path, tick: Tick, seconds: float) -> None:
         self._path = path
@@ -72,7 +72,7 @@ class _Console:
         return self._path.stat().st_size
 
     def settle(self) -> None:
-        """Wait until something has come and nothing more does, or nothing has come in time."""
+        """Wait until there is new output and it has ended, or until the time is over."""
         before = size = self._size()
         end = time.monotonic() + self._seconds
         changed = time.monotonic()
@@ -84,7 +84,7 @@ class _Console:
                 return
 
     def text(self) -> str:
-        """Return it."""
+        """Return the new output, at most `_MOST_LINES` lines."""
         with self._path.open("rb") as file:
             file.seek(self._start)
             lines = file.read().decode(errors="replace").splitlines()

@@ -1,4 +1,4 @@
-"""One QEMU: started through virtme-ng, its ports connected, its guest greeted and woken, saved or resumed."""
+"""Run one QEMU through virtme-ng: connect its ports, wake its guest, save or resume it."""
 
 from __future__ import annotations
 
@@ -18,23 +18,23 @@ from kernel_matrix.vm import boot_spec
 from kernel_matrix.vm.process_guard import GuardedGroup
 from kernel_matrix.vm.qmp import Monitor
 
-#: seconds that the monitor may take for a save or a load
+#: seconds that the monitor has for a save or a load
 _MONITOR_TIMEOUT = 60.0
-#: how often conditions are looked at that no descriptor reports
+#: seconds between two checks of a condition that no descriptor reports
 _TICK = 0.01
-#: what a socket answers that QEMU has not made, or does not listen at, yet
+#: errors of connecting to a socket that QEMU has not created, or does not listen on, yet
 _NOT_THERE_YET = (FileNotFoundError, ConnectionRefusedError)
 
-#: called again and again while waiting, with the seconds that it may wait itself; raises to end the wait
+#: called repeatedly during a wait, with the seconds that it may wait itself; raises to end the wait
 Tick = Callable[[float], None]
 
 
-#: programs that virtme-ng finds before the machine's
+#: programs that virtme-ng runs in place of the host's
 _TOOLS = Path(__file__).with_name("tools")
 
 
 def search_path(environment: Path) -> str:
-    """Return where virtme-ng looks for programs: `_TOOLS`, its own virtme-run, the system's."""
+    """Return virtme-ng's PATH: `_TOOLS`, its own virtme-run, the system's programs."""
     return f"{_TOOLS}:{environment}:{os.environ.get('PATH', '')}:/usr/sbin:/sbin"
 
 
@@ -43,7 +43,7 @@ class BootError(Exception):
 
 
 class Machine:
-    """Runs until it is killed; every wait ends ``seconds`` after QEMU's start with a BootError."""
+    """A QEMU that runs until it is killed; every wait ends ``seconds`` after QEMU's start with a BootError."""
 
     def __init__(
         self,
@@ -65,13 +65,13 @@ class Machine:
         environment = {**os.environ, "PATH": search_path(job.vng.parent), "TMPDIR": str(folder)}
         self.began = time.monotonic()
         self._end = self.began + seconds
-        # with KVM a guest's processors are the host's, and nothing is translated
+        # with KVM the host's processors run the guest's code, and nothing is translated
         emulated = job.boot.accelerator is boot_spec.Accelerator.TCG
         self.group = GuardedGroup(command, output=job.console, environment=environment, batch=emulated)
         self._wake = socket.socket(socket.AF_UNIX)
         self.channel = socket.socket(socket.AF_UNIX)
         try:
-            # before the guest reads: a port that nobody has connected to reads as ended
+            # before the guest reads: a port without a connection reads as end of file
             self._connect(self.channel, sockets.channel)
             self._connect(self._wake, sockets.wake)
         except BaseException:
@@ -79,24 +79,24 @@ class Machine:
             raise
 
     def kill(self) -> None:
-        """End QEMU and everything that was started for it."""
+        """End QEMU and every process that was started for it."""
         self.group.kill()
         self.channel.close()
         self._wake.close()
 
     def hello(self) -> Hello:
-        """Wait for the agent of a guest that boots."""
-        said = json.loads(self._line(self.channel, "ready"))
-        return Hello(said["release"], said["seconds"])
+        """Wait until the agent of a booting guest is ready."""
+        greeting = json.loads(self._line(self.channel, "ready"))
+        return Hello(greeting["release"], greeting["seconds"])
 
     def wake(self) -> None:
-        """Give the guest what a saved one has not: randomness of its own and the time; it answers."""
+        """Send the guest what a snapshot cannot hold, fresh entropy and the time, and wait for its answer."""
         wake = {"entropy": os.urandom(64).hex(), "time": time.time()}
         self._wake.sendall(json.dumps(wake).encode() + b"\n")
         self._line(self._wake, "awake")
 
     def stacks(self, seconds: float) -> str:
-        """Return what the guest's processes do, as its agent sees it; raises BootError where it does not answer."""
+        """Return what the guest's processes are doing, as its agent reports it; raises BootError without an answer."""
         self._end = time.monotonic() + seconds
         try:
             self._wake.sendall(b'{"stacks": true}\n')
@@ -106,40 +106,40 @@ class Machine:
         return text
 
     def monitor(self, seconds: float) -> Monitor:
-        """Connect to QEMU's monitor, whose every answer is waited for until then; raises QmpError and OSError."""
+        """Connect to QEMU's monitor; each of its answers may take ``seconds``. Raises QmpError and OSError."""
         return Monitor(self._monitor_path, seconds=seconds)
 
-    def open(self, said: bytes) -> bytes:
-        """Say all that opens a conversation with a worker; return what it has answered when it has collected."""
-        left = memoryview(said)
-        heard = bytearray()
-        while not preamble.answered(heard):
+    def open(self, data: bytes) -> bytes:
+        """Send a preamble; return the worker's answer as soon as it has collected."""
+        unsent = memoryview(data)
+        answer = bytearray()
+        while not preamble.answered(answer):
             self._check("collected")
-            moved = 0
+            sent = 0
             with contextlib.suppress(BlockingIOError):
-                moved = self.channel.send(left[: 1 << 18]) if left else 0
-                left = left[moved:]
-            heard += (chunk := self._received())
-            if not moved and not chunk:
+                sent = self.channel.send(unsent[: 1 << 18]) if unsent else 0
+                unsent = unsent[sent:]
+            answer += (chunk := self._received())
+            if not sent and not chunk:
                 self._tick(_TICK)
-        return bytes(heard)
+        return bytes(answer)
 
-    def prepare(self, said: bytes) -> None:
-        """Say what all tests of a project share, and wait until the guest has imported it; raises BootError."""
-        left = memoryview(said)
-        while left:
+    def prepare(self, data: bytes) -> None:
+        """Send what all tests of a project share, and wait until the guest has imported it; raises BootError."""
+        unsent = memoryview(data)
+        while unsent:
             self._check("prepared")
-            moved = 0
+            sent = 0
             with contextlib.suppress(BlockingIOError):
-                moved = self.channel.send(left[: 1 << 18])
-            left = left[moved:]
-            if not moved:
+                sent = self.channel.send(unsent[: 1 << 18])
+            unsent = unsent[sent:]
+            if not sent:
                 self._tick(_TICK)
         if (line := self._line(self.channel, "prepared")) != b"prepared\n":
             raise BootError(f"the guest was to be prepared and said {line!r}")
 
     def save(self, state: Path) -> bytes:
-        """Stop the guest and write its devices' state; return what it had said and nobody has read yet.
+        """Stop the guest and write its devices' state; return what it has sent and is not yet read.
 
         Raises QmpError.
         """
@@ -150,18 +150,18 @@ class Machine:
         return self._received()
 
     def resume(self, state: Path, changes: Path | None = None) -> None:
-        """Load what `save` wrote, of a worker also its pages, and let the guest go on; raises QmpError and OSError."""
+        """Load what `save` wrote, and a worker's pages, and continue the guest; raises QmpError and OSError."""
         assert self._memory is not None
         with contextlib.closing(self._migrating()) as monitor:
             if changes is not None:
-                # a monitor that answers is that of a QEMU which has mapped its memory
+                # a QEMU whose monitor answers has mapped its memory
                 memory_files.write_changes(changes, int((self.folder / "pid").read_text()), self._memory.ram)
             monitor.execute("migrate-incoming", uri=f"exec:cat {shlex.quote(str(state))}")
             monitor.wait_for_migration()
             monitor.execute("cont")
 
     def _migrating(self) -> Monitor:
-        """Connect to the monitor of a QEMU that may be starting, and have it tell how a migration goes."""
+        """Connect to the monitor of a QEMU that may still be starting, and enable its migration events."""
         while True:
             try:
                 monitor = self.monitor(_MONITOR_TIMEOUT)
@@ -169,11 +169,11 @@ class Machine:
                 self._check("ready")
                 self._tick(_TICK)
                 continue
-            # x-ignore-shared: the memory's file is the memory, saved and restored; the stream holds the devices
+            # x-ignore-shared: the memory is its file, and only the devices are in the stream
             names = ["events", "x-ignore-shared"]
-            wanted = [{"capability": name, "state": True} for name in names]
+            capabilities = [{"capability": name, "state": True} for name in names]
             try:
-                monitor.execute("migrate-set-capabilities", capabilities=wanted)
+                monitor.execute("migrate-set-capabilities", capabilities=capabilities)
             except BaseException:
                 monitor.close()
                 raise
@@ -191,15 +191,15 @@ class Machine:
                 return
 
     def _received(self) -> bytes:
-        """Return what the guest has said by now."""
-        heard = bytearray()
+        """Return what the guest has sent by now."""
+        data = bytearray()
         with contextlib.suppress(BlockingIOError, ConnectionResetError):
             while chunk := self.channel.recv(1 << 18):
-                heard += chunk
-        return bytes(heard)
+                data += chunk
+        return bytes(data)
 
     def _line(self, port: socket.socket, what: str) -> bytes:
-        """Read one line of the agent's, byte by byte: what follows it is for another reader."""
+        """Read one line of the agent byte by byte, because what follows it is for another reader."""
         line = bytearray()
         while not line.endswith(b"\n"):
             try:

@@ -1,7 +1,7 @@
-"""The files of guests' memory: sparse, and a worker's only what it has changed of the guest that it was made from.
+"""Memory files of saved guests. They are sparse; for a worker, only the pages that differ from its guest are kept.
 
-A worker changes a sixth of what its guest holds, so its pages are kept, and not its memory. QEMU maps the guest's file
-privately; before the guest goes on, the pages are written into that process.
+A worker changes a sixth of its guest's memory, so a snapshot of it holds those pages instead of the whole memory. QEMU
+maps the guest's file privately, and the pages are written into the QEMU process before the guest continues.
 """
 
 from __future__ import annotations
@@ -16,35 +16,35 @@ from pathlib import Path
 
 from kernel_matrix.arch import CURRENT
 
-#: where zeros are looked for, and differences first; a multiple of the guest's page
+#: bytes in which zeros and differences are searched for; a multiple of the guest's page
 BLOCK = 1 << 16
 _PAGE = CURRENT.page
-#: one run of changed pages in the file ``places``: where it begins in the memory, and its length, both in bytes
+#: one run of changed pages in the file ``places``: its start in the memory, and its length, both in bytes
 _RUN = struct.Struct("<QQ")
-#: the files of a worker: `_RUN` after `_RUN`, and their pages in the same order
+#: the files of a worker: a sequence of `_RUN`, and their pages in the same order
 CHANGES = ("places", "pages")
 
 
 def dig_holes(path: Path) -> None:
-    """Give back the blocks of a file that hold only zeros, a sixth of a guest's memory; some file systems cannot.
+    """Deallocate the blocks of a file that hold only zeros, a sixth of a guest's memory.
 
-    Raises OSError for any other reason.
+    Does nothing on a file system without holes; raises OSError for any other failure.
     """
     command = ["fallocate", "--dig-holes", str(path)]
     done = subprocess.run(command, capture_output=True, text=True, env={**os.environ, "LC_ALL": "C"}, check=False)
-    # util-linux says EOPNOTSUPP in two ways: "Operation not supported", "keep size mode is unsupported"
+    # util-linux reports EOPNOTSUPP in two ways: "Operation not supported", "keep size mode is unsupported"
     if done.returncode and not re.search(r"not supported|unsupported", done.stderr):
         raise OSError(errno.EIO, done.stderr.strip(), str(path))
 
 
 def blocks(descriptor: int, size: int) -> Iterator[int]:
-    """Yield where the blocks of a sparse file start that are not wholly holes."""
+    """Yield the starts of a sparse file's blocks that hold data."""
     start = 0
     while start < size:
         try:
             data = os.lseek(descriptor, start, os.SEEK_DATA)
         except OSError as error:
-            if error.errno != errno.ENXIO:  # only a hole is left
+            if error.errno != errno.ENXIO:  # ENXIO: only a hole follows
                 raise
             return
         start = max(start, data // BLOCK * BLOCK)
@@ -53,7 +53,10 @@ def blocks(descriptor: int, size: int) -> Iterator[int]:
 
 
 def keep_changes(base: Path, ram: Path, folder: Path) -> None:
-    """Write what ``ram`` has that ``base`` has not into the files `CHANGES` of that folder; both are of one size."""
+    """Write the pages of ``ram`` that differ from ``base`` into the files `CHANGES` of a folder.
+
+    Both have the same size.
+    """
     with (folder / "places").open("wb") as places, (folder / "pages").open("wb") as pages:
         for start, changed in _runs(base, ram):
             places.write(_RUN.pack(start, len(changed)))
@@ -63,7 +66,8 @@ def keep_changes(base: Path, ram: Path, folder: Path) -> None:
 def write_changes(folder: Path, process: int, mapped: Path) -> None:
     """Write a worker's pages into a process that maps its guest's file; raises OSError.
 
-    That is refused like ptrace(2) (proc_pid_mem(5)): mostly not to the one who started the process.
+    The kernel checks this as it checks ptrace(2) (proc_pid_mem(5)), and usually permits it to the user who started the
+    process.
     """
     address = _address(process, mapped)
     places, pages = ((folder / name).read_bytes() for name in CHANGES)
@@ -79,7 +83,7 @@ def write_changes(folder: Path, process: int, mapped: Path) -> None:
 
 
 def apply_changes(folder: Path, ram: Path) -> None:
-    """Write a worker's pages into a file that is as its guest's memory."""
+    """Write a worker's pages into a copy of its guest's memory file."""
     places, pages = ((folder / name).read_bytes() for name in CHANGES)
     with ram.open("r+b") as file:
         at = 0
@@ -90,14 +94,14 @@ def apply_changes(folder: Path, ram: Path) -> None:
 
 
 def _runs(base: Path, ram: Path) -> Iterator[tuple[int, bytes]]:
-    """Yield where pages of ``ram`` differ from ``base``, and those pages, neighbours together."""
-    with base.open("rb") as one, ram.open("rb") as other:
-        size = os.fstat(other.fileno()).st_size
-        starts = {*blocks(one.fileno(), size), *blocks(other.fileno(), size)}
+    """Yield each run of adjacent pages of ``ram`` that differ from ``base``: its start and its pages."""
+    with base.open("rb") as base_file, ram.open("rb") as ram_file:
+        size = os.fstat(ram_file.fileno()).st_size
+        starts = {*blocks(base_file.fileno(), size), *blocks(ram_file.fileno(), size)}
         begin, run = 0, bytearray()
         for block in sorted(starts):
-            before = os.pread(one.fileno(), BLOCK, block).ljust(BLOCK, b"\0")
-            now = os.pread(other.fileno(), BLOCK, block)
+            before = os.pread(base_file.fileno(), BLOCK, block).ljust(BLOCK, b"\0")
+            now = os.pread(ram_file.fileno(), BLOCK, block)
             if before == now:
                 continue
             for at in range(0, len(now), _PAGE):
@@ -114,7 +118,7 @@ def _runs(base: Path, ram: Path) -> Iterator[tuple[int, bytes]]:
 
 
 def _address(process: int, mapped: Path) -> int:
-    """Return where a process has mapped a file from its beginning (proc_pid_maps(5)); raises OSError."""
+    """Return the address at which a process maps the start of a file (proc_pid_maps(5)); raises OSError."""
     path = os.path.realpath(mapped)
     with open(f"/proc/{process}/maps", encoding="utf-8", errors="surrogateescape") as maps:  # noqa: PTH123
         for line in maps:

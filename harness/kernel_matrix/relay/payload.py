@@ -1,4 +1,4 @@
-"""What is carried into a guest: the engine's half for guests, the project, and a folder of the user's own."""
+"""The payload of a guest: the guest's part of the engine, the project, and a folder of the user."""
 
 from __future__ import annotations
 
@@ -13,35 +13,35 @@ from pathlib import Path
 from kernel_matrix.shared.errors import let_out
 from kernel_matrix.shared.project import ENGINE, Project
 
-#: folders that no guest needs, at any depth; hidden ones neither
+#: folders that no guest needs, at any depth; hidden folders are left out, too
 _LEFT_OUT = frozenset({"__pycache__", "results", "node_modules", "venv"})
 _CACHE = ".pytest_cache"
 #: pytest's python_files
 TEST_FILES = ("test_*.py", "*_test.py")
-#: when every file was changed last: 1980, before which tar does not believe it
+#: modification time of every file: 1980, because tar does not trust earlier ones
 _TIME = 315532800
-#: where a guest gets a folder of the user's own (kernel_matrix.guest.system.child)
+#: the path of the user's folder in a guest (kernel_matrix.guest.system.child)
 _CARRIED = ".carried"
 _PACKAGE = Path(__file__).resolve().parent.parent
-#: the first program of a guest, and no module of any other
+#: the first program of a guest; no module imports it
 _AGENT = Path("guest", "agent.py")
-#: of the engine, what runs in a guest: a saved worker is found again whatever else of the engine has changed
+#: the rooms of the engine that run in a guest: a saved worker stays valid when other rooms change
 _GUEST_ROOMS = ("guest", "shared", "diagnose", "arch")
 _GUEST_FILES = ("__init__.py", "plugin.py", "config/__init__.py", "config/options.py")
 
 
 @dataclass(frozen=True, slots=True)
 class Payload:
-    """What of a machine's files a guest gets."""
+    """Which files of the host a guest gets."""
 
     root: Path
-    #: what of the project, relative; empty: all that is not hidden or made
+    #: files and folders of the project, relative; empty: everything that is neither hidden nor generated
     carry: tuple[str, ...] = ()
-    #: what of that stays here, relative: what guests do not read makes them no other guests
+    #: which of them are left out, relative: files that guests do not read must not invalidate saved workers
     leave_out: tuple[str, ...] = ()
-    #: with pytest's cache, which ``--lf`` and its like read
+    #: whether pytest's cache is included, which options such as ``--lf`` read
     with_cache: bool = False
-    #: a folder of the user's own
+    #: a folder of the user
     carried: Path | None = None
 
 
@@ -54,27 +54,27 @@ def engine_files() -> Iterator[Path]:
 
 
 def guest_modules() -> list[str]:
-    """Return the engine's modules that tests may import, to be imported before any test is there."""
+    """Return the engine's modules that tests may import; a guest imports them before it gets tests."""
     files = [path.with_suffix("") for path in engine_files() if path.parts[0] == "guest" and path != _AGENT]
     return [".".join((_PACKAGE.name, *path.parts)).removesuffix(".__init__") for path in files]
 
 
 def project_files(payload: Payload) -> Iterator[Path]:
-    """Yield the project's files to carry, relative to its root, sorted; the engine's own source is none of them."""
-    found = {
+    """Yield the project's files to carry, relative to its root, sorted; the engine's own source is left out."""
+    paths = {
         path
         for top in payload.carry or (".",)
         for path in _below(payload.root, payload.root / top)
         if not (payload.root / path).is_relative_to(_PACKAGE)
-        and not any(path.is_relative_to(each) for each in payload.leave_out)
+        and not any(path.is_relative_to(left_out) for left_out in payload.leave_out)
     }
     if payload.with_cache and (payload.root / _CACHE).is_dir():
-        found |= set(_below(payload.root, payload.root / _CACHE))
-    yield from sorted(found)
+        paths |= set(_below(payload.root, payload.root / _CACHE))
+    yield from sorted(paths)
 
 
 def _below(root: Path, top: Path) -> Iterator[Path]:
-    """Yield a file, or a folder's files; what the table names and nobody has made yet is none."""
+    """Yield a file, or a folder's files; nothing when the path does not exist yet."""
     if top.is_file():
         yield top.relative_to(root)
         return
@@ -86,26 +86,26 @@ def _below(root: Path, top: Path) -> Iterator[Path]:
 
 
 def of_project(project: Project, *, with_cache: bool = False, carried: Path | None = None) -> Payload:
-    """Return what a guest gets of a project: not the baselines that only the host compares with."""
-    hosts = tuple(project.relative(path) for path in (project.matrix_baselines, project.durations))
-    return Payload(project.root, project.carry, hosts, with_cache=with_cache, carried=carried)
+    """Return what a guest gets of a project, without the baselines, which only the host reads."""
+    host_only = tuple(project.relative(path) for path in (project.matrix_baselines, project.durations))
+    return Payload(project.root, project.carry, host_only, with_cache=with_cache, carried=carried)
 
 
 @dataclass(frozen=True, slots=True)
 class Packed:
-    """A payload as two tars: a guest that has the first is prepared for whatever the second has."""
+    """A payload as two tars: a guest that has the first is prepared for any content of the second."""
 
-    #: the engine, and of the project what all its tests share: conftests and modules, pytest's configuration
+    #: the engine, and what all tests of the project share: conftests, modules, pytest's configuration
     shared: bytes
-    #: test files, objects and all else
+    #: everything else: test files, objects
     rest: bytes
 
 
 def pack(payload: Payload) -> Packed:
-    """Return it as it is now: build results included, caches and reports not.
+    """Pack the current files: with build results, without caches and reports.
 
-    The same for every clone of the same content, whosever it is: a worker that one has saved is restored for another.
-    The user's own folder goes with it as it is, but that everything in it belongs to root.
+    Every clone with the same content gives the same bytes, for every user: a worker saved from one clone is restored
+    for another. The user's own folder is packed unchanged, except that everything in it belongs to root.
     """
     shared, rest = io.BytesIO(), io.BytesIO()
     with tarfile.open(fileobj=shared, mode="w") as first, tarfile.open(fileobj=rest, mode="w") as second:
@@ -121,23 +121,23 @@ def pack(payload: Payload) -> Packed:
 
 
 def _is_shared(path: Path) -> bool:
-    """Whether a file is none that a change of one test changes: modules that are no test files, configuration."""
+    """Whether a file stays the same when a test is edited: modules that are not test files, configuration."""
     if path.suffix == ".py":
         return not any(path.match(pattern) for pattern in TEST_FILES)
     return len(path.parts) == 1 and path.suffix in {".toml", ".ini", ".cfg"}
 
 
 def digest(project: Project) -> str:
-    """Return the digest of the engine and the project's own files: two machines with the same one run the same.
+    """Return the digest of the engine and the project's payload files: machines with equal digests run the same tests.
 
-    What is compiled is left out: each machine compiles its own.
+    Compiled files are left out: each machine compiles its payload.
     """
     state = hashlib.sha256()
-    own = of_project(project)
-    made = project.build.relative_to(project.root)
+    payload = of_project(project)
+    build = project.build.relative_to(project.root)
     sources = [] if project.sources is None else list(_below(project.root, project.sources))
-    found = {path for path in [*project_files(own), *sources] if not path.is_relative_to(made)}
-    files = {f"project/{path}": project.root / path for path in found}
+    paths = {path for path in [*project_files(payload), *sources] if not path.is_relative_to(build)}
+    files = {f"project/{path}": project.root / path for path in paths}
     files |= {f"images/{path.name}": path for path in project.images.iterdir() if path.is_file()}
     files |= {f"engine/{path}": _PACKAGE / path for path in _below(_PACKAGE, _PACKAGE)}
     files[f"project/{project.table}"] = project.root / project.table
@@ -147,7 +147,7 @@ def digest(project: Project) -> str:
 
 
 def _of_any_clone(member: tarfile.TarInfo) -> tarfile.TarInfo:
-    """Leave out what git does not keep: owner, time, and of the mode all but whether it is a program."""
+    """Drop what git does not keep: owner, time, and the mode except whether the file is executable."""
     member.mtime = _TIME
     if member.isfile():
         member.mode = 0o755 if member.mode & 0o100 else 0o644
@@ -161,5 +161,5 @@ def _of_root(member: tarfile.TarInfo) -> tarfile.TarInfo:
 
 
 def size(folder: Path) -> int:
-    """Return the bytes that a folder's files have."""
+    """Return the size in bytes of all files in a folder."""
     return sum(path.lstat().st_size for path in folder.rglob("*") if not path.is_dir())

@@ -1,11 +1,11 @@
-"""The "python" that pytest-xdist starts for a kernel: boots the guest and carries execnet's bytes to and from it.
+"""The "python" that pytest-xdist starts for a kernel: it boots the guest and carries execnet's bytes to and from it.
 
 xdist opens its gateways one after another and waits for each. So the relay answers execnet's bootstrap itself, at
-once, and keeps what the controller sends until the guest is there: guests boot in parallel, a replacement boots
-while the others' reports are read, and a kernel may wait for a free slot without anyone waiting for it.
+once, and buffers what the controller sends until the guest is ready: guests boot in parallel, a replacement boots
+while reports of other guests are read, and a guest that waits for a free slot blocks nobody.
 
-Started as ``python -m kernel_matrix.relay.serve JOB ENDING [-u -c ...]``; JOB is a Job as JSON, ENDING is where the
-Ending goes before standard output is closed, so that it is there when the controller sees the node go down.
+Started as ``python -m kernel_matrix.relay.serve JOB ENDING [-u -c ...]``. JOB is a file with a Job as JSON. The Ending
+is written to the file ENDING before standard output is closed, so it exists when the controller sees the node go down.
 """
 
 from __future__ import annotations
@@ -40,15 +40,14 @@ from kernel_matrix.vm import slots
 REFERENCE_SECONDS = 0.012
 #: seconds of silence, on the reference, after which a guest counts as hung
 SILENCE_ON_REFERENCE = 20.0
-#: how many times slower than the reference a guest is taken to be at most: one that was measured in a bad moment is not
-#: waited for for hours
+#: limit of a guest's slowness relative to the reference: a measurement on a busy host must not cause hours of waiting
 _MOST_SLOWNESS = 10.0
-#: how often conditions are looked at that no descriptor reports
+#: seconds between two checks of a condition that no descriptor reports
 _TICK = 0.1
 
 
 class Over(Exception):
-    """There is nothing more to carry."""
+    """The guest or the controller has ended, and the relay with it."""
 
     def __init__(self, end: End, reason: str, doing: str = "") -> None:
         super().__init__(reason)
@@ -71,22 +70,22 @@ class Relay:
         self._process: subprocess.Popen[bytes] | None = None
         self._channel: socket.socket | None = None
         self._to_guest = bytearray()
-        self._opening_end = 0
+        self._preamble_end = 0
         self._from_guest = bytearray()
-        self._last_said = b""
+        self._last_sent = b""
         self._console_start = 0
-        #: where it ends that the guest has filled by itself
+        #: end of the console output that the guest wrote before it was examined; None: it was not examined
         self._console_end: int | None = None
 
     def run(self) -> Ending:
-        """Serve until the guest or the controller is gone."""
+        """Serve until the guest or the controller has ended."""
         try:
             self._answer_bootstrap()
             with self._slot():
                 self._mark_console()
                 boots = Boots(self.job, self.folder, lambda wait: self._read_controller(wait=wait))
                 try:
-                    self._started(boots.start(self._wait_for_opening()))
+                    self._started(boots.start(self._wait_for_preamble()))
                     self._pump(boots)
                 except BootError as error:
                     raise Over(End.NO_BOOT, str(error)) from error
@@ -104,7 +103,7 @@ class Relay:
             self._console_start = self.job.console.stat().st_size
 
     def _answer_bootstrap(self) -> None:
-        # execnet waits for one byte after its bootstrap line; the guest's own answer is dropped later.
+        # execnet waits for one byte after its bootstrap line; the guest's own answer is dropped later
         line = bytearray()
         while not line.endswith(b"\n"):
             chunk = os.read(0, 1 << 16)
@@ -124,7 +123,7 @@ class Relay:
             os.close(descriptor)
 
     def _read_controller(self, *, wait: float) -> None:
-        """Take what the controller has sent; its end is the end."""
+        """Read what the controller has sent; raise Over when it has closed its end."""
         with selectors.DefaultSelector() as selector:
             selector.register(0, selectors.EVENT_READ)
             if not selector.select(wait):
@@ -133,33 +132,33 @@ class Relay:
         if not chunk:
             raise Over(End.RELEASED, "no more work")
         self._to_guest += chunk
-        self._last_said = (self._last_said + chunk)[-len(preamble.FAREWELL) :]
+        self._last_sent = (self._last_sent + chunk)[-len(preamble.FAREWELL) :]
 
-    def _wait_for_opening(self) -> Preamble | None:
-        """Return what makes all that is said to a guest before its worker collects; None: no worker is saved."""
+    def _wait_for_preamble(self) -> Preamble | None:
+        """Wait for the controller's preamble and return what a guest receives with it; None when no worker is saved."""
         if self.job.worker == "never":
             return None
         while (end := preamble.end(self._to_guest)) is None:
             self._read_controller(wait=_TICK)
-        self._opening_end = end
-        said = bytes(self._to_guest[:end])
+        self._preamble_end = end
+        sent = bytes(self._to_guest[:end])
         return Preamble(
             prepare=partial(self._shared, rehearse=True) if self.job.rehearsal else None,
             shared=self._shared,
-            rest=lambda hello: self._rest(hello) + said,
+            rest=lambda hello: self._rest(hello) + sent,
         )
 
     def _shared(self, hello: Hello, *, rehearse: bool = False) -> bytes:
-        """Return what the agent expects first: the engine, and what all tests of the project share."""
+        """Return the agent's first part: the engine, and what all tests of the project share."""
         rehearsal = {"pytest": self.job.rehearsal, "modules": payload.guest_modules()} if rehearse else None
         return self._part(self._packed.shared, hello, path=str(HOME / ENGINE), rehearse=rehearsal)
 
     def _rest(self, hello: Hello) -> bytes:
-        """Return what the agent expects then: the rest of the project."""
+        """Return the agent's second part: the rest of the project."""
         return self._part(self._packed.rest, hello)
 
     def _part(self, tar: bytes, hello: Hello, **more: object) -> bytes:
-        """Return a header, how fast this guest is among it, and the tar."""
+        """Return a header, which has the guest's slowness among other values, and the tar."""
         slowness = max(self.job.patience, hello.seconds / REFERENCE_SECONDS)
         environment = {
             "HARNESS_SPEED": f"{slowness:.2f}",
@@ -171,17 +170,17 @@ class Relay:
         return header.encode() + b"\n" + tar
 
     def _silence(self, hello: Hello) -> float:
-        """Return the seconds without a word after which the guest counts as hung."""
+        """Return the seconds of silence after which the guest counts as hung."""
         scale = max(min(max(1.0, hello.seconds / REFERENCE_SECONDS), _MOST_SLOWNESS), self.job.patience)
         return self.job.silence_timeout or SILENCE_ON_REFERENCE * scale
 
     @cached_property
     def _packed(self) -> payload.Packed:
-        """The payload, packed once: what a worker was sought for is what a guest without one is told."""
+        """The payload, packed once: the bytes that name a saved worker are the bytes that a guest receives."""
         return payload.pack(self.job.payload)
 
     def _started(self, running: Running) -> None:
-        """Take over a guest that is ready: tell it what it has not been told."""
+        """Take over a guest that is ready: queue for it what it has not received yet."""
         self._channel = running.channel
         self._process = running.group.process
         self.release = running.hello.release
@@ -204,13 +203,13 @@ class Relay:
             shared = b"" if running.prepared else self._shared(running.hello)
             self._to_guest[:0] = shared + self._rest(running.hello)
         else:
-            del self._to_guest[: self._opening_end]
+            del self._to_guest[: self._preamble_end]
             self._from_guest += running.answer
 
     def _pump(self, boots: Boots) -> NoReturn:
         """Carry bytes until one side ends or the guest falls silent."""
         answered = False
-        heard = time.monotonic()
+        last_received = time.monotonic()
         while True:
             if self._from_guest and not answered:
                 del self._from_guest[:1]  # the guest's own answer to the bootstrap
@@ -219,14 +218,14 @@ class Relay:
                 _write_all(1, self._from_guest)
                 self._from_guest.clear()
             if self._exchange(wait=_TICK):
-                heard = time.monotonic()
-            if time.monotonic() - heard > self._limit:
-                self.give_up_console()
+                last_received = time.monotonic()
+            if time.monotonic() - last_received > self._limit:
+                self.end_console()
                 doing = boots.doing(min(self.slowness, _MOST_SLOWNESS))
                 raise Over(End.SILENT, f"no word from the guest for {self._limit:.0f} s", doing)
 
     def _exchange(self, *, wait: float) -> bool:
-        """Move bytes both ways once; return whether the guest was heard."""
+        """Move bytes both ways once; return whether the guest has sent any."""
         assert self._channel is not None
         with selectors.DefaultSelector() as selector:
             selector.register(0, selectors.EVENT_READ)
@@ -235,10 +234,10 @@ class Relay:
             ready = {key.fileobj: events for key, events in selector.select(wait)}
         if 0 in ready:
             self._read_controller(wait=0)
-        heard = False
+        received = False
         events = ready.get(self._channel, 0)
         if events & selectors.EVENT_READ:
-            heard = self._receive()
+            received = self._receive()
         if events & selectors.EVENT_WRITE:
             with contextlib.suppress(BlockingIOError):
                 try:
@@ -246,7 +245,7 @@ class Relay:
                 except (BrokenPipeError, ConnectionResetError):
                     sent = 0
                 del self._to_guest[:sent]
-        return heard
+        return received
 
     def _receive(self) -> bool:
         assert self._channel is not None
@@ -260,18 +259,18 @@ class Relay:
         if not chunk:
             with contextlib.suppress(subprocess.TimeoutExpired):
                 self._process.wait(timeout=5)
-            # told to end, a guest may be quicker than the controller with closing its end
-            told = self._last_said == preamble.FAREWELL
-            raise Over(End.RELEASED, "no more work") if told else Over(End.EXITED, "QEMU ended")
+            # after the controller's farewell, the guest may close its end before the controller does
+            released = self._last_sent == preamble.FAREWELL
+            raise Over(End.RELEASED, "no more work") if released else Over(End.EXITED, "QEMU ended")
         self._from_guest += chunk
         return True
 
-    def give_up_console(self) -> None:
-        """Take the console as it is for all that the guest has said by itself."""
+    def end_console(self) -> None:
+        """Remember the console's size: what follows is an answer to the relay's examination."""
         self._console_end = self.job.console.stat().st_size
 
     def ending(self, over: Over) -> Ending:
-        """Return how the guest ended, from why it was given up and its console."""
+        """Return how the guest ended, from the reason and the guest's console."""
         text = ""
         with contextlib.suppress(FileNotFoundError), self.job.console.open("rb") as file:
             file.seek(self._console_start)
@@ -304,11 +303,11 @@ def _write_all(descriptor: int, data: bytearray) -> None:
 
 def main(arguments: list[str]) -> int:
     """Run one relay; the arguments that execnet adds for a Python are ignored."""
-    # Ctrl-C reaches the whole process group; the controller decides, and the end of stdin says so.
+    # Ctrl-C reaches the whole process group; the controller decides, and ends the relay by closing its stdin
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     job = wire.decode(Path(arguments[0]).read_bytes(), Job)
     ending_path = Path(arguments[1])
-    # short, because the path of a unix socket has at most 107 bytes
+    # a short path, because that of a unix socket has at most 107 bytes
     folder = Path(tempfile.mkdtemp(prefix="harness-"))
     try:
         wire.write(ending_path, Relay(job, folder, ending_path).run())

@@ -1,11 +1,14 @@
-"""Saved guests: a booted kernel with its agent ready, restored instead of booted again.
+"""Saved guests: a booted kernel with its agent ready, which is restored instead of booted again.
 
 A snapshot is a folder in the cache with ``ram`` (the guest's memory, sparse, mapped privately by every guest restored
 from it), ``state`` (the devices, as QEMU's migration stream) and ``snapshot.json``. Its name, a key, covers everything
-the state depends on. A worker's name begins with the key of the guest it was made from; it has ``answer`` (what it has
-said; nothing where it is prepared and waits for tests), and of the memory only what it has changed of that guest's
-(`kernel_matrix.relay.memory_files`), without which it is nothing.
-A folder is made beside its place and renamed, and never changed afterwards.
+the state depends on.
+
+The name of a worker's snapshot begins with the key of its guest. It has ``answer`` (the worker's answer to the
+preamble; empty for a prepared guest that waits for tests), and in place of the memory the pages that differ from the
+guest's (`kernel_matrix.relay.memory_files`); it is unusable without the guest's snapshot.
+
+A folder is created under a temporary name, renamed when it is complete, and never changed afterwards.
 """
 
 from __future__ import annotations
@@ -28,31 +31,31 @@ from kernel_matrix.shared.conclusions import Conclusion
 from kernel_matrix.shared.errors import passing_over
 from kernel_matrix.vm.boot_spec import BootSpec, Memory, Sockets, vng_command
 
-#: part of every key: what this project does before it saves
+#: part of every key: the version of what is done before a guest is saved
 _FORMAT = "3"
-#: bytes on disk that snapshots may hold; the least recently used go first. A guest holds a fifth of a GB and its
-#: worker a fifth of that: thirteen kernels take 3 GB, the command lines of tests' own more than as much
+#: bytes on disk that snapshots may use; the least recently used are deleted first. A guest uses a fifth of a GB and its
+#: worker a fifth of that: thirteen kernels use 3 GB, and the kernel command lines of single tests more than that
 LIMIT = 8 << 30
-#: seconds after which a folder that is being made is one that a killed run has left: no boot takes as long
+#: seconds after which an incomplete folder is one that a killed run has left: no boot takes as long
 _ABANDONED = 86400.0
 _META = "snapshot.json"
-#: of a digest in a name
+#: hexadecimal digits of a digest in a name
 _DIGITS = 16
 _UNUSABLE = ".unusable"
 _LAST = ".last"
 _FILES = ("state", "ram")
-#: of a cache that may only be read, or has no room: it is used as it is
+#: errors of a cache that is read-only or full; it is used without changes
 _UNWRITABLE = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT)
 _FILES_OF_WORKER = ("state", "answer", *memory_files.CHANGES)
 
 
 @dataclass(frozen=True, slots=True)
 class Hello:
-    """What the agent said before it was saved."""
+    """The agent's greeting, sent before the guest was saved."""
 
     #: ``uname -r``
     release: str
-    #: of the agent's speed probe
+    #: duration of the agent's speed probe
     seconds: float
 
 
@@ -64,25 +67,25 @@ class Meta:
     hello: Hello
     #: sha256 of the other files
     digest: str
-    #: of a worker: the digest of the guest that it was made from
+    #: the digest of the guest that a worker was saved from; empty for a guest
     base: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """A saved guest, whole and verified."""
+    """A saved guest, complete and verified."""
 
     folder: Path
     meta: Meta
 
     @property
     def ram(self) -> Path:
-        """The guest's memory; of a worker, that of the guest that it was made from."""
+        """The guest's memory; for a worker, that of the guest that it was saved from."""
         return _base(self.folder) / "ram"
 
     @property
     def changes(self) -> Path | None:
-        """Where a worker's changes of that memory are (`relay.memory_files`); None when there is no worker."""
+        """The folder with a worker's changes of that memory (`relay.memory_files`); None for a guest without worker."""
         return self.folder if self.meta.base else None
 
     @property
@@ -92,20 +95,20 @@ class Snapshot:
 
     @property
     def answer(self) -> bytes | None:
-        """What the worker has said that was saved; None when there was no worker yet."""
+        """What the saved worker has sent; None when there was no worker yet."""
         return ((self.folder / "answer").read_bytes() or None) if self.meta.base else None
 
     @property
     def prepared(self) -> bool:
-        """Whether it waits for the tests of a project whose shared modules it has imported."""
+        """Whether it has imported the shared modules of a project and waits for its tests."""
         return bool(self.meta.base) and self.answer is None
 
 
 def key(spec: BootSpec, machine: str) -> str:
-    """Return the name of the snapshot of such a guest.
+    """Return the name of a guest's snapshot.
 
     ``machine`` describes QEMU and, where the state depends on it, the host's processor. Kernel, modules and root image
-    lie in folders named by their content; the agent, the guest's Python and virtme-ng's guest tools are in the root.
+    are in folders named by their content; the agent, the guest's Python and virtme-ng's guest tools are in the root.
     """
     memory = Memory(Path("ram"), share=True, incoming=False)
     sockets = Sockets.below(Path("sockets"))
@@ -117,13 +120,16 @@ def key(spec: BootSpec, machine: str) -> str:
     return state.hexdigest()[:_DIGITS]
 
 
-def worker_name(key: str, opening: bytes, kind: str = "") -> str:
-    """Return the name of the snapshot of a worker: that guest's, told all this."""
-    return f"{key}+{kind}{hashlib.sha256(opening).hexdigest()[:_DIGITS]}"
+def worker_name(key: str, data: bytes, kind: str = "") -> str:
+    """Return the name of the snapshot of a guest's worker that has received ``data``."""
+    return f"{key}+{kind}{hashlib.sha256(data).hexdigest()[:_DIGITS]}"
 
 
 def asked_before(folder: Path, name: str, run: str) -> bool:
-    """Whether the last run that asked for a worker of that guest and kind, another than this, asked for the same."""
+    """Whether the run before this one that wanted a worker of this guest and kind wanted the same one.
+
+    If not, record this run's.
+    """
     path = folder / f"{name[:-_DIGITS]}{_LAST}"
     with contextlib.suppress(FileNotFoundError, ValueError):
         last_name, last_run = path.read_text().splitlines()
@@ -135,9 +141,9 @@ def asked_before(folder: Path, name: str, run: str) -> bool:
 
 
 def find(folder: Path, name: str) -> Snapshot | None:
-    """Return the snapshot of that key, None when there is none or what is there is not what was saved.
+    """Return the snapshot of that name; None when it is missing, or damaged and therefore discarded.
 
-    A worker is what was saved with the guest that it was made from, which is looked at before.
+    A worker is valid only for the guest that it was saved from, whose digest is compared.
     """
     place = folder / name
     try:
@@ -151,27 +157,27 @@ def find(folder: Path, name: str) -> Snapshot | None:
         discard(folder, name)
         return None
     if not marker.marked(place):
-        # of a version before the marker; its content has proved whose it is
+        # from a version before the marker; its content proves that it is a snapshot
         with passing_over(*_UNWRITABLE):
             marker.mark(place)
     return snapshot
 
 
 def unusable(folder: Path, name: str) -> str | None:
-    """Return why a guest of that key cannot be saved or restored here, if that was found out and counts."""
-    found = conclusions.recall(_conclusion(folder, name))
-    return None if found is None else found.why
+    """Return why a guest of that key cannot be saved or restored here; None unless such a conclusion is valid."""
+    conclusion = conclusions.recall(_conclusion(folder, name))
+    return None if conclusion is None else conclusion.why
 
 
 def mark_unusable(folder: Path, name: str, why: str, *, kernel: str = "", proven: bool = False) -> None:
-    """Remember why a guest of that key cannot be saved or restored; ``proven``: QEMU itself has refused it."""
+    """Remember why a guest of that key cannot be saved or restored; ``proven``: QEMU itself refused it."""
     with passing_over(*_UNWRITABLE):
         about = f"saving {kernel or name}"
         conclusions.remember(_conclusion(folder, name), Conclusion(about, why, works=False, proven=proven))
 
 
 def ask_again(folder: Path, name: str) -> None:
-    """Try to save and restore a guest of that key again, unless QEMU itself has refused it; raises OSError."""
+    """Allow saving and restoring a guest of that key again, unless QEMU itself refused it; raises OSError."""
     conclusions.ask_again(_conclusion(folder, name))
 
 
@@ -181,7 +187,7 @@ def _conclusion(folder: Path, name: str) -> Path:
 
 @contextlib.contextmanager
 def making(folder: Path, name: str) -> Iterator[Path]:
-    """Yield a fresh folder for a snapshot's files; it is gone after the block unless it has been kept."""
+    """Yield a new folder for a snapshot's files; delete it after the block unless it has been kept."""
     folder.mkdir(parents=True, exist_ok=True)
     place = Path(tempfile.mkdtemp(prefix=f".{name}-", dir=folder))
     try:
@@ -193,21 +199,21 @@ def making(folder: Path, name: str) -> Iterator[Path]:
 
 
 def keep(place: Path, name: str, *, kernel: str, hello: Hello) -> None:
-    """Let a folder of `making` become the snapshot of that key."""
+    """Turn a folder of `making` into the snapshot of that key."""
     memory_files.dig_holes(place / "ram")
     _keep(place, name, Meta(kernel, hello, _digest(place, _FILES)))
 
 
 def keep_worker(place: Path, name: str, base: Snapshot, answer: bytes) -> None:
-    """Let a folder of `making` become a worker of that guest, which keeps one of each kind, the last."""
+    """Turn a folder of `making` into a worker of that guest; delete the guest's older worker of the same kind."""
     (place / "answer").write_bytes(answer)
     memory_files.keep_changes(base.ram, place / "ram", place)
     (place / "ram").unlink()
     digest = _digest(place, _FILES_OF_WORKER)
     _keep(place, name, Meta(base.meta.kernel, base.meta.hello, digest, base.meta.digest))
-    for other in _workers(base.folder):
-        if other.name != name and other.name[:-_DIGITS] == name[:-_DIGITS]:
-            discard(place.parent, other.name)
+    for worker in _workers(base.folder):
+        if worker.name != name and worker.name[:-_DIGITS] == name[:-_DIGITS]:
+            discard(place.parent, worker.name)
 
 
 def _keep(place: Path, name: str, meta: Meta) -> None:
@@ -226,17 +232,17 @@ def _meta(place: Path) -> Meta:
 
 
 def _base(place: Path) -> Path:
-    """Return the place of the guest that a worker was made from, or that the place itself is of."""
+    """Return the folder of the guest that a worker was saved from; a guest's folder is returned itself."""
     return place.with_name(place.name.partition("+")[0])
 
 
 def _workers(place: Path) -> Iterator[Path]:
-    """Return the places of a guest's workers; a worker has none."""
+    """Return the folders of a guest's workers; a worker has none."""
     return place.parent.glob(f"{place.name}+*/")
 
 
 def discard(folder: Path, name: str) -> None:
-    """Take a snapshot away, and a guest's workers with it; guests restored go on, because their files are open.
+    """Delete a snapshot, and a guest's workers with it; restored guests continue, because their files are open.
 
     A folder without the marker stays, whatever its name.
     """
@@ -252,30 +258,30 @@ def discard(folder: Path, name: str) -> None:
 
 
 def held(folder: Path) -> tuple[tuple[Path, int], ...]:
-    """Return the snapshots and their bytes on disk, the least recently used first."""
-    found = sorted(folder.glob(f"*/{_META}"), key=_used)
-    return tuple((path.parent, _size(path.parent)) for path in found)
+    """Return each snapshot and its size on disk in bytes, the least recently used first."""
+    metas = sorted(folder.glob(f"*/{_META}"), key=_used)
+    return tuple((path.parent, _size(path.parent)) for path in metas)
 
 
 def contents(folder: Path) -> frozenset[str]:
-    """Return the names of what is there, and which workers were asked for last: a warm run changes none of it."""
-    found = {place.name for place in folder.glob("*/")}
+    """Return the names of all snapshots, and which workers were wanted last: a warm run changes none of it."""
+    names = {place.name for place in folder.glob("*/")}
     for path in folder.glob(f"*{_LAST}"):
         with contextlib.suppress(FileNotFoundError):
-            found.add(path.read_text())
-    return frozenset(found)
+            names.add(path.read_text())
+    return frozenset(names)
 
 
 def describe(folder: Path) -> str:
-    """Say in a few words what the cache of saved guests holds."""
+    """Describe what the cache of saved guests holds."""
     sizes = [size for _, size in held(folder)]
     return f"{len(sizes)} saved guests hold {sum(sizes) / 1e9:.1f} GB"
 
 
 def prune(folder: Path, limit: int = LIMIT) -> list[Path]:
-    """Delete the least recently used snapshots until the others fit into ``limit`` bytes; return the deleted.
+    """Delete the least recently used snapshots until the rest fits into ``limit`` bytes; return the deleted.
 
-    What killed runs have left half-made goes too.
+    Incomplete folders of killed runs are deleted too.
     """
     for place in folder.glob(".*-*/"):
         with contextlib.suppress(FileNotFoundError):  # another run was faster
@@ -286,7 +292,7 @@ def prune(folder: Path, limit: int = LIMIT) -> list[Path]:
     while sum(left.values()) > limit:
         oldest = next(iter(left))
         discard(folder, oldest.name)
-        # a guest takes its workers with it
+        # its workers were discarded with it
         gone = [place for place in left if oldest in {place, _base(place)}]
         deleted += gone
         for place in gone:
@@ -295,7 +301,7 @@ def prune(folder: Path, limit: int = LIMIT) -> list[Path]:
 
 
 def _size(place: Path) -> int:
-    """Return the bytes that a saved guest takes; none when another run has just deleted it."""
+    """Return a saved guest's size on disk in bytes; 0 when another run has just deleted it."""
     with contextlib.suppress(FileNotFoundError):
         return sum(file.stat().st_blocks * 512 for file in place.iterdir())
     return 0
@@ -309,7 +315,7 @@ def _used(path: Path) -> float:
 
 
 def _digest(place: Path, names: Iterable[str]) -> str:
-    """Return the sha256 of sizes and contents; blocks of zeros count as holes, wherever the file system has some."""
+    """Return the sha256 of sizes and contents; a block of zeros counts as a hole, on any file system."""
     state = hashlib.sha256()
     for name in names:
         with (place / name).open("rb") as file:
@@ -328,9 +334,9 @@ def _files(snapshot: Snapshot) -> Iterable[str]:
 
 def _stamp(snapshot: Snapshot) -> str:
     stats = [(snapshot.folder / name).stat() for name in _files(snapshot)]
-    # what a machine's crash leaves of a file is not what was written: every start of the machine looks again
+    # a crash of the machine may damage a file, so files are verified again after stat start of the machine
     boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
-    return " ".join([boot, *[f"{each.st_ino}:{each.st_size}:{each.st_mtime_ns}" for each in stats]])
+    return " ".join([boot, *[f"{stat.st_ino}:{stat.st_size}:{stat.st_mtime_ns}" for stat in stats]])
 
 
 def _mark_verified(snapshot: Snapshot) -> None:
@@ -338,7 +344,7 @@ def _mark_verified(snapshot: Snapshot) -> None:
 
 
 def _verified(snapshot: Snapshot) -> bool:
-    """Whether the files are those that were saved: by their digest once, then by their inodes and times."""
+    """Whether the files are those that were saved: compare their digest once, then their inodes and times."""
     with contextlib.suppress(FileNotFoundError):
         if (snapshot.folder / "verified").read_text() == _stamp(snapshot):
             return True
