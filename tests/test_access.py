@@ -10,7 +10,7 @@ import pytest
 
 from kernel_matrix.guest.bpf.access import denied
 from kernel_matrix.guest.bpf.machine import situation
-from kernel_matrix.guest.bpf.step_error import Asker, StepError
+from kernel_matrix.guest.bpf.step_error import Credentials, StepError
 
 _OWNER, _OTHER = os.getuid(), os.getuid() + 1
 
@@ -50,21 +50,21 @@ def test_modes_refuse_who_is_not_the_owner(
     """``inside``: from another user namespace, where the number of the uid says nothing."""
     file.chmod(mode)
     file.parent.chmod(folder)
-    assert denied(stage, str(file), Asker(uid, 0, None, inside)) is refused
+    assert denied(stage, str(file), Credentials(uid, 0, None, inside)) is refused
 
 
 def test_what_names_no_file_is_not_denied() -> None:
-    assert not denied("open", "prog 12", Asker(_OTHER, 0, None, in_user_namespace=False))
+    assert not denied("open", "prog 12", Credentials(_OTHER, 0, None, in_user_namespace=False))
 
 
 def test_a_refusal_crosses_processes_with_who_asked() -> None:
     """The namespace is looked up where it was asked, when the error goes elsewhere."""
     error = StepError(1, "load", "x", "log", "xdp", token=True)
-    assert error.asker.in_user_namespace is None
+    assert error.credentials.in_user_namespace is None
     back = pickle.loads(pickle.dumps(error))  # noqa: S301  it was written here
     assert (back.errno, back.stage, back.what, back.log, back.kind, back.token) == (1, "load", "x", "log", "xdp", True)
-    assert back.asker == error.asker.settled()
-    assert back.asker.in_user_namespace is not None
+    assert back.credentials == error.credentials.resolved()
+    assert back.credentials.in_user_namespace is not None
 
 
 def test_a_map_that_is_not_created_is_no_program_that_is_not_loaded() -> None:

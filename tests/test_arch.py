@@ -109,7 +109,7 @@ print(accelerator.machine(Accelerator.TCG))
     "names of system calls": """
 from kernel_matrix.guest.bpf import machine
 machine._symbols = lambda: ["a_sys_x", "__other_sys_x", "__pfx___other_sys_x"]
-print(*machine._alike("sys_x")[:1])
+print(*machine._similar_symbols("sys_x")[:1])
 """,
     "the batch class": """
 from kernel_matrix.vm import process_guard

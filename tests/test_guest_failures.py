@@ -126,7 +126,7 @@ def test_a_tap_is_empty_at_eagain_only() -> None:
 def test_a_process_whose_sets_cannot_be_read_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(step_error, "_libc", in_libc(errno.EPERM))
     with pytest.raises(PermissionError, match="capget"):
-        step_error.Asker.this_process()
+        step_error.Credentials.this_process()
 
 
 def test_only_a_capability_that_the_kernel_does_not_know_is_in_no_bounding_set(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,4 +1,4 @@
-"""What a process other than this one may do here: with files, and with bpf() as a whole."""
+"""Check what a process with other credentials may do here: with files, and with bpf() as a whole."""
 
 from __future__ import annotations
 
@@ -9,43 +9,43 @@ import stat
 from pathlib import Path
 
 from kernel_matrix.guest.bpf.library import libbpf
-from kernel_matrix.guest.bpf.step_error import Asker
+from kernel_matrix.guest.bpf.step_error import Credentials
 from kernel_matrix.guest.system.privilege import run_as
 
-#: what a stage does with the file that it names: its own bits, and those of the folder that it is in
+#: the permission bits that a stage needs: of the file that it names, and of the file's folder
 _MODES = {"pin": (0, os.W_OK | os.X_OK), "open": (os.R_OK | os.W_OK, os.X_OK), "read": (os.R_OK, os.X_OK)}
 
 
-def denied(stage: str, target: str, asker: Asker) -> bool:
-    """Say whether owners and modes keep a process without a capability from the file that a step names."""
+def denied(stage: str, target: str, credentials: Credentials) -> bool:
+    """Whether the owner and mode of a step's file deny it to a process without capabilities."""
     path = Path(target)
     if stage not in _MODES or not path.is_absolute():
         return False
     own, folder = _MODES[stage]
-    # from another user namespace it is nobody's uid that counts, whatever it is called inside
-    uid = None if asker.in_user_namespace else asker.uid
-    wanted = [(path, own), (path.parent, folder), *((each, os.X_OK) for each in path.parent.parents)]
-    return any(bits and not _permits(each, uid, bits) for each, bits in wanted)
+    # in another user namespace the process owns no file here, whatever its uid is inside
+    uid = None if credentials.in_user_namespace else credentials.uid
+    needed = [(path, own), (path.parent, folder), *((file, os.X_OK) for file in path.parent.parents)]
+    return any(bits and not _permits(file, uid, bits) for file, bits in needed)
 
 
 def _permits(path: Path, uid: int | None, bits: int) -> bool:
-    """Say whether the owner's or the others' mode of a file has these bits; a file that is not there has them."""
+    """Whether a file's mode for its owner, or for others, has these bits; True for a missing file."""
     try:
-        found = path.stat()
+        status = path.stat()
     except FileNotFoundError:
         return True
     except PermissionError:
         return False
-    shift = 6 if found.st_uid == uid else 0
-    return stat.S_IMODE(found.st_mode) >> shift & bits == bits
+    shift = 6 if status.st_uid == uid else 0
+    return stat.S_IMODE(status.st_mode) >> shift & bits == bits
 
 
 def closes_all() -> bool:
-    """Say whether bpf() refuses whoever lacks CAP_BPF whatever it is for (until c8644cd0efe7, 5.19), as things are set.
+    """Whether bpf() currently refuses every command without CAP_BPF (until c8644cd0efe7, 5.19).
 
-    Asked of the kernel by a lookup in no map: EPERM before it looks for the map, otherwise EBADF.
+    A lookup with an invalid map fd shows it: the kernel returns EPERM before it looks for the map, otherwise EBADF.
     """
-    return run_as(_refused, caps=()) if Asker.this_process().settled().has_bpf else _refused()
+    return run_as(_refused, caps=()) if Credentials.this_process().resolved().has_bpf else _refused()
 
 
 def _refused() -> bool:

@@ -1,9 +1,9 @@
-"""Loading and attaching by file descriptor alone: what a process needs that did not open the object.
+"""Load and attach by file descriptor alone, for a process that did not open the object.
 
 kernel_matrix.guest.bpf.steps works with libbpf's objects: it cannot attach a program that a process has just loaded, or
 load with a token, and libbpf compares a program's type with the hook's before the kernel does. Here every function
-makes one kernel call (attaching by perf or clsact: the few that the path is made of) and raises StepError with the
-kernel's errno. What is made is undone through the ExitStack that the caller passes.
+makes one kernel call (attaching by perf or clsact: the few calls of that path) and raises StepError with the kernel's
+errno. The ExitStack that the caller passes releases what is created.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ _BTF = struct.pack("<HBBIIIII", 0xEB9F, 1, 0, 24, 0, 16, 16, 5) + struct.pack("<
 
 
 def _fd(result: int, stage: Stage, what: str, undo: ExitStack, *, token: bool = False) -> int:
-    """Keep what was made; ``token``: whether one was handed along."""
+    """Return a new fd and let ``undo`` close it; ``token``: whether a BPF token was passed."""
     if result < 0:
         raise StepError(-result, stage, what, token=token)
     return _kept(result, undo)
@@ -47,16 +47,16 @@ def _done(result: int, stage: Stage, what: str) -> None:
 
 @dataclass(frozen=True, slots=True)
 class Loadable:
-    """A program with all that BPF_PROG_LOAD wants: relocated by libbpf, its maps open."""
+    """A program with all arguments of BPF_PROG_LOAD: relocated by libbpf, its maps open."""
 
     program: steps.Program
     expected_attach_type: int
-    #: the function that fentry or LSM attaches to, by its number in the kernel's BTF; 0 for other types
+    #: the type id, in the kernel's BTF, of the function that fentry or LSM attaches to; 0 for other types
     target: int
 
     @classmethod
     def of(cls, program: steps.Program, target: int = 0) -> Loadable:
-        """Look up what libbpf knows of a loaded program; ``target``: the function it was loaded for."""
+        """Read a loaded program's attach type from libbpf; ``target``: the function it was loaded for."""
         return cls(program, library.libbpf().bpf_program__expected_attach_type(program.pointer), target)
 
 
@@ -74,13 +74,13 @@ def create_map(spec: steps.MapSpec, undo: ExitStack, token: int | None = None, *
 
 
 def link(program: int, target: int, attach_type: str, undo: ExitStack) -> int:
-    """Make the one BPF_LINK_CREATE call; for a tracing program of a kernel without it BPF_RAW_TRACEPOINT_OPEN."""
+    """Make the one BPF_LINK_CREATE call, or BPF_RAW_TRACEPOINT_OPEN for tracing programs on kernels without it."""
     result = library.libbpf().bpf_link_create(program, target, steps.type_numbers("attach")[attach_type], None)
     return _fd(result, "attach", f"{attach_type} link", undo)
 
 
 def kprobe_multi(program: int, address: int, undo: ExitStack) -> int:
-    """Make the one BPF_LINK_CREATE call, for the function at this address of the kernel."""
+    """Make the one BPF_LINK_CREATE call for the kernel function at this address."""
     addresses = (c_uint64 * 1)(address)
     opts = structs.KprobeMultiOpts(
         sz=ctypes.sizeof(structs.KprobeMultiOpts), count=1, addresses=ctypes.addressof(addresses)
@@ -91,7 +91,7 @@ def kprobe_multi(program: int, address: int, undo: ExitStack) -> int:
 
 
 def raw_tracepoint(program: int, name: str | None, undo: ExitStack) -> int:
-    """Make the one BPF_RAW_TRACEPOINT_OPEN call; without a name: to the function that the program was loaded for."""
+    """Make the one BPF_RAW_TRACEPOINT_OPEN call; without a name it attaches to the program's own target."""
     opened = library.libbpf().bpf_raw_tracepoint_open(name and name.encode(), program)
     return _fd(opened, "attach", f"raw tracepoint {name}", undo)
 
@@ -104,7 +104,7 @@ def cgroup(program: int, target: int, attach_type: str, undo: ExitStack) -> None
 
 
 def socket_filter(program: int, undo: ExitStack) -> None:
-    """Attach to a socket of one's own by setsockopt."""
+    """Attach to a new socket by setsockopt."""
     own = undo.enter_context(socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM))
     try:
         own.setsockopt(socket.SOL_SOCKET, _SO_ATTACH_BPF, program)
@@ -113,13 +113,13 @@ def socket_filter(program: int, undo: ExitStack) -> None:
 
 
 def xdp_netlink(program: int, ifindex: int, undo: ExitStack) -> None:
-    """Put onto an interface by netlink."""
+    """Attach to an interface by netlink."""
     steps.xdp_attach(program, ifindex)
     undo.callback(steps.xdp_detach, ifindex)
 
 
 def clsact(program: int, ifindex: int, undo: ExitStack) -> None:
-    """Make the clsact qdisc and put a filter in it, by netlink (libbpf asks for the program's name in between)."""
+    """Create the clsact qdisc and a filter in it, by netlink; libbpf queries the program's name in between."""
     lib = library.libbpf()
     # BPF_TC_INGRESS
     hook = structs.TcHook(sz=ctypes.sizeof(structs.TcHook), ifindex=ifindex, attach_point=1)
@@ -147,7 +147,7 @@ def open_by_id(kind: str, number: int, undo: ExitStack) -> int:
 
 
 def next_id(kind: str) -> int:
-    """Make the one BPF_PROG_GET_NEXT_ID or BPF_MAP_GET_NEXT_ID call: the first step of listing."""
+    """Make the one BPF_PROG_GET_NEXT_ID or BPF_MAP_GET_NEXT_ID call, the first step of listing."""
     number = c_uint32(0)
     _done(getattr(library.libbpf(), f"bpf_{kind}_get_next_id")(0, ctypes.byref(number)), "query", f"{kind} ids")
     return int(number.value)
@@ -161,7 +161,7 @@ def info(fd: int) -> bytes:
 
 
 def attached_to(target: int, attach_type: str) -> int:
-    """Make the one BPF_PROG_QUERY call; return how many programs a cgroup has of that type."""
+    """Make the one BPF_PROG_QUERY call; return the number of a cgroup's programs of that type."""
     count = c_uint32(0)
     number = steps.type_numbers("attach")[attach_type]
     result = library.libbpf().bpf_prog_query(target, number, 0, None, None, ctypes.byref(count))
@@ -189,7 +189,7 @@ def load_btf(undo: ExitStack, token: int | None = None) -> int:
 
 
 def update(fd: int, value: bytes) -> None:
-    """Make the one BPF_MAP_UPDATE_ELEM call, of the key 0 of a map with keys of four bytes."""
+    """Make the one BPF_MAP_UPDATE_ELEM call, for the key 0 of a map with keys of four bytes."""
     _done(library.libbpf().bpf_map_update_elem(fd, bytes(4), value, 0), "update", "map")
 
 

@@ -1,9 +1,8 @@
 """Struct layouts and enumerators from an object's own BTF: a struct or enum is written once, in C.
 
-A frozen dataclass names the members it wants to read; the names must be the C struct's, all of them and no other,
-so that neither side can change without the other. Offsets, sizes and signedness come from the BTF, and a member that is
-an enum is read as the enumerator's name
-(kernel, Documentation/bpf/btf.rst).
+A frozen dataclass names the members to read. They must be exactly the members of the C struct, so that neither side
+can change without the other. Offsets, sizes and signedness come from the BTF, and a member of an enum type is read as
+the enumerator's name (kernel, Documentation/bpf/btf.rst).
 """
 
 from __future__ import annotations
@@ -62,7 +61,7 @@ class Member:
 
 
 class Btf:
-    """An object's BTF; ``pointer`` is libbpf's ``struct btf *``, which its owner frees."""
+    """An object's BTF; ``pointer`` is libbpf's ``struct btf *``, which the caller frees."""
 
     def __init__(self, pointer: int) -> None:
         self._pointer = pointer
@@ -71,7 +70,7 @@ class Btf:
     @classmethod
     @contextmanager
     def of_kernel(cls) -> Iterator[Btf]:
-        """Give the running kernel's BTF; raises OSError when it has none."""
+        """Yield the running kernel's BTF; raises OSError when it has none."""
         lib = libbpf()
         pointer = lib.btf__load_vmlinux_btf()
         if not pointer:
@@ -82,9 +81,9 @@ class Btf:
             lib.btf__free(pointer)
 
     def names(self, struct: str) -> tuple[str, ...]:
-        """Return the names of a struct's members, whatever their types; raises KeyError as `members` does."""
-        found, _, data = self._type(self._find(struct))
-        addresses = range(data, data + (found.info & 0xFFFF) * ctypes.sizeof(_Member), ctypes.sizeof(_Member))
+        """Return the names of a struct's members of any type; raises KeyError as `members` does."""
+        btf_type, _, data = self._type(self._find(struct))
+        addresses = range(data, data + (btf_type.info & 0xFFFF) * ctypes.sizeof(_Member), ctypes.sizeof(_Member))
         offsets = [_Member.from_address(address).name for address in addresses]
         return tuple(self._lib.btf__name_by_offset(self._pointer, offset).decode() for offset in offsets)
 
@@ -93,12 +92,12 @@ class Btf:
         return self._struct(self._find(struct))
 
     def struct(self, name: str) -> tuple[int, int]:
-        """Return a struct's number and its size in bytes; raises KeyError when there is none."""
+        """Return a struct's type id and its size in bytes; raises KeyError when there is none."""
         number = self._find(name)
         return number, int(self._type(number)[0].size)
 
     def function(self, name: str) -> int:
-        """Return a function's number; raises KeyError when there is none."""
+        """Return a function's type id; raises KeyError when there is none."""
         return self._find(name, _FUNCTION)
 
     def _find(self, name: str, kind: int = _STRUCT) -> int:
@@ -108,35 +107,35 @@ class Btf:
         return number
 
     def _type(self, number: int) -> tuple[_Type, int, int]:
-        """Return a type, its kind and where its own data begins; typedefs and qualifiers are looked through."""
+        """Return a type, its kind and the address of its own data; typedefs and qualifiers are resolved."""
         while True:
             address = self._lib.btf__type_by_id(self._pointer, number)
-            found = _Type.from_address(address)
-            kind = found.info >> 24 & 0x1F
+            btf_type = _Type.from_address(address)
+            kind = btf_type.info >> 24 & 0x1F
             if kind not in {_TYPEDEF, _VOLATILE, _CONST}:
-                return found, kind, address + ctypes.sizeof(_Type)
-            number = found.size
+                return btf_type, kind, address + ctypes.sizeof(_Type)
+            number = btf_type.size
 
     def _struct(self, number: int) -> tuple[int, tuple[Member, ...]]:
-        found, _, data = self._type(number)
+        btf_type, _, data = self._type(number)
         members = []
-        for index in range(found.info & 0xFFFF):
+        for index in range(btf_type.info & 0xFFFF):
             member = _Member.from_address(data + index * ctypes.sizeof(_Member))
             size, read = self._reader(member.type)
             name = self._lib.btf__name_by_offset(self._pointer, member.name).decode()
             members.append(Member(name, member.offset // 8, size, read))
-        return found.size, tuple(members)
+        return btf_type.size, tuple(members)
 
     def _reader(self, number: int) -> tuple[int, Callable[[bytes], Any]]:
-        """Return a type's size and what turns its bytes into a value."""
-        found, kind, data = self._type(number)
+        """Return a type's size and a function that turns its bytes into a value."""
+        btf_type, kind, data = self._type(number)
         if kind == _INT:
             encoding = ctypes.c_uint32.from_address(data).value >> 24
             signed = bool(encoding & _SIGNED)
-            return found.size, lambda raw: int.from_bytes(raw, "little", signed=signed)
+            return btf_type.size, lambda raw: int.from_bytes(raw, "little", signed=signed)
         if kind == _ENUM:
-            names = self._enumerators(found, data)
-            return found.size, lambda raw: names[int.from_bytes(raw, "little", signed=True)]
+            names = self._enumerators(btf_type, data)
+            return btf_type.size, lambda raw: names[int.from_bytes(raw, "little", signed=True)]
         if kind == _ARRAY:
             array = _Array.from_address(data)
             size, read = self._reader(array.type)
@@ -147,20 +146,20 @@ class Btf:
             )
         raise TypeError(f"BTF kind {kind} has no reader")
 
-    def _enumerators(self, found: _Type, data: int) -> dict[int, str]:
-        """Return an enum's names by their values; what has none there is a KeyError of the reader."""
-        count = found.info & 0xFFFF
-        each = [_Enumerator.from_address(data + index * ctypes.sizeof(_Enumerator)) for index in range(count)]
-        return {one.value: self._lib.btf__name_by_offset(self._pointer, one.name).decode() for one in each}
+    def _enumerators(self, btf_type: _Type, data: int) -> dict[int, str]:
+        """Return an enum's names by their values; the reader raises KeyError for any other value."""
+        count = btf_type.info & 0xFFFF
+        enumerators = [_Enumerator.from_address(data + index * ctypes.sizeof(_Enumerator)) for index in range(count)]
+        return {one.value: self._lib.btf__name_by_offset(self._pointer, one.name).decode() for one in enumerators}
 
     def _is_char(self, number: int) -> bool:
         """Whether a type is C's char: its encoding says so, or (clang) its name."""
-        found, kind, _ = self._type(number)
-        return kind == _INT and self._lib.btf__name_by_offset(self._pointer, found.name) == b"char"
+        btf_type, kind, _ = self._type(number)
+        return kind == _INT and self._lib.btf__name_by_offset(self._pointer, btf_type.name) == b"char"
 
 
 class Layout(Generic[_R]):
-    """How the bytes of a C struct become a record."""
+    """The conversion of a C struct's bytes to a record."""
 
     def __init__(self, size: int, members: tuple[Member, ...], record: type[_R]) -> None:
         self.size = size
@@ -173,8 +172,8 @@ class Layout(Generic[_R]):
         size, members = btf.members(struct)
         names = {field.name for field in dataclasses.fields(record)}  # type: ignore[arg-type]
         if names != {member.name for member in members}:
-            both = ", ".join(sorted(names ^ {member.name for member in members}))
-            raise TypeError(f"struct {struct} and {record.__name__} differ in {both}")
+            difference = ", ".join(sorted(names ^ {member.name for member in members}))
+            raise TypeError(f"struct {struct} and {record.__name__} differ in {difference}")
         return cls(size, members, record)
 
     def decode(self, data: bytes) -> _R:

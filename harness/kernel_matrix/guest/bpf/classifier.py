@@ -1,6 +1,6 @@
-"""A tc filter by rtnetlink alone: the clsact qdisc, a bpf filter in it, and nothing asked of bpf(2).
+"""A tc filter by rtnetlink alone: the clsact qdisc and a bpf filter in it, without a bpf(2) call.
 
-libbpf asks for the program's name between the two (bpf_obj_get_info_by_fd()), which is a bpf() call that tc does not
+libbpf queries the program's name between the two (bpf_obj_get_info_by_fd()), which is a bpf() call that tc does not
 need. Messages are those of linux/rtnetlink.h, linux/pkt_sched.h and linux/pkt_cls.h.
 """
 
@@ -23,22 +23,22 @@ _KIND, _OPTIONS, _BPF_FD, _BPF_FLAGS, _DIRECT_ACTION = 1, 2, 6, 8, 1
 
 
 def attach(program: int, ifindex: int, undo: ExitStack) -> None:
-    """Make the clsact qdisc and put a filter in it."""
+    """Create the clsact qdisc and a filter in it."""
     qdisc = struct.pack("=BxxxiIII", 0, ifindex, _HANDLE, _CLSACT, 0) + _attribute(_KIND, b"clsact\0")
-    _ask(_NEW_QDISC, _CREATE, qdisc, "clsact qdisc")
-    undo.callback(_ask, _DEL_QDISC, 0, qdisc, "clsact qdisc")
+    _request(_NEW_QDISC, _CREATE, qdisc, "clsact qdisc")
+    undo.callback(_request, _DEL_QDISC, 0, qdisc, "clsact qdisc")
     options = _attribute(_BPF_FD, struct.pack("=I", program)) + _attribute(
         _BPF_FLAGS, struct.pack("=I", _DIRECT_ACTION)
     )
     where = struct.pack("=BxxxiIII", 0, ifindex, 0, _INGRESS, _FIRST_OF_ALL)
-    _ask(_NEW_FILTER, _CREATE, where + _attribute(_KIND, b"bpf\0") + _attribute(_OPTIONS, options), "tc filter")
+    _request(_NEW_FILTER, _CREATE, where + _attribute(_KIND, b"bpf\0") + _attribute(_OPTIONS, options), "tc filter")
 
 
 def _attribute(kind: int, data: bytes) -> bytes:
     return struct.pack("=HH", 4 + len(data), kind) + data + bytes(-len(data) % 4)
 
 
-def _ask(kind: int, flags: int, body: bytes, what: str) -> None:
+def _request(kind: int, flags: int, body: bytes, what: str) -> None:
     with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, socket.NETLINK_ROUTE) as sock:
         sock.send(struct.pack("=IHHII", 16 + len(body), kind, _REQUEST | flags, 1, 0) + body)
         # struct nlmsghdr, then struct nlmsgerr: 0, or an errno with its sign

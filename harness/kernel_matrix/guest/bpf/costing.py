@@ -1,4 +1,4 @@
-"""What the programs of an object cost the running kernel: the verifier's statistics, and the program's sizes."""
+"""Measure the programs of an object on the running kernel: the verifier's statistics and the programs' sizes."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from kernel_matrix.guest.bpf.step_error import StepError
 from kernel_matrix.guest.bpf.verifier import STATISTICS, Log, verified
 from kernel_matrix.shared.costs import Cost, Statistics, statistics
 
-#: statistics are some lines for a program
+#: bytes for the statistics, which are a few lines for a program
 _LOG_BYTES = 1 << 16
-#: times the reference is verified; the quickest counts
+#: how often the reference is verified; the shortest time counts
 _TAKES = 5
-#: instructions of the reference, a straight line
+#: instructions of the reference, without a branch
 REFERENCE = 4096
 
 
@@ -26,27 +26,27 @@ def of_object(path: Path) -> dict[str, Cost]:
     unit = min(reference().seconds for _ in range(_TAKES))
     logs = {}
 
-    def listen(name: str, pointer: int) -> None:
+    def set_log(name: str, pointer: int) -> None:
         logs[name] = ctypes.create_string_buffer(_LOG_BYTES)
         steps.checked(libbpf().bpf_program__set_log_level(pointer, STATISTICS), "open", name)
         steps.checked(libbpf().bpf_program__set_log_buf(pointer, logs[name], _LOG_BYTES), "open", name)
 
-    with steps.loaded(path, prepare=listen) as found:
+    with steps.loaded(path, prepare=set_log) as obj:
         return {
             name: _cost(program.fd, statistics(logs[name].value.decode()), unit)
-            for name, program in found.programs.items()
+            for name, program in obj.programs.items()
         }
 
 
 def reference() -> Statistics:
-    """Verify the program that the time of others is a ratio to: `REFERENCE` instructions in a straight line."""
+    """Verify the program that other programs' times are divided by: `REFERENCE` instructions without a branch."""
     code = mov(0, 0) * (REFERENCE - 1) + leave()
-    with verified("socket_filter", code, log=Log(_LOG_BYTES, STATISTICS)) as found:
-        return statistics(found.log)
+    with verified("socket_filter", code, log=Log(_LOG_BYTES, STATISTICS)) as program:
+        return statistics(program.log)
 
 
 def sizes(fd: int) -> tuple[int, int]:
-    """Return a program's bytes as the kernel keeps it, and as machine code (struct bpf_prog_info of linux/bpf.h)."""
+    """Return a program's size in bytes as translated by the kernel, and as machine code (struct bpf_prog_info)."""
     info = (c_uint32 * 6)()
     length = c_uint32(ctypes.sizeof(info))
     result = libbpf().bpf_obj_get_info_by_fd(fd, ctypes.byref(info), ctypes.byref(length))
@@ -56,14 +56,14 @@ def sizes(fd: int) -> tuple[int, int]:
     return info[5], info[4]
 
 
-def _cost(fd: int, found: Statistics, unit: float) -> Cost:
+def _cost(fd: int, stats: Statistics, unit: float) -> Cost:
     translated, jited = sizes(fd)
     return Cost(
-        found.instructions,
-        found.states,
-        found.peak_states,
-        found.stack,
+        stats.instructions,
+        stats.states,
+        stats.peak_states,
+        stats.stack,
         translated,
         jited,
-        round(found.seconds / unit, 2),
+        round(stats.seconds / unit, 2),
     )

@@ -13,9 +13,9 @@ Register = Literal[0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10]
 Width = Literal["b", "h", "w", "dw"]
 Condition = Literal["==", ">", ">=", "!=", "<"]
 
-#: BPF_MAXINSNS of linux/bpf_common.h: what an unprivileged process may load
+#: BPF_MAXINSNS of linux/bpf_common.h: the most instructions that an unprivileged process may load
 MAX_INSNS = 4096
-#: BPF_COMPLEXITY_LIMIT_INSNS of the kernel's linux/bpf.h: what anybody may load, and what the verifier goes through
+#: BPF_COMPLEXITY_LIMIT_INSNS of the kernel's linux/bpf.h: the most that any process may load, or the verifier processes
 COMPLEXITY_LIMIT = 1_000_000
 
 # opcodes: linux/bpf_common.h and linux/bpf.h
@@ -25,7 +25,7 @@ _PSEUDO_MAP_FD = 1
 
 
 def raw(opcode: int, dst: int = 0, src: int = 0, off: int = 0, imm: int = 0) -> bytes:
-    """Return one instruction, whether there is such a one or not."""
+    """Return one instruction, even an invalid one."""
     return struct.pack("<BBhi", opcode, dst | src << 4, off, imm)
 
 
@@ -60,22 +60,22 @@ def load_map(dst: Register, fd: int) -> bytes:
 
 
 def jump(off: int) -> bytes:
-    """Go on `off` instructions behind the next one."""
+    """Jump `off` instructions past the next one."""
     return raw(0x05, off=off)
 
 
 def jump_if(dst: Register, condition: Condition, imm: int, off: int) -> bytes:
-    """Go on `off` instructions behind the next one if the comparison of unsigned numbers holds."""
+    """Jump `off` instructions past the next one if the comparison of unsigned numbers holds."""
     return raw(0x05 | _CONDITIONS[condition], dst, off=off, imm=imm)
 
 
 def jump_if_above(dst: Register, src: Register, off: int) -> bytes:
-    """Go on `off` instructions behind the next one if dst > src."""
+    """Jump `off` instructions past the next one if dst > src."""
     return raw(0x2D, dst, src, off)
 
 
 def call(helper: int) -> bytes:
-    """R0 = the helper of this number; r1 to r5 are its arguments and are gone afterwards."""
+    """R0 = the result of the helper with this number; r1 to r5 are its arguments and undefined afterwards."""
     return raw(0x85, imm=helper)
 
 

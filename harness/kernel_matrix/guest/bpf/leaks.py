@@ -1,4 +1,4 @@
-"""What of BPF is in the kernel, so that what a test leaves there can be named."""
+"""List the BPF objects in the kernel, so that those that a test leaves behind can be named."""
 
 from __future__ import annotations
 
@@ -18,26 +18,26 @@ _PROBES = "/sys/kernel/tracing/dynamic_events"
 
 
 def present() -> frozenset[str]:
-    """Return what there is now: programs, maps and links by id, pins by path, probes of tracefs by definition.
+    """Return what exists now: programs, maps and links by id, pins by path, probes of tracefs by definition.
 
-    Every test asks twice, so this does without pathlib, which is most of the time where Python is emulated.
+    Every test calls this twice. So it does not use pathlib, which would take most of the time under emulation.
     """
-    found = {f"{kind} {number}" for kind, step in _steps().items() for number in _ids(step)}
+    names = {f"{kind} {number}" for kind, step in _steps().items() for number in _ids(step)}
     if os.path.ismount(_PINS):
         for folder, folders, files in os.walk(_PINS, onerror=let_out):
-            found |= {f"pin {folder}/{name}" for name in (*folders, *files)}
+            names |= {f"pin {folder}/{name}" for name in (*folders, *files)}
     try:
         with open(_PROBES, encoding="utf-8", errors="replace") as probes:  # noqa: PTH123
-            found |= {f"probe {line.rstrip()}" for line in probes}
-    except FileNotFoundError:  # tracefs is not mounted, or has none
+            names |= {f"probe {line.rstrip()}" for line in probes}
+    except FileNotFoundError:  # tracefs is not mounted, or has no such file
         pass
-    return frozenset(found)
+    return frozenset(names)
 
 
 def wait_for_release(before: frozenset[str]) -> frozenset[str]:
-    """Return what is there now and was not before, once it is nothing or the limit is reached.
+    """Wait until nothing is left that was not there ``before``; return what is left after the limit.
 
-    The kernel frees programs and maps after a grace period of RCU, so a moment of waiting is no tolerance.
+    The kernel frees programs and maps after an RCU grace period, so this wait tolerates no leak.
     """
     try:
         wait_until(lambda: not present() - before, "release", seconds=1)
@@ -59,6 +59,6 @@ def _ids(step: _Step) -> Iterator[int]:
     number = ctypes.c_uint32(0)
     while (result := step(number.value, ctypes.byref(number))) == 0:
         yield number.value
-    # bpf_obj_get_next_id(): there is no higher id; any other answer leaves the list unknown
+    # bpf_obj_get_next_id(): ENOENT means that there is no higher id; after any other error the list is incomplete
     if result != -errno.ENOENT:
         raise OSError(-result, f"listing BPF objects above {number.value}: {os.strerror(-result)}")

@@ -1,4 +1,4 @@
-"""libbpf as a C library: loaded once, its functions declared in one place, its messages and its errors."""
+"""libbpf as a C library: loaded once, its functions declared in one place, with its messages and errors."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _STDERR = 2
 #: int (*ring_buffer_sample_fn)(void *ctx, void *data, size_t size)
 SAMPLE = ctypes.CFUNCTYPE(c_int, c_void_p, c_void_p, c_size_t)
 
-#: what is used of libbpf, by what it returns; pointers are returned whole
+#: the functions of libbpf that are used, by their result type; pointers are not truncated to an int
 _FUNCTIONS: dict[Any, dict[str, list[Any]]] = {
     c_void_p: {
         "bpf_object__open_file": [c_char_p, c_void_p],
@@ -107,47 +107,47 @@ _FUNCTIONS: dict[Any, dict[str, list[Any]]] = {
 
 
 def _library() -> ctypes.CDLL:
-    """Load libbpf and declare what is used of it; errno is kept."""
+    """Load libbpf and declare the functions that are used; ctypes keeps errno."""
     lib = ctypes.CDLL("libbpf.so.1", use_errno=True)
     for result, functions in _FUNCTIONS.items():
         for name, arguments in functions.items():
-            # a machine's libbpf may be too old for some: they are an error when they are used
+            # an older libbpf may lack some of them; using one of those is an error
             if (function := getattr(lib, name, None)) is not None:
                 function.argtypes, function.restype = arguments, result
     return lib
 
 
 @contextmanager
-def speaking() -> Generator[Callable[[], str]]:
-    """Give a function that returns what libbpf has said since, with the verifier's log, for a StepError's log.
+def captured_messages() -> Generator[Callable[[], str]]:
+    """Capture libbpf's messages, with the verifier's log; yield a function that returns those so far.
 
-    libbpf writes to the standard error stream, which is a file of memory for so long. Its own printer is the one that
-    leaves out what it does step by step (libbpf.c, __base_pr()): that is 1098 lines for the network monitor, and a
-    printer of ours would be called for each, which took a tenth of the time of loading it where Python is emulated.
+    libbpf writes to the standard error stream, which is a memory file during the block. libbpf's own printer drops
+    debug messages (libbpf.c, __base_pr()): 1098 lines for the network monitor. A printer in Python would be called for
+    each of them, which took a tenth of the time of loading that object under emulation.
     """
-    said = os.memfd_create("libbpf")
-    usual = os.dup(_STDERR)
-    os.dup2(said, _STDERR)
+    file = os.memfd_create("libbpf")
+    stderr = os.dup(_STDERR)
+    os.dup2(file, _STDERR)
     try:
-        yield lambda: os.pread(said, os.fstat(said).st_size, 0).decode(errors="replace")
+        yield lambda: os.pread(file, os.fstat(file).st_size, 0).decode(errors="replace")
     finally:
-        os.dup2(usual, _STDERR)
-        os.close(usual)
-        os.close(said)
+        os.dup2(stderr, _STDERR)
+        os.close(stderr)
+        os.close(file)
 
 
 _cached: list[ctypes.CDLL] = []
 
 
 def libbpf() -> ctypes.CDLL:
-    """Return libbpf, loaded on first use: collecting tests on a host needs none."""
+    """Return libbpf; it is loaded on first use, because collecting tests on a host does not need it."""
     if not _cached:
         _cached.append(_library())
     return _cached[0]
 
 
 def strerror(number: int) -> str:
-    """Say what an errno means, the kernel's or one of libbpf's own."""
+    """Describe an errno of the kernel, or one of libbpf's own."""
     if number not in LIBBPF_ERRORS:
         return os.strerror(number)
     text = ctypes.create_string_buffer(128)

@@ -1,4 +1,4 @@
-"""What a running machine is like, read from it: the facts that `kernel_matrix.diagnose` needs. Runs on any Linux."""
+"""Read from the running machine the facts that `kernel_matrix.diagnose` needs. Runs on any Linux."""
 
 from __future__ import annotations
 
@@ -17,20 +17,20 @@ from kernel_matrix.guest.bpf.ways import way
 
 _SYSCTLS = ("kernel.unprivileged_bpf_disabled", "kernel.perf_event_paranoid", "kernel.kptr_restrict")
 _SECURITY = Path("/sys/kernel/security")
-#: of a kernel that charges BPF's memory to RLIMIT_MEMLOCK: kernel/bpf/syscall.c, until 5.11
+#: functions of a kernel that charges BPF's memory to RLIMIT_MEMLOCK: kernel/bpf/syscall.c, until 5.11
 _CHARGING = ("bpf_map_charge_init", "bpf_map_init_memlock")
 
 
 def explain(error: StepError, *, to: str = "") -> Diagnosis:
-    """Say why a step of this process, or of a child of it, was refused on this machine.
+    """Diagnose why this machine refused a step of this process or of a child.
 
-    ``to``: where the same process will attach the program, in the words of `StepError.what`; empty: not known.
+    ``to``: where the same process will attach the program, named as in `StepError.what`; empty: unknown.
     """
     return diagnose(situation(error, to=to))
 
 
 def refused_steps(error: BaseException) -> Iterator[StepError]:
-    """Yield the step behind an exception, if there is one: the exception itself, or what it was raised from."""
+    """Yield the StepError behind an exception, if there is one: the exception itself or one of its causes."""
     seen: BaseException | None = error
     while seen is not None:
         if isinstance(seen, StepError):
@@ -40,16 +40,16 @@ def refused_steps(error: BaseException) -> Iterator[StepError]:
 
 
 def situation(error: StepError, *, to: str = "") -> Situation:
-    """Join what is known of the step with what this machine is like now."""
-    asker, attaching = error.asker.settled(), error.stage in {"attach", "detach"}
+    """Combine the facts of a failed step with the current state of this machine."""
+    credentials, attaching = error.credentials.resolved(), error.stage in {"attach", "detach"}
     where = way(error.what if attaching else to)
     stage, target = error.stage, where.target if attaching else error.what
     if stage == "load" and re.search(r"map '[^']+': failed to create", error.log):
-        # libbpf creates maps while it loads; of which type it does not say
+        # libbpf creates maps while it loads, and does not report the type of the map
         stage, target = "map_create", ""
     missing = re.search(r"failed to find kernel BTF type ID of '([^']+)'", error.log)
-    # reading all symbols takes a while: only where a name is missing, or memory may be charged
-    named = missing[1] if missing else target if where.hook == "kprobe" and error.errno == errno.ENOENT else ""
+    # reading all symbols takes a while: they are read only when a name is missing, or memory may be charged
+    searched = missing[1] if missing else target if where.hook == "kprobe" and error.errno == errno.ENOENT else ""
     return Situation(
         stage=stage,
         errno=error.errno or 0,
@@ -58,27 +58,29 @@ def situation(error: StepError, *, to: str = "") -> Situation:
         path=where.path,
         target=target,
         log=error.log,
-        uid=asker.uid,
-        effective=asker.effective,
-        in_user_namespace=bool(asker.in_user_namespace),
+        uid=credentials.uid,
+        effective=credentials.effective,
+        in_user_namespace=bool(credentials.in_user_namespace),
         token=error.token,
-        denied=access.denied(stage, target, asker),
-        memlock=asker.memlock,
+        denied=access.denied(stage, target, credentials),
+        memlock=credentials.memlock,
         charges_memlock=_may_be_memlock(error) and not set(_CHARGING).isdisjoint(_symbols()),
-        closes_all=error.errno == errno.EPERM and not asker.has_bpf and access.closes_all(),
+        closes_all=error.errno == errno.EPERM and not credentials.has_bpf and access.closes_all(),
         sysctls=dict(_sysctls()),
         mounts=_mounts(),
         config=_config(),
         lsms=active_lsms(),
         lockdown=_lockdown(),
         btf=Path("/sys/kernel/btf/vmlinux").exists(),
-        symbols=_alike(named) if named else (),
+        symbols=_similar_symbols(searched) if searched else (),
     )
 
 
 def _may_be_memlock(error: StepError) -> bool:
-    """Say whether the limit could be the reason: EPERM under a limit while something is made."""
-    return error.errno == errno.EPERM and error.asker.memlock is not None and error.stage in {"map_create", "load"}
+    """Whether RLIMIT_MEMLOCK could be the reason: EPERM under a limit, while a map or program is created."""
+    return (
+        error.errno == errno.EPERM and error.credentials.memlock is not None and error.stage in {"map_create", "load"}
+    )
 
 
 def active_lsms() -> tuple[str, ...] | None:
@@ -92,10 +94,10 @@ def active_lsms() -> tuple[str, ...] | None:
 def _lockdown() -> str:
     """Return the level in brackets, such as ``[none] integrity confidentiality``; "none" without that module."""
     try:
-        found = re.search(r"\[(\w+)\]", (_SECURITY / "lockdown").read_text())
+        level = re.search(r"\[(\w+)\]", (_SECURITY / "lockdown").read_text())
     except FileNotFoundError:
         return "none"
-    return found[1] if found else "none"
+    return level[1] if level else "none"
 
 
 def _sysctls() -> Iterator[tuple[str, int]]:
@@ -128,8 +130,12 @@ def _symbols() -> list[str]:
     return re.findall(r"^\S+ \S (\S+)", Path("/proc/kallsyms").read_text(errors="replace"), re.MULTILINE)
 
 
-def _alike(name: str) -> tuple[str, ...]:
-    """Return the functions whose names end in this one, as those of system calls do, the shortest first."""
-    ends = {each for each in _symbols() if each.endswith(name) and not each.startswith(("__pfx_", "__SCT__", "__ksym"))}
-    # what 64-bit programs call comes before the entries of 32-bit ones
-    return tuple(sorted(ends, key=lambda each: (not each.startswith(CURRENT.syscall_prefix), len(each), each)))
+def _similar_symbols(name: str) -> tuple[str, ...]:
+    """Return the functions whose names end in this one, as those of system calls do; the shortest comes first."""
+    ends = {
+        symbol
+        for symbol in _symbols()
+        if symbol.endswith(name) and not symbol.startswith(("__pfx_", "__SCT__", "__ksym"))
+    }
+    # the entries for 64-bit programs come before those for 32-bit ones
+    return tuple(sorted(ends, key=lambda symbol: (not symbol.startswith(CURRENT.syscall_prefix), len(symbol), symbol)))

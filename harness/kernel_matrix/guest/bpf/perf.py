@@ -1,7 +1,6 @@
 """Perf events that BPF programs are attached to or write to: perf_event_open(2), ioctl(2), tracefs.
 
-As in kernel_matrix.guest.bpf.bpf_calls what is made is undone through the caller's ExitStack, and a refusal is a
-StepError.
+As in kernel_matrix.guest.bpf.bpf_calls, the caller's ExitStack releases what is created, and a refusal is a StepError.
 """
 
 from __future__ import annotations
@@ -58,31 +57,31 @@ def _open(attributes: _PerfAttr, pid: int, cpu: int, undo: ExitStack, what: str)
 
 @functools.cache
 def _pmu(name: str) -> int:
-    """Return the number of the kernel's kprobe or uprobe PMU, which it has until the next boot."""
+    """Return the number of the kernel's kprobe or uprobe PMU, which is fixed until the next boot."""
     return int((_PMUS / name / "type").read_text())
 
 
 def kprobe_event(symbol: str, undo: ExitStack) -> int:
-    """Make a perf event of a kernel function's entry; return its fd."""
+    """Open a perf event for a kernel function's entry; return its fd."""
     name = ctypes.create_string_buffer(symbol.encode())
     attributes = _PerfAttr(type=_pmu("kprobe"), config1=ctypes.addressof(name))
     return _open(attributes, -1, 0, undo, f"kprobe {symbol}")
 
 
 def uprobe_event(path: Path, offset: int, undo: ExitStack) -> int:
-    """Make a perf event of an instruction of a file; return its fd."""
+    """Open a perf event for an instruction in a file; return its fd."""
     name = ctypes.create_string_buffer(os.fsencode(path))
     attributes = _PerfAttr(type=_pmu("uprobe"), config1=ctypes.addressof(name), config2=offset)
     return _open(attributes, -1, 0, undo, f"uprobe {path}+{offset:#x}")
 
 
 def software_event(undo: ExitStack) -> int:
-    """Make a perf event of a CPU that never comes; return its fd."""
+    """Open a perf event of a CPU that never fires; return its fd."""
     return _open(_PerfAttr(type=_TYPE_SOFTWARE, config=_DUMMY), -1, 0, undo, "software event")
 
 
 def tracepoint_event(number: int, undo: ExitStack) -> int:
-    """Make a perf event of a tracepoint by its number; return its fd."""
+    """Open a perf event for a tracepoint by its number; return its fd."""
     return _open(_PerfAttr(type=_TYPE_TRACEPOINT, config=number), -1, 0, undo, f"tracepoint {number}")
 
 
@@ -95,7 +94,7 @@ def tracepoint_number(name: str) -> int:
 
 @contextmanager
 def _file(path: Path, flags: int, what: str) -> Iterator[int]:
-    """Open a file of tracefs: the first of the steps that attaching by it takes."""
+    """Open a file of tracefs, the first step of attaching through it."""
     try:
         fd = os.open(path, flags | os.O_CLOEXEC)
     except OSError as error:
@@ -109,20 +108,20 @@ def _file(path: Path, flags: int, what: str) -> Iterator[int]:
 def address_of(symbol: str) -> int:
     """Return the address of a function of the kernel; raises KeyError when there is none."""
     with Path("/proc/kallsyms").open() as symbols:
-        for each in symbols:
-            address, _, name = each.split()[:3]
+        for line in symbols:
+            address, _, name = line.split()[:3]
             if name == symbol:
                 return int(address, 16)
     raise KeyError(symbol)
 
 
 def file_offset(function: Callable[..., object]) -> tuple[Path, int]:
-    """Return the file that a function of C in this process comes from, and where in it it begins."""
+    """Return the file that contains a C function of this process, and the function's offset in it."""
     address = ctypes.cast(function, ctypes.c_void_p).value  # type: ignore[arg-type]
     assert address is not None
     for mapping in Path("/proc/self/maps").read_text().splitlines():
         span, _, offset, *_, path = mapping.split()
-        start, end = (int(each, 16) for each in span.split("-"))
+        start, end = (int(text, 16) for text in span.split("-"))
         if start <= address < end:
             return Path(path), int(offset, 16) + address - start
     raise LookupError(f"{address:#x} is not mapped")
@@ -142,13 +141,13 @@ def tracefs_kprobe(symbol: str, undo: ExitStack) -> int:
 
 
 def attach(program: int, event: int) -> None:
-    """Let a perf event call a program: two ioctls."""
+    """Attach a program to a perf event and enable the event, with two ioctls."""
     fcntl.ioctl(event, _IOC_SET_BPF, program)
     fcntl.ioctl(event, _IOC_ENABLE, 0)
 
 
 def output_event(undo: ExitStack) -> int:
-    """Make the perf event that a perf_event_array's events of one CPU go to, and map it; return its fd."""
+    """Open and map the perf event that receives one CPU's events of a perf_event_array; return its fd."""
     attributes = _PerfAttr(type=_TYPE_SOFTWARE, config=_BPF_OUTPUT, sample_type=_SAMPLE_RAW, sample_period=1)
     event = _open(attributes, -1, 0, undo, "BPF output")
     undo.enter_context(mmap.mmap(event, 2 * mmap.PAGESIZE))

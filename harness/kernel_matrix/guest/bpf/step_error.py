@@ -1,4 +1,4 @@
-"""What a step that failed says: stage, errno, what libbpf said, and who asked."""
+"""The error of a failed step: stage, errno, libbpf's messages, and the credentials of the process."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from typing import Literal
 from kernel_matrix.guest.bpf.library import strerror
 from kernel_matrix.guest.system.privilege import Cap
 
-#: the steps that have a refusal of their own
+#: the steps that can be refused separately
 Stage = Literal[
     "open",
     "token",
@@ -32,29 +32,29 @@ Stage = Literal[
     "sysctl",
 ]
 
-# opened once: dlopen() takes as long as all the rest of a StepError, and the capability table has thousands
+# opened once: dlopen() takes as long as the rest of a StepError, and the capability table creates thousands
 _libc = ctypes.CDLL(None, use_errno=True)
 #: PROC_USER_INIT_INO of linux/proc_ns.h: the number of the initial user namespace on every kernel
 _INITIAL = 0xEFFFFFFD
-#: 95 has two names, of which the kernel uses this one; 524 is internal to the kernel and shown all the same
+#: 95 has two names, of which the kernel uses this one; 524 is internal to the kernel, but reaches user space
 _ERRNO_NAMES = {errno.EOPNOTSUPP: "EOPNOTSUPP", 524: "ENOTSUPP"}
 
 
 @dataclass(frozen=True, slots=True)
-class Asker:
-    """Who made a step: what of this process decides whether it may."""
+class Credentials:
+    """The credentials of the process that made a step: they decide whether the kernel permits it."""
 
     uid: int
     #: effective capabilities, a bit each by number
     effective: int
     #: RLIMIT_MEMLOCK in bytes, None: without limit
     memlock: int | None
-    #: whether that was in another user namespace than the initial one; None: not looked up yet
+    #: whether it is in a user namespace other than the initial one; None: not looked up yet
     in_user_namespace: bool | None = None
 
     @classmethod
-    def this_process(cls) -> Asker:
-        """Ask the kernel about this process (capget(2), version 3)."""
+    def this_process(cls) -> Credentials:
+        """Read those of this process (capget(2), version 3)."""
         data = (c_uint32 * 6)()
         if _libc.capget(struct.pack("=Ii", 0x20080522, 0), data):
             raise OSError(ctypes.get_errno(), "capget")
@@ -63,13 +63,14 @@ class Asker:
 
     @property
     def has_bpf(self) -> bool:
-        """Whether it has CAP_BPF, or CAP_SYS_ADMIN, which stands for it, where that counts."""
+        """Whether it has CAP_BPF, or CAP_SYS_ADMIN, which implies it, in the initial user namespace."""
         return not self.in_user_namespace and any(self.effective >> cap & 1 for cap in (Cap.BPF, Cap.SYS_ADMIN))
 
-    def settled(self) -> Asker:
-        """Look up the user namespace, in the process that asked: nobody gets back into the initial one.
+    def resolved(self) -> Credentials:
+        """Look up the user namespace; call this in the process that made the step.
 
-        Not before somebody wants to know: an emulated guest takes as long for it as for all else of a refusal.
+        A process never returns to the initial namespace. The lookup is done only when its result is needed: under
+        emulation it takes as long as the rest of a StepError.
         """
         if self.in_user_namespace is not None:
             return self
@@ -84,16 +85,16 @@ class StepError(OSError):
     ) -> None:
         super().__init__(number, f"{what}: {strerror(number)}")
         self.stage: Stage = stage
-        #: what was to be done, such as ``kprobe sys_execve``
+        #: the object of the step, such as ``kprobe sys_execve``
         self.what = what
-        #: what libbpf said while it was done, the verifier's log included; empty for a step that has none
+        #: libbpf's messages during the step, with the verifier's log; empty for a step without messages
         self.log = log
-        #: libbpf's name of the program's type, empty where none takes part or it is not known
+        #: libbpf's name of the program's type; empty when no program takes part or its type is unknown
         self.kind = kind
-        #: whether a BPF token was handed along
+        #: whether a BPF token was passed
         self.token = token
-        #: who was refused; it comes back from a child with other privileges
-        self.asker = Asker.this_process()
+        #: those of the refused process, which may be a child with other privileges
+        self.credentials = Credentials.this_process()
 
     def __reduce__(self) -> tuple[type[StepError], tuple[int, Stage, str, str, str], dict[str, object]]:
         assert self.errno is not None
@@ -101,12 +102,12 @@ class StepError(OSError):
             StepError,
             (self.errno, self.stage, self.what, self.log, self.kind),
             {
-                "asker": self.asker.settled(),
+                "credentials": self.credentials.resolved(),
                 "token": self.token,
             },
         )
 
 
 def errno_name(number: int | None) -> str:
-    """Name an errno for a message: 22 is ``EINVAL``."""
+    """Return the name of an errno for a message: 22 is ``EINVAL``."""
     return _ERRNO_NAMES.get(number or 0) or errno.errorcode.get(number or 0, f"errno {number}")

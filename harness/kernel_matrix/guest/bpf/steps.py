@@ -1,4 +1,4 @@
-"""Loading and attaching in single steps, so that a refusal has one stage and one errno.
+"""Load and attach in single steps, so that a refusal has one stage and one errno.
 
 A loader opens, creates maps, loads and attaches in one go. Here each step is one libbpf call that makes
 one kernel call, so that a test can make the other steps with full privileges and only this one without.
@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
-from kernel_matrix.guest.bpf.library import libbpf, speaking
+from kernel_matrix.guest.bpf.library import captured_messages, libbpf
 from kernel_matrix.guest.bpf.step_error import Stage, StepError
 from kernel_matrix.guest.bpf.structs import MapCreateOpts, ProgLoadOpts, XdpAttachOpts, XdpQueryOpts
 from kernel_matrix.shared.project import build_folder
@@ -33,7 +33,7 @@ def object_path(name: str) -> Path:
 
 
 class XdpFlags(enum.IntFlag):
-    """How a program is put onto an interface by netlink: XDP_FLAGS_* of linux/if_link.h."""
+    """How netlink attaches a program to an interface: XDP_FLAGS_* of linux/if_link.h."""
 
     NONE = 0
     UPDATE_IF_NOEXIST = 1
@@ -44,7 +44,7 @@ class XdpFlags(enum.IntFlag):
 
 
 def checked(result: int, stage: Stage, what: str) -> int:
-    """Return what libbpf has answered; raises StepError for an error."""
+    """Return libbpf's result; raises StepError when it is an error."""
     if result < 0:
         raise StepError(-result, stage, what)
     return int(result)
@@ -65,7 +65,7 @@ class Program:
 
 @dataclass(frozen=True, slots=True)
 class MapSpec:
-    """What BPF_MAP_CREATE is asked for; sizes in bytes."""
+    """The arguments of BPF_MAP_CREATE; sizes in bytes."""
 
     #: libbpf's name of the map type, such as ``percpu_array``
     type: str
@@ -76,80 +76,84 @@ class MapSpec:
 
 @dataclass(frozen=True, slots=True)
 class Loaded:
-    """An object that is loaded: its programs and its maps' fds by name."""
+    """A loaded object: its programs and the fds of its maps by name."""
 
     programs: dict[str, Program]
     maps: dict[str, int]
     specs: tuple[MapSpec, ...]
 
 
-def _each(step: str, pointer: int) -> Iterator[int]:
+def _iterate(next_function: str, pointer: int) -> Iterator[int]:
     """Iterate over libbpf's linked programs or maps."""
-    found: int | None = None
-    while found := getattr(libbpf(), step)(pointer, found):
-        yield found
+    member: int | None = None
+    while member := getattr(libbpf(), next_function)(pointer, member):
+        yield member
 
 
 def kinds(path: Path) -> dict[str, str]:
-    """Open an object and return its programs' names and libbpf's names of their types; raises StepError."""
+    """Open an object; return the type of each program by the program's name, as libbpf names it. Raises StepError."""
     return _of_programs(path, kind_of)
 
 
 def destinations(path: Path) -> dict[str, str]:
-    """Open an object and return its programs' names and where their sections want them; raises StepError."""
+    """Open an object; return the attach target of each program's section by the program's name. Raises StepError."""
     return _of_programs(path, where)
 
 
-def _of_programs(path: Path, what: Callable[[int], str]) -> dict[str, str]:
+def _of_programs(path: Path, read: Callable[[int], str]) -> dict[str, str]:
     lib = libbpf()
-    with speaking() as said:
+    with captured_messages() as messages:
         obj = lib.bpf_object__open_file(os.fsencode(path), None)
         if not obj:
-            raise StepError(ctypes.get_errno(), "open", path.name, said())
+            raise StepError(ctypes.get_errno(), "open", path.name, messages())
     try:
-        return {lib.bpf_program__name(p).decode(): what(p) for p in _each("bpf_object__next_program", obj)}
+        return {lib.bpf_program__name(p).decode(): read(p) for p in _iterate("bpf_object__next_program", obj)}
     finally:
         lib.bpf_object__close(obj)
 
 
 @contextmanager
 def loaded(path: Path, *names: str, prepare: Callable[[str, int], None] | None = None) -> Generator[Loaded]:
-    """Open an object, load the named programs (all, when none is named) and every map; close at the end.
+    """Open an object, load the named programs (all, when none is named) and every map; close it at the end.
 
-    ``prepare`` is given each program's name and libbpf's pointer before anything is loaded.
+    ``prepare`` is called with each program's name and libbpf's pointer before anything is loaded.
     """
     lib = libbpf()
-    with speaking() as said:
+    with captured_messages() as messages:
         obj = lib.bpf_object__open_file(os.fsencode(path), None)
         if not obj:
-            raise StepError(ctypes.get_errno(), "open", path.name, said())
+            raise StepError(ctypes.get_errno(), "open", path.name, messages())
     try:
-        programs = {lib.bpf_program__name(p).decode(): p for p in _each("bpf_object__next_program", obj)}
+        programs = {lib.bpf_program__name(p).decode(): p for p in _iterate("bpf_object__next_program", obj)}
         if missing := set(names) - set(programs):
             raise KeyError(f"{path.name} has no program {', '.join(sorted(missing))}")
         for name, pointer in programs.items():
             checked(lib.bpf_program__set_autoload(pointer, not names or name in names), "open", name)
             if prepare is not None:
                 prepare(name, pointer)
-        with speaking() as said:
+        with captured_messages() as messages:
             result = lib.bpf_object__load(obj)
             if result < 0:
                 raise StepError(
-                    -result, "load", " ".join([path.name, *names]), said(), _refused_kind(programs, names, said())
+                    -result,
+                    "load",
+                    " ".join([path.name, *names]),
+                    messages(),
+                    _refused_kind(programs, names, messages()),
                 )
-        wanted = {n: Program(n, p) for n, p in programs.items() if not names or n in names}
-        maps = list(_each("bpf_object__next_map", obj))
+        selected = {n: Program(n, p) for n, p in programs.items() if not names or n in names}
+        maps = list(_iterate("bpf_object__next_map", obj))
         fds = {lib.bpf_map__name(m).decode(): checked(lib.bpf_map__fd(m), "open", path.name) for m in maps}
-        yield Loaded(wanted, fds, tuple(_spec(m) for m in maps))
+        yield Loaded(selected, fds, tuple(_spec(m) for m in maps))
     finally:
         lib.bpf_object__close(obj)
 
 
 def _refused_kind(programs: Mapping[str, int], names: Collection[str], log: str) -> str:
-    """Return the type of the program that libbpf names in its lines, or of the only one that was to be loaded."""
-    found = re.search(r"prog '([^']+)': BPF program load failed", log)
-    if found:
-        names = [found[1]]
+    """Return the type of the program that libbpf's messages name, or of the only one to load."""
+    refused = re.search(r"prog '([^']+)': BPF program load failed", log)
+    if refused:
+        names = [refused[1]]
     return kind_of(programs[next(iter(names))]) if len(names) == 1 else ""
 
 
@@ -159,20 +163,20 @@ def kind_of(pointer: int) -> str:
 
 
 def _kind_of_fd(fd: int) -> str:
-    """Return libbpf's name of the type of the program that a file descriptor is, empty when that cannot be told.
+    """Return libbpf's name of the type of the program behind a file descriptor, empty when it is unavailable.
 
-    Until 5.14 a process that has changed its uid may not read its own fdinfo (7bc3fa0172a4, "procfs: allow reading
-    fdinfo with PTRACE_MODE_READ"): what it was refused is the step, not this.
+    Until 5.14 a process that has changed its uid cannot read its own fdinfo (7bc3fa0172a4, "procfs: allow reading
+    fdinfo with PTRACE_MODE_READ"). Then the error to report is that of the step, not this one.
     """
     try:
-        found = re.search(r"prog_type:\t(\d+)", Path(f"/proc/self/fdinfo/{fd}").read_text())
-    except (FileNotFoundError, PermissionError):  # nothing is open under that number, or not for this process
+        kind = re.search(r"prog_type:\t(\d+)", Path(f"/proc/self/fdinfo/{fd}").read_text())
+    except (FileNotFoundError, PermissionError):  # the fd is not open, or its fdinfo is not readable
         return ""
-    return str(libbpf().libbpf_bpf_prog_type_str(int(found[1])).decode()) if found else ""
+    return str(libbpf().libbpf_bpf_prog_type_str(int(kind[1])).decode()) if kind else ""
 
 
 def where(pointer: int) -> str:
-    """Say where a program's section wants it: ``kprobe do_x``, ``tracepoint a:b``, or else the program's name."""
+    """Return the attach target of a program's section: ``kprobe do_x``, ``tracepoint a:b``, or the program's name."""
     kind, _, target = str(libbpf().bpf_program__section_name(pointer).decode()).partition("/")
     if kind in {"tp", "tracepoint"}:
         return f"tracepoint {target.replace('/', ':')}"
@@ -193,12 +197,12 @@ def _spec(map_pointer: int) -> MapSpec:
 
 @cache
 def type_numbers(kind: str) -> dict[str, int]:
-    """Return libbpf's names of the ``attach`` types or ``map`` types and the kernel's numbers."""
+    """Return the kernel's numbers of the ``attach`` types or ``map`` types by libbpf's names."""
     name_of = getattr(libbpf(), f"libbpf_bpf_{kind}_type_str")
-    found: dict[str, int] = {}
-    while name := name_of(len(found)):
-        found[name.decode()] = len(found)
-    return found
+    numbers: dict[str, int] = {}
+    while name := name_of(len(numbers)):
+        numbers[name.decode()] = len(numbers)
+    return numbers
 
 
 def create_map(spec: MapSpec, *, flags: int = 0, token: int | None = None) -> int:
@@ -207,7 +211,7 @@ def create_map(spec: MapSpec, *, flags: int = 0, token: int | None = None) -> in
 
 
 def create_map_of_type(number: int, spec: MapSpec, *, flags: int = 0, token: int | None = None) -> int:
-    """Make the one BPF_MAP_CREATE call for a type by its number, whether there is such a type or not."""
+    """Make the one BPF_MAP_CREATE call for a type by its number, even if the kernel has no such type."""
     opts = None
     if flags or token is not None:
         rights = 0 if token is None else TOKEN_FLAG
@@ -234,11 +238,11 @@ def pin(fd: int, path: Path) -> None:
 
 
 def pin_program(program: Program, path: Path) -> None:
-    """Pin as a loader does: libbpf looks at the file system first."""
-    with speaking() as said:
+    """Pin a program as a loader does: libbpf checks the file system first."""
+    with captured_messages() as messages:
         result = libbpf().bpf_program__pin(program.pointer, os.fsencode(path))
         if result < 0:
-            raise StepError(-result, "pin", str(path), said())
+            raise StepError(-result, "pin", str(path), messages())
 
 
 def open_pin(path: Path) -> int:
@@ -262,9 +266,9 @@ def create_token(bpffs: int) -> int:
 def load_again(program: Program, *, expected_attach_type: int = 0, target: int = 0, token: int | None = None) -> int:
     """Make the one BPF_PROG_LOAD call for a program that is loaded already; return the new fd.
 
-    libbpf has resolved its relocations in place, map fds included, so neither maps nor BTF are made anew:
-    what this call needs is what loading a program needs. ``target`` is the number of the function that fentry or LSM
-    attaches to in the kernel's BTF.
+    libbpf has resolved its relocations in place, map fds included, so this call creates neither maps nor BTF and
+    needs only the privileges for loading a program. ``target`` is the type id, in the kernel's BTF, of the function
+    that fentry or LSM attaches to.
     """
     lib = libbpf()
     kind, pointer = lib.bpf_program__type(program.pointer), program.pointer
@@ -284,10 +288,10 @@ def load_again(program: Program, *, expected_attach_type: int = 0, target: int =
 
 @contextmanager
 def _link(program: Program, what: str, attach: Callable[[], int | None]) -> Generator[None]:
-    with speaking() as said:
+    with captured_messages() as messages:
         pointer = attach()
         if not pointer:
-            raise StepError(ctypes.get_errno(), "attach", what, said(), kind_of(program.pointer))
+            raise StepError(ctypes.get_errno(), "attach", what, messages(), kind_of(program.pointer))
     try:
         yield
     finally:
@@ -295,13 +299,13 @@ def _link(program: Program, what: str, attach: Callable[[], int | None]) -> Gene
 
 
 def destroy_link(pointer: int, what: str) -> None:
-    """Detach what libbpf has attached; raises StepError."""
+    """Destroy a link of libbpf, which detaches its program; raises StepError."""
     checked(libbpf().bpf_link__destroy(pointer), "detach", what)
 
 
 @contextmanager
 def by_section(program: Program) -> Generator[None]:
-    """Attach as the program's section says."""
+    """Attach to the target that the program's section names."""
     with _link(program, where(program.pointer), lambda: libbpf().bpf_program__attach(program.pointer)):
         yield
 
@@ -330,7 +334,7 @@ def kprobe(program: Program, symbol: str) -> Generator[None]:
 
 @contextmanager
 def tracepoint(program: Program, category: str, name: str) -> Generator[None]:
-    """Attach to a tracepoint: its number is read from tracefs, then perf_event_open."""
+    """Attach to a tracepoint: libbpf reads its number from tracefs, then calls perf_event_open."""
     step = libbpf().bpf_program__attach_tracepoint
     with _link(
         program, f"tracepoint {category}:{name}", lambda: step(program.pointer, category.encode(), name.encode())
@@ -339,7 +343,7 @@ def tracepoint(program: Program, category: str, name: str) -> Generator[None]:
 
 
 def xdp_attach(fd: int, ifindex: int, flags: XdpFlags = XdpFlags.NONE, *, replacing: int | None = None) -> None:
-    """Put a program onto an interface by netlink; `replacing` is the fd it expects to find there."""
+    """Attach a program to an interface by netlink; `replacing` is the fd of the program expected there."""
     opts = None if replacing is None else ctypes.byref(XdpAttachOpts(ctypes.sizeof(XdpAttachOpts), replacing))
     result = libbpf().bpf_xdp_attach(ifindex, fd, flags, opts)
     if result < 0:
@@ -347,13 +351,13 @@ def xdp_attach(fd: int, ifindex: int, flags: XdpFlags = XdpFlags.NONE, *, replac
 
 
 def xdp_detach(ifindex: int, flags: XdpFlags = XdpFlags.NONE) -> None:
-    """Take whatever program is on the interface off it, by netlink."""
+    """Detach any program from an interface by netlink."""
     checked(libbpf().bpf_xdp_detach(ifindex, flags, None), "detach", f"XDP on {ifindex}, {flags!r}")
 
 
 def xdp_id(ifindex: int, mode: XdpFlags = XdpFlags.NONE) -> int:
-    """Return the id of the program on the interface, in this mode or in any; 0 when there is none."""
-    found = XdpQueryOpts(sz=ctypes.sizeof(XdpQueryOpts))
-    checked(libbpf().bpf_xdp_query(ifindex, 0, ctypes.byref(found)), "query", f"XDP on {ifindex}")
-    ids = {XdpFlags.NONE: found.prog_id, XdpFlags.NATIVE: found.drv_prog_id, XdpFlags.GENERIC: found.skb_prog_id}
+    """Return the id of the interface's program in this mode, or in any mode; 0 when there is none."""
+    result = XdpQueryOpts(sz=ctypes.sizeof(XdpQueryOpts))
+    checked(libbpf().bpf_xdp_query(ifindex, 0, ctypes.byref(result)), "query", f"XDP on {ifindex}")
+    ids = {XdpFlags.NONE: result.prog_id, XdpFlags.NATIVE: result.drv_prog_id, XdpFlags.GENERIC: result.skb_prog_id}
     return int(ids[mode])

@@ -1,7 +1,6 @@
 """Struct_ops by single calls: a program of tcp_congestion_ops, and a map that holds such a struct.
 
-As in kernel_matrix.guest.bpf.bpf_calls: a refusal is a StepError, what is made is undone through the caller's
-ExitStack.
+As in kernel_matrix.guest.bpf.bpf_calls, a refusal is a StepError, and the caller's ExitStack closes what is created.
 """
 
 from __future__ import annotations
@@ -17,7 +16,7 @@ from kernel_matrix.guest.bpf.step_error import StepError
 
 #: BPF_PROG_TYPE_STRUCT_OPS and BPF_MAP_TYPE_STRUCT_OPS of linux/bpf.h
 _PROGRAM_TYPE, _MAP_TYPE = 27, 26
-#: linux/bpf.h: made with the rights of a token
+#: BPF_F_TOKEN_FD of linux/bpf.h: use the rights of a token
 _TOKEN_FLAG = 1 << 16
 _STRUCT, _MEMBER = "tcp_congestion_ops", "ssthresh"
 #: returns 0
@@ -26,18 +25,18 @@ _PROGRAM = instructions.mov(0, 0) + instructions.leave()
 
 @dataclass(frozen=True, slots=True)
 class StructOps:
-    """What the kernel's BTF says of the struct."""
+    """The kernel's BTF of the struct."""
 
     number: int
     member: int
-    #: of the struct that the map's value is: its number and its size in bytes
+    #: type id and size in bytes of the struct that is the map's value
     value: tuple[int, int]
-    #: an fd of any BTF: map_create() wants that of the object that the map is of, and does not look at it
+    #: an fd of any BTF: map_create() requires one, normally of the map's object, and does not read it
     btf: int
 
     @classmethod
     def of(cls, kernel: Btf, btf: int) -> StructOps:
-        """Look it up."""
+        """Look the struct up; ``btf`` is the fd of any BTF."""
         member = kernel.names(_STRUCT).index(_MEMBER)
         return cls(kernel.struct(_STRUCT)[0], member, kernel.struct(f"bpf_struct_ops_{_STRUCT}"), btf)
 

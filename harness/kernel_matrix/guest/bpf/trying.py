@@ -1,6 +1,6 @@
-"""Load and attach each program of an object, one at a time, and say of each that is refused why and what to do.
+"""Load and attach the programs of an object one at a time, and explain each refusal with its remedy.
 
-What attaches is detached at once; nothing stays in the kernel.
+A program that attaches is detached at once; nothing stays in the kernel.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ from kernel_matrix.guest.system.kernel_log import KernelLog
 
 @dataclass(frozen=True, slots=True)
 class Attempt:
-    """How far one program came."""
+    """The result of loading and attaching one program."""
 
     #: empty: the object itself could not be opened
     program: str
     kind: str
     #: one line, such as ``attached`` or ``refused at load: EPERM``
     outcome: str
-    #: None: all went well
+    #: None: loaded and attached
     diagnosis: Diagnosis | None = None
 
     def __str__(self) -> str:
@@ -36,7 +36,7 @@ class Attempt:
 
 
 def attempts(path: Path) -> Iterator[Attempt]:
-    """Try each program of an object."""
+    """Load and attach each program of an object in turn."""
     try:
         kinds, destinations = steps.kinds(path), steps.destinations(path)
     except StepError as error:
@@ -49,15 +49,15 @@ def attempts(path: Path) -> Iterator[Attempt]:
 def _attempt(path: Path, program: str, kind: str, to: str) -> Attempt:
     with ExitStack() as stack:
         try:
-            found = stack.enter_context(steps.loaded(path, program))
-            stack.enter_context(steps.by_section(found.programs[program]))
+            loaded = stack.enter_context(steps.loaded(path, program))
+            stack.enter_context(steps.by_section(loaded.programs[program]))
         except StepError as error:
             if (error.stage, error.errno) == ("attach", errno.EOPNOTSUPP):
                 return Attempt(program, kind, "loaded; not attached: its section does not say where")
             return _refused(program, kind, error, to)
-    unheard = diagnose(Situation("attach", kind=kind, lsms=machine.active_lsms()))
-    if unheard.cause is Cause.LSM_INACTIVE:
-        return Attempt(program, kind, "attached, in vain", unheard)
+    lsm = diagnose(Situation("attach", kind=kind, lsms=machine.active_lsms()))
+    if lsm.cause is Cause.LSM_INACTIVE:
+        return Attempt(program, kind, "attached, in vain", lsm)
     return Attempt(program, kind, "attached")
 
 
@@ -67,15 +67,15 @@ def _refused(program: str, kind: str, error: StepError, to: str = "") -> Attempt
 
 
 def report(path: Path) -> tuple[bool, str]:
-    """Try an object and return whether all went well, and what to tell the user."""
+    """Try an object; return whether every program attached, and the report for the user."""
     head = f"{path.name} on {os.uname().release}, uid {os.geteuid()}"
-    tried = list(attempts(path))
-    return all(each.diagnosis is None for each in tried), "\n".join([head, *map(str, tried)])
+    results = list(attempts(path))
+    return all(attempt.diagnosis is None for attempt in results), "\n".join([head, *map(str, results)])
 
 
 def report_in_guest(path: Path) -> tuple[bool, str]:
-    """Do the same in a guest, where nothing else runs: what its kernel warns of is this object's."""
+    """Do the same in a guest, where nothing else runs: the object caused whatever the kernel warns of."""
     log = KernelLog()
-    well, text = report(path)
-    heard = log.new()
-    return (False, f"{heard.wrong}:\n{heard.why}\n{text}") if heard.wrong else (well, text)
+    attached, text = report(path)
+    messages = log.new()
+    return (False, f"{messages.wrong}:\n{messages.why}\n{text}") if messages.wrong else (attached, text)

@@ -1,4 +1,4 @@
-"""Hand instructions to the verifier with one BPF_PROG_LOAD, with or without a buffer for its log."""
+"""Pass instructions to the verifier with one BPF_PROG_LOAD, with or without a buffer for its log."""
 
 from __future__ import annotations
 
@@ -19,19 +19,19 @@ STATISTICS = 4
 
 @dataclass(frozen=True, slots=True)
 class Log:
-    """The buffer that a loader offers for the verifier's log."""
+    """The buffer that a loader provides for the verifier's log."""
 
-    #: in bytes; the kernel takes 128 and more
+    #: in bytes; the kernel accepts 128 and more
     size: int = 1 << 16
     level: int = EVERY_INSTRUCTION
 
 
 @dataclass(frozen=True, slots=True)
 class Verified:
-    """A program that the kernel took; it is gone when the context ends."""
+    """A program that the kernel accepted; it is released when the context ends."""
 
     fd: int
-    #: what the verifier said, empty when nobody listened
+    #: the verifier's log; empty without a buffer for it
     log: str
 
 
@@ -41,12 +41,12 @@ def verified(
 ) -> Generator[Verified]:
     """Load a program of libbpf's type name, such as ``socket_filter``; raises StepError with the verifier's log."""
     buffer = ctypes.create_string_buffer(code, len(code))
-    with _loaded(_type_number(kind), ctypes.addressof(buffer), len(code) // 8, licence, log, flags) as found:
-        yield found
+    with _loaded(_type_number(kind), ctypes.addressof(buffer), len(code) // 8, licence, log, flags) as program:
+        yield program
 
 
 def count_only(kind: str, count: int) -> None:
-    """Say that a program has so many instructions, and point at none: EFAULT where the kernel went on to read them."""
+    """Load a program of ``count`` instructions at address 0: EFAULT shows that the kernel accepted the count."""
     with _loaded(_type_number(kind), 0, count, "GPL", None, 0):
         pass
 
@@ -68,10 +68,12 @@ def _loaded(number: int, code: int, count: int, licence: str, log: Log | None, f
     if log is not None:
         opts.log_level, opts.log_size, opts.log_buf = log.level, log.size, ctypes.addressof(text)
     fd = int(libbpf().bpf_prog_load(number, b"verified", licence.encode(), code, count, ctypes.byref(opts)))
-    said = text.value.decode(errors="replace")
+    messages = text.value.decode(errors="replace")
     if fd < 0:
-        raise StepError(-fd, "load", f"{count} instructions", said, libbpf().libbpf_bpf_prog_type_str(number).decode())
+        raise StepError(
+            -fd, "load", f"{count} instructions", messages, libbpf().libbpf_bpf_prog_type_str(number).decode()
+        )
     try:
-        yield Verified(fd, said)
+        yield Verified(fd, messages)
     finally:
         os.close(fd)

@@ -1,4 +1,4 @@
-"""Where and how a step was to attach, from what `StepError.what` calls it, in the words of diagnose. Pure."""
+"""Parse `StepError.what` into the hook, path and target of an attachment, as named in diagnose. Pure."""
 
 from __future__ import annotations
 
@@ -8,18 +8,18 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Way:
-    """A hook, by which path, and what was named there; empty: it does not say."""
+    """The way a program is attached: its hook, the path through the kernel, and the target; empty: unknown."""
 
     hook: str = ""
     path: str = ""
     target: str = ""
-    #: the program's type, where the hook takes but one
+    #: the program's type, when the hook accepts only one
     kind: str = ""
 
 
-#: how a step is called -> where that is; groups of the name are fields
+#: pattern of a step's name -> its way; the pattern's groups are fields
 _WAYS = [
-    # libbpf reads the number of a tracepoint that has a name; what already has the number does not
+    # libbpf reads the number of a named tracepoint from tracefs; with the number alone tracefs is not used
     (r"tracepoint (?P<target>\d+)", Way("tracepoint", "perf")),
     (r"tracepoint (?P<target>.+)", Way("tracepoint", "tracefs")),
     (r"kprobe_events (?P<target>.+)", Way("kprobe", "tracefs")),
@@ -41,8 +41,8 @@ _WAYS = [
 
 
 def way(what: str) -> Way:
-    """Return where a step was to attach; of what is no such name only the name."""
-    for pattern, found in _WAYS:
+    """Return the way that a step's name describes; for any other name only the name as target."""
+    for pattern, known_way in _WAYS:
         if named := re.fullmatch(pattern, what):
-            return Way(found.hook, found.path, named.groupdict().get("target") or "", found.kind)
+            return Way(known_way.hook, known_way.path, named.groupdict().get("target") or "", known_way.kind)
     return Way(target=what)

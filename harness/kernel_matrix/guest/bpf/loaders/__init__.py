@@ -1,6 +1,6 @@
-"""Loaders: one module for each way to load an object. Here is the contract that all of them keep.
+"""Loaders: one module for each way to load an object, and here the contract that all of them fulfil.
 
-A test takes the fixture ``loader``; a project that loads in another way overrides it in its conftest.py.
+A test requests the fixture ``loader``; a project with its own loader overrides that fixture in its conftest.py.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ class Map(Protocol):
         """Return the value of a key, None when the map has none."""
 
     def get_each_cpu(self, key: int) -> tuple[bytes, ...]:
-        """Return a per-CPU map's values of a key."""
+        """Return the values of a key in a per-CPU map, one for each CPU."""
 
     def put(self, key: int, value: bytes) -> None:
         """Set the value of a key."""
@@ -40,7 +40,7 @@ class RingBuffer(Protocol):
 
 
 class Object(Protocol):
-    """A loaded object; what is attached and opened through it is undone with it."""
+    """A loaded object; closing it detaches and closes what was attached and opened through it."""
 
     def layout(self, struct: str, record: type[_R]) -> Layout[_R]:
         """Match a struct of the object with a dataclass."""
@@ -58,14 +58,14 @@ class Object(Protocol):
         """
 
     def attach_xdp(self, name: str, ifindex: int, mode: XdpFlags) -> ExitStack:
-        """Put a program onto an interface; closing the result takes it off. Raises StepError."""
+        """Attach a program to an interface; closing the result detaches it. Raises StepError."""
 
     def test_run(self, name: str, data: bytes) -> tuple[int, bytes]:
-        """Run a program on data without any interface; return its verdict and the data as it left it."""
+        """Run a program on data without an interface; return its verdict and the resulting data."""
 
 
 class Loader(Protocol):
-    """A way to load objects; every refusal is a StepError: the stage, the kernel's errno, the loader's own words."""
+    """A way to load objects; every refusal is a StepError with stage, the kernel's errno and the loader's messages."""
 
     @property
     def name(self) -> str:

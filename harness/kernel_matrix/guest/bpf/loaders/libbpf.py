@@ -1,4 +1,4 @@
-"""Loading an object with libbpf, the way a user's own loader does: open, load, attach, read."""
+"""Load an object with libbpf as a user's own loader does: open, load, attach, read."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from typing import TypeVar
 
 from kernel_matrix.guest.bpf import loaders
 from kernel_matrix.guest.bpf.btf import Btf, Layout
-from kernel_matrix.guest.bpf.library import SAMPLE, libbpf, speaking
+from kernel_matrix.guest.bpf.library import SAMPLE, captured_messages, libbpf
 from kernel_matrix.guest.bpf.step_error import StepError
 from kernel_matrix.guest.bpf.steps import (
     Program,
@@ -53,7 +53,7 @@ class Map:
         return self._lookup(key, self._value_size)
 
     def get_each_cpu(self, key: int) -> tuple[bytes, ...]:
-        """Return a per-CPU map's values of a key; the kernel rounds each up to eight bytes."""
+        """Return the values of a key in a per-CPU map; the kernel rounds the size of each up to eight bytes."""
         stride = (self._value_size + 7) // 8 * 8
         value = self._lookup(key, stride * possible_cpus()) or b""
         return tuple(value[start : start + self._value_size] for start in range(0, len(value), stride))
@@ -67,11 +67,11 @@ class Map:
     def keys(self) -> Iterator[int]:
         """Yield the keys, as unsigned integers; raises StepError."""
         last: bytes | None = None
-        found = ctypes.create_string_buffer(self._key_size)
-        while (result := libbpf().bpf_map_get_next_key(self.fd, last, found)) == 0:
-            last = found.raw
+        next_key = ctypes.create_string_buffer(self._key_size)
+        while (result := libbpf().bpf_map_get_next_key(self.fd, last, next_key)) == 0:
+            last = next_key.raw
             yield int.from_bytes(last, "little")
-        # no key follows
+        # ENOENT: no key follows
         if result != -errno.ENOENT:
             raise StepError(-result, "lookup", "map keys")
 
@@ -93,7 +93,7 @@ class RingBuffer:
 
     def __init__(self, ring: Map) -> None:
         self._records: list[bytes] = []
-        # kept: libbpf calls it as long as the buffer lives
+        # kept: libbpf calls it as long as the buffer exists
         self._callback = SAMPLE(self._take)
         self._pointer = libbpf().ring_buffer__new(ring.fd, self._callback, None, None)
         if not self._pointer:
@@ -112,7 +112,7 @@ class RingBuffer:
         return records
 
     def close(self) -> None:
-        """Unmap it."""
+        """Unmap the buffer."""
         libbpf().ring_buffer__free(self._pointer)
 
 
@@ -155,11 +155,11 @@ class Object:
 
     def programs(self) -> dict[str, int]:
         """Return libbpf's pointers of all programs."""
-        found: dict[str, int] = {}
+        pointers: dict[str, int] = {}
         pointer: int | None = None
         while pointer := self._lib.bpf_object__next_program(self._pointer, pointer):
-            found[self._lib.bpf_program__name(pointer).decode()] = pointer
-        return found
+            pointers[self._lib.bpf_program__name(pointer).decode()] = pointer
+        return pointers
 
     def attach(self, *names: str) -> ExitStack:
         """Attach programs where their sections say (all, when none is named); closing the result detaches them."""
@@ -168,15 +168,15 @@ class Object:
         for name, pointer in self.programs().items():
             if names and name not in names:
                 continue
-            with speaking() as said:
+            with captured_messages() as messages:
                 link = self._lib.bpf_program__attach(pointer)
                 if not link:
-                    raise StepError(ctypes.get_errno(), "attach", where(pointer), said(), kind_of(pointer))
+                    raise StepError(ctypes.get_errno(), "attach", where(pointer), messages(), kind_of(pointer))
             links.callback(destroy_link, link, where(pointer))
         return links
 
     def attach_xdp(self, name: str, ifindex: int, mode: XdpFlags) -> ExitStack:
-        """Put a program onto an interface by netlink; closing the result takes it off."""
+        """Attach a program to an interface by netlink; closing the result detaches it."""
         links = ExitStack()
         self._stack.push(links)
         xdp_attach(Program(name, self.program(name)).fd, ifindex, mode)
@@ -184,7 +184,7 @@ class Object:
         return links
 
     def test_run(self, name: str, data: bytes) -> tuple[int, bytes]:
-        """Run a program on data without any interface; return its verdict and the data as it left it."""
+        """Run a program on data without an interface; return its verdict and the resulting data."""
         source = ctypes.create_string_buffer(data, len(data))
         target = ctypes.create_string_buffer(len(data) + 256)
         run = TestRunOpts(
@@ -203,7 +203,7 @@ class Object:
 
 @contextmanager
 def opened(path: Path, *, max_entries: dict[str, int] | None = None) -> Iterator[Object]:
-    """Open and load an object; everything attached or opened through it is undone at the end.
+    """Open and load an object; detach and close everything at the end.
 
     ``max_entries`` resizes maps before they are created. Raises StepError with the kernel's errno.
     """
@@ -213,16 +213,16 @@ def opened(path: Path, *, max_entries: dict[str, int] | None = None) -> Iterator
         raise StepError(ctypes.get_errno(), "open", path.name)
     with ExitStack() as stack:
         stack.callback(lib.bpf_object__close, pointer)
-        made = Object(pointer, stack)
+        obj = Object(pointer, stack)
         for name, entries in (max_entries or {}).items():
             result = lib.bpf_map__set_max_entries(lib.bpf_object__find_map_by_name(pointer, name.encode()), entries)
             if result < 0:
                 raise StepError(-result, "open", f"max_entries of {name}")
-        with speaking() as said:
+        with captured_messages() as messages:
             result = lib.bpf_object__load(pointer)
             if result < 0:
-                raise StepError(-result, "load", path.name, said())
-        yield made
+                raise StepError(-result, "load", path.name, messages())
+        yield obj
 
 
 class Libbpf:
@@ -233,5 +233,5 @@ class Libbpf:
     def opened(
         self, path: Path, *, max_entries: dict[str, int] | None = None
     ) -> AbstractContextManager[loaders.Object]:
-        """As in `Loader`."""
+        """Open and load an object, as `Loader` specifies."""
         return opened(path, max_entries=max_entries)
