@@ -12,7 +12,7 @@ from kernel_matrix.guest.probes.capability_table import SETTINGS, derived, tried
 from kernel_matrix.guest.probes.users import TOKEN
 from kernel_matrix.shared import capability_table
 from kernel_matrix.shared.capabilities import OK, subsets
-from kernel_matrix.shared.capability_table import PEOPLE, Context, Table
+from kernel_matrix.shared.capability_table import USERS, Context, Table
 from kernel_matrix.shared.features import GuestFacts
 from tests.projects import HERE
 
@@ -29,7 +29,7 @@ def _answers(table: Table, name: str, context: Context) -> list[str]:
 
 
 @pytest.mark.parametrize("facts", _KERNELS, ids=["old", "new"])
-@pytest.mark.parametrize("person", PEOPLE)
+@pytest.mark.parametrize("person", USERS)
 @pytest.mark.parametrize("assignment", ["", *SETTINGS])
 def test_everything_is_either_tried_or_derived(person: str, assignment: str, facts: GuestFacts) -> None:
     measured, rest = ([probe.name for probe in part(person, assignment, facts)] for part in (tried, derived))
@@ -40,7 +40,7 @@ def test_everything_is_either_tried_or_derived(person: str, assignment: str, fac
 @pytest.mark.parametrize("facts", _KERNELS, ids=["old", "new"])
 def test_what_is_derived_has_what_it_is_derived_from(facts: GuestFacts) -> None:
     """Under the defaults: what is not measured there is loading and attaching, of which both parts are."""
-    for person in PEOPLE:
+    for person in USERS:
         names = {probe.name for probe in tried(person, "", facts)}
         for probe in derived(person, "", facts):
             path = probe.stage.partition(" ")[2]
@@ -53,9 +53,7 @@ def test_a_recorded_table_has_everything_in_every_context(kernel: str) -> None:
     assert table.settings == SETTINGS
     assert table.cells.keys() == _PROBES.keys()
     assert table.minimum.keys() == {name for name, probe in _PROBES.items() if probe.shipped}
-    people = set(PEOPLE) - {TOKEN} | (
-        {TOKEN} if any(c.who == TOKEN for c in table.cells["array map_create"]) else set()
-    )
+    people = set(USERS) - {TOKEN} | ({TOKEN} if any(c.who == TOKEN for c in table.cells["array map_create"]) else set())
     for name, probe in _PROBES.items():
         expected = people if probe.takes_token else people - {TOKEN}
         assert {context.who for context in table.contexts(name)} == expected

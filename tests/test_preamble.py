@@ -47,7 +47,7 @@ def test_the_word_elsewhere_is_no_answer() -> None:
 
 
 def test_what_a_shell_says_first_has_the_form_of_an_opening_and_its_answer() -> None:
-    said = BOOTSTRAP + frames.OPENING
+    said = BOOTSTRAP + frames.PREAMBLE
     assert preamble.end(said + b"more") == len(said)
     assert preamble.answered(b"1" + frames.ANSWER)
 

@@ -18,7 +18,7 @@ from kernel_matrix.diagnose import Cause, Diagnosis, Remedy, Situation, diagnose
 from kernel_matrix.diagnose.situation import CAPABILITIES
 from kernel_matrix.shared import capabilities, capability_table
 from kernel_matrix.shared.capabilities import OK, Caps
-from kernel_matrix.shared.capability_table import PEOPLE, Context
+from kernel_matrix.shared.capability_table import USERS, Context
 from tests.projects import HERE
 
 _TABLES = capability_table.read(HERE.capabilities.read_text())
@@ -197,7 +197,7 @@ def refusals(row: str) -> Iterator[tuple[State, str]]:
         if alike in seen:
             continue
         seen.add(alike)
-        for who, setting in itertools.product(PEOPLE, ("", *table.settings)):
+        for who, setting in itertools.product(USERS, ("", *table.settings)):
             for caps, text in (column(kernel, row, who, setting) or {}).items():
                 if text != OK:
                     yield State(kernel, row, who, caps, setting), text

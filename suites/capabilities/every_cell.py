@@ -13,10 +13,10 @@ from kernel_matrix.guest.probes.capability_place import Given
 from kernel_matrix.guest.probes.capability_table import SETTINGS, derived, setting
 from kernel_matrix.guest.pytest.marks import requires
 from kernel_matrix.shared import capabilities
-from kernel_matrix.shared.capability_table import PEOPLE, Context, Table
+from kernel_matrix.shared.capability_table import USERS, Context, Table
 from kernel_matrix.shared.features import GuestFacts
 
-_WHO = [pytest.param(name, marks=requires("bpf_token")) if name == users.TOKEN else name for name in PEOPLE]
+_WHO = [pytest.param(name, marks=requires("bpf_token")) if name == users.TOKEN else name for name in USERS]
 
 
 @pytest.mark.parametrize("person", _WHO)

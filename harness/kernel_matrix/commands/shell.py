@@ -78,7 +78,7 @@ def run(project: Project, kernel: str, command: Sequence[str], options: Options)
 def _in_guest(root: Path, guest: PlannedGuest, command: Sequence[str], log: Path, ready: Callable[[], None]) -> int:
     try:
         with client.started(guest.relay(), _BOOTSTRAP, root) as relay:
-            relay.sending.write(frames.OPENING)
+            relay.sending.write(frames.PREAMBLE)
             _read_answer(relay.receiving)
             return terminal.converse(relay.receiving.fileno(), relay.sending.fileno(), command, ready)
     except (GuestGone, BrokenPipeError):

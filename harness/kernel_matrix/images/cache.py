@@ -18,7 +18,7 @@ from filelock import FileLock
 from platformdirs import user_cache_path
 
 from kernel_matrix.shared import hints, marker
-from kernel_matrix.shared.errors import ImageError, let_out, passing_over
+from kernel_matrix.shared.errors import ImageError, ignoring, reraise
 
 #: what no run has used for so long, `prune` deletes
 UNUSED_DAYS = 30
@@ -85,7 +85,7 @@ def used(folder: Path) -> None:
 
     An image of a version before the marker becomes the harness's own by that: its name is that of its content.
     """
-    with passing_over(errno.ENOENT, errno.EACCES, errno.EPERM, errno.EROFS):
+    with ignoring(errno.ENOENT, errno.EACCES, errno.EPERM, errno.EROFS):
         if not marker.marked(folder):
             marker.mark(folder)
         os.utime(folder)
@@ -122,7 +122,7 @@ def disk_errors(where: Path) -> Iterator[None]:
 
 def remove(folder: Path) -> None:
     """Delete a folder, read-only parts of it included."""
-    for path, folders, _ in os.walk(folder, onerror=let_out):
+    for path, folders, _ in os.walk(folder, onerror=reraise):
         for name in folders:
             # a link may lead out of it: a root has /var/run -> /run
             if not (Path(path) / name).is_symlink():

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from kernel_matrix.shared.errors import let_out
+from kernel_matrix.shared.errors import reraise
 from kernel_matrix.shared.project import ENGINE, Project
 
 #: folders that no guest needs, at any depth; hidden folders are left out, too
@@ -80,7 +80,7 @@ def _below(root: Path, top: Path) -> Iterator[Path]:
         return
     if not top.exists():
         return
-    for folder, folders, files in os.walk(top, onerror=let_out):
+    for folder, folders, files in os.walk(top, onerror=reraise):
         folders[:] = [name for name in folders if name not in _LEFT_OUT and not name.startswith(".")]
         yield from (Path(folder, name).relative_to(root) for name in files if not name.endswith(".pyc"))
 

@@ -28,7 +28,7 @@ import msgspec
 from kernel_matrix.relay import memory_files
 from kernel_matrix.shared import atomic, conclusions, marker, wire
 from kernel_matrix.shared.conclusions import Conclusion
-from kernel_matrix.shared.errors import passing_over
+from kernel_matrix.shared.errors import ignoring
 from kernel_matrix.vm.boot_spec import BootSpec, Memory, Sockets, vng_command
 
 #: part of every key: the version of what is done before a guest is saved
@@ -135,7 +135,7 @@ def asked_before(folder: Path, name: str, run: str) -> bool:
         last_name, last_run = path.read_text().splitlines()
         if last_name == name:
             return last_run != run
-    with passing_over(*_UNWRITABLE):
+    with ignoring(*_UNWRITABLE):
         atomic.write(path, f"{name}\n{run}\n")
     return False
 
@@ -151,14 +151,14 @@ def find(folder: Path, name: str) -> Snapshot | None:
         if not _verified(snapshot) or (snapshot.meta.base and snapshot.meta.base != _meta(_base(place)).digest):
             discard(folder, name)
             return None
-        with passing_over(*_UNWRITABLE):
+        with ignoring(*_UNWRITABLE):
             os.utime(place / _META)
     except (FileNotFoundError, NotADirectoryError, msgspec.MsgspecError):
         discard(folder, name)
         return None
     if not marker.marked(place):
         # from a version before the marker; its content proves that it is a snapshot
-        with passing_over(*_UNWRITABLE):
+        with ignoring(*_UNWRITABLE):
             marker.mark(place)
     return snapshot
 
@@ -171,7 +171,7 @@ def unusable(folder: Path, name: str) -> str | None:
 
 def mark_unusable(folder: Path, name: str, why: str, *, kernel: str = "", proven: bool = False) -> None:
     """Remember why a guest of that key cannot be saved or restored; ``proven``: QEMU itself refused it."""
-    with passing_over(*_UNWRITABLE):
+    with ignoring(*_UNWRITABLE):
         about = f"saving {kernel or name}"
         conclusions.remember(_conclusion(folder, name), Conclusion(about, why, works=False, proven=proven))
 
@@ -250,7 +250,7 @@ def discard(folder: Path, name: str) -> None:
     for worker in _workers(place):
         discard(folder, worker.name)
     if marker.marked(place):
-        with passing_over(errno.ENOENT, *_UNWRITABLE):
+        with ignoring(errno.ENOENT, *_UNWRITABLE):
             gone = Path(tempfile.mkdtemp(prefix=f".{name}-", dir=folder))
             marker.mark(gone)
             place.rename(gone / name)

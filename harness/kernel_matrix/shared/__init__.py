@@ -1,4 +1,4 @@
-"""What both halves speak: pure data and readers, the standard library and msgspec only.
+"""Data and readers that host and guest share; they use the standard library and msgspec only.
 
 Not here: anything that starts a process or knows QEMU.
 """

@@ -1,11 +1,11 @@
-"""Sets of capabilities and what the kernel answers to each: notation and search. Pure: the standard library only.
+"""Sets of capabilities and the kernel's answer to each: notation and search. Pure, with the standard library only.
 
-Sixteen sets, every subset of four capabilities, have sixteen answers. Written down as rules they are one line:
+The sixteen subsets of four capabilities have sixteen answers. Written as rules, they are one line:
 
     EPERM | BPF+NET_ADMIN EACCES | BPF+NET_ADMIN+PERFMON ok | SYS_ADMIN ok
 
-reads: EPERM, but EACCES for a set with BPF and NET_ADMIN, but ok for one with PERFMON as well, but ok for one with
-SYS_ADMIN; the last rule whose capabilities are all in the set decides. Every table has exactly one such line.
+This reads: EPERM, but EACCES for a set with BPF and NET_ADMIN, but ok if it also has PERFMON, and ok for a set with
+SYS_ADMIN. The last rule whose capabilities are all in the set decides. Every table has exactly one such line.
 """
 
 from __future__ import annotations
@@ -13,9 +13,9 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
-#: in the order of every notation; SYS_ADMIN, which stands for the others, last, so that its rule comes last too
+#: in the order of every notation; SYS_ADMIN, which implies the others, is last, so that its rule is last too
 CAPABILITIES = ("BPF", "NET_ADMIN", "PERFMON", "SYS_ADMIN")
-#: what a process of another uid than a file's owner needs for the file
+#: what a process that does not own a file needs to access it
 FILE_CAPABILITIES = ("DAC_READ_SEARCH", "DAC_OVERRIDE")
 OK = "ok"
 #: the set without any capability, and no set at all
@@ -23,14 +23,14 @@ NOTHING = "nothing"
 NEVER = "never"
 
 Caps = frozenset[str]
-#: what came of a step with each set: ``ok`` or the errno's name
+#: the result of a step with each set: ``ok`` or the errno's name
 Answers = Mapping[Caps, str]
 
 _ORDER = {name: number for number, name in enumerate((*CAPABILITIES, *FILE_CAPABILITIES))}
 
 
 def subsets(names: Sequence[str] = CAPABILITIES) -> tuple[Caps, ...]:
-    """Return every subset, each after all of its own subsets: counting, with the first name as the lowest bit."""
+    """Return every subset in counting order, with the first name as the lowest bit; a set follows its own subsets."""
     return tuple(
         frozenset(name for bit, name in enumerate(names) if number >> bit & 1) for number in range(1 << len(names))
     )
@@ -45,7 +45,7 @@ def show(caps: Iterable[str]) -> str:
 
 
 def parse(text: str) -> Caps:
-    """Read what ``show`` wrote; raises ValueError for a capability that is not known."""
+    """Read what ``show`` wrote; raises ValueError for an unknown capability."""
     caps = frozenset() if text == NOTHING else frozenset(text.split("+"))
     if unknown := caps - _ORDER.keys():
         raise ValueError(f"unknown capability {', '.join(sorted(unknown))!s} in {text!r}")
@@ -77,55 +77,55 @@ def _decide(written: Sequence[tuple[Caps, str]], caps: Caps) -> str:
 
 
 def minimal(sets: Iterable[Caps]) -> tuple[Caps, ...]:
-    """Return the sets of which no other is a subset, in counting order: an antichain."""
-    found = set(sets)
-    return tuple(sorted((one for one in found if not any(other < one for other in found)), key=_rank))
+    """Return the sets that have no other of them as a subset, in counting order: an antichain."""
+    candidates = set(sets)
+    return tuple(sorted((caps for caps in candidates if not any(smaller < caps for smaller in candidates)), key=_rank))
 
 
 def then(first: Answers, second: Answers) -> dict[Caps, str]:
-    """Return what comes of two steps by one process: the first refusal."""
+    """Return the result of two steps by one process: the first refusal."""
     return {caps: second[caps] if answer == OK else answer for caps, answer in first.items()}
 
 
 def both(one: Iterable[Caps], other: Iterable[Caps]) -> tuple[Caps, ...]:
-    """Return the minimal sets with which two steps work, each of which has these minimal sets."""
-    return minimal(each | more for each, more in itertools.product(one, list(other)))
+    """Return the minimal sets with which two steps work, given the minimal sets of first."""
+    return minimal(first | second for first, second in itertools.product(one, list(other)))
 
 
 def witnesses(answers: Answers) -> tuple[Caps, ...]:
-    """Return, of each answer, the first and the last set in counting order that get it."""
+    """Return the first and the last set, in counting order, that get each answer."""
     sets: dict[str, list[Caps]] = {}
     for caps in _SUBSETS:
         sets.setdefault(answers[caps], []).append(caps)
-    chosen = {caps for found in sets.values() for caps in (found[0], found[-1])}
+    chosen = {caps for group in sets.values() for caps in (group[0], group[-1])}
     return tuple(caps for caps in _SUBSETS if caps in chosen)
 
 
 def search(
     works: Callable[[Caps], bool], names: Sequence[str], known: Mapping[Caps, bool] | None = None
 ) -> tuple[Caps, ...]:
-    """Find the minimal sets that work by trying; ``known``: what is known of some sets already.
+    """Find the minimal sets that work by trying; ``known``: sets whose answer is known already.
 
-    A capability never takes away what a smaller set allows: what contains a set that works is not tried, nor what is
-    part of a set that is refused. The largest set that is left comes first, so each refused set that is tried is as
-    large as can be; one that works is reduced to a minimal one. Raises ValueError for what is known of both kinds.
+    A further capability never turns success into a refusal. So a superset of a working set is not tried, nor a subset
+    of a refused one. The largest remaining set is tried first, so each refused set is as large as possible; a working
+    set is reduced to a minimal one. Raises ValueError when ``known`` contradicts itself.
     """
     known = known or {}
-    found = list(minimal(caps for caps, answer in known.items() if answer))
+    working = list(minimal(caps for caps, answer in known.items() if answer))
     refused = [caps for caps, answer in known.items() if not answer]
-    if any(one <= other for one in found for other in refused):
+    if any(smaller <= larger for smaller in working for larger in refused):
         raise ValueError("a larger set is refused than one that works")
 
     def decided(caps: Caps) -> bool | None:
-        if any(one <= caps for one in found):
+        if any(smaller <= caps for smaller in working):
             return True
-        return False if any(caps <= other for other in refused) else None
+        return False if any(caps <= larger for larger in refused) else None
 
     def enough(caps: Caps) -> bool:
         answer = decided(caps)
         if answer is None:
             answer = works(caps)
-            (found if answer else refused).append(caps)
+            (working if answer else refused).append(caps)
         return answer
 
     for candidate in sorted(subsets(names), key=len, reverse=True):
@@ -134,7 +134,7 @@ def search(
             for name in names:
                 if name in least and enough(least - {name}):
                     least -= {name}
-    return minimal(found)
+    return minimal(working)
 
 
 def show_sets(sets: Iterable[Caps]) -> str:
@@ -148,7 +148,7 @@ def parse_sets(text: str) -> tuple[Caps, ...]:
 
 
 def describe_change(before: Sequence[Caps], after: Sequence[Caps]) -> Iterator[str]:
-    """Say how the minimal sets changed: which grew, shrank, came or went; a set is compared with the nearest one."""
+    """Describe which minimal sets grew, shrank, appeared or disappeared; a set is compared with the nearest one."""
     gone = [one for one in before if one not in after]
     come = [one for one in after if one not in before]
     for old in list(gone):

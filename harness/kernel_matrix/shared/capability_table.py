@@ -1,9 +1,9 @@
-"""The capability table of a kernel, and the reviewed file with those of all: reading, writing, comparing. Pure.
+"""The capability table of a kernel, and the reviewed file with the tables of all kernels: read, write, compare. Pure.
 
-A table maps what was tried (``kprobe load``, ``xdp attach netlink``) to what came of it in each context: who tried
-(root, nobody, the root of a user namespace) under which sysctls. In the file, who and sysctls are the key of a line. It
-is read by one rule, ``Table.read`` (docs/capabilities.md): the line of the context, where there is none that of the
-same person under the defaults:
+A table maps each probe (``kprobe load``, ``xdp attach netlink``) to its result in each context: a user (root, nobody,
+the root of a user namespace) and sysctl settings. In the file, users and sysctls are the key of a line. One rule reads
+it, ``Table.read`` (docs/capabilities.md): take the line of the context, or else the line of the same user under the
+default sysctls:
 
     "socket_filter load": {
       "root nobody": "EPERM | BPF ok | SYS_ADMIN ok",
@@ -23,24 +23,24 @@ from kernel_matrix.shared import capabilities
 from kernel_matrix.shared.capabilities import Caps
 from kernel_matrix.shared.errors import ManifestError
 
-#: the name under which a guest hands its table to the host
+#: the name under which a guest sends its table to the host
 FACTS = "capabilities"
-#: who tries, in the order of the file: the host's root, a user of it who owns nothing, root of that user's own user
-#: and network namespace, and the same with a BPF token
-PEOPLE = ("root", "nobody", "userns", "token")
-#: the stages of which a probe's name tells that one follows another: ``xdp load``, ``xdp attach link``
+#: the users, in the order of the file: root of the initial user namespace, a user there who owns nothing, root of that
+#: user's own user and network namespace, and the same with a BPF token
+USERS = ("root", "nobody", "userns", "token")
+#: the two stages that follow each other, in the names of probes: ``xdp load``, ``xdp attach link``
 LOAD, ATTACH = "load", "attach"
 #: the stage in which a process attaches what it has loaded itself: ``xdp load+attach link``
 BOTH = f"{LOAD}+{ATTACH}"
 #: between two sysctls of one setting
 _AND = "&"
-#: changed cells that are named in one line
+#: contexts of a change that one line names
 _NAMED = 4
 
 
 @dataclass(frozen=True, slots=True, order=True)
 class Context:
-    """Who tries, and under which sysctl, or two of them: ``one=0&other=-1``."""
+    """A user, and one sysctl setting or two of them: ``one=0&other=-1``."""
 
     who: str
     #: ``name=value``; empty for the distribution's defaults
@@ -50,25 +50,25 @@ class Context:
         return f"{self.who}, {self.sysctl}" if self.sysctl else self.who
 
 
-#: what was tried -> context -> what came of it, as one line
+#: probe -> context -> the results as one line
 Lines = Mapping[str, Mapping[Context, str]]
 
 
 @dataclass(frozen=True, slots=True)
 class Table:
-    """What a kernel answers."""
+    """The capability table of one kernel."""
 
-    #: sysctl -> its value where a context names none
+    #: sysctl -> its value in a context that does not name it
     defaults: Mapping[str, int]
-    #: every sysctl setting that was tried besides, in order
+    #: every other sysctl setting that was measured, in order
     settings: tuple[str, ...]
-    #: of each shipped program and stage: the minimal sets that work (capabilities.show_sets)
+    #: for each shipped program and stage, the minimal sets that work (capabilities.show_sets)
     minimum: Lines
-    #: of everything: what came of each of the sixteen sets (capabilities.rules)
+    #: for every probe, the result with each of the sixteen sets (capabilities.rules)
     cells: Lines
 
     def to_json(self) -> dict[str, object]:
-        """Return the form of the file."""
+        """Return the table as the file has it."""
         return {
             "defaults": dict(self.defaults),
             "settings": " ".join(self.settings),
@@ -77,16 +77,16 @@ class Table:
         }
 
     def contexts(self, probe: str) -> Iterator[Context]:
-        """Yield every context in which the table answers: whoever tried, under the defaults and each setting."""
-        for who in sorted({context.who for context in self.cells[probe]}, key=PEOPLE.index):
+        """Yield every context of a probe: each of its users, under the default sysctls and under each setting."""
+        for who in sorted({context.who for context in self.cells[probe]}, key=USERS.index):
             yield from (Context(who, sysctl) for sysctl in ("", *self.settings))
 
     def read(self, probe: str, context: Context, caps: Caps) -> str:
-        """Return what came of a probe with a set of the four capabilities; raises KeyError for what was not tried."""
+        """Return a probe's result with a set of the four capabilities; raises KeyError when it was not measured."""
         return _answers(self._line(self.cells, probe, context))[caps]
 
     def minimal_sets(self, probe: str, context: Context) -> tuple[Caps, ...]:
-        """Return the minimal sets with which a probe of a shipped program works; raises KeyError likewise."""
+        """Return the minimal sets with which a probe of a shipped program works; raises KeyError as `read` does."""
         return capabilities.parse_sets(self._line(self.minimum, probe, context))
 
     def _line(self, lines: Lines, probe: str, context: Context) -> str:
@@ -96,9 +96,9 @@ class Table:
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Table:
-        """Read the form of the file; raises KeyError, ValueError."""
+        """Read a table as the file has it; raises KeyError, ValueError."""
         minimum, cells = ({name: _spread(lines) for name, lines in data[part].items()} for part in ("minimum", "cells"))
-        # each line once: of thousands few are different, and an emulated guest reads all kernels' tables
+        # check each distinct line once: there are few, and an emulated guest reads the tables of all kernels
         for text in {text for contexts in minimum.values() for text in contexts.values()}:
             capabilities.parse_sets(text)
         for text in {text for contexts in cells.values() for text in contexts.values()}:
@@ -107,11 +107,11 @@ class Table:
 
 
 def line(contexts: Mapping[Context, str], context: Context) -> str:
-    """Return the line that answers in a context: its own, or else the same person's under the defaults."""
+    """Return the line for a context: its own, or else that of the same user under the default sysctls."""
     return contexts[context] if context in contexts else contexts[Context(context.who)]
 
 
-#: of thousands of lines few are different
+#: cached, because few of the thousands of lines are different
 _answers = functools.cache(capabilities.answers)
 
 
@@ -126,12 +126,12 @@ def _both(one: str, other: str) -> str:
 
 
 def derived(measured: Table, order: Iterable[str], like: Mapping[str, str]) -> Table:
-    """Add to a table what follows from what was measured, so that it has a line for every context; in this order.
+    """Add the lines that follow from the measured ones, so that there is one for every context; sort by ``order``.
 
-    What was not measured under two sysctls depends on one of them at most and is as under that one alone; what was
-    not measured under one does not depend on it, or is ``like`` something else (probe -> probe), of which the cells are
-    taken under every sysctl. Loading and attaching by one process, where it was not measured itself, is what loading
-    comes to, and attaching where that works.
+    A probe that was not measured under two sysctls depends on one of them at most, and has the result of that one
+    alone. A probe that was not measured under one sysctl does not depend on it, or is ``like`` another probe (probe ->
+    probe), whose cells under every sysctl are copied. The result of loading and attaching in one process, unless
+    measured, is that of loading, and where loading works that of attaching.
     """
     names = list(order)
     return replace(
@@ -152,12 +152,14 @@ def _derived(
     for name in order:
         lines = measured.get(name, {})
         whole[name] = {
-            Context(who, sysctl): _settled(lines, Context(who, sysctl))
+            Context(who, sysctl): _nearest(lines, Context(who, sysctl))
             for who in dict.fromkeys(context.who for context in lines)
             for sysctl in ("", *settings)
         }
-    for name, other in like.items():
-        whole[name] |= {each: line for each, line in whole[other].items() if each.sysctl and each in whole[name]}
+    for name, source in like.items():
+        whole[name] |= {
+            context: line for context, line in whole[source].items() if context.sysctl and context in whole[name]
+        }
     for name in order:
         subject, _, path = name.partition(f" {BOTH} ")
         if path:
@@ -167,16 +169,19 @@ def _derived(
     return {name: lines for name, lines in whole.items() if lines}
 
 
-def _settled(measured: Mapping[Context, str], context: Context) -> str:
-    """Return the line of a context, or that of the only sysctl of it that the probe was tried under, or the default."""
-    near = (context, *(Context(context.who, each) for each in context.sysctl.split(_AND)))
-    return next((measured[each] for each in near if each in measured), None) or measured[Context(context.who)]
+def _nearest(measured: Mapping[Context, str], context: Context) -> str:
+    """Return the measured line of a context, or that of one of its sysctls, or that of the default sysctls."""
+    candidates = (context, *(Context(context.who, candidate) for candidate in context.sysctl.split(_AND)))
+    return (
+        next((measured[candidate] for candidate in candidates if candidate in measured), None)
+        or measured[Context(context.who)]
+    )
 
 
 def grouped(lines: Mapping[Context, str]) -> dict[str, str]:
-    """Join contexts with equal lines: those without a sysctl first, then each exception to them."""
+    """Group contexts with equal lines: those under the default sysctls first, then the exceptions."""
     groups: dict[tuple[str, tuple[int, ...], str], list[str]] = {}
-    for who in sorted({context.who for context in lines}, key=PEOPLE.index):
+    for who in sorted({context.who for context in lines}, key=USERS.index):
         usual = lines[Context(who)]
         exceptions: dict[tuple[str, str], list[int]] = {}
         for context, line in lines.items():
@@ -187,28 +192,30 @@ def grouped(lines: Mapping[Context, str]) -> dict[str, str]:
         for (name, line), values in exceptions.items():
             groups.setdefault((name, tuple(sorted(values)), line), []).append(who)
     return {
-        " ".join(people) + (f", {name}={' '.join(map(str, values))}" if name else ""): line
-        for (name, values, line), people in sorted(groups.items(), key=lambda group: (group[0][:2], _ranks(group[1])))
+        " ".join(users) + (f", {name}={' '.join(map(str, values))}" if name else ""): line
+        for (name, values, line), users in sorted(groups.items(), key=lambda group: (group[0][:2], _ranks(group[1])))
     }
 
 
-def _ranks(people: Iterable[str]) -> list[int]:
-    return [PEOPLE.index(who) for who in people]
+def _ranks(users: Iterable[str]) -> list[int]:
+    return [USERS.index(who) for who in users]
 
 
 def _spread(lines: Mapping[str, str]) -> dict[Context, str]:
-    found: dict[Context, str] = {}
+    by_context: dict[Context, str] = {}
     for key, line in lines.items():
-        people, _, sysctl = key.partition(", ")
+        users, _, sysctl = key.partition(", ")
         name, _, values = sysctl.rpartition("=")
-        for who in people.split(" "):
-            if who not in PEOPLE:
+        for who in users.split(" "):
+            if who not in USERS:
                 raise ValueError(f"nobody is called {who!r}")
             for value in values.split(" "):
-                found[Context(who, f"{name}={value}" if name else "")] = line
-    if without := {context.who for context in found} - {context.who for context in found if not context.sysctl}:
+                by_context[Context(who, f"{name}={value}" if name else "")] = line
+    if without := {context.who for context in by_context} - {
+        context.who for context in by_context if not context.sysctl
+    }:
         raise ValueError(f"no line without a sysctl for {', '.join(sorted(without))}")
-    return found
+    return by_context
 
 
 def read(text: str, *, source: str = "capabilities.json") -> dict[str, Table]:
@@ -220,56 +227,56 @@ def read(text: str, *, source: str = "capabilities.json") -> dict[str, Table]:
 
 
 def write(tables: Mapping[str, Table], order: Iterable[str]) -> str:
-    """Return the file's text: kernels in the manifest's order, a line for each entry of a table."""
-    known = [kernel for kernel in order if kernel in tables]
-    whole = {kernel: tables[kernel].to_json() for kernel in known}
+    """Return the file's text: the kernels in the manifest's order, one line for each entry of a table."""
+    listed = [kernel for kernel in order if kernel in tables]
+    whole = {kernel: tables[kernel].to_json() for kernel in listed}
     return json.dumps(whole, indent=1) + "\n"
 
 
-def compare_minimum(kernel: str, expected: Table, found: Table) -> list[str]:
-    """Say which minimal sets of a shipped program grew or shrank, a line each; empty when none did."""
-    return list(_differences(kernel, expected.minimum, found.minimum, _minimum_changes))
+def compare_minimum(kernel: str, expected: Table, measured: Table) -> list[str]:
+    """Describe each minimal set of a shipped program that grew or shrank, a line each."""
+    return list(_differences(kernel, expected.minimum, measured.minimum, _minimum_changes))
 
 
-def compare_cells(kernel: str, expected: Table, found: Table) -> list[str]:
-    """Name each cell that changed, one line for all contexts in which it changed alike; empty when none did."""
+def compare_cells(kernel: str, expected: Table, measured: Table) -> list[str]:
+    """Describe each cell that changed, one line for all contexts with the same change."""
     differences = []
-    if (expected.defaults, expected.settings) != (found.defaults, found.settings):
+    if (expected.defaults, expected.settings) != (measured.defaults, measured.settings):
         differences.append(
             f"{kernel} sysctls: {dict(expected.defaults)} and {', '.join(expected.settings)}"
-            f" -> {dict(found.defaults)} and {', '.join(found.settings)}"
+            f" -> {dict(measured.defaults)} and {', '.join(measured.settings)}"
         )
-    return [*differences, *_differences(kernel, expected.cells, found.cells, _cell_changes)]
+    return [*differences, *_differences(kernel, expected.cells, measured.cells, _cell_changes)]
 
 
 def _differences(
-    kernel: str, expected: Lines, found: Lines, changes: Callable[[str, str], Iterable[str]]
+    kernel: str, expected: Lines, measured: Lines, describe: Callable[[str, str], Iterable[str]]
 ) -> Iterator[str]:
-    for name in dict.fromkeys([*expected, *found]):
+    for name in dict.fromkeys([*expected, *measured]):
         contexts: dict[str, list[str]] = {}
-        old, new = expected.get(name, {}), found.get(name, {})
+        old, new = expected.get(name, {}), measured.get(name, {})
         if _agree(old, new) and _agree(new, old):
             continue
         for context in dict.fromkeys([*old, *new]):
             usual = Context(context.who)
-            before, after = (line(each, context) if usual in each else None for each in (old, new))
-            # said once, not for each sysctl
+            before, after = (line(lines, context) if usual in lines else None for lines in (old, new))
+            # described once, not for each sysctl
             if context.sysctl and (before, after) == (old.get(usual), new.get(usual)):
                 continue
             if before is None or after is None:
-                said: Iterable[str] = ["not tried any more" if after is None else "not in the baseline"]
+                described: Iterable[str] = ["not tried any more" if after is None else "not in the baseline"]
             else:
-                said = changes(before, after) if before != after else ()
-            for each in said:
-                contexts.setdefault(each, []).append(str(context))
-        for said_of, where in contexts.items():
+                described = describe(before, after) if before != after else ()
+            for change in described:
+                contexts.setdefault(change, []).append(str(context))
+        for change, where in contexts.items():
             more = f" and {len(where) - _NAMED} more" if len(where) > _NAMED else ""
-            yield f"{kernel} {name} ({'; '.join(where[:_NAMED])}{more}): {said_of}"
+            yield f"{kernel} {name} ({'; '.join(where[:_NAMED])}{more}): {change}"
 
 
-def _agree(lines: Mapping[Context, str], other: Mapping[Context, str]) -> bool:
-    """Whether what lines say is what the others say."""
-    return all(text == other.get(context, other.get(Context(context.who))) for context, text in lines.items())
+def _agree(lines: Mapping[Context, str], reference: Mapping[Context, str]) -> bool:
+    """Whether each of the lines equals the reference's line for its context."""
+    return all(text == reference.get(context, reference.get(Context(context.who))) for context, text in lines.items())
 
 
 def _minimum_changes(before: str, after: str) -> Iterator[str]:

@@ -1,6 +1,6 @@
-"""What a run of the matrix finds: one Cell for each kernel and test.
+"""The result of a run of the matrix: one Cell for each kernel and test.
 
-Pure data, shared by host and guest: the standard library only.
+Pure data, shared by host and guest; it uses the standard library only.
 """
 
 from __future__ import annotations
@@ -9,32 +9,32 @@ import enum
 from dataclasses import dataclass
 from typing import Self
 
-#: the "test" of a guest that died outside every test
+#: the "test" of a guest that died outside any test
 BOOT = "boot"
-#: the "test" of what a guest's kernel says outside every test
+#: the "test" of what a guest's kernel logs outside any test
 GUEST = "guest"
-#: the "test" of a kernel whose image is not to be had
+#: the "test" of a kernel whose image is unavailable
 IMAGE = "image"
 
 
 @dataclass(frozen=True, slots=True)
 class Traits:
-    """What the rest of the engine needs to know of an outcome: another one is a member of `Outcome`, and no more."""
+    """All properties of an outcome, so that a new outcome is one member of `Outcome` and nothing else."""
 
-    #: readable without colour, and each outcome its own
+    #: one character, different for each outcome, readable without colour
     sign: str
     #: rich's style
     colour: str
-    #: when results of one cell meet (a test that failed, whose guest died in its teardown), the higher one stays; of
-    #: red cells the higher one is shown first, but for what has no report, which the others explain
+    #: when a cell has two results (a test failed, and its guest died in the teardown), the higher one is kept; red
+    #: cells are shown in descending order, except those without a report, which the others explain
     rank: int
     #: whether the matrix may pass with it; anything else, and a missing cell, is red
     green: bool = False
-    #: whether the test did what it is there for
+    #: whether the test did what it is for
     done: bool = False
-    #: whether the test may have taken any time and the console says why
+    #: whether the test was interrupted: its duration means nothing, and the console has the reason
     cut_short: bool = False
-    #: whether a guest has decided it: a run in which none has is broken, not red
+    #: whether a guest reported it; a run without such an outcome is an infrastructure failure, not red
     decided: bool = True
     #: JUnit's word: passed, skipped, failure or error
     junit: str = "error"
@@ -46,7 +46,7 @@ class Outcome(enum.StrEnum):
     traits: Traits
 
     def __new__(cls, value: str, traits: Traits = Traits("", "", 0)) -> Self:
-        """Make a member that is equal to its name."""
+        """Create a member that is equal to its name."""
         member = str.__new__(cls, value)
         member._value_ = value
         member.traits = traits
@@ -64,7 +64,7 @@ class Outcome(enum.StrEnum):
     CRASH = "crash", Traits("☠", "bold red", 9, cut_short=True)
     #: the guest stopped answering or was killed during that test
     LOST = "lost", Traits("?", "bold red", 8, cut_short=True, decided=False)
-    #: the cell was expected and no report came
+    #: the cell was expected, but there was no report
     NOTRUN = "notrun", Traits("·", "bold red", 4, cut_short=True, decided=False)
 
     @property
@@ -74,7 +74,7 @@ class Outcome(enum.StrEnum):
 
     @property
     def sign(self) -> str:
-        """Its sign, readable without colour."""
+        """The outcome's character, readable without colour."""
         return self.traits.sign
 
 
@@ -87,15 +87,15 @@ class Cell:
     #: the node id without the kernel, such as ``tests/test_frames.py::test_arp[native]``
     test: str
     outcome: Outcome
-    #: ``uname -r`` of the guest; empty when it never came up
+    #: ``uname -r`` of the guest; empty when it did not boot
     release: str = ""
     #: seconds, all phases of the test together
     duration: float = 0.0
     #: why: the failure's text, the skip's reason, the console of a crash; empty for a pass
     detail: str = ""
-    #: of a failure: what the kernel logged during the test
+    #: for a failure, the kernel's log during the test
     log: str = ""
-    #: of a failed load: what libbpf and the verifier said
+    #: for a failed load, the messages of libbpf and the verifier
     verifier: str = ""
-    #: of a refused step that fails the test: one cause, one remedy
+    #: for a refused step that fails the test, its cause and remedy
     diagnosis: str = ""

@@ -1,4 +1,4 @@
-"""What is different between two result sets, a line each. Pure data."""
+"""The differences between two result sets. Pure data."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ class Kind(enum.StrEnum):
 
     #: was green, is red (lost and notrun too)
     REGRESSION = "regression"
-    #: was tried, is skipped
+    #: ran before, is skipped now
     SKIPPED = "now skipped"
     #: another green outcome than expected, such as a pass that became an expected failure
     CHANGED = "changed"
-    #: was expected of this run and is not part of it any more
+    #: was expected in this run, but no longer exists
     GONE = "gone"
     #: a program's cost has grown by more than the threshold of the manifest
     COSTLIER = "cost grew"
-    #: the kernel is another patch version than that of the baseline
+    #: the kernel's patch version differs from that of the baseline
     DRIFTED = "kernel drifted"
-    #: was red, skipped or an expected failure, is tried and green
+    #: was red, skipped or an expected failure, runs and is green now
     FIXED = "fixed"
     #: is in no baseline
     NEW = "new"
@@ -39,7 +39,7 @@ class Change:
     what: str
     before: str
     after: str
-    #: what else a reader should know, such as that the kernel is not the one of the baseline
+    #: a remark for the reader, such as that the kernel differs from that of the baseline
     note: str = ""
     #: whether it makes the run red
     gates: bool = False

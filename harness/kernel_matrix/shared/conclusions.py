@@ -1,8 +1,8 @@
-"""What was concluded once about this machine and is not tried again: that KVM does not boot, that a guest is not saved.
+"""Remember conclusions about this machine, such as that KVM does not boot or that a guest cannot be saved.
 
-A file in the cache each, whose name has all that the conclusion depends on. What QEMU or the machine itself has refused
-is proven, and stays until it gets another name. What failed in any other way (a time-out, a QEMU that died) may have
-failed because the machine was busy: it is asked again after a while, and at once with ``--ask-again``.
+Each conclusion is a file in the cache, whose name has everything that the conclusion depends on. What QEMU or the
+machine itself refuses is proven, and is valid as long as the name stays the same. Any other failure (a time-out, a
+QEMU that died) may come from a busy machine: it is tried again after a while, and at once with ``--ask-again``.
 """
 
 from __future__ import annotations
@@ -17,26 +17,26 @@ import msgspec
 
 from kernel_matrix.shared import wire
 
-#: seconds after which what is not proven is asked again
+#: seconds after which a conclusion without proof expires
 AGAIN_AFTER = 6 * 3600.0
-#: and how that is said
+#: the same as text
 LATER = f"asked again after {AGAIN_AFTER / 3600:.0f} hours, or with --ask-again"
-#: what a conclusion about the accelerator is about
+#: `Conclusion.about` of the accelerator
 KVM = "KVM"
-#: where they lie in the cache
+#: their paths in the cache
 _PATTERNS = ("accelerator-*.json", "snapshots/*.unusable")
 
 
 @dataclass(frozen=True, slots=True)
 class Conclusion:
-    """One of them."""
+    """One conclusion."""
 
     #: ``KVM``, or a guest's name
     about: str
     why: str
-    #: whether it can be used
+    #: whether its subject works
     works: bool
-    #: said by the machine itself, or by what has worked
+    #: whether the machine itself refused, or it worked
     proven: bool
 
     def __str__(self) -> str:
@@ -44,43 +44,43 @@ class Conclusion:
 
 
 def remember(path: Path, conclusion: Conclusion) -> None:
-    """Write it; it counts from now. Raises OSError."""
+    """Write a conclusion, valid from now; raises OSError."""
     path.parent.mkdir(parents=True, exist_ok=True)
     wire.write(path, conclusion)
 
 
 def recall(path: Path) -> Conclusion | None:
-    """Return what was concluded; None when nothing was, or it is to be asked again."""
-    found = _read(path)
-    if found is None or found.proven:
-        return found
+    """Return the conclusion; None when there is none or it has expired."""
+    conclusion = _read(path)
+    if conclusion is None or conclusion.proven:
+        return conclusion
     try:
         age = time.time() - path.stat().st_mtime
-    except FileNotFoundError:  # another run has just asked again
+    except FileNotFoundError:  # another run has just deleted it
         return None
-    # a clock that was wrong then, or is now, makes nothing last
-    return found if 0 <= age < AGAIN_AFTER else None
+    # a negative age comes from a wrong clock: the conclusion must not last because of it
+    return conclusion if 0 <= age < AGAIN_AFTER else None
 
 
 def ask_again(path: Path) -> None:
-    """Forget what was concluded unless it is proven; raises OSError."""
-    found = _read(path)
-    if found is not None and not found.proven:
+    """Delete the conclusion unless it is proven; raises OSError."""
+    conclusion = _read(path)
+    if conclusion is not None and not conclusion.proven:
         with contextlib.suppress(FileNotFoundError):  # another run was faster
             path.unlink()
 
 
 def held(cache: Path) -> Iterator[tuple[Path, Conclusion]]:
-    """Yield those that count, and where they are."""
+    """Yield the path and content of each valid conclusion."""
     for pattern in _PATTERNS:
         for path in sorted(cache.glob(pattern)):
-            found = recall(path)
-            if found is not None:
-                yield path, found
+            conclusion = recall(path)
+            if conclusion is not None:
+                yield path, conclusion
 
 
 def clear(cache: Path) -> int:
-    """Forget all of them, those too that do not count any more; return how many there were. Raises OSError."""
+    """Delete all conclusions, also those that have expired; return their number. Raises OSError."""
     paths = [path for pattern in _PATTERNS for path in cache.glob(pattern) if _read(path) is not None]
     for path in paths:
         with contextlib.suppress(FileNotFoundError):  # another run was faster

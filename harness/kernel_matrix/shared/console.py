@@ -1,4 +1,4 @@
-"""Reading a guest's console: what belongs to which test, and why the guest ended. Pure."""
+"""Read a guest's console: which part belongs to which test, and why the guest ended. Pure."""
 
 from __future__ import annotations
 
@@ -6,13 +6,13 @@ import re
 from dataclasses import dataclass
 from itertools import pairwise
 
-#: what the guest's plugin writes to /dev/kmsg when a test starts; the node id follows
+#: the guest's plugin writes this and the node id to /dev/kmsg when a test starts
 START_MARK = "harness: start "
 
-#: what the kernel, virtme-ng's initramfs, its init and the agent say at the end of their phase of a boot
+#: the messages of the kernel, virtme-ng's initramfs, its init and the agent at the end of their phase of a boot
 _PHASES = ("Run /init as init process", "virtme initramfs: done", "virtme-ng-init: starting script", "harness: ready")
 _PANIC = re.compile(r"Kernel panic - not syncing: (?P<why>.*)")
-#: the first line of a fault, in the order in which it explains most
+#: the first line of a fault; the most informative one comes first
 _FAULTS = (
     re.compile(r"(BUG: .*)"),
     re.compile(r"(Oops: .*)"),
@@ -22,31 +22,31 @@ _FAULTS = (
 
 
 def excerpt(console: str, lines: int = 30) -> str:
-    """Return at most so many lines, none blank: the last, or both ends of a fault that has more.
+    """Return at most so many lines, none blank: the last ones, or both ends of a longer fault.
 
-    A fault says first where it happened, and registers and modules after that; a trace has as many lines as the stack
-    was deep. Between the ends it is said how many lines are left out.
+    A fault first names the place, then registers and modules, and its trace is as long as the stack was deep. A line
+    between the ends has the number of lines that are left out.
     """
-    every = [line for line in console.splitlines() if line.strip()]
+    all_lines = [line for line in console.splitlines() if line.strip()]
     line = fault(console)
-    begins = len(every) if line is None else next(at for at, shown in enumerate(every) if line in shown)
-    if begins >= len(every) - lines:
-        return "\n".join(every[-lines:])
+    begins = len(all_lines) if line is None else next(at for at, shown in enumerate(all_lines) if line in shown)
+    if begins >= len(all_lines) - lines:
+        return "\n".join(all_lines[-lines:])
     tail = lines // 2
     head = lines - tail - 1
-    between = f"... {len(every) - begins - head - tail} lines ..."
-    return "\n".join([*every[begins : begins + head], between, *every[len(every) - tail :]])
+    between = f"... {len(all_lines) - begins - head - tail} lines ..."
+    return "\n".join([*all_lines[begins : begins + head], between, *all_lines[len(all_lines) - tail :]])
 
 
 def since_test(console: str, nodeid: str) -> str | None:
-    """Return the console from the last start of that test on; None when the test has not begun."""
+    """Return the console from the last start of a test; None when the test has not begun."""
     start = console.rfind(START_MARK + nodeid)
     return console[start:] if start >= 0 else None
 
 
 @dataclass(frozen=True, slots=True)
 class Phases:
-    """What a cold boot took, in seconds of the guest's clock, which begins with the kernel's."""
+    """The phases of a cold boot in seconds of the guest's clock, which starts with the kernel."""
 
     #: to the start of virtme-ng's initramfs
     kernel: float
@@ -54,27 +54,27 @@ class Phases:
     initramfs: float
     #: virtme-ng's init, to the start of the agent
     userspace: float
-    #: the agent: what it imports, and in a guest that is to be saved rehearses, before it is ready
+    #: the agent, until it is ready: its imports, and its rehearsal in a guest that is to be saved
     imports: float
 
 
 def phases(console: str) -> Phases | None:
-    """Return the phases of a boot from its console; None when it shows not all of them."""
+    """Return the phases of a boot from its console; None when one of them is missing."""
     at = []
     for mark in _PHASES:
-        found = re.search(rf"^\[ *(\d+\.\d+)\] {mark}", console, re.MULTILINE)
-        if found is None:
+        match = re.search(rf"^\[ *(\d+\.\d+)\] {mark}", console, re.MULTILINE)
+        if match is None:
             return None
-        at.append(float(found[1]))
+        at.append(float(match[1]))
     return Phases(at[0], *(round(later - earlier, 3) for earlier, later in pairwise(at)))
 
 
 def fault(console: str) -> str | None:
-    """Return the line that names the kernel's fault, or None when the console shows none."""
+    """Return the line that names the kernel's fault; None when the console has none."""
     if not _PANIC.search(console):
         return None
     for pattern in _FAULTS:
         if match := pattern.search(console):
-            # a dot is more than a line's characters: of those that end one it leaves out the newline only
+            # a dot matches every line end except the newline
             return match.group(0).splitlines()[0].strip()
     return None

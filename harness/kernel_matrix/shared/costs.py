@@ -1,11 +1,11 @@
-"""What a program costs the verifier, and what became of it: in the verifier's own numbers. Pure, on both sides."""
+"""The cost of a program for the verifier, and its sizes, in the kernel's own numbers. Pure, for host and guest."""
 
 from __future__ import annotations
 
 import re
 from dataclasses import dataclass
 
-#: the name under which tests hand costs to the host: ``results/latest/costs/<kernel>.json``
+#: the name under which tests send costs to the host: ``results/latest/costs/<kernel>.json``
 COSTS = "costs"
 
 #: print_verification_stats() of the kernel's kernel/bpf/verifier.c
@@ -13,23 +13,23 @@ _PROCESSED = re.compile(
     r"processed (?P<instructions>\d+) insns \(limit \d+\) max_states_per_insn \d+"
     r" total_states (?P<states>\d+) peak_states (?P<peak>\d+)"
 )
-#: bytes of stack: of the main function and of each function of its own, or, in newer kernels, of the deepest call
+#: bytes of stack: of the main function and of each of its functions, or, on newer kernels, of the deepest call
 _STACK = re.compile(r"^stack depth (?:max )?(?P<depths>[\d+]+)", re.MULTILINE)
 _TIME = re.compile(r"^verification time (?P<microseconds>\d+) usec", re.MULTILINE)
 
 
 @dataclass(frozen=True, slots=True)
 class Statistics:
-    """What the verifier says of a program when it is asked for statistics (BPF_LOG_STATS)."""
+    """The verifier's statistics of a program (BPF_LOG_STATS)."""
 
-    #: instructions processed, each as often as it was
+    #: instructions processed; repeated visits count
     instructions: int
-    #: states that were kept, and how many of them at once
+    #: states that were kept, and the most at one time
     states: int
     peak_states: int
-    #: bytes of stack, those of all functions together or of the deepest call: kernels differ in what they say
+    #: bytes of stack, of all functions together or of the deepest call: kernels differ in what they report
     stack: int
-    #: of the verification, in seconds
+    #: duration of the verification
     seconds: float
 
 
@@ -37,21 +37,21 @@ class Statistics:
 class Cost:
     """One program on one kernel."""
 
-    #: instructions processed, each as often as it was
+    #: instructions processed; repeated visits count
     instructions: int
-    #: states that were kept, and how many of them at once
+    #: states that were kept, and the most at one time
     states: int
     peak_states: int
-    #: bytes of stack, those of all functions together or of the deepest call: kernels differ in what they say
+    #: bytes of stack, of all functions together or of the deepest call: kernels differ in what they report
     stack: int
-    #: bytes of the program as the kernel keeps it, and as machine code
+    #: bytes of the program as translated by the kernel, and as machine code
     translated: int
     jited: int
-    #: how many times longer its verification takes than that of a fixed program in the same guest
+    #: time of its verification divided by that of a fixed program in the same guest
     load: float
 
 
-#: what may not grow: exact figures of a kernel; the load's ratio is measured, and only shown
+#: the values that may not grow, which are exact for a kernel; the load's ratio is measured, and only shown
 COMPARED = ("instructions", "states", "peak_states", "stack", "translated", "jited")
 
 

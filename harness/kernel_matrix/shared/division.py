@@ -1,10 +1,10 @@
-"""Several guests of one kernel at once: what each of them runs, and which kernel gets another when there is room.
+"""Divide a kernel's tests among several guests: which kernel gets another guest, and what it runs.
 
-A kernel's own guests, one after another, are its first worker: they run its tests in order. When the machine has room
-for a guest that no kernel waits for, the kernel with the most left gets one more worker, whose guest runs one piece,
-the longest that nobody has begun. A piece is never divided (`kernel_matrix.plan.sharding`), so a guest still runs every
-file's tests in their order, and what spoils a guest (last in its kernel's list) spoils none that has anything else to
-run.
+A kernel's first worker is its own guest, or successive guests when one dies; it runs the kernel's tests in order. When
+the machine has room for a guest that no kernel waits for, the kernel with the most remaining work gets one more worker.
+Its guest runs one piece, the longest that has not begun. A piece is never divided (`kernel_matrix.plan.sharding`), so a
+guest still runs the tests of a file in their order. A test that spoils its guest is last in its kernel's list, so it
+spoils only a guest that has nothing else to run.
 """
 
 from __future__ import annotations
@@ -14,21 +14,21 @@ import math
 from collections.abc import Collection, Mapping
 from typing import NamedTuple
 
-#: between a kernel's name and the number of a worker that is not its first, in names of files
+#: separates a kernel's name from the number of a further worker in file names
 MARK = "~"
-#: seconds (as recorded: `kernel_matrix.plan.sharding.weigh`) that a piece takes which is worth a guest; one needs about
-#: one
+#: a piece of at least this duration is worth a guest, which costs about one second (recorded seconds:
+#: `kernel_matrix.plan.sharding.weigh`)
 WORTH = 5.0
 
-#: of a kernel's time; the multiples of the golden ratio, modulo 1, are far from each other however many there are
+#: step between start points, as a part of a kernel's time: multiples of the golden ratio modulo 1 are always far apart
 _FAR = (math.sqrt(5) - 1) / 2
 
 
 class WorkerId(NamedTuple):
-    """Guests of one kernel, one after another."""
+    """A worker: successive guests of one kernel."""
 
     kernel: str
-    #: from 1; the first one is the kernel's own
+    #: from 1, the kernel's own worker
     number: int = 1
 
     def __str__(self) -> str:
@@ -36,16 +36,16 @@ class WorkerId(NamedTuple):
 
 
 class Piece(NamedTuple):
-    """What one guest runs of a kernel's tests: a file, or a folder that is not divided."""
+    """A part of a kernel's tests that one guest runs: a file, or a folder that is not divided."""
 
     kernel: str
     path: str
 
 
 def longest(left: Mapping[Piece, float]) -> Piece | None:
-    """Choose what another guest shall run: of the kernel with the most left the longest; None: nothing is worth one.
+    """Return the longest piece of the kernel with the most remaining work; None: no piece is worth a guest.
 
-    ``left``: what nobody has begun, in seconds; the first named wins a tie.
+    ``left``: the duration in seconds of each piece that has not begun; the first one wins a tie.
     """
     worth = {piece: seconds for piece, seconds in left.items() if seconds >= WORTH}
     if not worth:
@@ -57,23 +57,24 @@ def longest(left: Mapping[Piece, float]) -> Piece | None:
 
 
 def beginnings(takes: Mapping[Piece, float]) -> dict[str, str]:
-    """Say with which of its pieces each kernel begins: at points of their time that lie far from each other.
+    """Return the piece with which each kernel begins, so that the kernels start at distant points of the same work.
 
-    ``takes``: the seconds of all pieces, a kernel's in the order in which it runs them. Kernels are alike: some tests
-    compute, others wait for the kernel (for grace periods), and in the same order all would wait at once.
+    ``takes``: the duration in seconds of all pieces, a kernel's in the order in which it runs them. On every kernel,
+    some tests compute and others wait for the kernel (for grace periods). In the same order all guests would wait at
+    the same time.
     """
     own: dict[str, dict[str, float]] = {}
     for piece, seconds in takes.items():
         own.setdefault(piece.kernel, {})[piece.path] = seconds
     totals = {kernel: math.fsum(pieces.values()) for kernel, pieces in own.items()}
-    found = {}
+    first_pieces = {}
     for number, kernel in enumerate(sorted(totals, key=lambda kernel: -totals[kernel])):
         point = totals[kernel] * (number * _FAR % 1)
         before = itertools.accumulate(own[kernel].values(), initial=0.0)
-        found[kernel] = [path for path, behind in zip(own[kernel], before, strict=False) if behind <= point][-1]
-    return found
+        first_pieces[kernel] = [path for path, behind in zip(own[kernel], before, strict=False) if behind <= point][-1]
+    return first_pieces
 
 
 def free(kernel: str, taken: Collection[WorkerId]) -> WorkerId:
-    """Return that kernel's first worker, not its own, that is free."""
+    """Return a kernel's first further worker that is not in ``taken``."""
     return next(worker for number in itertools.count(2) if (worker := WorkerId(kernel, number)) not in taken)

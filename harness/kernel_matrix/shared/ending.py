@@ -1,4 +1,4 @@
-"""How a guest came up and how it ended: written by its relay, read by the controller."""
+"""How a guest started and how it ended: written by its relay, read by the controller."""
 
 from __future__ import annotations
 
@@ -7,62 +7,62 @@ from dataclasses import dataclass
 
 
 class End(enum.StrEnum):
-    """Why a guest is no longer there."""
+    """Why a guest ended."""
 
     #: the host had no more work for it
     RELEASED = "released"
     #: its kernel panicked
     PANIC = "panic"
-    #: QEMU ended, and the console shows no panic (killed from outside, or the guest switched itself off)
+    #: QEMU ended, and the console has no panic (killed from outside, or the guest powered off)
     EXITED = "exited"
-    #: no word for longer than the limit
+    #: the guest sent nothing for longer than the limit
     SILENT = "silent"
-    #: it never said its first word
+    #: the agent never became ready
     NO_BOOT = "no-boot"
 
 
-#: what the names of the files end with that hold an Ending and, beside it, a Started
+#: suffixes of the files with an Ending and, beside it, a Started
 ENDING, STARTED = ".ending.json", ".started.json"
 
 
 @dataclass(frozen=True, slots=True)
 class Started:
-    """How a guest came up."""
+    """How a guest started."""
 
     kernel: str
     #: "cold" or "restored"
     how: str
     #: QEMU's start, in seconds of the host's CLOCK_MONOTONIC
     began: float
-    #: from then to the agent's answer
+    #: from QEMU's start to the agent's answer
     seconds: float
     #: the process group of virtme-ng and QEMU
     group: int
-    #: what the user should know, empty when all went as it does
+    #: a remark for the user; empty when nothing unusual happened
     note: str = ""
-    #: with the sockets at which it is entered and debugged
+    #: holds the sockets for entering and debugging the guest
     folder: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class Ending:
-    """One guest's life, from its relay's point of view."""
+    """How a guest ended, as its relay saw it."""
 
     kernel: str
     end: End
     #: one line: what happened
     reason: str
-    #: ``uname -r``; empty when the guest never said hello
+    #: ``uname -r``; empty when the agent never became ready
     release: str = ""
-    #: from QEMU's start to the first word
+    #: from QEMU's start to the agent's greeting
     boot_seconds: float = 0.0
-    #: how many times slower than the reference the guest's Python is, at least 1
+    #: how much slower than the reference the guest's Python is, a factor of at least 1
     slowness: float = 1.0
     #: the guest's part of the console
     console: str = ""
-    #: of a silent guest: what it was doing (kernel_matrix.relay.hang)
+    #: for a silent guest, what it was doing (kernel_matrix.relay.hang)
     doing: str = ""
 
     def describe(self) -> str:
-        """Return the reason with the release and the console's path left to the caller."""
+        """Return one line with kernel, release and reason."""
         return f"kernel {self.kernel} ({self.release or 'did not boot'}): {self.reason}"

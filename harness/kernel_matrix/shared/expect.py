@@ -1,4 +1,4 @@
-"""From pytest's reports of one test to its outcome. Pure."""
+"""Derive a test's outcome from pytest's reports, and convert between node ids and tests. Pure."""
 
 from __future__ import annotations
 
@@ -14,24 +14,24 @@ from kernel_matrix.shared.features import plain_kernel
 #: the user property by which a test (or a crash) states its outcome
 OUTCOME_PROPERTY = "outcome"
 _IN_A_FILE = re.compile(r"[^\s:]+\.py(::|$)")
-#: what a shell still reads between double quotes
+#: characters that are special to a shell between double quotes
 _EXPANDED = frozenset('"$`\\!')
 
 
 @dataclass(frozen=True, slots=True)
 class Phase:
-    """What one report says: set-up, call or teardown of one test."""
+    """One report of pytest: set-up, call or teardown of one test."""
 
     when: str
-    #: pytest's word: passed, failed or skipped
+    #: pytest's outcome: passed, failed or skipped
     result: str
-    #: the reason of an xfail mark that took part, None without
+    #: the reason of the xfail mark that applied; None: there was none
     xfail_reason: str | None = None
-    #: the outcome stated by the test, None without
+    #: the outcome that the test itself states; None: it states none
     stated: str | None = None
     text: str = ""
     duration: float = 0.0
-    #: of a failure, as in `Cell`
+    #: for a failure, as in `Cell`
     log: str = ""
     verifier: str = ""
     diagnosis: str = ""
@@ -39,7 +39,7 @@ class Phase:
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """What came of a test, and why: as in `Cell`."""
+    """A test's outcome and its reason, as in `Cell`."""
 
     outcome: Outcome
     detail: str = ""
@@ -49,10 +49,10 @@ class Decision:
 
 
 def decide(phases: Iterable[Phase]) -> Decision:
-    """Return a test's outcome and why.
+    """Return a test's outcome and its reason.
 
-    The first phase that failed decides: what a skip or an expected failure leaves behind is not excused by it. Without
-    one the first that is not a pass decides; a stated outcome refines it.
+    The first failed phase decides: a skip or an expected failure does not excuse a failed teardown. Without a failure,
+    the first phase that did not pass decides; a stated outcome refines it.
     """
     phases = list(phases)
     called = False
@@ -85,16 +85,16 @@ def _failed(phase: Phase) -> Outcome:
 
 
 def split_nodeid(nodeid: str, kernel: str) -> str:
-    """Return the test's name on every kernel: the node id without its kernel, the first part of its parameters."""
+    """Return a test's name on every kernel: the node id replacement the kernel, the first part of its parameters."""
     head, _, parameters = nodeid.partition("[")
-    for given, without in ((f"{kernel}]", ""), (f"{kernel}-", "[")):
-        if parameters.startswith(given):
-            return head + without + parameters.removeprefix(given)
+    for prefix, replacement in ((f"{kernel}]", ""), (f"{kernel}-", "[")):
+        if parameters.startswith(prefix):
+            return head + replacement + parameters.removeprefix(prefix)
     return nodeid
 
 
 def without_options(arguments: Iterable[str], names: Collection[str], flags: Collection[str] = ()) -> tuple[str, ...]:
-    """Return a command line without these options: ``--name value`` or ``--name=value``, and flags without a value."""
+    """Remove options (``--name value`` or ``--name=value``) and flags without a value from a command line."""
     left: list[str] = []
     words = iter(arguments)
     for word in words:
@@ -114,8 +114,8 @@ def join_nodeid(test: str, kernel: str) -> str:
 
 
 def rerun(test: str, kernel: str) -> str:
-    """Return the command that runs this cell again and nothing else, for a shell; empty for what is no test."""
-    if not _IN_A_FILE.match(test):  # a command of one's own, the end of a guest outside every test
+    """Return the shell command that runs only this cell again; empty when the cell is not a test."""
+    if not _IN_A_FILE.match(test):  # a user's command, or the end of a guest outside any test
         return ""
     nodeid = join_nodeid(test, kernel)
     quoted = f'"{nodeid}"' if not _EXPANDED & set(nodeid) else shlex.quote(nodeid)

@@ -1,6 +1,6 @@
 """Features: behaviours that differ between kernels, as data.
 
-Pure data and a pure reader, used on both sides: the standard library and `kernel_matrix.shared.errors` only.
+Pure data and a pure reader for host and guest, with the standard library and `kernel_matrix.shared` only.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from dataclasses import dataclass, fields
 from kernel_matrix.shared.errors import ManifestError
 from kernel_matrix.shared.project import Program
 
-#: between a kernel's name and the variant of its command line, in a guest's name: ``6.1+lockdown_integrity``
+#: separates the kernel's name from the variant of its command line in a guest's name: ``6.1+lockdown_integrity``
 VARIANT = "+"
 
 
@@ -23,9 +23,9 @@ def plain_kernel(guest: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Feature:
-    """One behaviour that a kernel has or has not."""
+    """A behaviour that some kernels have and others do not."""
 
-    #: the word that marks and kernels.toml use, such as ``xdp_frags``
+    #: its name in marks and in kernels.toml, such as ``xdp_frags``
     name: str
     #: one line: what a kernel with the feature does
     meaning: str
@@ -37,9 +37,9 @@ class Feature:
 
 @dataclass(frozen=True, slots=True)
 class GuestFacts:
-    """What the manifest says about the kernel a guest runs, and the names it knows at all."""
+    """The manifest's facts about a guest's kernel, and all names that the manifest knows."""
 
-    #: this guest's kernel, by its name in kernels.toml, with the variant of its command line if it has one
+    #: this guest's kernel by its name in kernels.toml, with the variant of its command line if it has one
     kernel: str
     #: the features kernels.toml lists for it
     features: frozenset[str]
@@ -52,7 +52,7 @@ class GuestFacts:
 
     @property
     def variant(self) -> str:
-        """The variant of the kernel's command line, empty for its own."""
+        """The variant of the kernel's command line; empty for the kernel's default."""
         return self.kernel.partition(VARIANT)[2]
 
     @property
@@ -62,7 +62,7 @@ class GuestFacts:
 
 
 def parse_features(text: str, *, source: str) -> tuple[Feature, ...]:
-    """Read features.toml's text, in the file's order; `source` is the file's name for the error's line.
+    """Read the text of features.toml, in the file's order; `source` is the file's name for the error's line.
 
     Raises ManifestError for TOML that does not parse and for a missing, unknown or empty key.
     """
@@ -74,14 +74,14 @@ def parse_features(text: str, *, source: str) -> tuple[Feature, ...]:
 
 
 def _feature(name: str, table: object, source: str) -> Feature:
-    wanted = [field.name for field in fields(Feature) if field.name != "name"]
+    keys = [field.name for field in fields(Feature) if field.name != "name"]
     if not isinstance(table, dict):
         raise ManifestError(f"{source}: {name}: not a feature; a feature is a table [{name}]")
     for key in table:
-        if key not in wanted:
-            raise ManifestError(f"{source}: feature {name}: unknown key {key!r} (known: {', '.join(wanted)})")
+        if key not in keys:
+            raise ManifestError(f"{source}: feature {name}: unknown key {key!r} (known: {', '.join(keys)})")
     values: dict[str, str] = {}
-    for key in wanted:
+    for key in keys:
         value = table.get(key)
         if not isinstance(value, str) or not value.strip():
             raise ManifestError(f"{source}: feature {name}: {key} must be a line of text")

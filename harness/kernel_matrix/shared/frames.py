@@ -1,7 +1,7 @@
-"""What a terminal of the host and a command in a guest say to each other. Pure, for both sides.
+"""The protocol between a terminal on the host and a command in a guest. Pure, for both sides.
 
-A frame is its kind, the length of what it says, and that. The host begins with BEGIN, the guest ends with EXIT; between
-them bytes go both ways. The host sends no more than WINDOW bytes of input that the guest has not taken.
+A frame is a kind, the length of its payload, and the payload. The host begins with BEGIN, the guest ends with EXIT;
+between them, frames go both ways. The host sends at most WINDOW bytes of input that the guest has not acknowledged.
 """
 
 from __future__ import annotations
@@ -17,22 +17,22 @@ BEGIN = b"b"
 INPUT = b"i"
 #: host to guest: the terminal's new size
 SIZE = b"s"
-#: guest to host: the command's output, and what it says on its error output where that is another
+#: guest to host: the command's output, and its error output when that is separate
 OUTPUT, ERROR = b"o", b"e"
-#: guest to host: how many bytes of input were taken; none: only that the guest is alive
+#: guest to host: the number of input bytes that the command has taken; empty: only a heartbeat
 TAKEN = b"t"
 #: guest to host: the last frame, the command's exit status
 EXIT = b"x"
 
-#: bytes of input on their way
+#: most bytes of input without acknowledgement
 WINDOW = 1 << 18
-#: seconds after which the guest says at least that it is alive
+#: seconds between heartbeats of the guest
 BEAT = 1.0
 
-#: What is said before the first frame, each in the form of an execnet message, so that a guest that has answered can be
-#: saved as a worker that has collected is (kernel_matrix.relay.preamble): code CHANNEL_DATA, channel, bytes of the
-#: payload, payload.
-OPENING = struct.pack("!bii", 4, 0, 0)
+#: What each side sends before the first frame, in the form of an execnet message (code CHANNEL_DATA, channel, size of
+#: the payload, payload): a guest that has answered can be saved like a worker that has collected
+#: (kernel_matrix.relay.preamble).
+PREAMBLE = struct.pack("!bii", 4, 0, 0)
 ANSWER = struct.pack("!bii", 4, 0, 16) + b"collectionfinish"
 
 _HEADER = struct.Struct("!cI")
@@ -42,22 +42,22 @@ _SIZE = struct.Struct("!HH")
 
 @dataclass(frozen=True, slots=True)
 class Begin:
-    """What is to be run."""
+    """The command to run."""
 
-    #: one word is a line for a shell, several are a program and its arguments, none is a shell to type into
+    #: one word is a line for a shell, several are a program and its arguments, none is an interactive shell
     command: tuple[str, ...]
-    #: rows and columns of the terminal; None: there is none, input and output are pipes
+    #: rows and columns of the terminal; None: no terminal, input and output are pipes
     size: tuple[int, int] | None = None
-    #: the terminal's kind, as in TERM
+    #: the terminal's type, as in TERM
     term: str = "dumb"
 
     def encoded(self) -> bytes:
-        """Return it as a frame."""
+        """Return the command as a frame."""
         return frame(BEGIN, json.dumps([self.command, self.size, self.term]).encode())
 
     @classmethod
     def of(cls, payload: bytes) -> Begin:
-        """Read what `encoded` wrote."""
+        """Read the payload of such a frame."""
         command, size, term = json.loads(payload)
         return cls(tuple(command), None if size is None else (size[0], size[1]), term)
 
@@ -68,40 +68,40 @@ def frame(kind: bytes, payload: bytes = b"") -> bytes:
 
 
 def number(kind: bytes, value: int) -> bytes:
-    """Return a frame that says a number."""
+    """Return a frame whose payload is a number."""
     return frame(kind, _NUMBER.pack(value))
 
 
 def number_of(payload: bytes) -> int:
-    """Read a number."""
+    """Return the number in a payload."""
     value: int = _NUMBER.unpack(payload)[0]
     return value
 
 
 def size(rows: int, columns: int) -> bytes:
-    """Return the frame of a terminal's size."""
+    """Return a frame with a terminal's size."""
     return frame(SIZE, _SIZE.pack(rows, columns))
 
 
 def size_of(payload: bytes) -> Sequence[int]:
-    """Read rows and columns."""
+    """Return the rows and columns in a payload."""
     return _SIZE.unpack(payload)
 
 
 class Reader:
-    """Takes bytes as they come and gives whole frames."""
+    """Splits a stream of bytes into frames."""
 
     def __init__(self) -> None:
-        self._heard = bytearray()
+        self._buffer = bytearray()
 
     def feed(self, data: bytes) -> Iterator[tuple[bytes, bytes]]:
-        """Yield the kind and content of each frame that is whole now."""
-        self._heard += data
-        while len(self._heard) >= _HEADER.size:
-            kind, length = _HEADER.unpack_from(self._heard)
+        """Add bytes; yield kind and payload of each frame that is complete now."""
+        self._buffer += data
+        while len(self._buffer) >= _HEADER.size:
+            kind, length = _HEADER.unpack_from(self._buffer)
             end = _HEADER.size + length
-            if len(self._heard) < end:
+            if len(self._buffer) < end:
                 return
-            payload = bytes(self._heard[_HEADER.size : end])
-            del self._heard[:end]
+            payload = bytes(self._buffer[_HEADER.size : end])
+            del self._buffer[:end]
             yield kind, payload

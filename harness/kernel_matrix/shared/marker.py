@@ -1,7 +1,7 @@
-"""The marker of a folder that is this harness's own: nothing without it is ever deleted.
+"""The marker of a folder that the harness has created: a folder without it is never deleted.
 
-Results and cache lie in folders that an option or a setting names, where the user may have put other things, under
-any name. What a version before the marker has made is the user's to delete.
+An option or a setting names the folders of results and cache, and the user may have put other files there under any
+name. Folders from a version before the marker are for the user to delete.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ _TEXT = "The kernel matrix has made this folder, and deletes it when it is no lo
 
 
 def mark(folder: Path) -> None:
-    """Make a folder the harness's own; raises OSError."""
+    """Mark a folder as the harness's own; raises OSError."""
     (folder / NAME).write_text(_TEXT)
 
 
@@ -25,7 +25,7 @@ def marked(folder: Path) -> bool:
 
 
 def remove(folder: Path) -> None:
-    """Delete a folder of the harness's own; what another run has deleted meanwhile is passed over. Raises OSError."""
+    """Delete a marked folder, even if another run is deleting it at the same time; raises OSError."""
 
     def failed(_function: object, _path: str, info: tuple[type[BaseException], BaseException, object]) -> None:
         if not isinstance(info[1], FileNotFoundError):
@@ -35,5 +35,5 @@ def remove(folder: Path) -> None:
 
 
 def unmarked(folder: Path) -> list[Path]:
-    """Return the folders in a folder that are not the harness's own."""
+    """Return the subfolders that are not marked."""
     return [path for path in sorted(folder.glob("*/")) if not marked(path)]

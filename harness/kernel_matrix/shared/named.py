@@ -1,4 +1,4 @@
-"""Objects that a configuration names: ``package.module:name``, from the project's folder or an installed package."""
+"""Import objects that a configuration names: ``package.module:name``, from the project's folder or a package."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from kernel_matrix.shared.errors import ManifestError
 
 
 def imported(reference: str, root: Path, where: str) -> Any:  # noqa: ANN401 - whatever has that name
-    """Import it; modules of the project's root folder are found, too. ``where`` begins the error's line.
+    """Import the object that ``reference`` names; the project's root folder is searched first.
 
-    Raises ManifestError.
+    Raises ManifestError, whose line begins with ``where``.
     """
     module, _, name = reference.partition(":")
     if not module or not name:

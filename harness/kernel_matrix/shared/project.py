@@ -1,4 +1,4 @@
-"""A project as data: what its table says, and where it is. For both halves; `kernel_matrix.config.project` reads it."""
+"""A project as data: its table and its paths, for host and guest. `kernel_matrix.config.project` reads the table."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-#: where a guest has the project, and below it the engine
+#: a guest's folder with the project, and below it the engine
 HOME = Path("/harness")
 ENGINE = ".engine"
-#: where a guest has a folder of the user's own
+#: a guest's folder with a folder of the user
 CARRIED = Path("/carried")
 #: the environment variable with the project's root; a guest's agent sets it
 ROOT_VARIABLE = "KERNEL_MATRIX_ROOT"
@@ -18,7 +18,7 @@ ROOT_VARIABLE = "KERNEL_MATRIX_ROOT"
 
 @dataclass(frozen=True, slots=True)
 class Program:
-    """A program whose capabilities are measured; it stands for its object."""
+    """A program whose capabilities are measured; it represents its object."""
 
     #: the object's name: ``packets`` is build/packets.bpf.o
     object: str
@@ -26,7 +26,7 @@ class Program:
     program: str
     #: how it is attached, as the capability table names program types: ``xdp``, ``kprobe``, ``tracepoint``, ...
     type: str
-    #: the kernel's symbol that it is attached to, where its type takes one
+    #: the kernel symbol that it is attached to; empty when its type needs none
     symbol: str = ""
 
 
@@ -42,33 +42,33 @@ class Bench:
 
 @dataclass(frozen=True, slots=True)
 class Project:
-    """What is tested: paths are absolute, or relative to ``root`` where they are the names that a user types."""
+    """The project under test; paths are absolute, or relative to ``root`` when a user types them."""
 
     root: Path
-    #: the file with the table, by its name
+    #: name of the file with the table
     table: str
-    #: the file with pytest's configuration, by its name; empty: there is none
+    #: name of the file with pytest's configuration; empty: there is none
     pytest_config: str
     #: folder of kernels.toml, features.toml, rootfs.toml, variants.toml and kernels.lock.toml
     images: Path
-    #: whether that is the project's own: then a variant that no test asks for is a mistake in it
+    #: whether that folder is the project's own: then a variant that no test uses is an error
     own_images: bool = True
-    #: folder of the programs, NAME.bpf.c; None: the project brings no sources
+    #: folder of the programs, NAME.bpf.c; None: the project has no sources
     sources: Path | None = None
-    #: compiler flags behind the engine's, and source below that folder -> more of its own
+    #: compiler flags after the engine's, and further flags by source below that folder
     flags: tuple[str, ...] = ()
     source_flags: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     #: folders and files of the tests that run in guests, relative
     tests: tuple[str, ...] = ()
     baselines: Path = Path("baselines")
-    #: whether the table names them: then every kernel must have one, and a deleted one is no approval
+    #: whether the table names them: then every kernel must have one, and deleting one approves nothing
     keeps_baselines: bool = True
     programs: tuple[Program, ...] = ()
-    #: what guests get of the project, relative; empty: all that is not hidden or made
+    #: files and folders that guests get, relative; empty: everything that is neither hidden nor generated
     carry: tuple[str, ...] = ()
     #: the tests that measure the capability table, relative
     measure: tuple[str, ...] = ()
-    #: reports of its own, each ``package.module:name``
+    #: further reports, each ``package.module:name``
     reports: tuple[str, ...] = ()
     #: the template of the CI workflow, relative; empty: there is none
     workflow: str = ""
@@ -76,12 +76,12 @@ class Project:
 
     @property
     def build(self) -> Path:
-        """Where compiled objects are."""
+        """The folder of compiled objects."""
         return self.root / "build"
 
     @property
     def results(self) -> Path:
-        """Where runs leave their results."""
+        """The folder with the results of runs."""
         return self.root / "results"
 
     @property
@@ -91,7 +91,7 @@ class Project:
 
     @property
     def matrix_baselines(self) -> Path:
-        """What the matrix is expected to find, a file for each kernel."""
+        """The folder of the matrix's expected results, a file for each kernel."""
         return self.baselines / "matrix"
 
     @property
@@ -101,12 +101,12 @@ class Project:
 
     @property
     def durations(self) -> Path:
-        """How long test files take, by which shards are balanced."""
+        """The recorded durations of test files, by which shards are balanced."""
         return self.baselines / "durations.json"
 
     @property
     def pytest_options(self) -> tuple[str, ...]:
-        """What tells pytest its configuration and its root, which it would look for where its arguments are."""
+        """Options that name pytest's configuration and root; without them, pytest searches from its arguments."""
         return ("-c", self.pytest_config) if self.pytest_config else ("-c", "/dev/null", "--rootdir=.")
 
     def relative(self, path: Path) -> str:
@@ -119,5 +119,5 @@ class Project:
 
 
 def build_folder() -> Path:
-    """Return where this process finds the compiled objects: in a guest, and on the host below the project's root."""
+    """Return this process's folder of compiled objects; outside a guest, call it in the project's root."""
     return Path(os.environ.get(ROOT_VARIABLE, Path.cwd())) / "build"

@@ -1,7 +1,7 @@
-"""All that is used of pytest, xdist and execnet beyond what they document: one place to look at after an upgrade.
+"""Every use of undocumented parts of pytest, xdist and execnet, in one place to check after an upgrade.
 
-tests/test_pytest_internals.py fails when an upgrade has moved any of it. The agent, which is self-contained, imports
-pytest's default plugins by their private names beforehand; without them it is only slower.
+tests/test_pytest_internals.py fails when an upgrade has changed any of them. The agent is self-contained, and imports
+pytest's default plugins by their private names in advance; if they are renamed, it is only slower.
 """
 
 from __future__ import annotations
@@ -21,13 +21,17 @@ if TYPE_CHECKING:
 
 
 def hide_from_header(config: pytest.Config, plugin: str) -> None:
-    """Leave a plugin that does nothing out of the header's list of plugins."""
+    """Remove a plugin that does nothing from the header's list of plugins."""
     loaded = config.pluginmanager._plugin_distinfo  # noqa: SLF001
-    loaded[:] = [(each, found) for each, found in loaded if getattr(each, "__name__", "") != plugin]
+    loaded[:] = [
+        (plugin_module, distribution)
+        for plugin_module, distribution in loaded
+        if getattr(plugin_module, "__name__", "") != plugin
+    ]
 
 
 def column(terminal: TerminalReporter) -> int:
-    """Return how much is written in the terminal's current line."""
+    """Return the width of the terminal's current line."""
     return int(terminal._tw.width_of_current_line)  # noqa: SLF001
 
 
@@ -38,7 +42,7 @@ def output(terminal: TerminalReporter) -> IO[str]:
 
 
 def plain_text(representation: object) -> str:
-    """Return what a report has as its failure, without colours."""
+    """Return a report's failure as text without colours."""
     import io
 
     from _pytest._code.code import TerminalRepr
@@ -48,17 +52,17 @@ def plain_text(representation: object) -> str:
         return str(representation)
     text = io.StringIO()
     writer = TerminalWriter(text)
-    # whatever the environment says of colours (FORCE_COLOR, PY_COLORS)
+    # regardless of FORCE_COLOR and PY_COLORS in the environment
     writer.hasmarkup = False
     representation.toterminal(writer)
     return text.getvalue()
 
 
 def keep_temporary_folders_from_workers(config: pytest.Config) -> None:
-    """Keep xdist from telling workers where this run's temporary files are: no guest has that folder."""
+    """Keep xdist from sending workers the folder of this run's temporary files, which no guest has."""
     config.pluginmanager.unregister(name="tmpdir")
     unused = vars(config).pop("_tmp_path_factory")
-    # pytest takes it away itself when it ends
+    # pytest deletes the attribute itself when it ends
     config.add_cleanup(lambda: vars(config).update(_tmp_path_factory=unused))
 
 
@@ -72,12 +76,12 @@ def dsession(config: pytest.Config) -> DSession:
 
 
 def stops(session: DSession) -> bool:
-    """Whether the run is to stop (-x)."""
+    """Whether the run is stopping (-x)."""
     return bool(session.shuttingdown or session.shouldstop)
 
 
 def replace_node(session: DSession, node: WorkerController) -> None:
-    """Start another worker like this one, as xdist does for one that has died."""
+    """Start a new worker like this one, as xdist does when a worker has died."""
     session._clone_node(node)  # noqa: SLF001
 
 
@@ -94,12 +98,12 @@ def leave_node(session: DSession, node: WorkerController) -> None:
 
 def group(config: pytest.Config) -> execnet.Group:
     """Return execnet's group of all workers."""
-    found: execnet.Group = dsession(config).nodemanager.group
-    return found
+    workers: execnet.Group = dsession(config).nodemanager.group
+    return workers
 
 
 def replace_makegateway(group: execnet.Group, make: Callable[[Any], Any]) -> None:
-    """Let xdist start gateways by this function."""
+    """Let xdist create gateways with this function."""
     vars(group)["makegateway"] = make
 
 
@@ -107,7 +111,7 @@ def replace_makegateway(group: execnet.Group, make: Callable[[Any], Any]) -> Non
 
 
 def answer_for(gateway: execnet.Gateway) -> None:
-    """Answer for a worker that may not be there yet what xdist would wait for it to say."""
+    """Answer xdist's request for a worker's information in its place, because the worker may not exist yet."""
     from execnet.gateway import RInfo
 
     gateway._cache_rinfo = RInfo(  # noqa: SLF001
@@ -116,7 +120,7 @@ def answer_for(gateway: execnet.Gateway) -> None:
 
 
 class _Nothing:
-    """In place of a process that cannot be reached: there is none to wait for."""
+    """Replaces the connection to a process that cannot be reached, so that nothing waits for it."""
 
     def wait(self) -> None:
         return None
@@ -128,8 +132,8 @@ class _Nothing:
 
 
 def retire(group: execnet.Group, identity: str, *, ended: bool = False) -> None:
-    """Let nobody wait for what came through a gateway; ``ended``: only for what has been told to end."""
-    found = [*group._gateways_to_join, *([] if ended else group)]  # noqa: SLF001
-    for gateway in found:
+    """Stop waiting for the workers of a lost gateway; ``ended``: only for those that were told to end."""
+    gateways = [*group._gateways_to_join, *([] if ended else group)]  # noqa: SLF001
+    for gateway in gateways:
         if gateway.spec.via == identity:
             gateway._io = _Nothing()  # noqa: SLF001

@@ -1,4 +1,4 @@
-"""Texts of guests made fit to be shown: no escape sequences, no control characters, no more than can be read. Pure."""
+"""Prepare text from guests for display: no escape sequences, no control characters, limited length. Pure."""
 
 from __future__ import annotations
 
@@ -8,15 +8,15 @@ import re
 _ANSI = re.compile(r"(?:\x1b\[|\x9b)[0-?]*[ -/]*[@-~]|\x1b\][^\x07\x1b]*(?:\x07|\x1b\\)?|\x1b[ -/]*[0-~]?")
 _LINE_END = re.compile(r"\r+\n?")
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
-#: half a pair: cannot be written as UTF-8
+#: an unpaired surrogate, which cannot be encoded as UTF-8
 _SURROGATE = re.compile("[\ud800-\udfff]")
-#: characters of a first line
+#: most characters of a first line
 _LINE = 300
 
 
 def plain(text: str) -> str:
-    """Leave out escape sequences and control characters; what cannot be encoded becomes a replacement character."""
-    # megabytes come here, and most of them are plain already
+    """Remove escape sequences and control characters; replace what cannot be encoded by a replacement character."""
+    # the input may have megabytes, and most of it is plain already
     if "\x1b" in text or "\x9b" in text:
         text = _ANSI.sub("", text)
     if "\r" in text:
@@ -26,21 +26,21 @@ def plain(text: str) -> str:
 
 
 def first_line(text: str, limit: int = _LINE) -> str:
-    """Return the first line that says something, cut to ``limit`` characters."""
-    # what follows cannot be part of it, and a console has megabytes
+    """Return the first line that is not blank, cut to ``limit`` characters."""
+    # the rest is not needed, and a console has megabytes
     lines = plain(text[: limit * 20]).splitlines()
-    line = next((each.strip() for each in lines if each.strip()), "")
+    line = next((candidate.strip() for candidate in lines if candidate.strip()), "")
     return line if len(line) <= limit else line[: limit - 1] + "…"
 
 
 def reason(text: str, limit: int = _LINE) -> str:
-    """Return the line of a failure's text that says why: pytest's first ``E`` line, otherwise the first line."""
-    _, found, said = text.partition("\nE ")
-    return (first_line(said, limit) if found else "") or first_line(text, limit)
+    """Return the reason from a failure's text: pytest's first ``E`` line, or else the first line."""
+    _, separator, error = text.partition("\nE ")
+    return (first_line(error, limit) if separator else "") or first_line(text, limit)
 
 
 def capped(text: str, limit: int, whole: str) -> str:
-    """Return ``text`` fit to be shown: of a longer one its beginning, its end, and a line naming who has the whole."""
+    """Return ``text`` for display; replace the middle of a longer one by a line that names where the whole text is."""
     left = len(text) - limit
     if left <= 0:
         return plain(text)

@@ -1,4 +1,4 @@
-"""Frozen dataclasses as JSON files between the host's processes, paths included."""
+"""Exchange frozen dataclasses, with paths, as JSON files between the host's processes."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ _T = TypeVar("_T")
 
 
 def encode(value: object) -> bytes:
-    """Return ``value`` as JSON: the same bytes for the same value, sets included."""
+    """Return ``value`` as JSON: equal bytes for equal values, also for sets."""
     return msgspec.json.encode(value, enc_hook=_encode, order="deterministic")
 
 
 def decode(data: bytes, kind: type[_T]) -> _T:
-    """Read what ``encode`` wrote; raises msgspec.ValidationError when it is something else."""
+    """Read what ``encode`` wrote; raises msgspec.ValidationError for anything else."""
     return msgspec.json.decode(data, type=kind, dec_hook=_decode)
 
 
 def write(path: Path, value: object) -> None:
-    """Write ``value`` whole or not at all."""
+    """Write ``value`` atomically."""
     atomic.write(path, encode(value))
 
 

@@ -1,4 +1,4 @@
-"""What the controller gives the worker of a guest, and the names under which it travels through xdist."""
+"""The input of a guest's worker, and its encoding in what xdist sends to workers."""
 
 from __future__ import annotations
 
@@ -11,35 +11,35 @@ from kernel_matrix.shared.project import Program
 
 #: the key of a worker's input, and the title of a report's section under which a kernel is named
 WORKER_KEY = "kernel-matrix"
-#: below that key: the WorkerInput as JSON, and the channel for a command's output or a kept guest's sign of life
+#: below that key: the WorkerInput as JSON, and the channel for a command's output or a kept guest's heartbeat
 _INPUT, _CHANNEL = "input", "channel"
 
 
 @dataclass(frozen=True, slots=True)
 class WorkerInput:
-    """What a guest is for."""
+    """The input of one worker."""
 
     facts: GuestFacts
-    #: why the guest is gone that this worker stands in for, on the host; empty: it is a guest's
+    #: why the guest ended that this worker, a process on the host, replaces; empty: the worker is in a guest
     gone: str = ""
-    #: the paths that it collects instead of the command line's; empty: those
+    #: the paths that it collects instead of the command line's; empty: those of the command line
     arguments: tuple[str, ...] = ()
     #: the file or folder whose tests it runs first; empty: in the order of collection
     begins: str = ""
     #: a command to run in place of tests, and the seconds it may take
     command: tuple[str, ...] = ()
     timeout: float | None = None
-    #: whether the guest stays when a test has failed
+    #: whether the guest is kept when a test has failed
     keep: bool = False
 
 
-def pack(given: WorkerInput, channel: object | None) -> dict[str, object]:
-    """Return what xdist carries; the same bytes for the same input, by which a saved worker is found again."""
-    return {_INPUT: _encode(given), _CHANNEL: channel}
+def pack(worker_input: WorkerInput, channel: object | None) -> dict[str, object]:
+    """Return the input as xdist sends it: equal bytes for equal input, because a saved worker is found by them."""
+    return {_INPUT: _encode(worker_input), _CHANNEL: channel}
 
 
 def unpack(carried: dict[str, Any]) -> tuple[WorkerInput, Any]:
-    """Read what `pack` made; return the channel too, which execnet has made the other end of."""
+    """Read the result of `pack`; return the input and the other end of the channel."""
     fields = json.loads(carried[_INPUT])
     for name in ("arguments", "command"):
         fields[name] = tuple(fields[name])
@@ -52,7 +52,7 @@ def encode_facts(facts: GuestFacts) -> str:
 
 
 def decode_facts(text: str) -> GuestFacts:
-    """Read what `encode_facts` made."""
+    """Read the result of `encode_facts`."""
     return _facts(json.loads(text))
 
 
@@ -67,5 +67,5 @@ def _facts(fields: dict[str, Any]) -> GuestFacts:
         features=frozenset(fields["features"]),
         all_features=frozenset(fields["all_features"]),
         kernels={name: frozenset(features) for name, features in fields["kernels"].items()},
-        programs=tuple(Program(**each) for each in fields["programs"]),
+        programs=tuple(Program(**program) for program in fields["programs"]),
     )

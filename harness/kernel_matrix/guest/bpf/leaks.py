@@ -10,7 +10,7 @@ from functools import cache
 
 from kernel_matrix.guest.bpf.library import libbpf
 from kernel_matrix.guest.system.deadline import wait_until
-from kernel_matrix.shared.errors import let_out
+from kernel_matrix.shared.errors import reraise
 
 _PINS = "/sys/fs/bpf"
 #: kprobes, uprobes, event probes and synthetic events, a line each (kernel, Documentation/trace/kprobetrace.rst)
@@ -24,7 +24,7 @@ def present() -> frozenset[str]:
     """
     names = {f"{kind} {number}" for kind, step in _steps().items() for number in _ids(step)}
     if os.path.ismount(_PINS):
-        for folder, folders, files in os.walk(_PINS, onerror=let_out):
+        for folder, folders, files in os.walk(_PINS, onerror=reraise):
             names |= {f"pin {folder}/{name}" for name in (*folders, *files)}
     try:
         with open(_PROBES, encoding="utf-8", errors="replace") as probes:  # noqa: PTH123

@@ -24,9 +24,9 @@ from kernel_matrix.guest.system.deadline import limit
 from kernel_matrix.guest.system.privilege import NOBODY, Cap, capability_sets, run_as, set_capabilities
 from kernel_matrix.shared import capabilities
 from kernel_matrix.shared.capabilities import Caps
-from kernel_matrix.shared.capability_table import PEOPLE
+from kernel_matrix.shared.capability_table import USERS
 
-ROOT, NOBODY_NAME, USERNS, TOKEN = PEOPLE
+ROOT, NOBODY_NAME, USERNS, TOKEN = USERS
 
 #: what a child may ever have; the effective set is chosen from it
 _PERMITTED = tuple(Cap[name] for name in (*capabilities.CAPABILITIES, *capabilities.FILE_CAPABILITIES))

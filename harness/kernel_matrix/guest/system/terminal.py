@@ -16,7 +16,7 @@ from collections.abc import Iterator
 from kernel_matrix.guest import agent
 from kernel_matrix.guest.system import child
 from kernel_matrix.shared import frames
-from kernel_matrix.shared.errors import passing_over
+from kernel_matrix.shared.errors import ignoring
 from kernel_matrix.shared.frames import Begin, Reader
 
 _CHUNK = 1 << 16
@@ -101,7 +101,7 @@ class Served:
         else:  # what Ctrl-D does
             self._waiting += termios.tcgetattr(self._terminal)[6][termios.VEOF]
             # it has no room for more, or nobody reads it any more
-            with passing_over(errno.EAGAIN, errno.EIO):
+            with ignoring(errno.EAGAIN, errno.EIO):
                 os.write(self._terminal, self._waiting)
             self._waiting.clear()
         self.input = None
@@ -230,7 +230,7 @@ def _write(descriptor: int, data: bytes) -> None:
 def main() -> None:
     """Serve one command on standard input and output, as the agent's worker (kernel_matrix.commands.shell)."""
     child.carried()
-    agent.read_exactly(0, len(frames.OPENING))
+    agent.read_exactly(0, len(frames.PREAMBLE))
     # the relay drops the first byte: the answer to a bootstrap line
     _write(1, b"1" + frames.ANSWER)
     serve(0, 1)
