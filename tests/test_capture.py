@@ -6,17 +6,17 @@ import io
 
 from scapy.utils import RawPcapReader
 
-from kernel_matrix.guest.pytest.capture import Taken, on_the_wire, pcap
+from kernel_matrix.guest.pytest.capture import CapturedFrame, on_the_wire, pcap
 
 NEAR, FAR = 0, 1
 
 
-def sent(at: int, end: int, data: bytes, pair: int = 0) -> Taken:
-    return Taken(at, False, pair, end, data)
+def sent(at: int, end: int, data: bytes, pair: int = 0) -> CapturedFrame:
+    return CapturedFrame(at, False, pair, end, data)
 
 
-def received(at: int, end: int, data: bytes, pair: int = 0) -> Taken:
-    return Taken(at, True, pair, end, data)
+def received(at: int, end: int, data: bytes, pair: int = 0) -> CapturedFrame:
+    return CapturedFrame(at, True, pair, end, data)
 
 
 def test_a_frame_that_is_seen_at_both_ends_went_once() -> None:

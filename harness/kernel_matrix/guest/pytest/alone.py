@@ -1,7 +1,7 @@
-"""The guest's plugin in a pytest without a controller, in a VM that others booted.
+"""Load the guest's plugin into a pytest without a controller, in a VM that another tool has booted.
 
-It is named by ``-p kernel_matrix.guest.pytest.alone``. What the controller would tell its worker is in HARNESS_FACTS:
-`GuestFacts` as JSON.
+Use ``-p kernel_matrix.guest.pytest.alone``. The environment variable HARNESS_FACTS has what the controller would send
+to its worker, `GuestFacts` as JSON.
 """
 
 from __future__ import annotations
@@ -15,5 +15,5 @@ from kernel_matrix.shared import worker_input
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Be a guest's pytest."""
+    """Register the guest's plugin."""
     plugin.register(config, worker_input.decode_facts(os.environ["HARNESS_FACTS"]))

@@ -1,4 +1,4 @@
-"""What went over a test's veth pairs, as a pcap: taken by a tap on both ends, told to the host when the test fails.
+"""Capture the traffic on a test's veth pairs with a tap on each end, and send it to the host when the test fails.
 
 A tap is a packet socket: it sees a copy, and the program under test still sees, drops and counts the frame itself.
 """
@@ -28,97 +28,100 @@ _OUTGOING = 4
 #: asm-generic/socket.h: when the kernel saw a frame, as struct timespec
 _TIMESTAMPNS = 35
 _TIMESPEC = struct.Struct("=qq")
-#: bytes of the kernel's for one end, bookkeeping included: some thousand frames; what comes later is not taken
+#: bytes of the kernel's buffer for one end, with its overhead: some thousand frames; later ones are not captured
 _ROOM = 16 << 20
-#: more than a frame with all its segments
+#: bytes, more than a frame with all its segments
 _FRAME = 1 << 17
 _ETHERNET = 1
 
 
 @dataclass(frozen=True, slots=True, order=True)
-class Taken:
-    """One frame at one end."""
+class CapturedFrame:
+    """One captured frame at one end of a pair."""
 
     #: of CLOCK_REALTIME
     nanoseconds: int
-    #: at the same time sending comes first
+    #: False sorts first: of equal times, sending comes before receiving
     received: bool
-    #: the pair, and which end of it
+    #: numbers of the pair and of its end
     pair: int
     end: int
     data: bytes
 
 
-def on_the_wire(taken: Iterable[Taken]) -> list[Taken]:
-    """Return each frame once, in order: as its sender's end saw it, or its receiver's where the sender's could not.
+def on_the_wire(captured: Iterable[CapturedFrame]) -> list[CapturedFrame]:
+    """Return each frame once, in order: as captured at its sender's end, or else at its receiver's end.
 
-    A frame that XDP sends back never comes by a tap of the end that it leaves.
+    The tap of the sender's end does not see a frame that XDP sends back.
     """
-    under_way: Counter[tuple[int, int, bytes]] = Counter()
+    in_transit: Counter[tuple[int, int, bytes]] = Counter()
     frames = []
-    for each in sorted(taken):
-        if not each.received:
-            under_way[each.pair, each.end, each.data] += 1
-        elif under_way[each.pair, 1 - each.end, each.data]:
-            under_way[each.pair, 1 - each.end, each.data] -= 1
+    for frame in sorted(captured):
+        if not frame.received:
+            in_transit[frame.pair, frame.end, frame.data] += 1
+        elif in_transit[frame.pair, 1 - frame.end, frame.data]:
+            in_transit[frame.pair, 1 - frame.end, frame.data] -= 1
             continue
-        frames.append(each)
+        frames.append(frame)
     return frames
 
 
-def pcap(frames: Iterable[Taken]) -> bytes:
-    """Return a capture file."""
+def pcap(frames: Iterable[CapturedFrame]) -> bytes:
+    """Return a capture file with these frames."""
     file = io.BytesIO()
     writer = RawPcapWriter(file, linktype=_ETHERNET, nano=True)
     writer.write_header(None)
-    for each in frames:
-        seconds, rest = divmod(each.nanoseconds, 10**9)
-        writer.write_packet(each.data, sec=seconds, usec=rest)
+    for frame in frames:
+        seconds, rest = divmod(frame.nanoseconds, 10**9)
+        writer.write_packet(frame.data, sec=seconds, usec=rest)
     writer.flush()
     return file.getvalue()
 
 
 class CapturePlugin:
-    """Watches every pair that a test makes."""
+    """Captures the traffic of every pair that a test creates."""
 
     def __init__(self) -> None:
         self._taps: list[tuple[int, int, socket.socket]] = []
-        self._taken: list[Taken] = []
+        self._frames: list[CapturedFrame] = []
         self._pairs = 0
         netns.watch = self.watched
 
     @contextlib.contextmanager
     def watched(self, pair: Veth) -> Iterator[None]:
-        """Take what passes both ends."""
+        """Capture frames at both ends during the block."""
         number, self._pairs = self._pairs, self._pairs + 1
         with contextlib.ExitStack() as stack:
-            taps = [(number, end, stack.enter_context(_tap(each))) for end, each in enumerate((pair.near, pair.far))]
+            taps = [
+                (number, end, stack.enter_context(_tap(interface)))
+                for end, interface in enumerate((pair.near, pair.far))
+            ]
             self._taps += taps
             try:
                 yield
             finally:
                 self._drain()
-                self._taps = [each for each in self._taps if each not in taps]
+                self._taps = [interface for interface in self._taps if interface not in taps]
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_runtest_setup(self) -> None:
-        """Forget the test before."""
-        self._taken.clear()
+        """Drop the frames of the previous test."""
+        self._frames.clear()
 
     @pytest.hookimpl(wrapper=True)
     def pytest_runtest_makereport(self) -> Generator[None, Any, Any]:
-        """Add to the report of a failure what has passed until now."""
+        """Add the frames captured so far to the report of a failure."""
         report: pytest.TestReport = yield
         if report.failed:
             self._drain()
-            if self._taken:
-                content = base64.b64encode(pcap(on_the_wire(self._taken))).decode()
+            if self._frames:
+                content = base64.b64encode(pcap(on_the_wire(self._frames))).decode()
                 report.user_properties.append((PCAP, content))
         return report
 
     def _drain(self) -> None:
         for pair, end, tap in self._taps:
-            self._taken += _take_all(tap, pair, end)
+            self._frames += _take_all(tap, pair, end)
 
 
 def _tap(interface: Interface) -> socket.socket:
@@ -132,22 +135,22 @@ def _tap(interface: Interface) -> socket.socket:
     return tap
 
 
-def _take_all(tap: socket.socket, pair: int, end: int) -> Iterator[Taken]:
+def _take_all(tap: socket.socket, pair: int, end: int) -> Iterator[CapturedFrame]:
     while True:
         try:
             yield _take(tap, pair, end)
         except BlockingIOError:
             return
         except OSError as error:
-            # that the test has taken the link down is said once, before what came later
+            # ENETDOWN: the test has set the link down; reported once, before the later frames
             if error.errno != errno.ENETDOWN:
                 raise
 
 
-def _take(tap: socket.socket, pair: int, end: int) -> Taken:
+def _take(tap: socket.socket, pair: int, end: int) -> CapturedFrame:
     room = socket.CMSG_SPACE(_TIMESPEC.size) + traffic.TAG_SPACE
     data, ancillary, _, origin = tap.recvmsg(_FRAME, room)
     stamp = next(content for level, kind, content in ancillary if (level, kind) == (socket.SOL_SOCKET, _TIMESTAMPNS))
     seconds, nanoseconds = _TIMESPEC.unpack(stamp)
-    whole = traffic.with_tag(data, ancillary)
-    return Taken(seconds * 10**9 + nanoseconds, origin[2] != _OUTGOING, pair, end, whole)
+    frame = traffic.with_tag(data, ancillary)
+    return CapturedFrame(seconds * 10**9 + nanoseconds, origin[2] != _OUTGOING, pair, end, frame)

@@ -1,4 +1,4 @@
-"""A command of the user's own in place of tests: its exit status is the outcome, its output goes to the host."""
+"""Run a user's command in place of tests: its exit status is the outcome, its output goes to the host."""
 
 from __future__ import annotations
 
@@ -19,23 +19,23 @@ from kernel_matrix.guest.system import child
 from kernel_matrix.shared.features import GuestFacts
 
 _CHUNK = 1 << 16
-#: chunks that are read once the command has ended: more than a pipe holds
+#: chunks to read after the command has ended: more than a pipe holds
 _REST = 32
-#: what of its output is told with a failure
+#: bytes and lines of output that a failure's text has at most
 _TAIL_BYTES = 1 << 14
 _TAIL_LINES = 40
 
-#: takes output as it comes, on its way to the host
+#: called with each chunk of output; it sends the chunk to the host
 Sink = Callable[[bytes], None]
 
 
 class CommandFailed(Exception):
-    """The command did not end with 0; the text says how, and ends with what it said last."""
+    """The command did not exit with 0; the text has the reason and the last lines of output."""
 
 
 def name(command: Sequence[str]) -> str:
-    """Return the name of a command's cells, one line whatever is in it."""
-    return "".join(each if each.isprintable() else repr(each)[1:-1] for each in shlex.join(command))
+    """Return the name of a command's cells, on one line for any command."""
+    return "".join(character if character.isprintable() else repr(character)[1:-1] for character in shlex.join(command))
 
 
 class Command(pytest.Item):
@@ -48,21 +48,21 @@ class Command(pytest.Item):
         self._sink = sink
 
     def runtest(self) -> None:
-        """Run it; raises CommandFailed."""
+        """Run the command; raises CommandFailed."""
         folder = child.CARRIED if child.carried() else child.PROJECT
         run(self._words, folder, self._timeout, self._sink)
 
     def repr_failure(self, excinfo: pytest.ExceptionInfo[BaseException]) -> str:  # type: ignore[override]
-        """Say what the command did: a traceback would be the harness's own."""
+        """Return the command's failure without a traceback, which would show only the harness."""
         return str(excinfo.value)
 
     def reportinfo(self) -> tuple[Path, None, str]:
-        """Return what pytest calls it."""
+        """Return the location and name that pytest shows."""
         return self.path, None, self.name
 
 
 class CommandPlugin:
-    """Makes that item all there is to run."""
+    """Replaces all tests by that item."""
 
     def __init__(self, facts: GuestFacts, words: Sequence[str], timeout: float | None, sink: Sink) -> None:
         self._facts = facts
@@ -76,18 +76,18 @@ class CommandPlugin:
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_collection_modifyitems(self, session: pytest.Session, items: list[pytest.Item]) -> None:
-        """Put the command there."""
+        """Add the command as the only item."""
         title = name(self._words)
         item = Command.from_parent(
             session,
             name=title,
-            # the kernel first: whatever is in a command, the first such brackets are these
+            # the kernel comes first, so its brackets are the first ones whatever the command contains
             nodeid=f"[{self._facts.kernel}]{title}",
             words=self._words,
             timeout=self._timeout,
             sink=self._sink,
         )
-        # it has a limit of its own, or none
+        # the command has its own limit, or none
         item.add_marker(timeout(0))
         if self._facts.variant:
             item.add_marker(boots_with(self._facts.variant))
@@ -96,13 +96,13 @@ class CommandPlugin:
 
 def run(command: Sequence[str], folder: Path, timeout: float | None, sink: Sink) -> None:
     """Run a command until it ends; raises CommandFailed."""
-    said = bytearray()
+    tail_bytes = bytearray()
 
-    def take(data: bytes) -> bytes:
+    def forward(data: bytes) -> bytes:
         if data:
             sink(data)
-            said.extend(data)
-            del said[:-_TAIL_BYTES]
+            tail_bytes.extend(data)
+            del tail_bytes[:-_TAIL_BYTES]
         return data
 
     try:
@@ -119,14 +119,14 @@ def run(command: Sequence[str], folder: Path, timeout: float | None, sink: Sink)
     except OSError as error:
         raise CommandFailed(f"{child.words(command)[0]}: {error.strerror}") from error
     with process:
-        why = _wait(process, timeout, take)
+        why = _wait(process, timeout, forward)
     if why:
-        tail = said.decode(errors="replace").splitlines()[-_TAIL_LINES:]
-        raise CommandFailed("\n".join([why, *tail]))
+        lines = tail_bytes.decode(errors="replace").splitlines()[-_TAIL_LINES:]
+        raise CommandFailed("\n".join([why, *lines]))
 
 
-def _wait(process: subprocess.Popen[bytes], timeout: float | None, take: Callable[[bytes], bytes]) -> str:
-    """Take its output until the command has ended; return how it ended, empty for well."""
+def _wait(process: subprocess.Popen[bytes], timeout: float | None, forward: Callable[[bytes], bytes]) -> str:
+    """Read the output until the command has ended; return the reason of a failure, empty for success."""
     assert process.stdout is not None
     output = process.stdout.fileno()
     os.set_blocking(output, False)
@@ -136,9 +136,9 @@ def _wait(process: subprocess.Popen[bytes], timeout: float | None, take: Callabl
     late = False
     try:
         while ended in watched:
-            left = None if end is None else max(0.0, end - time.monotonic())
-            ready = select.select(watched, [], [], left)[0]
-            if output in ready and not take(_read(output)):
+            remaining = None if end is None else max(0.0, end - time.monotonic())
+            ready = select.select(watched, [], [], remaining)[0]
+            if output in ready and not forward(_read(output)):
                 watched.discard(output)
             if ended in ready:
                 watched.discard(ended)
@@ -146,9 +146,9 @@ def _wait(process: subprocess.Popen[bytes], timeout: float | None, take: Callabl
                 late, end = True, None
                 with contextlib.suppress(ProcessLookupError):
                     os.killpg(process.pid, signal.SIGKILL)
-        # what it leaves running may go on writing, and is not waited for
+        # processes that the command leaves running may write on, and are not waited for
         for _ in range(_REST):
-            if not take(_read(output)):
+            if not forward(_read(output)):
                 break
     finally:
         os.close(ended)
@@ -162,7 +162,7 @@ def _read(descriptor: int) -> bytes:
 
 
 def describe(returncode: int) -> str:
-    """Say how a command ended that did not end well; empty: it did."""
+    """Return how a command failed; empty for success."""
     if returncode >= 0:
         return f"exit status {returncode}" if returncode else ""
     return f"killed by {signal.Signals(-returncode).name}"

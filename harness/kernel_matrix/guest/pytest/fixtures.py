@@ -1,4 +1,4 @@
-"""Fixtures that every suite has."""
+"""Fixtures for every suite."""
 
 from __future__ import annotations
 
@@ -14,28 +14,28 @@ from kernel_matrix.guest.bpf.loaders import Loader
 from kernel_matrix.guest.bpf.loaders.libbpf import Libbpf
 from kernel_matrix.shared.protocol import FACTS
 
-#: the facts' name, the facts as JSON has them
+#: name, and facts as JSON values
 Record = Callable[[str, object], None]
-#: name below kernel., value
+#: name without ``kernel.``, and value
 Sysctl = Callable[[str, int], None]
 
 
 @pytest.fixture(autouse=True, scope="session")
 def kernel(request: pytest.FixtureRequest) -> str:
-    """Return the name of the kernel the test runs on; the guest's plugin makes it the first part of every node id."""
+    """Return the name of the kernel that the test runs on; the plugin adds it to every node id as first parameter."""
     name: str = request.param
     return name
 
 
 @pytest.fixture(scope="session")
 def loader() -> Loader:
-    """Return what the tests load objects with."""
+    """Return the loader with which tests load objects."""
     return Libbpf()
 
 
 @pytest.fixture(autouse=True)
 def nothing_left_in_the_kernel() -> Iterator[None]:
-    """Fail a test after which there are programs, maps, links, pins or probes that were not there before."""
+    """Fail a test that leaves programs, maps, links, pins or probes in the kernel."""
     before = leaks.present()
     yield
     left = leaks.wait_for_release(before)
@@ -45,14 +45,14 @@ def nothing_left_in_the_kernel() -> Iterator[None]:
 
 @pytest.fixture
 def record(request: pytest.FixtureRequest) -> Record:
-    """Give a function that hands facts about this kernel to the host: ``results/latest/<name>/<kernel>.json``."""
+    """Return a function that sends facts about this kernel to the host: ``results/latest/<name>/<kernel>.json``."""
     properties = request.node.user_properties
     return lambda name, facts: properties.append((FACTS + name, json.dumps(facts)))
 
 
 @pytest.fixture
 def sysctl() -> Iterator[Sysctl]:
-    """Give a function that sets a kernel.* sysctl of this guest; the test's end puts it back."""
+    """Yield a function that sets a kernel.* sysctl of this guest; the value is restored after the test."""
     with ExitStack() as restore:
 
         def set_value(name: str, value: int) -> None:

@@ -1,4 +1,4 @@
-"""A guest that stays as it is when its first test fails, and can be entered at a port of its own."""
+"""Keep a guest unchanged when its first test fails, and let a user enter it through its own port."""
 
 from __future__ import annotations
 
@@ -17,25 +17,25 @@ from kernel_matrix.guest.system import terminal
 from kernel_matrix.shared import frames
 from kernel_matrix.shared.protocol import ENTER_NAME
 
-#: where `ip netns` looks for names
+#: folder in which `ip netns` looks for names
 _NAMES = Path("/run/netns")
 _CHUNK = 1 << 16
-#: seconds between two looks whether the host has come
+#: seconds between two checks whether the host has connected
 _PAUSE = 0.1
 
-#: says to the host that this guest is alive
+#: sends a heartbeat to the host
 Beat = Callable[[bytes], None]
 
 
 class KeepPlugin:
-    """Stops where a test has failed, with its fixtures as they are."""
+    """Stops after a failed test, before its fixtures are torn down."""
 
     def __init__(self, beat: Beat) -> None:
         self._beat = beat
 
     @pytest.hookimpl(trylast=True)
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
-        """Stay, now that the report is on its way; the host ends this guest."""
+        """Wait after the report of a failure has been sent; the host ends this guest."""
         if report.failed:
             name_namespaces()
             threading.Thread(target=_live, args=(self._beat,), daemon=True).start()
@@ -43,12 +43,12 @@ class KeepPlugin:
 
 
 def name_namespaces() -> None:
-    """Give names to the network namespaces that the test holds: ``ip netns exec test-1 ip link``."""
+    """Name the test's network namespaces, for commands such as ``ip netns exec test-1 ip link``."""
     seen = {str(Path("/proc/self/ns/net").readlink())}
     for path in sorted(Path("/proc/self/fd").iterdir(), key=lambda path: int(path.name)):
         try:
             link = str(path.readlink())
-        except FileNotFoundError:  # the one that lists them
+        except FileNotFoundError:  # the descriptor of the listing itself
             continue
         if link.startswith("net:[") and link not in seen:
             _NAMES.mkdir(exist_ok=True)
@@ -65,12 +65,12 @@ def _live(beat: Beat) -> None:
 
 
 def serve() -> NoReturn:
-    """Serve whoever comes, one after another."""
+    """Serve connections from the host, one after another, for ever."""
     while True:
-        # closed after each: what nobody has read of the last conversation is dropped
+        # closed after each connection, which drops its unread data
         port = agent.open_port(ENTER_NAME)
         try:
-            # a port that nobody has connected to reads as ended
+            # a port without a connection reads as end of file
             while not (data := os.read(port, _CHUNK)):
                 select.select([], [], [], _PAUSE)
             terminal.serve(port, port, data)

@@ -1,6 +1,6 @@
-"""A limit for each phase of a test: one that hangs ends as a failure, long before its guest counts as hung.
+"""Limit each phase of a test, so that a test that hangs fails long before its guest counts as hung.
 
-What waits by a deadline of its own is not hit by it (`kernel_matrix.guest.system.deadline.declared`).
+The limit pauses during a wait with its own deadline (`kernel_matrix.guest.system.deadline.declared`).
 """
 
 from __future__ import annotations
@@ -19,16 +19,16 @@ import pytest
 from kernel_matrix.guest.system.deadline import limit
 from kernel_matrix.shared.protocol import STACKS
 
-#: seconds on the reference machine, and the part of the silence after which the guest is given up: the less counts
+#: the default limit is the smaller one: seconds on the reference machine, or this part of the guest's silence limit
 DEFAULT_SECONDS, PART_OF_SILENCE = 6.0, 0.5
-#: threads of the channel to the host, which have no part in any test
+#: marks the threads of the channel to the host, which take no part in tests
 _CHANNEL = "execnet"
 
 
 def seconds_for(item: pytest.Item, option: float | None) -> float:
-    """Return the limit of a phase in seconds of this guest, 0 for none: the test's mark, the option, the default.
+    """Return the limit of a phase in seconds, 0 for none: from the test's mark, the option, or the default.
 
-    A mark's seconds are those of the reference machine, the option's are taken as they are.
+    A mark's seconds are those of the reference machine; the option's are used unchanged.
     """
     mark = item.get_closest_marker("timeout")
     if mark is not None:
@@ -41,15 +41,15 @@ def seconds_for(item: pytest.Item, option: float | None) -> float:
 
 
 class LimitPlugin:
-    """Ends what takes too long by an exception where it stands, so that the report shows where that is."""
+    """Raises an exception in a phase that takes too long, so that the report shows where it was."""
 
     def __init__(self, seconds: float | None) -> None:
-        """Take the limit of the command line, None for the default."""
+        """Use the limit of the command line, None for the default."""
         self._seconds = seconds
 
     @pytest.hookimpl(wrapper=True, trylast=True)
     def pytest_runtest_setup(self, item: pytest.Item) -> Generator[None, object, object]:
-        """Limit the set-up, and that of fixtures of a larger scope which it begins."""
+        """Limit the set-up, with the fixtures of a larger scope that it sets up."""
         with self._limited(item, "setup"):
             return (yield)
 
@@ -61,7 +61,7 @@ class LimitPlugin:
 
     @pytest.hookimpl(wrapper=True, trylast=True)
     def pytest_runtest_teardown(self, item: pytest.Item) -> Generator[None, object, object]:
-        """Limit the teardown, however much of its limit the test has taken."""
+        """Limit the teardown, independently of the time that the test has taken."""
         with self._limited(item, "teardown"):
             return (yield)
 
@@ -69,24 +69,24 @@ class LimitPlugin:
     def _limited(self, item: pytest.Item, when: str) -> Iterator[None]:
         seconds = seconds_for(item, self._seconds)
 
-        def end(_number: int, frame: FrameType | None) -> None:
-            if others := _other_stacks():
-                item.add_report_section(when, STACKS, others)
+        def fail(_number: int, frame: FrameType | None) -> None:
+            if stacks := _other_stacks():
+                item.add_report_section(when, STACKS, stacks)
             where = f", in {frame.f_code.co_filename}:{frame.f_lineno}" if frame else ""
             pytest.fail(f"no end of the {when} within {seconds:.0f} s (its limit){where}")
 
-        before = signal.signal(signal.SIGALRM, end)
-        # again after the same time, where the exception is caught
+        previous = signal.signal(signal.SIGALRM, fail)
+        # repeated after the same time, in case the test catches the exception
         signal.setitimer(signal.ITIMER_REAL, seconds, seconds)
         try:
             yield
         finally:
             signal.setitimer(signal.ITIMER_REAL, 0)
-            signal.signal(signal.SIGALRM, before)
+            signal.signal(signal.SIGALRM, previous)
 
 
 def _other_stacks() -> str:
-    """Return where the process's other threads stand; empty when the test has none."""
+    """Return the stacks of the process's other threads; empty when the test has none."""
     frames = sys._current_frames()  # noqa: SLF001 - documented, in spite of its name
     stacks = []
     for thread in threading.enumerate():

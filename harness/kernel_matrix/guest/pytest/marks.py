@@ -1,9 +1,8 @@
-"""Marks that say where a test runs and where it must be refused, and the pytest plugin behind them.
+"""Marks for where a test runs and where it must be refused, and the pytest plugin that implements them.
 
 `requires` skips by manifest data at collection; `refused_without` demands one exact refusal; `known_issue` is a
-strict xfail on one named kernel; `boots_with` asks for another kernel command line. A skip or an expected failure from
-anywhere else is a failure. Whoever runs the tests puts a `GuestFacts` in ``config.stash[GUEST_FACTS]`` before
-collection.
+strict xfail on one named kernel; `boots_with` selects another kernel command line. A skip or an expected failure from
+anywhere else is a failure. The caller stores a `GuestFacts` in ``config.stash[GUEST_FACTS]`` before collection.
 """
 
 from __future__ import annotations
@@ -18,27 +17,27 @@ import pytest
 from kernel_matrix.guest.bpf.step_error import Stage, StepError, errno_name
 from kernel_matrix.shared.features import VARIANT, GuestFacts, plain_kernel
 
-#: where the plugin finds what the manifest says about this guest's kernel
+#: the manifest's facts about this guest's kernel
 GUEST_FACTS = pytest.StashKey[GuestFacts]()
 
-#: in a report's user_properties: the test passed because the kernel refused as declared
+#: a report's user property: the test passed because the kernel refused as declared
 REFUSED_PROPERTY = ("outcome", "refused")
 
 
 @dataclass(frozen=True, slots=True)
 class _Refusal:
-    """How a test must end on this kernel."""
+    """The refusal with which a test must end on this kernel."""
 
     errno: int
     stage: Stage
-    #: what the kernel lacks
+    #: the feature that the kernel lacks
     feature: str
 
 
 _EXPECTED_REFUSAL = pytest.StashKey[_Refusal]()
 #: the reasons for which a mark of this module skips an item, or expects it to fail
 _REASONS = pytest.StashKey[frozenset[str]]()
-#: what to do about a skip, or an expected failure, that no mark of this module made
+#: advice about a skip or an expected failure without a mark of this module
 _INSTEAD = (
     "a test is left out by @requires(feature) or @boots_with(variant), expected to be refused by"
     " @refused_without(feature, errno, stage=...), and expected to fail by @known_issue(kernel, ...)"
@@ -62,7 +61,7 @@ def requires(*features: str) -> pytest.MarkDecorator:
 
 
 def refused_without(feature: str, errno: int, *, stage: Stage) -> pytest.MarkDecorator:
-    """On kernels without the feature the test must end with a StepError of exactly this stage and errno."""
+    """Demand, on kernels without the feature, that the test ends with a StepError of exactly this stage and errno."""
     return pytest.mark.refused_without(feature, errno, stage=stage)
 
 
@@ -72,22 +71,22 @@ def boots_with(*variants: str) -> pytest.MarkDecorator:
 
 
 def known_issue(kernel: str, *, reason: str, ref: str, raises: type[BaseException]) -> pytest.MarkDecorator:
-    """Expect this failure, strictly, on one kernel; `ref` is a commit or a report others can open."""
+    """Expect this failure, strictly, on one kernel; `ref` is a commit or a report that readers can open."""
     return pytest.mark.known_issue(kernel, reason=reason, ref=ref, raises=raises)
 
 
 def spoils_guest(reason: str) -> pytest.MarkDecorator:
-    """Run the test after all others of its guest: it changes what only a reboot puts back."""
+    """Run the test after all others of its guest, because it changes what only a reboot restores."""
     return pytest.mark.spoils_guest(reason)
 
 
 def timeout(seconds: float) -> pytest.MarkDecorator:
-    """Let each phase of the test take so many seconds of the reference machine; 0: without a limit."""
+    """Limit each phase of the test to so many seconds on the reference machine; 0: no limit."""
     return pytest.mark.timeout(seconds)
 
 
 def pytest_make_parametrize_id(val: object, argname: str) -> str | None:
-    """Name enums in node ids by their names, and errnos in parameters that are named ..._errno."""
+    """Show enums in node ids by their names, and errnos too in parameters that are named ..._errno."""
     if isinstance(val, enum.Enum):
         return val.name
     if argname.endswith("_errno") and isinstance(val, int):
@@ -96,20 +95,20 @@ def pytest_make_parametrize_id(val: object, argname: str) -> str | None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Register the marks, so that a misspelt one is an error."""
+    """Register the marks, so that a misspelt mark is an error."""
     register(config)
 
 
 def register(config: pytest.Config) -> None:
-    """Make the marks known to a pytest that need not obey them."""
+    """Declare the marks for a pytest that does not apply them."""
     for line in [*_MARKS.values(), _SPOILS, _TIMEOUT]:
         config.addinivalue_line("markers", line)
 
 
 @pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Leave out other variants' tests; turn the marks into skips, xfails and refusals; put what spoils a guest last."""
-    _leave_out_other_variants(config, items)
+    """Deselect other variants' tests; apply the marks; move tests that spoil a guest to the end."""
+    _deselect_other_variants(config, items)
     items.sort(key=lambda item: item.get_closest_marker("spoils_guest") is not None)
     for item in items:
         if not any(item.get_closest_marker(name) for name in _MARKS):
@@ -120,20 +119,20 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         _apply(item, facts)
 
 
-def _leave_out_other_variants(config: pytest.Config, items: list[pytest.Item]) -> None:
+def _deselect_other_variants(config: pytest.Config, items: list[pytest.Item]) -> None:
     facts = config.stash.get(GUEST_FACTS, None)
-    there = [item for item in items if (facts.variant if facts else "") not in (_variants(item, facts) or {""})]
-    if there:
-        config.hook.pytest_deselected(items=there)
-        items[:] = [item for item in items if item not in set(there)]
+    deselected = [item for item in items if (facts.variant if facts else "") not in (_variants(item, facts) or {""})]
+    if deselected:
+        config.hook.pytest_deselected(items=deselected)
+        items[:] = [item for item in items if item not in set(deselected)]
 
 
 def _variants(item: pytest.Item, facts: GuestFacts | None) -> set[str]:
-    """Return the variants that a test asks for; one that the manifest has not is a UsageError."""
-    wanted = {name for mark in item.iter_markers("boots_with") for name in mark.args}
-    for name in wanted if facts else ():
-        _known(item, "variant", name, facts.variants if facts else ())
-    return wanted
+    """Return the variants that a test's marks name; raises UsageError for one that the manifest lacks."""
+    variants = {name for mark in item.iter_markers("boots_with") for name in mark.args}
+    for name in variants if facts else ():
+        _check_known(item, "variant", name, facts.variants if facts else ())
+    return variants
 
 
 def _apply(item: pytest.Item, facts: GuestFacts) -> None:
@@ -143,14 +142,14 @@ def _apply(item: pytest.Item, facts: GuestFacts) -> None:
 
 
 def _skip(item: pytest.Item, facts: GuestFacts) -> list[str]:
-    """Skip where a required feature is missing; return the reasons."""
+    """Skip an item when a required feature is missing; return the reasons."""
     required = {feature: None for mark in item.iter_markers("requires") for feature in mark.args}
     for feature in required:
-        _known(item, "feature", feature, facts.all_features)
-    wanted = _variants(item, facts) or {""}
-    possible = {name: has for name, has in facts.kernels.items() if name.partition(VARIANT)[2] in wanted}
+        _check_known(item, "feature", feature, facts.all_features)
+    variants_wanted = _variants(item, facts) or {""}
+    possible = {name: has for name, has in facts.kernels.items() if name.partition(VARIANT)[2] in variants_wanted}
     if not any(required.keys() <= features for features in possible.values()):
-        variants = f" and boots with {' or '.join(sorted(wanted))}" if wanted != {""} else ""
+        variants = f" and boots with {' or '.join(sorted(variants_wanted))}" if variants_wanted != {""} else ""
         raise pytest.UsageError(
             f"{item.nodeid}: no kernel of the manifest has {' and '.join(sorted(required))}{variants}"
         )
@@ -169,11 +168,11 @@ def _expect_failure(item: pytest.Item, facts: GuestFacts) -> list[str]:
     reasons = []
     for mark in item.iter_markers("known_issue"):
         kernel = mark.args[0]
-        _known(item, "kernel", kernel, facts.kernels)
-        # pytest's own failures are no Exceptions: a warning of the kernel, something left in it, a limit
+        _check_known(item, "kernel", kernel, facts.kernels)
+        # pytest.fail raises no Exception: the harness uses it for kernel warnings, leaks and limits
         if not issubclass(mark.kwargs["raises"], Exception):
             raise pytest.UsageError(f"{item.nodeid}: a known issue raises an Exception, not any BaseException")
-        # what is wrong with a kernel is wrong whatever its command line
+        # a defect of a kernel does not depend on its command line
         if kernel in {facts.kernel, plain_kernel(facts.kernel)}:
             reasons.append(f"{mark.kwargs['reason']} ({mark.kwargs['ref']})")
             item.add_marker(pytest.mark.xfail(reason=reasons[-1], raises=mark.kwargs["raises"], strict=True))
@@ -189,34 +188,34 @@ def _expect_refusal(item: pytest.Item, facts: GuestFacts) -> None:
         if len(mark.args) != 2 or mark.kwargs.keys() != {"stage"}:
             raise pytest.UsageError(f"{item.nodeid}: a refusal is refused_without(feature, errno, stage=...)")
         feature, number = mark.args
-        _known(item, "feature", feature, facts.all_features)
-        _known(item, "stage", mark.kwargs["stage"], get_args(Stage))
+        _check_known(item, "feature", feature, facts.all_features)
+        _check_known(item, "stage", mark.kwargs["stage"], get_args(Stage))
         if feature in {name for required in item.iter_markers("requires") for name in required.args}:
             raise pytest.UsageError(f"{item.nodeid}: skipped without {feature}, so never refused without it")
         if feature not in facts.features:
             item.stash[_EXPECTED_REFUSAL] = _Refusal(number, mark.kwargs["stage"], feature)
 
 
-def _known(item: pytest.Item, kind: str, name: str, names: Collection[str]) -> None:
+def _check_known(item: pytest.Item, kind: str, name: str, names: Collection[str]) -> None:
     if name not in names:
         raise pytest.UsageError(f"{item.nodeid}: unknown {kind} {name!r} (known: {', '.join(sorted(names))})")
 
 
 @pytest.hookimpl(wrapper=True)
 def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> Generator[None, object, object]:
-    """Where a refusal is expected, let the call pass only with exactly that refusal."""
+    """Pass a call that expects a refusal only if it ends with exactly that refusal."""
     expected = pyfuncitem.stash.get(_EXPECTED_REFUSAL, None)
     if expected is None:
         return (yield)
     kernel = pyfuncitem.config.stash[GUEST_FACTS].kernel
-    wanted = f"{expected.stage} refused with {errno_name(expected.errno)}"
-    because = f"expected {wanted} because kernel {kernel} lacks {expected.feature}, but it"
+    refusal = f"{expected.stage} refused with {errno_name(expected.errno)}"
+    because = f"expected {refusal} because kernel {kernel} lacks {expected.feature}, but it"
     try:
         yield
     except OSError as error:
-        found = check_refusal(error, expected.errno, expected.stage)
-        if isinstance(found, str):
-            _fail(f"{because} ended with {found}", error)
+        result = check_refusal(error, expected.errno, expected.stage)
+        if isinstance(result, str):
+            _fail(f"{because} ended with {result}", error)
         pyfuncitem.user_properties.append(REFUSED_PROPERTY)
         return True
     except Exception as error:  # noqa: BLE001  any other exception of the test is the finding here
@@ -229,9 +228,9 @@ def _fail(line: str, cause: Exception) -> NoReturn:
 
 
 def check_refusal(error: OSError, errno: int, stage: Stage) -> StepError | str:
-    """Return the refusal that an error is, or else what it is in its place.
+    """Return the error as the expected refusal, or else a description of the error.
 
-    Only a step asks the kernel for what the test is about: the same errno from anywhere else refuses nothing.
+    Only a step makes the call under test: the same errno from anywhere else is not a refusal.
     """
     if not isinstance(error, StepError):
         return f"{errno_name(error.errno)} from no step: {error}"
@@ -242,11 +241,11 @@ def check_refusal(error: OSError, errno: int, stage: Stage) -> StepError | str:
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)
 def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
-    """Let a skip or an expected failure that no mark of this module made be a failure."""
+    """Turn a skip or an expected failure without a mark of this module into a failure."""
     report = yield
     if report.skipped and (reason := _reason(report)) not in item.stash.get(_REASONS, frozenset()):
         what = "expected to fail" if hasattr(report, "wasxfail") else "skipped"
-        # pytest takes a report with this attribute for one of an xfail, whatever its outcome
+        # pytest treats a report with this attribute as an xfail, whatever its outcome
         vars(report).pop("wasxfail", None)
         report.outcome = "failed"
         report.longrepr = f"{what} by no mark of the matrix: {reason or 'no reason given'}\n{_INSTEAD}"
@@ -255,7 +254,7 @@ def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestR
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)
 def pytest_make_collect_report() -> Generator[None, pytest.CollectReport, pytest.CollectReport]:
-    """Let a file that skips itself be one that could not be collected."""
+    """Turn the skip of a whole file into a collection failure."""
     report = yield
     if report.skipped:
         report.outcome = "failed"
@@ -264,10 +263,10 @@ def pytest_make_collect_report() -> Generator[None, pytest.CollectReport, pytest
 
 
 def _reason(report: pytest.TestReport | pytest.CollectReport) -> str:
-    """Return why a report is of a skip or of an expected failure."""
+    """Return the reason of a skip or of an expected failure."""
     reason: str | None = getattr(report, "wasxfail", None)
     if reason is not None:
         return reason
-    # path, line and text where something raised pytest's exception for it
+    # a tuple of path, line and text when an exception caused the skip
     text = report.longrepr[2] if isinstance(report.longrepr, tuple) else str(report.longrepr)
     return text.removeprefix("Skipped: ")

@@ -1,4 +1,4 @@
-"""The pytest plugin of a guest: names its kernel in every node id, ties the kernel's log to the tests."""
+"""The pytest plugin of a guest: it adds the kernel to every node id, and the kernel's log to the reports."""
 
 from __future__ import annotations
 
@@ -21,21 +21,21 @@ from kernel_matrix.shared.worker_input import WORKER_KEY
 
 
 def repeated(argument: str, times: int) -> list[str]:
-    """Return the node ids that a test has which runs as often as that (`Repeats`): ``test[6.1-#2]``."""
+    """Return the node ids of a test that runs ``times`` times (`Repeats`): ``test[6.1-#2]``."""
     if times == 1 or not argument.endswith("]"):
         return [argument]
     return [f"{argument[:-1]}-#{number}]" for number in range(1, times + 1)]
 
 
 class Repeats:
-    """Lets every test run several times, each with a node id of its own."""
+    """Runs every test several times, each with its own node id."""
 
     def __init__(self, times: int) -> None:
         self._times = times
 
     @pytest.hookimpl(trylast=True)
     def pytest_generate_tests(self, metafunc: pytest.Metafunc) -> None:
-        """Make the repetition the last parameter, which no test takes."""
+        """Add the repetition as the last parameter, which no test uses."""
         metafunc.fixturenames.append("repetition")
         numbers = range(1, self._times + 1)
         metafunc.parametrize("repetition", numbers, ids=[f"#{number}" for number in numbers])
@@ -49,7 +49,7 @@ class GuestPlugin:
         self._arguments = arguments
         self._begins = begins
         self._log = KernelLog()
-        #: what the kernel has said in the running test that must not be, each with its phase
+        #: warnings and losses of the kernel's log during the running test, each with its phase
         self._wrong: list[str] = []
         self._seeded = False
 
@@ -61,7 +61,7 @@ class GuestPlugin:
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_collection(self, session: pytest.Session) -> None:
-        """Collect no more than this guest is for; leave out the node ids that name another kernel."""
+        """Restrict collection to this guest's files; leave out the node ids that name another kernel."""
         if self._arguments:
             session.config.args[:] = only(session.config.args, self._arguments)
         session.config.args[:] = [
@@ -73,32 +73,32 @@ class GuestPlugin:
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_collection_modifyitems(self, items: list[pytest.Item]) -> None:
-        """Put first what this guest begins with."""
+        """Move the tests with which this guest begins to the front."""
         begins = beginning([item.nodeid.partition("::")[0] for item in items], self._begins)
         items[:] = items[begins:] + items[:begins]
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_collectreport(self, report: pytest.CollectReport) -> None:
-        """Say on which kernel a file could not be collected; the controller sees the report only."""
+        """Add the kernel to the report of a collection failure; the controller sees only the report."""
         if report.failed:
             report.sections.append((WORKER_KEY, self._facts.kernel))
-            # xdist drops a report whose text it has seen from another worker
+            # xdist drops a report whose text another worker has sent already
             report.longrepr = f"kernel {self._facts.kernel}: {report.longreprtext}"
 
     def pytest_collection_finish(self, session: pytest.Session) -> None:
-        """Look at what the kernel has said since it booted, and while the tests were collected."""
-        self._look_outside(session.config)
+        """Check the kernel's log since the boot, including the collection."""
+        self._check_log_outside_tests(session.config)
 
     def pytest_deselected(self, items: list[pytest.Item]) -> None:
-        """Tell the controller what was deselected here (-k, -m): it expects no cell of it."""
+        """Report deselected tests (-k, -m) to the controller, which expects no cell of them."""
         for item in items:
             output: dict[str, Any] = getattr(item.config, "workeroutput", {})
             output.setdefault(DESELECTED, []).append(item.nodeid)
 
     def pytest_runtest_logstart(self, nodeid: str) -> None:
-        """Mark where the test starts on the console; the first one does not share its random numbers.
+        """Mark the start of a test on the console; before the first test, seed Python's random numbers.
 
-        This worker may be one of many copies, and none of them has run anything yet.
+        This worker may be one of many copies of a saved one, which would all have the same random numbers.
         """
         if not self._seeded:
             random.seed(os.urandom(32))
@@ -107,26 +107,26 @@ class GuestPlugin:
 
     @pytest.hookimpl(wrapper=True, tryfirst=True)
     def pytest_runtest_protocol(self, item: pytest.Item) -> Generator[None, Any, Any]:
-        """Leave to the guest what the kernel has said since the test before."""
-        self._look_outside(item.config)
+        """Attribute the kernel's log since the previous test to the guest."""
+        self._check_log_outside_tests(item.config)
         self._wrong.clear()
         return (yield)
 
     @pytest.hookimpl(wrapper=True, tryfirst=True)
     def pytest_runtest_setup(self, item: pytest.Item) -> Generator[None, Any, Any]:
-        """Attach what the kernel logged during the set-up, that of fixtures of a larger scope included."""
-        with self._listening(item, "setup"):
+        """Attach the kernel's log of the set-up, with the fixtures of a larger scope."""
+        with self._kernel_log_attached(item, "setup"):
             return (yield)
 
     @pytest.hookimpl(wrapper=True, tryfirst=True)
     def pytest_runtest_call(self, item: pytest.Item) -> Generator[None, Any, Any]:
-        """Attach what the kernel logged during the call."""
-        with self._listening(item, "call"):
+        """Attach the kernel's log of the call."""
+        with self._kernel_log_attached(item, "call"):
             return (yield)
 
     @pytest.hookimpl(wrapper=True)
     def pytest_runtest_makereport(self, call: pytest.CallInfo[None]) -> Generator[None, Any, Any]:
-        """Say of a step that was refused and fails a test why it was."""
+        """Add a diagnosis to the report of a test that fails with a refused step."""
         report: pytest.TestReport = yield
         if report.failed and call.excinfo is not None:
             from kernel_matrix.guest.bpf import machine
@@ -139,71 +139,73 @@ class GuestPlugin:
 
     @pytest.hookimpl(wrapper=True, tryfirst=True)
     def pytest_runtest_teardown(self, item: pytest.Item) -> Generator[None, Any, Any]:
-        """Let a test fail during which the kernel warned, in whichever phase and whatever the test itself found."""
-        with self._listening(item, "teardown"):
+        """Fail a test during which the kernel warned, in any phase, whatever the test's own result is."""
+        with self._kernel_log_attached(item, "teardown"):
             result = yield
         if self._wrong:
             pytest.fail("\n".join(self._wrong), pytrace=False)
         return result
 
-    # behind the teardown of what a run that stops early has left (_pytest.runner)
+    # after the teardowns that a run that stops early still has to do (_pytest.runner)
     @pytest.hookimpl(trylast=True)
     def pytest_sessionfinish(self, session: pytest.Session) -> None:
-        """Leave to the guest what the kernel has said since its last test."""
-        self._look_outside(session.config)
+        """Attribute the kernel's log since the last test to the guest."""
+        self._check_log_outside_tests(session.config)
 
     @contextlib.contextmanager
-    def _listening(self, item: pytest.Item, when: str) -> Iterator[None]:
+    def _kernel_log_attached(self, item: pytest.Item, when: str) -> Iterator[None]:
         try:
             yield
         finally:
-            heard = self._log.new()
-            if heard.lines:
-                item.add_report_section(when, KERNEL_LOG, heard.text)
-            if heard.wrong:
-                self._wrong.append(f"{heard.wrong} ({when}):\n{heard.why}")
+            messages = self._log.new()
+            if messages.lines:
+                item.add_report_section(when, KERNEL_LOG, messages.text)
+            if messages.wrong:
+                self._wrong.append(f"{messages.wrong} ({when}):\n{messages.why}")
 
-    def _look_outside(self, config: pytest.Config) -> None:
-        """Report what the kernel must not have said as the guest's own error: no test was running."""
-        heard: Excerpt = self._log.new()
-        if heard.wrong:
-            text = f"{heard.wrong} outside every test:\n{heard.why}"
+    def _check_log_outside_tests(self, config: pytest.Config) -> None:
+        """Report a warning outside any test as the guest's own error."""
+        messages: Excerpt = self._log.new()
+        if messages.wrong:
+            text = f"{messages.wrong} outside every test:\n{messages.why}"
             report = pytest.CollectReport(GUEST, "failed", text, [])
             config.hook.pytest_collectreport(report=report)
 
 
 class GonePlugin:
-    """Stands in for a guest that is not coming back, on the host: collects nothing."""
+    """Replaces, on the host, a guest that cannot be started again: it collects nothing."""
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_collection(self, session: pytest.Session) -> None:
-        """Take away what there is to collect.
+        """Remove all arguments, so that nothing is collected.
 
-        Not by ``pytest_ignore_collect``, which is not asked about a path of the command line: a suite's file that
-        kills its guest would be imported by the host.
+        ``pytest_ignore_collect`` does not suffice: pytest does not call it for paths of the command line, and the host
+        would import a test file that kills its guest.
         """
         session.config.args[:] = []
 
 
 def only(arguments: Sequence[str], files: Collection[str]) -> list[str]:
-    """Return what of the command line's paths and node ids is in these files; a folder stands for those below it."""
-    found: list[str] = []
+    """Restrict the command line's paths and node ids to these files; a folder becomes the files below it."""
+    selected: list[str] = []
     for argument in arguments:
         path = PurePosixPath(argument.partition("::")[0])
-        found += [argument] if str(path) in files else [file for file in files if path in PurePosixPath(file).parents]
-    return list(dict.fromkeys(found))
+        selected += (
+            [argument] if str(path) in files else [file for file in files if path in PurePosixPath(file).parents]
+        )
+    return list(dict.fromkeys(selected))
 
 
 def beginning(files: Sequence[str], path: str) -> int:
-    """Return the index of the first of the files that is that one or below it, 0 when none is."""
+    """Return the index of the first file that is ``path`` or below it, 0 when there is none."""
     return next((index for index, file in enumerate(files) if PurePosixPath(file).is_relative_to(path)), 0)
 
 
 def register(config: pytest.Config, facts: GuestFacts, arguments: tuple[str, ...] = (), begins: str = "") -> None:
     """Make this pytest the worker of a guest.
 
-    ``arguments``: the files that have tests for it, empty when that is up to the command line; ``begins``: the file or
-    folder whose tests it runs first, empty when they are run in the order of collection.
+    ``arguments``: the files with its tests; empty: those of the command line. ``begins``: the file or folder whose
+    tests it runs first; empty: in the order of collection.
     """
     from kernel_matrix.guest.pytest import fixtures, marks
     from kernel_matrix.guest.pytest.limits import LimitPlugin

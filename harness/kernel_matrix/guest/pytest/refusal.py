@@ -1,4 +1,4 @@
-"""Check a refusal: which stage refused, with which errno; and report the test as refused.
+"""Check the stage and errno of a refusal, and report the test as refused.
 
 `refused` is a fixture for tests whose purpose is a refusal, on every kernel they run on:
 
@@ -6,7 +6,7 @@
         with refused(errno.EBUSY, stage="attach"):
             attach(...)
 
-A refusal that differs between kernels is two marks away: `requires` or `refused_without`.
+For a refusal on some kernels only, use the marks `requires` or `refused_without`.
 """
 
 from __future__ import annotations
@@ -22,36 +22,36 @@ from kernel_matrix.guest.pytest.marks import REFUSED_PROPERTY, check_refusal
 
 
 @dataclass(slots=True)
-class Found:
-    """The refusal, once it has come."""
+class Refusal:
+    """The refusal, filled in when it has occurred."""
 
-    #: libbpf's lines and the verifier's log, where the step has one
+    #: libbpf's messages and the verifier's log; empty for a step without them
     log: str = ""
     error: StepError | None = None
 
 
 class Refused:
-    """Callable as a context manager around the one step that must be refused."""
+    """A context manager, when called, around the one step that must be refused."""
 
     def __init__(self, item: pytest.Item) -> None:
         self._item = item
 
     @contextmanager
-    def __call__(self, errno: int, *, stage: Stage) -> Generator[Found]:
+    def __call__(self, errno: int, *, stage: Stage) -> Generator[Refusal]:
         """Demand a StepError of exactly this stage and errno.
 
-        An OSError that is not of a step fails the test: nobody asked the kernel. Any other exception goes through; no
-        exception fails the test.
+        An OSError that is not a StepError fails the test, because it is no answer to a step. Any other exception
+        propagates; no exception fails the test.
         """
-        found = Found()
+        refusal = Refusal()
         try:
-            yield found
+            yield refusal
         except OSError as error:
-            refusal = check_refusal(error, errno, stage)
-            if isinstance(refusal, str):
-                wanted = f"{stage} refused with {errno_name(errno)}"
-                raise pytest.fail.Exception(f"expected {wanted}, found {refusal}", pytrace=False) from error
-            found.log, found.error = refusal.log, refusal
+            checked = check_refusal(error, errno, stage)
+            if isinstance(checked, str):
+                expected = f"{stage} refused with {errno_name(errno)}"
+                raise pytest.fail.Exception(f"expected {expected}, found {checked}", pytrace=False) from error
+            refusal.log, refusal.error = checked.log, checked
         else:
             pytest.fail(f"expected {stage} refused with {errno_name(errno)}, but it succeeded")
         if REFUSED_PROPERTY not in self._item.user_properties:
@@ -60,7 +60,7 @@ class Refused:
 
 @pytest.fixture
 def refused(request: pytest.FixtureRequest) -> Refused:
-    """Give a context manager that checks one refusal and marks the test's outcome as refused."""
+    """Return a context manager that checks one refusal and marks the test's outcome as refused."""
     item = request.node
     assert isinstance(item, pytest.Item)
     return Refused(item)
