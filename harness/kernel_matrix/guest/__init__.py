@@ -1,1 +1,1 @@
-"""What runs inside the VM; imports nothing of the host side but errors and pure data."""
+"""The part of the engine that runs inside the VM; of the host's part it imports only errors and pure data."""

@@ -1,4 +1,4 @@
-"""System calls on descriptors that Python does not offer, or offers under another call's name."""
+"""System calls on descriptors that Python does not provide, or for which it makes a different call."""
 
 from __future__ import annotations
 
@@ -44,14 +44,14 @@ def _messages(buffers: Sequence[ctypes.Array[ctypes.c_char]]) -> ctypes.Array[_M
 
 
 def sendmmsg(fd: int, payloads: Sequence[bytes]) -> list[int]:
-    """Send several messages in one call; return the bytes of each that went; raises OSError."""
+    """Send several messages in one call; return the bytes sent of each; raises OSError."""
     messages = _messages([ctypes.create_string_buffer(payload, len(payload)) for payload in payloads])
     count = _checked(_libc.sendmmsg(fd, messages, len(messages), 0))
     return [messages[index].length for index in range(count)]
 
 
 def recvmmsg(fd: int, sizes: Sequence[int]) -> list[int]:
-    """Receive several messages in one call without waiting; return the bytes of each that came; raises OSError."""
+    """Receive several messages in one call without waiting; return the bytes received of each; raises OSError."""
     messages = _messages([ctypes.create_string_buffer(size) for size in sizes])
     # MSG_DONTWAIT of linux/socket.h
     count = _checked(_libc.recvmmsg(fd, messages, len(messages), 0x40, None))
@@ -59,41 +59,41 @@ def recvmmsg(fd: int, sizes: Sequence[int]) -> list[int]:
 
 
 class Vector:
-    """Messages of these sizes for one sendmmsg or recvmmsg, lying in memory where the caller wants them."""
+    """Messages of these sizes for one sendmmsg or recvmmsg, in memory that the caller chooses."""
 
     def __init__(self, sizes: Sequence[int], memory: mmap.mmap, offset: int) -> None:
         self._messages = (_Message * len(sizes)).from_buffer(memory, offset)
-        # kept: it holds the buffers, which the copies of its messages only point to
+        # kept: it owns the buffers, to which the copies of its messages only point
         self._source = _messages([ctypes.create_string_buffer(size) for size in sizes])
         self._messages[:] = list(self._source)
 
     def send(self, fd: int) -> int:
-        """Send them; return how many went; raises OSError."""
+        """Send the messages; return how many were sent; raises OSError."""
         return _checked(_libc.sendmmsg(fd, self._messages, len(self._messages), 0))
 
     def receive(self, fd: int) -> int:
-        """Receive them, waiting for each; return how many came; raises OSError."""
+        """Receive the messages, waiting for each; return how many were received; raises OSError."""
         return _checked(_libc.recvmmsg(fd, self._messages, len(self._messages), 0, None))
 
     def lengths(self) -> list[int]:
-        """Return what the kernel has written so far, 0 for a message that has not come."""
+        """Return the lengths that the kernel has written so far, 0 for a message that was not received."""
         return [message.length for message in self._messages]
 
 
 def take_away(memory: mmap.mmap, offset: int, size: int) -> None:
-    """Let nothing read those pages any more, not even the kernel; raises OSError."""
+    """Make pages inaccessible, even for the kernel; raises OSError."""
     address = ctypes.addressof(ctypes.c_char.from_buffer(memory, offset))
     # PROT_NONE of asm-generic/mman-common.h
     _checked(_libc.mprotect(ctypes.c_void_p(address), ctypes.c_size_t(size), 0))
 
 
 def accept(fd: int) -> int:
-    """Take a connection by the old system call, where Python makes accept4; return its descriptor."""
+    """Accept a connection by the old system call, because Python uses accept4; return its descriptor."""
     return _checked(_libc.accept(fd, None, None))
 
 
 def recv(fd: int, buffer: bytearray, flags: int) -> int:
-    """Receive and return what the call returned, which MSG_TRUNC lets be more than the buffer holds."""
+    """Receive; return the result of the call, which with MSG_TRUNC may exceed the size of the buffer."""
     target = (ctypes.c_char * len(buffer)).from_buffer(buffer)
     return _checked(_libc.recv(fd, target, len(buffer), flags))
 

@@ -1,4 +1,4 @@
-"""Starting a command of the user's own in the guest: what it is, where it runs, what it finds there."""
+"""Start a user's command in the guest: its arguments, its folder, its environment."""
 
 from __future__ import annotations
 
@@ -8,22 +8,22 @@ from collections.abc import Sequence
 from pathlib import Path
 
 PROJECT = Path("/harness")
-#: where a folder that was carried in is found
+#: where a command finds the user's folder
 CARRIED = Path("/carried")
-#: where the host puts it
+#: where the payload's tar is unpacked with it
 _ARRIVED = PROJECT / ".carried"
 _PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 
 def words(command: Sequence[str]) -> list[str]:
-    """Return the arguments to execute: a line for a shell, a program with its arguments, or a shell to type into."""
+    """Return the arguments to execute: a line for a shell, a program with its arguments, or an interactive shell."""
     if not command:
         return ["bash", "--norc"]
     return ["sh", "-c", *command] if len(command) == 1 else list(command)
 
 
 def environment(term: str = "dumb") -> dict[str, str]:
-    """Return what a command finds in its environment: the guest's, without what pytest keeps there."""
+    """Return a command's environment: the guest's, without the variables of pytest and Python."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith(("PYTEST_", "PYTHON"))}
     kernel = kept.get("HARNESS_KERNEL", "guest")
     return {
@@ -38,7 +38,7 @@ def environment(term: str = "dumb") -> dict[str, str]:
 
 
 def carried() -> bool:
-    """Put a folder that was carried in where it belongs; return whether there is one."""
+    """Mount the user's folder at `CARRIED`; return whether there is one."""
     if not _ARRIVED.is_dir():
         return False
     if not os.path.ismount(CARRIED):
@@ -47,5 +47,5 @@ def carried() -> bool:
 
 
 def status(returncode: int) -> int:
-    """Return what a shell would call it: a command that was killed by a signal has 128 and its number."""
+    """Return the exit status as a shell does: 128 plus the signal's number for a killed command."""
     return returncode if returncode >= 0 else 128 - returncode

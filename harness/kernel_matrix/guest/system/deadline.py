@@ -1,4 +1,4 @@
-"""Waiting for a condition, never for a time: limits scale with the guest's measured speed."""
+"""Wait for conditions, never for a fixed time; limits scale with the guest's measured speed."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ from collections.abc import Callable, Iterator
 from typing import TypeVar
 
 _T = TypeVar("_T")
-#: seconds between two looks: shorter than anything that is waited for takes under emulation
+#: seconds between two checks: shorter than any awaited event takes under emulation
 _PAUSE = 0.0005
 
 
 def limit(seconds: float) -> float:
-    """Return a limit for this guest, from seconds on the reference machine (HARNESS_SPEED: how much slower it is)."""
+    """Scale seconds on the reference machine to a limit for this guest (HARNESS_SPEED: how much slower it is)."""
     return seconds * max(1.0, float(os.environ.get("HARNESS_SPEED", "1")))
 
 
 @contextlib.contextmanager
 def declared() -> Iterator[None]:
-    """Wait by a deadline of one's own; the test's limit (`kernel_matrix.guest.pytest.limits`) stands still."""
+    """Pause the test's limit (`kernel_matrix.guest.pytest.limits`) during a wait with its own deadline."""
     left, again = signal.setitimer(signal.ITIMER_REAL, 0)
     try:
         yield
@@ -32,7 +32,7 @@ def declared() -> Iterator[None]:
 
 @declared()
 def wait_until(condition: Callable[[], _T | None], what: str, seconds: float = 5.0) -> _T:
-    """Return the condition's first true value; raises TimeoutError naming ``what`` when none comes in time.
+    """Wait for and return the condition's first true value; raises TimeoutError, which names ``what``.
 
     ``seconds`` are those of the reference machine.
     """
@@ -40,7 +40,7 @@ def wait_until(condition: Callable[[], _T | None], what: str, seconds: float = 5
     while not (value := condition()):
         if time.monotonic() > end:
             raise TimeoutError(f"{what}: not within {limit(seconds):.0f} s; last seen: {value!r}")
-        # not sched_yield(): one thread emulates all processors in turns, and one that never idles keeps its whole turn,
-        # a tenth of a second (QEMU, TCG_KICK_PERIOD), while what is waited for may be on another
+        # not sched_yield(): one thread emulates all processors in turn, and a processor that never idles uses its whole
+        # turn, a tenth of a second (QEMU, TCG_KICK_PERIOD), while the awaited event may need another processor
         select.select([], [], [], _PAUSE)
     return value

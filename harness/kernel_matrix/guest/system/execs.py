@@ -1,4 +1,4 @@
-"""Scripted exec calls, each in a child of its own, through every entry the kernel has."""
+"""Scripted exec calls, each in its own child, through every entry of the kernel."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class Child:
 
 
 def in_child(action: Callable[[], object], *, uid: int = 0, gid: int = 0) -> Child:
-    """Fork, become that user, call the action; the child ends with the errno of its OSError, if it gets that far.
+    """Fork, change to that user, call the action; the child exits with the errno of its OSError.
 
     An exec that works never returns: then the status is the new program's.
     """
@@ -56,22 +56,22 @@ def in_child(action: Callable[[], object], *, uid: int = 0, gid: int = 0) -> Chi
             status = 254
         finally:
             os._exit(status)
-    found = wait_until(lambda: _reaped(pid), f"the end of child {pid}", seconds=20)
-    return Child(pid, os.waitstatus_to_exitcode(found[1]))
+    ended = wait_until(lambda: _reaped(pid), f"the end of child {pid}", seconds=20)
+    return Child(pid, os.waitstatus_to_exitcode(ended[1]))
 
 
 def _reaped(pid: int) -> tuple[int, int] | None:
-    found = os.waitpid(pid, os.WNOHANG)
-    return found if found[0] else None
+    result = os.waitpid(pid, os.WNOHANG)
+    return result if result[0] else None
 
 
 def execve(address: int) -> None:
-    """Call execve with a filename at that address, whatever is there; raises OSError."""
+    """Call execve with a filename at that address, whatever the memory contains; raises OSError."""
     _checked(_libc.syscall(CURRENT.syscalls["execve"], ctypes.c_void_p(address), None, None))
 
 
 def execveat(directory: int, path: str, flags: int = 0) -> None:
-    """Make the system call itself, not the C library's; raises OSError."""
+    """Make the system call directly, not through the C library's function; raises OSError."""
     argv = (ctypes.c_char_p * 2)(path.encode() or b"x", None)
     _checked(_libc.syscall(CURRENT.syscalls["execveat"], directory, ctypes.c_char_p(path.encode()), argv, None, flags))
 
@@ -93,12 +93,12 @@ def execveat32(directory: int, path: str) -> None:
 
 
 def getpid32() -> int:
-    """Call getpid through the 32-bit entry; a kernel without it ends this process by a signal. Raises OSError."""
+    """Call getpid through the 32-bit entry; a kernel without it kills this process by a signal. Raises OSError."""
     return _Low().call("getpid")
 
 
 class _Low:
-    """A page below 4 GB for data, and one for code."""
+    """One page for data and one for code, below 4 GB."""
 
     def __init__(self) -> None:
         flags = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | _MAP_32BIT
@@ -114,7 +114,7 @@ class _Low:
         return address
 
     def call(self, name: str, *arguments: int) -> int:
-        """Enter the kernel as a 32-bit program does; raises OSError, ENOSYS where no 64-bit program can."""
+        """Enter the kernel as a 32-bit program does; raises OSError, with ENOSYS where a 64-bit program cannot."""
         if CURRENT.call32 is None:
             raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS))
         code = CURRENT.call32(CURRENT.syscalls32[name], *arguments)

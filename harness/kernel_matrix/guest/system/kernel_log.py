@@ -1,4 +1,4 @@
-"""The kernel's log of a guest: what it says while a test runs, what of it is a warning, and what is lost of it."""
+"""Read a guest's kernel log: its lines during a test, the warnings among them, and lost records."""
 
 from __future__ import annotations
 
@@ -15,12 +15,13 @@ KMSG = Path("/dev/kmsg")
 _RECORD = re.compile(r"\d+,(?P<sequence>\d+),(?P<time>\d+),[^;]*;(?P<text>[^\n]*)")
 #: more than the longest record (kernel, PRINTK_MESSAGE_MAX): a smaller buffer is EINVAL
 _LONGEST = 1 << 13
-#: of a warning that are part of a failure's text; the cell's kernel log has all
+#: lines of a warning in a failure's text; the cell's kernel log has all
 _MOST_LINES = 100
-#: How the kernel begins what must not happen: every WARN and BUG (kernel, include/asm-generic/bug.h), lockdep, KASAN
-#: and their like (BUG:, WARNING:), UBSAN (lib/ubsan.c), faults (arch/*/mm/fault.c, arch/*/kernel/traps.c), tasks and
-#: processors that hang (kernel/hung_task.c, kernel/watchdog.c). Only at the start of a record: others quote the words,
-#: such as "Spectre V2 : WARNING: Unprivileged eBPF is enabled ..." (unpriv_ebpf_notify()), which a sysctl causes.
+#: How kernel warnings begin: every WARN and BUG (kernel, include/asm-generic/bug.h), lockdep, KASAN and similar checks
+#: (BUG:, WARNING:), UBSAN (lib/ubsan.c), faults (arch/*/mm/fault.c, arch/*/kernel/traps.c), tasks and processors that
+#: hang (kernel/hung_task.c, kernel/watchdog.c). They count only at the start of a record, because other messages
+#: contain the words, such as "Spectre V2 : WARNING: Unprivileged eBPF is enabled ..." (unpriv_ebpf_notify()), which a
+#: sysctl causes.
 _WARNING = re.compile(
     r"-+\[ cut here \]-+|WARNING: |(?:watchdog: )?BUG: |kernel BUG at |Oops: |UBSAN: |general protection fault"
     r"|INFO: task \S+ blocked for more than "
@@ -29,14 +30,14 @@ _WARNING = re.compile(
 
 @dataclass(frozen=True, slots=True)
 class Excerpt:
-    """What the kernel has said between two looks."""
+    """The kernel's log between two reads."""
 
     lines: tuple[str, ...] = ()
     #: records that were overwritten before they were read
     lost: int = 0
-    #: which line is the first warning, None without one
+    #: index of the line with the first warning; None: there is none
     warning: int | None = None
-    #: the sequence number of the record that comes behind it
+    #: the sequence number of the next record
     next: int = 0
 
     @property
@@ -46,21 +47,21 @@ class Excerpt:
 
     @property
     def wrong(self) -> str:
-        """What must not be: one line, empty when all is well."""
+        """The defect in one line: a warning or lost records; empty without defect."""
         if self.warning is not None:
             return "the kernel warned"
         return f"{self.lost} records of the kernel's log were overwritten before they were read" if self.lost else ""
 
     @property
     def why(self) -> str:
-        """The lines that show it: from the first warning on, or around the gap; a log may have thousands."""
+        """The lines that show the defect, limited in number: from the first warning on, or from the start."""
         if self.warning is not None:
             return "\n".join(self.lines[self.warning : self.warning + _MOST_LINES])
         return "\n".join(self.lines[:_MOST_LINES])
 
 
 class KernelLog:
-    """Reads the log from its first record on; what the harness itself has written is left out."""
+    """Reads the log from its first record on, without the harness's own records."""
 
     def __init__(self, path: Path = KMSG) -> None:
         """Open the log."""
@@ -69,18 +70,18 @@ class KernelLog:
         self._next = 0
 
     def mark(self, nodeid: str) -> None:
-        """Write the start of a test into the log, and so onto the console."""
+        """Write the start of a test into the log, and with it onto the console."""
         # level 1 (alert) passes every console log level
         self._path.write_text(f"<1>{START_MARK}{nodeid}\n")
 
     def new(self) -> Excerpt:
-        """Return what has come since the last call."""
-        found = excerpt(self.read(), self._next)
-        self._next = found.next
-        return found
+        """Return the log since the last call."""
+        new_excerpt = excerpt(self.read(), self._next)
+        self._next = new_excerpt.next
+        return new_excerpt
 
     def read(self) -> list[str]:
-        """Return the records that nobody has read yet."""
+        """Return the unread records."""
         records = []
         while True:
             try:
@@ -88,12 +89,13 @@ class KernelLog:
             except BlockingIOError:
                 return records
             except BrokenPipeError:
-                # the next one was overwritten; reading goes on with the first that is left, whose number tells how many
+                # the next record was overwritten; the following read returns the first that is left, whose number
+                # shows how many were lost
                 continue
 
 
 def excerpt(records: Iterable[str], expected: int) -> Excerpt:
-    """Return what these records say; the first should have the sequence number ``expected``. Raises ValueError."""
+    """Return the excerpt of these records; ``expected``: the sequence number of the first. Raises ValueError."""
     lines: list[str] = []
     lost = 0
     warning: int | None = None

@@ -1,4 +1,4 @@
-"""Hide parts of the file system, for a child of `privilege.run_as` that ends with its own mount namespace."""
+"""Hide parts of the file system in the mount namespace of a child of `privilege.run_as`."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from kernel_matrix.guest.system.privilege import Cap, run_as
 
 _T = TypeVar("_T")
 
-#: where bpffs belongs
+#: the usual mount point of bpffs
 BPFFS = Path("/sys/fs/bpf")
 
 # linux/mount.h
@@ -22,18 +22,18 @@ _MNT_DETACH = 2
 
 
 def mount(source: str, target: str, kind: str = "", flags: int = 0) -> None:
-    """Put a file system, or new flags, onto a place."""
+    """Mount a file system, or change a mount's flags."""
     result = _libc().mount(source.encode(), target.encode(), kind.encode() or None, ctypes.c_ulong(flags), None)
     _checked(result, f"mount {kind} {target}")
 
 
 def without(*places: str, unmounting: Sequence[str] = (), do: Callable[[], _T]) -> _T:
-    """Do something, with every capability, where some folders are empty and others unmounted.
+    """Call ``do`` with every capability, where ``places`` are empty and the folders ``unmounting`` are unmounted.
 
-    A child does it in a mount namespace of its own; its result or exception comes back.
+    A child calls it in its own mount namespace; its result is returned, or its exception raised.
     """
 
-    def there() -> _T:
+    def prepared() -> _T:
         for place in places:
             mount("none", place, "tmpfs")
         for place in unmounting:
@@ -41,17 +41,17 @@ def without(*places: str, unmounting: Sequence[str] = (), do: Callable[[], _T]) 
                 _checked(_libc().umount2(place.encode(), _MNT_DETACH), f"umount {place}")
         return do()
 
-    return _in_own_namespace(there)
+    return _in_own_namespace(prepared)
 
 
 def with_bpffs(do: Callable[[Path], _T]) -> _T:
-    """Do something, with every capability, where bpffs is mounted; its pins are gone with the child that does it."""
+    """Call ``do`` with every capability, with bpffs mounted; its pins are released when the child ends."""
 
-    def there() -> _T:
+    def prepared() -> _T:
         mount("none", str(BPFFS), "bpf")
         return do(BPFFS)
 
-    return _in_own_namespace(there)
+    return _in_own_namespace(prepared)
 
 
 def _in_own_namespace(do: Callable[[], _T]) -> _T:

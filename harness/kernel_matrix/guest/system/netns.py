@@ -1,4 +1,4 @@
-"""Network namespaces of a test's own, and a veth pair between two of them."""
+"""Create network namespaces for a test, and a veth pair between two of them."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class Namespace:
 
     @contextmanager
     def entered(self) -> Iterator[None]:
-        """Be in the namespace; sockets made here stay in it."""
+        """Enter the namespace for the block; sockets created in the block stay in it."""
         home = os.open("/proc/self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
         os.setns(self.fd, os.CLONE_NEWNET)
         try:
@@ -34,24 +34,24 @@ class Namespace:
 
 @contextmanager
 def namespace(*, ipv6: bool = False) -> Iterator[Namespace]:
-    """Make a namespace with ``lo`` up; without ``ipv6`` no interface in it speaks IPv6 by itself."""
+    """Create a namespace with ``lo`` up; without ``ipv6``, interfaces in it send no IPv6 packets by themselves."""
     home = os.open("/proc/self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
     os.unshare(os.CLONE_NEWNET)
-    made = os.open("/proc/self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
+    own = os.open("/proc/self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
     try:
         if not ipv6:
-            # otherwise an interface that comes up sends neighbour and router solicitations of its own
-            for which in ("all", "default"):
-                Path(f"/proc/sys/net/ipv6/conf/{which}/disable_ipv6").write_text("1")
+            # otherwise an interface sends neighbour and router solicitations when it comes up
+            for scope in ("all", "default"):
+                Path(f"/proc/sys/net/ipv6/conf/{scope}/disable_ipv6").write_text("1")
         with IPRoute() as netlink:
             netlink.link("set", index=socket.if_nametoindex("lo"), state="up")
     finally:
         os.setns(home, os.CLONE_NEWNET)
         os.close(home)
     try:
-        yield Namespace(made)
+        yield Namespace(own)
     finally:
-        os.close(made)
+        os.close(own)
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +66,7 @@ class Interface:
 
 @dataclass(frozen=True, slots=True)
 class Veth:
-    """A pair: what one end sends, the other receives."""
+    """A veth pair: one end receives what the other sends."""
 
     near: Interface
     far: Interface
@@ -74,11 +74,11 @@ class Veth:
 
 @contextmanager
 def veth(*, mtu: int = 1500, ipv6: bool = False) -> Iterator[Veth]:
-    """Make a veth pair, each end up in a namespace of its own, ready to send."""
+    """Create a veth pair, each end up in its own namespace and ready to send."""
     with namespace(ipv6=ipv6) as near, namespace(ipv6=ipv6) as far, _netlink(near) as here, _netlink(far) as there:
         here.link("add", ifname="near", kind="veth", peer={"ifname": "far", "net_ns_fd": far.fd})
         pair = Veth(_up(near, here, "near", mtu), _up(far, there, "far", mtu))
-        # as wait_until_it_sends() does, with what is open already
+        # as wait_until_it_sends() does, with the open netlink sockets
         _wait_until_up(here, pair.near)
         _wait_until_up(there, pair.far)
         with watch(pair):
@@ -89,13 +89,13 @@ def _unwatched(_: Veth) -> AbstractContextManager[None]:
     return nullcontext()
 
 
-#: entered for as long as a pair exists; `kernel_matrix.guest.pytest.capture` sets it
+#: a context that is entered while a pair exists; `kernel_matrix.guest.pytest.capture` sets it
 watch: Callable[[Veth], AbstractContextManager[None]] = _unwatched
 
 
 @contextmanager
 def _netlink(place: Namespace) -> Iterator[IPRoute]:
-    """Open netlink in a namespace, for use from anywhere."""
+    """Open netlink in a namespace; it can be used from any other namespace."""
     with place.entered():
         netlink = IPRoute()
     with netlink:
@@ -110,12 +110,11 @@ def _up(place: Namespace, netlink: IPRoute, name: str, mtu: int) -> Interface:
 
 
 def wait_until_it_sends(interface: Interface) -> None:
-    """Wait until an interface that is up, and has just got its carrier, sends what it is given.
+    """Wait until an interface that is up, and has just got its carrier, sends frames.
 
-    Until then its queue is noop_qdisc, which drops every frame and calls that congestion: a packet socket hears of no
-    error. A kernel thread puts that right some time after the other end came up: net/core/link_watch.c,
-    linkwatch_do_dev(), which makes the operational state "up" and activates the queue under the lock under which we
-    read (RTNL).
+    Until then its queue is noop_qdisc, which drops every frame as congestion, so a packet socket gets no error. A
+    kernel thread changes this some time after the other end came up: net/core/link_watch.c, linkwatch_do_dev(), sets
+    the operational state to "up" and activates the queue under the RTNL lock, under which the state is read here.
     """
     with _netlink(interface.namespace) as netlink:
         _wait_until_up(netlink, interface)
@@ -136,10 +135,10 @@ def loopback(place: Namespace) -> Interface:
 
 
 def address(interface: Interface, *addresses: str) -> None:
-    """Give an interface addresses such as ``10.0.0.1/24``, usable at once (no duplicate address detection)."""
+    """Add addresses such as ``10.0.0.1/24`` to an interface, usable at once (no duplicate address detection)."""
     with interface.namespace.entered(), IPRoute() as netlink:
-        for each in addresses:
-            host, _, length = each.partition("/")
+        for text in addresses:
+            host, _, length = text.partition("/")
             # IFA_F_NODAD
             flags = {"flags": 0x02} if ":" in host else {}
             netlink.addr("add", index=interface.index, address=host, prefixlen=int(length), **flags)

@@ -1,8 +1,8 @@
 """Run a function in a child process with an exact uid and exact capability sets.
 
-The child is a fork: it shares nothing it changes with the parent, and its privileges are real (the
-kernel's own sets, not a mock). Capability numbers are the kernel's UAPI (linux/capability.h), which
-never changes them; the capset layout is version 3 of the same header.
+The child is a fork: its changes do not affect the parent, and its privileges are real (the kernel's own sets, not a
+mock). Capability numbers are the kernel's UAPI (linux/capability.h), which never changes; the capset layout is
+version 3 of the same header.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ NOBODY = 65534
 
 
 class Cap(enum.IntEnum):
-    """The capabilities that BPF's paths ask for, by their number in linux/capability.h."""
+    """The capabilities that the kernel checks in BPF's paths, by their number in linux/capability.h."""
 
     DAC_OVERRIDE = 1
     DAC_READ_SEARCH = 2
@@ -44,7 +44,7 @@ class Cap(enum.IntEnum):
 
 
 class ChildError(Exception):
-    """The child ended without an answer: killed by a signal, or past its deadline.
+    """The child ended without a result: killed by a signal, or after its deadline.
 
     `status` is its exit code, negative for a signal; None for a deadline.
     """
@@ -58,18 +58,18 @@ class ChildError(Exception):
 _PR_SET_SECUREBITS = 28
 _PR_CAPBSET_READ = 23
 _PR_CAPBSET_DROP = 24
-#: SECBIT_NOROOT and SECBIT_NO_SETUID_FIXUP, both locked: uid 0 gives no capability, at exec either, and
-#: changing the uid takes none away
+#: SECBIT_NOROOT and SECBIT_NO_SETUID_FIXUP, both locked: uid 0 grants no capability, not even at exec, and
+#: changing the uid removes none
 _SECUREBITS = 0b1111
 _CAPABILITY_VERSION_3 = 0x20080522
-#: of this process
+#: version, and pid 0 for this process
 _CAPSET_HEADER = struct.pack("=Ii", _CAPABILITY_VERSION_3, 0)
 
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
 def without_capabilities(function: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
-    """Run the function as uid 0 with no capability at all."""
+    """Run the function as uid 0 without any capability."""
     return run_as(lambda: function(*args, **kwargs), caps=())
 
 
@@ -81,8 +81,8 @@ def with_only(caps: Collection[Cap], function: Callable[P, T], /, *args: P.args,
 def run_as(function: Callable[[], T], *, caps: Collection[Cap], uid: int = 0, seconds: float = 60.0) -> T:
     """Run the function in a forked child with this uid (and gid) and exactly these capabilities.
 
-    The child inherits every open fd. Its result, or the exception it raised, comes back pickled, so an
-    fd it opened does not. Raises ChildError when it is killed or gives no answer within `seconds`.
+    The child inherits every open fd. Its result, or its exception, is pickled for the parent, so fds that it opens
+    are lost. Raises ChildError when it is killed or has no result within `seconds`.
     """
     reading, writing = os.pipe()
     sys.stdout.flush()
@@ -97,7 +97,7 @@ def run_as(function: Callable[[], T], *, caps: Collection[Cap], uid: int = 0, se
             answer = _read_all(reading, time.monotonic() + seconds)
     finally:
         os.close(reading)
-        # It has answered and is ending, or it is stuck: in both cases it has nothing left to do.
+        # it has sent its result and is ending, or it hangs: in both cases it has nothing left to do
         os.kill(child, signal.SIGKILL)
         status = os.waitpid(child, 0)[1]
     if answer is None:
@@ -124,7 +124,7 @@ def _read_all(fd: int, deadline: float) -> bytes | None:
 
 
 def _answer(function: Callable[[], object], caps: Collection[Cap], uid: int, writing: int) -> NoReturn:
-    """Be the child: change privileges, call, write the pickled answer, end without any clean-up."""
+    """Run in the child: change privileges, call the function, write the pickled result, end without clean-up."""
     try:
         _become(uid, caps)
         answer = pickle.dumps((True, function()))
@@ -136,7 +136,7 @@ def _answer(function: Callable[[], object], caps: Collection[Cap], uid: int, wri
 
 
 def _pickled(error: BaseException) -> bytes:
-    """Pickle an exception so that the parent can raise it, or else its text."""
+    """Pickle an exception so that the parent can raise it, or else an error with its text."""
     try:
         answer = pickle.dumps((False, error))
         pickle.loads(answer)  # noqa: S301  our own fork wrote it
@@ -146,7 +146,7 @@ def _pickled(error: BaseException) -> bytes:
 
 
 def _become(uid: int, caps: Collection[Cap]) -> None:
-    """Change this process, for good, to the uid and to exactly these capabilities."""
+    """Change this process irreversibly to the uid and to exactly these capabilities."""
     for number in range(64):
         if number not in caps and _in_bounding_set(number):
             _prctl(_PR_CAPBSET_DROP, number)
@@ -159,24 +159,24 @@ def _become(uid: int, caps: Collection[Cap]) -> None:
 
 
 def capability_sets(*, effective: Collection[Cap], permitted: Collection[Cap]) -> bytes:
-    """Return what capset(2) takes for these sets; nothing is inheritable."""
+    """Return the argument of capset(2) for these sets; nothing is inheritable."""
     has, may = (sum(1 << cap for cap in caps) for caps in (effective, permitted))
     # two blocks: capabilities 0 to 31, 32 to 63
     return struct.pack("=6I", has & 0xFFFFFFFF, may & 0xFFFFFFFF, 0, has >> 32, may >> 32, 0)
 
 
 def set_capabilities(sets: bytes) -> None:
-    """Give this process exactly these sets; what leaves the permitted set is gone for good. Raises OSError."""
+    """Give this process exactly these sets; a capability that leaves the permitted set is lost. Raises OSError."""
     if _libc.capset(_CAPSET_HEADER, sets):
         raise OSError(ctypes.get_errno(), "capset")
 
 
 def _in_bounding_set(number: int) -> bool:
-    """Whether a capability is in the bounding set; one that this kernel does not know is not (EINVAL, prctl(2))."""
-    found = int(_libc.prctl(_PR_CAPBSET_READ, number, 0, 0, 0))
-    if found < 0 and ctypes.get_errno() != errno.EINVAL:
+    """Whether a capability is in the bounding set; False for one that this kernel lacks (EINVAL, prctl(2))."""
+    state = int(_libc.prctl(_PR_CAPBSET_READ, number, 0, 0, 0))
+    if state < 0 and ctypes.get_errno() != errno.EINVAL:
         raise OSError(ctypes.get_errno(), f"PR_CAPBSET_READ of {number}")
-    return found == 1
+    return state == 1
 
 
 def _prctl(option: int, value: int) -> None:

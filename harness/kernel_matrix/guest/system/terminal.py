@@ -1,4 +1,4 @@
-"""A command in the guest, with a terminal of its own or with pipes, served to the host in frames."""
+"""Run a command in the guest, on its own terminal or on pipes, and connect it to the host by frames."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ from kernel_matrix.shared.errors import ignoring
 from kernel_matrix.shared.frames import Begin, Reader
 
 _CHUNK = 1 << 16
-#: chunks of output that are read once the command has ended: more than any pipe or terminal holds
+#: chunks of output to read after the command has ended: more than any pipe or terminal holds
 _REST = 32
-#: what a shell says of a program that it does not find, and of one that it may not execute
+#: a shell's exit status for a program that it cannot find, and for one that it cannot execute
 _NOT_FOUND, _NOT_EXECUTABLE = 127, 126
 
 
@@ -30,11 +30,11 @@ class Served:
     """One command, from its start to its exit status."""
 
     def __init__(self, begin: Begin) -> None:
-        """Start it; raises OSError when there is no such program."""
+        """Start the command; raises OSError when there is no such program."""
         words = child.words(begin.command)
         environment = child.environment(begin.term)
         self._terminal: int | None = None
-        #: its output's descriptors, and the kind of frame each becomes
+        #: descriptors of its output -> the kind of frame for it
         self.outputs: dict[int, bytes] = {}
         self.input: int | None = None
         self._waiting = bytearray()
@@ -50,13 +50,13 @@ class Served:
             assert self._process.stdin is not None
             self.input = self._process.stdin.fileno()
         else:
-            self._terminal, other = os.openpty()
+            self._terminal, slave = os.openpty()
             self.resize(*begin.size)
-            # it must not lead a group yet: setsid would fork, and the command would be another process
+            # it must not lead a process group: setsid would fork, and the command would be another process
             self._process = subprocess.Popen(
-                ["setsid", "--ctty", *words], stdin=other, stdout=other, stderr=other, env=environment
+                ["setsid", "--ctty", *words], stdin=slave, stdout=slave, stderr=slave, env=environment
             )
-            os.close(other)
+            os.close(slave)
             self.outputs[self._terminal] = frames.OUTPUT
             self.input = self._terminal
         for descriptor in {*self.outputs, self.input}:
@@ -64,29 +64,29 @@ class Served:
         self.end = os.pidfd_open(self._process.pid)
 
     def resize(self, rows: int, columns: int) -> None:
-        """Give the terminal another size; the kernel tells the command."""
+        """Change the terminal's size; the kernel notifies the command."""
         if self._terminal is not None:
             fcntl.ioctl(self._terminal, termios.TIOCSWINSZ, struct.pack("HHHH", rows, columns, 0, 0))
 
     def take(self, data: bytes) -> None:
-        """Take input; empty: no more comes."""
+        """Queue input; empty data is the end of the input."""
         self._waiting += data
         self._ended = self._ended or not data
 
     @property
     def writing(self) -> list[int]:
-        """The input's descriptor, when there is something to do there."""
+        """The input's descriptor, when there is input to write or its end to signal."""
         return [self.input] if self.input is not None and (self._waiting or self._ended) else []
 
     def write(self) -> int:
-        """Pass on input; return how many bytes need no more room: taken, or no longer wanted."""
+        """Write queued input; return how many bytes left the queue, written or discarded."""
         assert self.input is not None
         try:
             count = os.write(self.input, self._waiting[:_CHUNK]) if self._waiting else 0
         except BlockingIOError:
             return 0
         except OSError as error:
-            if error.errno not in {errno.EPIPE, errno.EIO}:  # a pipe, a terminal that nobody reads any more
+            if error.errno not in {errno.EPIPE, errno.EIO}:  # a pipe or terminal that has no reader any more
                 raise
             count, self._ended = len(self._waiting), True
         del self._waiting[:count]
@@ -98,22 +98,22 @@ class Served:
         if self._terminal is None:
             assert self._process.stdin is not None
             self._process.stdin.close()
-        else:  # what Ctrl-D does
+        else:  # as Ctrl-D does
             self._waiting += termios.tcgetattr(self._terminal)[6][termios.VEOF]
-            # it has no room for more, or nobody reads it any more
+            # it is full, or has no reader any more
             with ignoring(errno.EAGAIN, errno.EIO):
                 os.write(self._terminal, self._waiting)
             self._waiting.clear()
         self.input = None
 
     def read(self, descriptor: int) -> bytes:
-        """Return what the command has said there; its end takes the descriptor away."""
+        """Return output from a descriptor; remove the descriptor from `outputs` at its end."""
         try:
             data = os.read(descriptor, _CHUNK)
         except BlockingIOError:
             return b""
         except OSError as error:
-            if error.errno != errno.EIO:  # nobody has the other end of the terminal any more
+            if error.errno != errno.EIO:  # the slave end of the terminal is closed
                 raise
             data = b""
         if not data:
@@ -125,7 +125,7 @@ class Served:
         return child.status(self._process.wait())
 
     def rest(self) -> Iterator[tuple[bytes, bytes]]:
-        """Yield what is left of its output; what it leaves running may go on writing, and is not waited for."""
+        """Yield the rest of its output, without waiting for processes that it leaves running."""
         for descriptor, kind in list(self.outputs.items()):
             for _ in range(_REST):
                 if not (data := self.read(descriptor)):
@@ -133,7 +133,7 @@ class Served:
                 yield kind, data
 
     def kill(self) -> None:
-        """End the command; its terminal's end tells the rest of its session."""
+        """Kill the command; closing its terminal ends the rest of its session."""
         with contextlib.suppress(ProcessLookupError):
             if (group := os.getpgid(self._process.pid)) != os.getpgrp():
                 os.killpg(group, signal.SIGKILL)
@@ -142,7 +142,7 @@ class Served:
         self.close()
 
     def close(self) -> None:
-        """Close what is still open here."""
+        """Close all descriptors."""
         os.close(self.end)
         for stream in (self._process.stdin, self._process.stdout, self._process.stderr):
             if stream is not None:
@@ -152,23 +152,26 @@ class Served:
 
 
 def serve(reader: int, writer: int, data: bytes = b"") -> bool:
-    """Serve one command, whose first words may have been read; return whether the host stayed until its end."""
-    said = Reader()
-    heard = list(said.feed(data))
-    while not heard:
+    """Serve one command; return whether the host stayed connected until its end.
+
+    ``data``: what has already been read from the host.
+    """
+    stream = Reader()
+    received = list(stream.feed(data))
+    while not received:
         if not (data := os.read(reader, _CHUNK)):
             return False
-        heard += said.feed(data)
-    begin = Begin.of(heard.pop(0)[1])
+        received += stream.feed(data)
+    begin = Begin.of(received.pop(0)[1])
     _write(writer, frames.number(frames.TAKEN, 0))
     try:
         served = Served(begin)
     except OSError as error:
         return _refused(writer, begin, error)
-    for kind, payload in heard:
-        _hear(served, kind, payload)
+    for kind, payload in received:
+        _receive(served, kind, payload)
     try:
-        stayed = _pump(served, said, reader, writer)
+        stayed = _pump(served, stream, reader, writer)
     except (BrokenPipeError, ConnectionResetError):
         stayed = False
     except BaseException:
@@ -193,15 +196,15 @@ def _refused(writer: int, begin: Begin, error: OSError) -> bool:
     return True
 
 
-def _hear(served: Served, kind: bytes, payload: bytes) -> None:
+def _receive(served: Served, kind: bytes, payload: bytes) -> None:
     if kind == frames.INPUT:
         served.take(payload)
     elif kind == frames.SIZE:
         served.resize(*frames.size_of(payload))
 
 
-def _pump(served: Served, said: Reader, reader: int, writer: int) -> bool:
-    """Carry bytes until the command has ended; return whether the host is still there."""
+def _pump(served: Served, stream: Reader, reader: int, writer: int) -> bool:
+    """Carry bytes until the command has ended; return whether the host is still connected."""
     while True:
         ready, writable, _ = select.select([reader, served.end, *served.outputs], served.writing, [], frames.BEAT)
         if not (ready or writable):
@@ -209,11 +212,11 @@ def _pump(served: Served, said: Reader, reader: int, writer: int) -> bool:
         if reader in ready:
             if not (data := os.read(reader, _CHUNK)):
                 return False
-            for kind, payload in said.feed(data):
-                _hear(served, kind, payload)
+            for kind, payload in stream.feed(data):
+                _receive(served, kind, payload)
         if writable and (count := served.write()):
             _write(writer, frames.number(frames.TAKEN, count))
-        for descriptor in [each for each in served.outputs if each in ready]:
+        for descriptor in [descriptor for descriptor in served.outputs if descriptor in ready]:
             kind = served.outputs[descriptor]
             if data := served.read(descriptor):
                 _write(writer, frames.frame(kind, data))
@@ -231,6 +234,6 @@ def main() -> None:
     """Serve one command on standard input and output, as the agent's worker (kernel_matrix.commands.shell)."""
     child.carried()
     agent.read_exactly(0, len(frames.PREAMBLE))
-    # the relay drops the first byte: the answer to a bootstrap line
+    # the relay drops the first byte, the answer to a bootstrap line
     _write(1, b"1" + frames.ANSWER)
     serve(0, 1)

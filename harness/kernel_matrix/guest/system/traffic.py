@@ -1,4 +1,4 @@
-"""Frames onto and off an interface, byte for byte, past the protocols of the kernel."""
+"""Send and receive frames on an interface unchanged, without the kernel's protocols."""
 
 from __future__ import annotations
 
@@ -21,21 +21,22 @@ _PACKET_AUXDATA = 8
 _VLAN_VALID = 1 << 4
 _TPID_VALID = 1 << 6
 #: a veth in native mode queues 256 frames for a receiver that has not been scheduled (VETH_RING_SIZE,
-#: drivers/net/veth.c), and the last 15 that it has taken may not be free yet (__ptr_ring_discard_one frees in batches
-#: of 16); what is beyond is dropped, since 151e887d8ff9 with ENOBUFS for a packet socket
+#: drivers/net/veth.c), and the last 15 that were received may still occupy it (__ptr_ring_discard_one frees in batches
+#: of 16); further frames are dropped, since 151e887d8ff9 with ENOBUFS for a packet socket
 AT_ONCE = 240
 #: struct tpacket_auxdata: status, lengths, offsets, tag
 _AUXDATA = struct.Struct("=IIIHHHH")
-#: room for it beside a frame
+#: size of its control message
 TAG_SPACE = socket.CMSG_SPACE(_AUXDATA.size)
 #: sll_pkttype of a frame that this host sends (linux/if_packet.h)
 _OUTGOING = 4
 
 
 def send(interface: Interface, frame: Packet | bytes, count: int = 1, *, cpu: int | None = None) -> None:
-    """Send a frame ``count`` times from an interface; with ``cpu`` from that processor.
+    """Send a frame ``count`` times from an interface, with ``cpu`` from that processor.
 
-    A longer run than AT_ONCE is for the test to cut into pieces, waiting after each until the other end has taken it.
+    A test that sends more than AT_ONCE frames must send them in parts, and wait after each until the other end has
+    received it.
     """
     if count > AT_ONCE:
         raise ValueError(f"{count} frames at once: a veth's ring does not hold more than {AT_ONCE} for certain")
@@ -54,14 +55,14 @@ def send(interface: Interface, frame: Packet | bytes, count: int = 1, *, cpu: in
 
 
 class Receiver:
-    """Takes what an interface receives, after XDP and before the protocols."""
+    """Receives an interface's frames, after XDP and before the protocols."""
 
-    def __init__(self, taken: socket.socket) -> None:
-        self._socket = taken
+    def __init__(self, sock: socket.socket) -> None:
+        self._socket = sock
         self._frames: list[bytes] = []
 
     def frames(self, count: int) -> list[bytes]:
-        """Return all frames so far, once they are at least ``count``; raises TimeoutError."""
+        """Wait for at least ``count`` frames; return all frames so far. Raises TimeoutError."""
         wait_until(lambda: len(self._drain()) >= count, f"{count} frames", seconds=5)
         return list(self._frames)
 
@@ -75,13 +76,13 @@ class Receiver:
                 self._frames.append(with_tag(data, ancillary))
 
 
-def keep_tags(taken: socket.socket) -> None:
-    """Let a packet socket tell the outer VLAN tag of what it receives."""
-    taken.setsockopt(_SOL_PACKET, _PACKET_AUXDATA, 1)
+def keep_tags(sock: socket.socket) -> None:
+    """Let a packet socket report the outer VLAN tag of the frames that it receives."""
+    sock.setsockopt(_SOL_PACKET, _PACKET_AUXDATA, 1)
 
 
 def with_tag(data: bytes, ancillary: list[tuple[int, int, bytes]]) -> bytes:
-    """Put back the outer VLAN tag, which the stack takes off in front of every receiver (skb_vlan_untag)."""
+    """Insert the outer VLAN tag again, which the stack removes before any receiver (skb_vlan_untag)."""
     for level, kind, content in ancillary:
         if (level, kind) == (_SOL_PACKET, _PACKET_AUXDATA):
             status, *_, tci, tpid = _AUXDATA.unpack(content)
@@ -92,12 +93,12 @@ def with_tag(data: bytes, ancillary: list[tuple[int, int, bytes]]) -> bytes:
 
 @contextmanager
 def receiver(interface: Interface) -> Iterator[Receiver]:
-    """Receive everything that arrives at an interface from now on."""
+    """Receive every frame that arrives at an interface from now on."""
     with interface.namespace.entered():
-        taken = socket.socket(socket.AF_PACKET, socket.SOCK_RAW | socket.SOCK_NONBLOCK, socket.htons(ALL))
-    with taken:
+        sock = socket.socket(socket.AF_PACKET, socket.SOCK_RAW | socket.SOCK_NONBLOCK, socket.htons(ALL))
+    with sock:
         # SO_RCVBUFFORCE: room for every frame of the largest burst, at about two kilobytes each
-        taken.setsockopt(socket.SOL_SOCKET, 33, 32 << 20)
-        keep_tags(taken)
-        taken.bind((interface.name, ALL))
-        yield Receiver(taken)
+        sock.setsockopt(socket.SOL_SOCKET, 33, 32 << 20)
+        keep_tags(sock)
+        sock.bind((interface.name, ALL))
+        yield Receiver(sock)
