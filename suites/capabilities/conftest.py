@@ -8,7 +8,7 @@ import pytest
 
 from kernel_matrix.guest.bpf import leaks, steps
 from kernel_matrix.guest.probes import capability_table
-from kernel_matrix.guest.probes.capability_place import Given
+from kernel_matrix.guest.probes.capability_place import Resources
 from kernel_matrix.guest.probes.capability_table import Part
 from kernel_matrix.guest.pytest.marks import GUEST_FACTS
 from kernel_matrix.guest.pytest.refusal import refused
@@ -28,10 +28,10 @@ def facts(request: pytest.FixtureRequest) -> GuestFacts:
 
 
 @pytest.fixture(scope="package")
-def given(facts: GuestFacts) -> Iterator[Given]:
+def given(facts: GuestFacts) -> Iterator[Resources]:
     """Give what the probes inherit, made once; that it is gone afterwards is checked here, not by each test."""
     before = leaks.present()
-    with capability_table.given(facts.programs) as things:
+    with capability_table.resources(facts.programs) as things:
         yield things
     left = leaks.wait_for_release(before)
     assert not left
@@ -47,7 +47,7 @@ def kept() -> dict[tuple[str, str], Part]:
 
 
 @pytest.fixture(scope="package")
-def measured(given: Given, facts: GuestFacts, kept: dict[tuple[str, str], Part]) -> Measured:
+def measured(given: Resources, facts: GuestFacts, kept: dict[tuple[str, str], Part]) -> Measured:
     """Give a function that measures as one person under a setting, once: an emulated guest takes seconds for it."""
 
     def measure(person: str, assignment: str) -> Part:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import pytest
 
 from kernel_matrix.guest.probes import users
-from kernel_matrix.guest.probes.capability_place import Given
+from kernel_matrix.guest.probes.capability_place import Resources
 from kernel_matrix.guest.probes.capability_table import SETTINGS, derived, setting
 from kernel_matrix.guest.pytest.marks import requires
 from kernel_matrix.shared import capabilities
@@ -22,7 +22,7 @@ _WHO = [pytest.param(name, marks=requires("bpf_token")) if name == users.TOKEN e
 @pytest.mark.parametrize("person", _WHO)
 @pytest.mark.parametrize("assignment", ["", *SETTINGS], ids=["defaults", *SETTINGS])
 def test_every_cell_is_what_comes_of_trying(
-    given: Given, facts: GuestFacts, table: Table, assignment: str, person: str
+    given: Resources, facts: GuestFacts, table: Table, assignment: str, person: str
 ) -> None:
     """All sixteen sets of every probe that was not measured in this context, and the minimal sets of the shipped."""
     context = Context(person, assignment)

@@ -14,7 +14,7 @@ import pytest
 from kernel_matrix.guest.bpf import steps
 from kernel_matrix.guest.bpf.loaders.libbpf import opened
 from kernel_matrix.guest.bpf.steps import object_path
-from kernel_matrix.guest.probes.capability_place import BPF_SYSCTL, PERF_SYSCTL, Given
+from kernel_matrix.guest.probes.capability_place import BPF_SYSCTL, PERF_SYSCTL, Resources
 from kernel_matrix.guest.probes.capability_table import derived, differences, setting, tried, value, who
 from kernel_matrix.guest.pytest.marks import spoils_guest
 from kernel_matrix.guest.pytest.refusal import Refused
@@ -62,7 +62,7 @@ _ENDS = ["", f"{BPF_SYSCTL}=0", f"{PERF_SYSCTL}=-1", f"{BPF_SYSCTL}=0&{PERF_SYSC
 
 @pytest.mark.parametrize("assignment", _ENDS, ids=["defaults", *_ENDS[1:]])
 def test_what_is_derived_is_what_comes_of_trying(
-    given: Given, facts: GuestFacts, table: Table, assignment: str
+    given: Resources, facts: GuestFacts, table: Table, assignment: str
 ) -> None:
     """Of every cell that the table has and was not measured for it; of each line the sets that witness its answers."""
     found: list[str] = []
@@ -79,7 +79,7 @@ def test_what_is_derived_is_what_comes_of_trying(
 
 @spoils_guest("unprivileged_bpf_disabled=1 stays until the next boot")
 def test_unprivileged_bpf_disabled_1_is_2_for_good(
-    given: Given, facts: GuestFacts, measured: Measured, refused: Refused
+    given: Resources, facts: GuestFacts, measured: Measured, refused: Refused
 ) -> None:
     """Every check asks whether it is 0; only bpf_unpriv_handler() knows 1, and lets nothing but 1 replace it.
 
@@ -110,7 +110,7 @@ _WHOLE = [
 
 @pytest.mark.parametrize(("name", "stage", "assignments"), _WHOLE, ids=[name for name, *_ in _WHOLE])
 def test_a_minimal_set_carries_a_whole_object(
-    given: Given, table: Table, name: str, stage: str, assignments: tuple[str, ...]
+    given: Resources, table: Table, name: str, stage: str, assignments: tuple[str, ...]
 ) -> None:
     """A user that owns nothing opens, loads and attaches all programs with libbpf, with each minimal set.
 

@@ -1,4 +1,4 @@
-"""What a kernel is asked: its features, and what it allows with which capabilities.
+"""Probe a kernel: its features, and what it permits with which capabilities.
 
-Not here: judging the answers, which tests do.
+Not here: checking the results, which tests do.
 """

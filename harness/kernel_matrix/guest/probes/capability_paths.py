@@ -8,10 +8,10 @@ from pathlib import Path
 from kernel_matrix.guest.bpf import bpf_calls, classifier, perf
 from kernel_matrix.guest.probes.capability_place import Place
 
-#: every network namespace has it, under this index: linux, LOOPBACK_IFINDEX
+#: index of the loopback interface in every network namespace: linux, LOOPBACK_IFINDEX
 LOOPBACK = 1
 TRACEPOINT = "syscalls/sys_enter_connect"
-#: program type -> the attach type by which it is attached to a cgroup
+#: program type -> the attach type for a cgroup
 CGROUP_HOOKS = {
     "cgroup_skb": "cgroup_inet_ingress",
     "cgroup_sock": "cgroup_inet_sock_create",
@@ -20,12 +20,12 @@ CGROUP_HOOKS = {
 }
 NETWORK_NAMESPACE = Path("/proc/self/ns/net")
 
-#: program fd, place: attach
+#: attaches a program's fd at a place
 Attach = Callable[[int, Place], object]
 
 
 def paths(kind: str, symbol: str) -> dict[str, Attach]:
-    """Return every path by which a program of that type can be attached; ``symbol``: what a kprobe is for."""
+    """Return every path by which a program of that type can be attached; ``symbol``: the target of a kprobe."""
     if kind in CGROUP_HOOKS:
         return _of_cgroup(CGROUP_HOOKS[kind])
     return {**_of_network(), **_of_tracing(symbol)}[kind]
@@ -33,8 +33,8 @@ def paths(kind: str, symbol: str) -> dict[str, Attach]:
 
 def _of_cgroup(hook: str) -> dict[str, Attach]:
     return {
-        "prog_attach": lambda program, place: bpf_calls.cgroup(program, place.given.cgroup, hook, place.undo),
-        "link": lambda program, place: bpf_calls.link(program, place.given.cgroup, hook, place.undo),
+        "prog_attach": lambda program, place: bpf_calls.cgroup(program, place.resources.cgroup, hook, place.undo),
+        "link": lambda program, place: bpf_calls.link(program, place.resources.cgroup, hook, place.undo),
     }
 
 
@@ -53,14 +53,14 @@ def _of_network() -> dict[str, dict[str, Attach]]:
         "sk_lookup": {"link": _to_network_namespace},
         "sk_msg": {
             "prog_attach": lambda program, place: bpf_calls.cgroup(
-                program, place.given.maps["sockmap"], "sk_msg_verdict", place.undo
+                program, place.resources.maps["sockmap"], "sk_msg_verdict", place.undo
             )
         },
     }
 
 
 def _to_network_namespace(program: int, place: Place) -> None:
-    """Attach to the namespace that the process is in."""
+    """Attach to the network namespace of the process."""
     with NETWORK_NAMESPACE.open("rb") as own:
         bpf_calls.link(program, own.fileno(), "sk_lookup", place.undo)
 
@@ -85,13 +85,13 @@ def _of_tracing(symbol: str) -> dict[str, dict[str, Attach]]:
             lambda place: perf.tracefs_kprobe(symbol, place.undo),
         ),
         "tracepoint": with_tracefs(
-            lambda place: perf.tracepoint_event(place.given.tracepoint, place.undo),
+            lambda place: perf.tracepoint_event(place.resources.tracepoint, place.undo),
             lambda _: perf.tracepoint_number(TRACEPOINT),
         ),
-        "uprobe": perf_paths(lambda place: perf.uprobe_event(*place.given.uprobe, place.undo)),
+        "uprobe": perf_paths(lambda place: perf.uprobe_event(*place.resources.uprobe, place.undo)),
         "perf_event": perf_paths(lambda place: perf.software_event(place.undo)),
         "kprobe_multi": {
-            "link": lambda program, place: bpf_calls.kprobe_multi(program, place.given.address, place.undo)
+            "link": lambda program, place: bpf_calls.kprobe_multi(program, place.resources.address, place.undo)
         },
         "raw_tracepoint": {"link": lambda program, place: bpf_calls.raw_tracepoint(program, "sys_enter", place.undo)},
         "fentry": {"link": lambda program, place: bpf_calls.link(program, 0, "trace_fentry", place.undo)},

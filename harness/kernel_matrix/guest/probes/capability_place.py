@@ -1,4 +1,4 @@
-"""Where the capability table's probes run, and what they inherit."""
+"""The probes of the capability table, the place where they run, and the resources that they inherit."""
 
 from __future__ import annotations
 
@@ -16,24 +16,24 @@ BPF_SYSCTL, PERF_SYSCTL = "unprivileged_bpf_disabled", "perf_event_paranoid"
 
 
 @dataclass(frozen=True, slots=True)
-class Given:
-    """What every probing process inherits."""
+class Resources:
+    """What every probing process inherits from a privileged one."""
 
     #: the programs that the project ships
     programs: tuple[Program, ...]
     loadables: Mapping[str, bpf_calls.Loadable]
-    #: shipped object -> what it needs of maps
+    #: shipped object -> the maps that it creates
     shipped_maps: Mapping[str, tuple[steps.MapSpec, ...]]
     #: map type or shipped map -> fd
     maps: Mapping[str, int]
     map_id: int
     program_id: int
     cgroup: int
-    #: a bpffs as distributions mount it, of root alone, and one for everybody
+    #: a bpffs as distributions mount it, for root alone, and one for all users
     private: Path
     public: Path
     tracepoint: int
-    #: a library and an offset in it that nothing calls, and the address of a function of the kernel
+    #: a library and the offset of a function in it that nothing calls; the address of a kernel function
     uprobe: tuple[Path, int]
     address: int
     struct_ops: StructOps
@@ -41,49 +41,49 @@ class Given:
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """Where a probe runs."""
+    """What a probe has when it runs: the resources, a token, and an ExitStack that undoes its step."""
 
-    given: Given
+    resources: Resources
     undo: ExitStack
     token: int | None = None
-    #: an open bpffs that a token can be made of
+    #: an open bpffs from which a token can be created
     delegating: int | None = None
 
-    #: programs for one try each, of types that need that
+    #: programs for one attachment each, for types that can be attached only once
     unused: Mapping[str, list[int]] = field(default_factory=dict)
-    #: what this process has loaded with the same set for another path, and what ends that
+    #: programs that this process has loaded with the same set for another path, and the stack that closes them
     own: dict[str, int] = field(default_factory=dict)
     kept: ExitStack = field(default_factory=ExitStack)
 
     def inherited(self, name: str) -> int:
-        """Return the fd of a program that a privileged process has loaded."""
-        return self.unused[name].pop() if name in self.unused else self.given.loadables[name].program.fd
+        """Return the fd of a program that the privileged process has loaded."""
+        return self.unused[name].pop() if name in self.unused else self.resources.loadables[name].program.fd
 
     def load(self, name: str) -> int:
-        """Load a program here and now."""
-        return bpf_calls.load(self.given.loadables[name], self.undo, self.token)
+        """Load a program; `undo` closes it."""
+        return bpf_calls.load(self.resources.loadables[name], self.undo, self.token)
 
     def loaded(self, name: str) -> int:
-        """Return the fd of a program that this process loads with the same set: once for all paths."""
+        """Return the fd of a program that this process loads itself, once for all paths with the same set."""
         if name not in self.own:
-            self.own[name] = bpf_calls.load(self.given.loadables[name], self.kept, self.token)
+            self.own[name] = bpf_calls.load(self.resources.loadables[name], self.kept, self.token)
         return self.own[name]
 
 
 @dataclass(frozen=True, slots=True)
 class Probe:
-    """One thing that is tried."""
+    """A step that is tried with sets of capabilities: one entry of the table."""
 
-    #: what: a map or program type, a shipped program, ``bpf`` for commands that are of none
+    #: a map or program type, a shipped program, or ``bpf`` for commands without one
     subject: str
-    #: which stage, and by which path
+    #: the stage and the path
     stage: str
     run: Callable[[Place], object]
-    #: the sysctls under whose every value it is tried
+    #: the sysctls under whose values it is tried
     sysctls: tuple[str, ...] = (BPF_SYSCTL,)
     #: whether it can use a token
     takes_token: bool = False
-    #: whether it is of a shipped program, of which the minimal sets are wanted
+    #: whether its subject is a shipped program, for which the table has minimal sets
     shipped: bool = False
 
     @property
@@ -93,15 +93,15 @@ class Probe:
 
     @property
     def composed(self) -> bool:
-        """Whether it is two stages, each of which has a probe of its own."""
+        """Whether it consists of two stages, each of which has its own probe."""
         return self.stage.startswith(f"{BOTH} ")
 
     @property
     def attaches(self) -> bool:
-        """Whether it attaches what another process has loaded."""
+        """Whether it attaches a program that another process has loaded."""
         return self.stage.startswith(f"{ATTACH} ")
 
     @property
     def creates(self) -> bool:
-        """Whether it makes a map or loads a program; the other bpf() commands are about what is there."""
+        """Whether it creates a map or loads a program; other bpf() commands use existing objects."""
         return self.stage in {"map_create", LOAD} or self.composed

@@ -1,7 +1,7 @@
-"""Probes: decide, by doing the thing, whether the running kernel has a feature.
+"""Probe whether the running kernel has a feature by using it.
 
-Only success and the kernel's own "not supported" are conclusive; any other error is raised, because it
-says nothing about the feature. The probes need every capability and change nothing that outlives them.
+Only success and the kernel's own "not supported" are conclusive; any other error is raised, because it does not
+answer the question. The probes need every capability and leave nothing behind.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from kernel_matrix.guest.system.privilege import NOBODY, Cap, ChildError, run_as
 
 #: the loopback interface of the current network namespace
 _LO = "lo"
-#: ENOTSUPP of linux/errno.h, which the kernel should not, but does, show to programs
+#: ENOTSUPP of linux/errno.h, which is internal to the kernel, but reaches user space
 _ENOTSUPP = 524
 
 _LRU_HASH = steps.MapSpec("lru_hash", key=4, value=4, entries=1)
@@ -32,7 +32,7 @@ _RINGBUF = steps.MapSpec("ringbuf", key=0, value=0, entries=mmap.PAGESIZE)
 
 
 def _does(step: Callable[[], object], *, unsupported: Collection[int]) -> bool:
-    """Say whether the step works; these errnos mean that it does not, any other error is raised."""
+    """Whether the step works; these errnos mean that it does not, any other error is raised."""
     try:
         step()
     except OSError as error:
@@ -60,12 +60,12 @@ def _attach_by_section(program: str) -> None:
 
 
 def _ringbuf() -> bool:
-    """Kernel, find_and_alloc_map(): EINVAL for a map type it does not know."""
+    """Create a ring buffer: find_and_alloc_map() returns EINVAL for an unknown map type."""
     return _does(lambda: _create(_RINGBUF), unsupported={errno.EINVAL})
 
 
 def _arena() -> bool:
-    """As for the ring buffer; the map needs a flag, so it comes from an object."""
+    """Create an arena, as for the ring buffer; the map needs a flag, so an object defines it."""
 
     def step() -> None:
         with steps.loaded(steps.object_path("engine/probe_arena")):
@@ -75,14 +75,14 @@ def _arena() -> bool:
 
 
 def _cap_bpf() -> bool:
-    """Create an LRU hash, which is privileged whatever unprivileged_bpf_disabled says: EPERM without."""
+    """Create an LRU hash with CAP_BPF alone: privileged under every unprivileged_bpf_disabled, EPERM without."""
     if _does(lambda: without_capabilities(_create, _LRU_HASH), unsupported={errno.EPERM}):
         raise RuntimeError("an LRU hash could be created without any capability")
     return _does(lambda: with_only({Cap.BPF}, _create, _LRU_HASH), unsupported={errno.EPERM})
 
 
 def _memcg_accounting() -> bool:
-    """Before, bpf_map_charge_init() answers EPERM over the limit, whatever the capabilities.
+    """Create a map with a memlock limit of 0: without the feature, bpf_map_charge_init() returns EPERM.
 
     CAP_SYS_RESOURCE is left out because libbpf would use it to raise the limit.
     """
@@ -95,7 +95,7 @@ def _memcg_accounting() -> bool:
 
 
 def _unpriv_fd_commands() -> bool:
-    """Look up by an inherited fd: EPERM where the sysctl closes all of bpf() to the unprivileged."""
+    """Look up a key through an inherited fd: EPERM when the sysctl closes all of bpf() for unprivileged processes."""
     if Path("/proc/sys/kernel/unprivileged_bpf_disabled").read_text().strip() == "0":
         raise RuntimeError("unprivileged BPF is enabled: the kernel cannot show this feature")
     fd = steps.create_map(_ARRAY)
@@ -135,22 +135,22 @@ def _tcx() -> bool:
 
 
 def _loads(program: str) -> bool:
-    """EINVAL: an unknown program type, flag or helper (bpf_prog_load(), check_helper_call())."""
+    """Load a program: EINVAL for an unknown program type, flag or helper (bpf_prog_load(), check_helper_call())."""
     return _does(lambda: _load(program), unsupported={errno.EINVAL})
 
 
 def _fentry() -> bool:
-    """ENOTSUPP: the architecture has no trampoline (arch_prepare_bpf_trampoline())."""
+    """Attach by fentry: ENOTSUPP when the architecture has no trampoline (arch_prepare_bpf_trampoline())."""
     return _does(lambda: _attach_by_section("probe_fentry"), unsupported={errno.EINVAL, _ENOTSUPP})
 
 
 def _kprobe_multi() -> bool:
-    """EINVAL: an unknown attach type; EOPNOTSUPP: the stub of a kernel without CONFIG_FPROBE."""
+    """Attach by kprobe.multi: EINVAL for an unknown attach type, EOPNOTSUPP without CONFIG_FPROBE."""
     return _does(lambda: _attach_by_section("probe_kprobe_multi"), unsupported={errno.EINVAL, errno.EOPNOTSUPP})
 
 
 def _bpf_token() -> bool:
-    """Ask for a token of no file: EBADF from the command, EINVAL where bpf() does not know it."""
+    """Create a token with an invalid fd: EBADF from the command, EINVAL when bpf() does not know it."""
     try:
         steps.create_token(-1)
     except OSError as error:
@@ -163,7 +163,7 @@ def _bpf_token() -> bool:
 
 
 def _lsm_active() -> bool:
-    """Let a program count bpf() calls; reading its counter is one, and the hook runs before the read."""
+    """Count bpf() calls in a program: reading its counter is one, and the hook runs before the read."""
     program = "probe_lsm_active"
     with (
         steps.loaded(steps.object_path("engine/probes"), program) as probe,
@@ -174,7 +174,7 @@ def _lsm_active() -> bool:
 
 
 def _perf_restrict() -> bool:
-    """Attach a kprobe with CAP_PERFMON at perf_event_paranoid 3: EACCES where 3 leaves perf to CAP_SYS_ADMIN."""
+    """Attach a kprobe with CAP_PERFMON at perf_event_paranoid 3: EACCES when 3 reserves perf for CAP_SYS_ADMIN."""
     sysctl = Path("/proc/sys/kernel/perf_event_paranoid")
     before = sysctl.read_text()
     with steps.loaded(steps.object_path("engine/probes"), "probe_kprobe") as probe:
@@ -191,7 +191,7 @@ def _perf_restrict() -> bool:
 
 
 def _ia32_emulation() -> bool:
-    """Make a 32-bit program's getpid in a child; a kernel without the entry kills it with SIGSEGV."""
+    """Call getpid through the 32-bit entry in a child; a kernel without the entry kills it with SIGSEGV."""
     if not execs.HAS_32_BIT_ENTRY:
         return False
     try:
@@ -206,7 +206,7 @@ def _ia32_emulation() -> bool:
 
 
 def _uninit_stack_read() -> bool:
-    """Before, check_stack_read_fixed_off() answers EACCES, whatever the capabilities."""
+    """Read uninitialised stack: without the feature, check_stack_read_fixed_off() returns EACCES."""
 
     def step() -> None:
         with verified("socket_filter", instructions.load("b", 0, 10, -1) + instructions.leave()):
@@ -216,7 +216,7 @@ def _uninit_stack_read() -> bool:
 
 
 def _lookup_never_null() -> bool:
-    """Before, check_mem_access() answers EACCES for the value that may be NULL."""
+    """Use a looked-up value without a NULL check: without the feature, check_mem_access() returns EACCES."""
     fd = steps.create_map(_ARRAY)
     code = [
         instructions.store("w", 10, -4, 0),
@@ -235,13 +235,13 @@ def _lookup_never_null() -> bool:
 
 
 def _task_state_renamed() -> bool:
-    """Ask the kernel's own BTF."""
+    """Look for the member in the kernel's own BTF."""
     with Btf.of_kernel() as kernel:
         return "__state" in kernel.names("task_struct")
 
 
 def _bloom_filter() -> bool:
-    """As for the ring buffer; a bloom filter has no keys."""
+    """Create a bloom filter, which has no keys, as for the ring buffer."""
     return _does(lambda: _create(steps.MapSpec("bloom_filter", key=0, value=4, entries=1)), unsupported={errno.EINVAL})
 
 
@@ -268,4 +268,4 @@ PROBES: dict[str, Callable[[], bool]] = {
     "task_state_renamed": _task_state_renamed,
     "bloom_filter": _bloom_filter,
 }
-"""Every feature of features.toml and how the running kernel shows that it has it."""
+"""Feature of features.toml -> the probe that decides whether the running kernel has it."""

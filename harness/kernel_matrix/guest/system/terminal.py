@@ -50,13 +50,13 @@ class Served:
             assert self._process.stdin is not None
             self.input = self._process.stdin.fileno()
         else:
-            self._terminal, slave = os.openpty()
+            self._terminal, command_end = os.openpty()
             self.resize(*begin.size)
             # it must not lead a process group: setsid would fork, and the command would be another process
             self._process = subprocess.Popen(
-                ["setsid", "--ctty", *words], stdin=slave, stdout=slave, stderr=slave, env=environment
+                ["setsid", "--ctty", *words], stdin=command_end, stdout=command_end, stderr=command_end, env=environment
             )
-            os.close(slave)
+            os.close(command_end)
             self.outputs[self._terminal] = frames.OUTPUT
             self.input = self._terminal
         for descriptor in {*self.outputs, self.input}:
@@ -113,7 +113,7 @@ class Served:
         except BlockingIOError:
             return b""
         except OSError as error:
-            if error.errno != errno.EIO:  # the slave end of the terminal is closed
+            if error.errno != errno.EIO:  # the command_end end of the terminal is closed
                 raise
             data = b""
         if not data:
