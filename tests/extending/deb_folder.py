@@ -40,7 +40,7 @@ class DebFolder:
         if target is None:
             raise ImageError(f"kernel {kernel.name}: no package in {manifest.folder / self.path}")
         debs = self._debs(manifest)
-        return image.made(manifest, target, kernel.name, self.path, lambda place: image.unpacked(debs, place))
+        return image.build(manifest, target, kernel.name, self.path, lambda place: image.unpack_packages(debs, place))
 
     def newest(self, kernel: Kernel) -> tuple[Package, ...]:
         """Return none: nothing is locked."""

@@ -1,4 +1,4 @@
-"""Images that guests boot: kernels of the manifest and the guest's root, fetched, verified, unpacked, cached."""
+"""Images that guests boot: kernels and the guest's root are fetched, verified, unpacked and cached."""
 
 from kernel_matrix.images.cache import cache_dir, prune
 from kernel_matrix.images.image import KernelImage

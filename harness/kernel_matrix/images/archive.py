@@ -1,7 +1,7 @@
-"""Debian packages through apt's own tools, with a private state per suite: no root, and the archive's signatures hold.
+"""Get Debian packages with apt's own tools and a private state per suite, without root, verified by signatures.
 
 apt verifies Release against the archive keyring, the index against Release and each package against the index; the
-lock's sha256 comes on top.
+lock's sha256 is checked in addition.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ def keyring() -> Path:
 
 
 class Suite:
-    """One suite of the archive, with an apt state of its own in the cache."""
+    """One suite of the archive, with its own apt state in the cache."""
 
     def __init__(self, name: str) -> None:
         self.name = name
@@ -72,12 +72,12 @@ class Suite:
             "-oAPT::Sandbox::User=",
             "-oAcquire::Languages=none",
             "-oAcquire::Retries=2",
-            # without this apt-get update succeeds with old or no lists
+            # without this, apt-get update succeeds with old or missing lists
             "-oAPT::Update::Error-Mode=any",
         ]
 
     def _refresh(self) -> None:
-        """Get the suite's index once per process."""
+        """Fetch the suite's index, once per process."""
         if self._refreshed:
             return
         with locked(f"apt-{self.name}") as folder:
@@ -92,18 +92,18 @@ class Suite:
         self._refreshed = True
 
     def packages(self, pattern: str) -> tuple[Package, ...]:
-        """Return the packages whose name matches the regular expression as a whole."""
+        """Return the packages whose whole name matches the regular expression."""
         self._refresh()
         with locked(f"apt-{self.name}") as folder:
             names = run(["apt-cache", *self._options(folder), "pkgnames", "linux-"], f"searching {self.name}").split()
             if not names:
-                # no suite is without kernels: the mirror has an index, but not yet what belongs to it
+                # every suite has kernels: the mirror's index is still incomplete
                 raise ImageError(f"the index of {self.name} names no kernel at all: is the mirror being synchronised?")
-            found = sorted(name for name in names if re.fullmatch(pattern, name))
-            if not found:
+            matching = sorted(name for name in names if re.fullmatch(pattern, name))
+            if not matching:
                 return ()
             text = run(
-                ["apt-cache", *self._options(folder), "--no-all-versions", "show", *found], f"searching {self.name}"
+                ["apt-cache", *self._options(folder), "--no-all-versions", "show", *matching], f"searching {self.name}"
             )
         return parse_packages(text)
 
@@ -149,12 +149,12 @@ def find_deb(folder: Path, package: Package) -> Path:
 
 
 def verify(path: Path, package: Package) -> None:
-    """Compare a file with the package's sha256; a wrong one is deleted and is an ImageError."""
+    """Compare a file with the package's sha256; delete it and raise ImageError if they differ."""
     with path.open("rb") as file:
-        found = hashlib.file_digest(file, "sha256").hexdigest()
-    if found != package.sha256:
+        actual = hashlib.file_digest(file, "sha256").hexdigest()
+    if actual != package.sha256:
         path.unlink()
-        raise ImageError(f"{package.name} {package.version}: the download is corrupt (sha256 {found[:12]}...)")
+        raise ImageError(f"{package.name} {package.version}: the download is corrupt (sha256 {actual[:12]}...)")
 
 
 def _download(command: list[str], packages: Sequence[Package], into: Path) -> None:

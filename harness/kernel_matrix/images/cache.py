@@ -1,4 +1,4 @@
-"""The cache of images: whole or not there, shared by runs."""
+"""The cache of images, shared by runs: each image is complete or missing."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ from platformdirs import user_cache_path
 from kernel_matrix.shared import hints, marker
 from kernel_matrix.shared.errors import ImageError, ignoring, reraise
 
-#: what no run has used for so long, `prune` deletes
+#: days after its last use when `prune` deletes an image
 UNUSED_DAYS = 30
-#: where images lie in the cache
+#: folders of images in the cache
 _KINDS = ("kernels", "roots")
-#: a tool that is told to end has so long to delete what it made
+#: seconds that a terminated tool has to delete its files
 _SECONDS_TO_CLEAN_UP = 5.0
 
 
@@ -35,7 +35,7 @@ def cache_dir() -> Path:
 
 
 def digest(parts: Iterable[bytes | str]) -> str:
-    """Return 16 hexadecimal digits that change when any part does."""
+    """Return a digest of all parts, 16 hexadecimal digits."""
     state = hashlib.sha256()
     for part in parts:
         data = part.encode() if isinstance(part, str) else part
@@ -45,7 +45,7 @@ def digest(parts: Iterable[bytes | str]) -> str:
 
 @contextlib.contextmanager
 def locked(name: str) -> Iterator[Path]:
-    """Hold the cache's lock of that name; yields the cache's folder."""
+    """Hold the cache's lock of that name; yield the cache's folder."""
     folder = cache_dir()
     with disk_errors(folder):
         (folder / "locks").mkdir(parents=True, exist_ok=True)
@@ -55,7 +55,7 @@ def locked(name: str) -> Iterator[Path]:
 
 @contextlib.contextmanager
 def building(target: Path) -> Iterator[Path]:
-    """Yield a fresh folder that becomes ``target`` when the block ends well, and is gone otherwise."""
+    """Yield a new folder; rename it to ``target`` after the block, or delete it if the block fails."""
     with disk_errors(target):
         target.parent.mkdir(parents=True, exist_ok=True)
         folder = Path(tempfile.mkdtemp(prefix=".building-", dir=target.parent))
@@ -65,7 +65,7 @@ def building(target: Path) -> Iterator[Path]:
             folder.chmod(0o755)
             folder.rename(target)
         except BaseException:
-            # what stays is less than why it was not made, and `prune` deletes it
+            # the block's error matters more than a folder that is left, which `prune` deletes
             with contextlib.suppress(OSError):
                 remove(folder)
             raise
@@ -73,7 +73,7 @@ def building(target: Path) -> Iterator[Path]:
 
 @contextlib.contextmanager
 def working(prefix: str, folder: Path) -> Iterator[Path]:
-    """Yield a fresh folder below ``folder`` that is gone after the block; what a killed run leaves of it is pruned."""
+    """Yield a new folder below ``folder`` and delete it after the block; `prune` deletes those of killed runs."""
     with tempfile.TemporaryDirectory(prefix=prefix, dir=folder) as name:
         place = Path(name)
         marker.mark(place)
@@ -81,9 +81,9 @@ def working(prefix: str, folder: Path) -> Iterator[Path]:
 
 
 def used(folder: Path) -> None:
-    """Note that a run uses an image, if it is there; a cache that may only be read stays as it is.
+    """Record that a run uses an image, if it exists; a read-only cache is left unchanged.
 
-    An image of a version before the marker becomes the harness's own by that: its name is that of its content.
+    This also marks an image from a version before the marker: its name is a digest of its content, so it is ours.
     """
     with ignoring(errno.ENOENT, errno.EACCES, errno.EPERM, errno.EROFS):
         if not marker.marked(folder):
@@ -92,9 +92,9 @@ def used(folder: Path) -> None:
 
 
 def prune(days: float = UNUSED_DAYS) -> list[Path]:
-    """Delete the images that no run has used for so many days, and what killed runs left half-made; return them.
+    """Delete images that no run has used for so many days, and incomplete ones of killed runs; return them.
 
-    Of what lies there only what carries the marker. Guests that run go on: their files are open.
+    Folders without the marker stay. Running guests continue, because their files are open.
     """
     before = time.time() - days * 86400
     deleted = []
@@ -111,7 +111,7 @@ def prune(days: float = UNUSED_DAYS) -> list[Path]:
 
 @contextlib.contextmanager
 def disk_errors(where: Path) -> Iterator[None]:
-    """Turn a failure of the disk into one line."""
+    """Convert a failure of the disk into an ImageError of one line."""
     try:
         yield
     except OSError as error:
@@ -121,28 +121,28 @@ def disk_errors(where: Path) -> Iterator[None]:
 
 
 def remove(folder: Path) -> None:
-    """Delete a folder, read-only parts of it included."""
+    """Delete a folder with its read-only parts."""
     for path, folders, _ in os.walk(folder, onerror=reraise):
         for name in folders:
-            # a link may lead out of it: a root has /var/run -> /run
+            # a link may point out of the folder: a root has /var/run -> /run
             if not (Path(path) / name).is_symlink():
                 (Path(path) / name).chmod(0o700)
     shutil.rmtree(folder)
 
 
 def _end(process: subprocess.Popen[str]) -> None:
-    """End a tool's group, which Ctrl-C did not reach: first so that it can clean up."""
-    for sent in (signal.SIGTERM, signal.SIGKILL):
+    """End a tool's process group, which Ctrl-C does not reach: first by SIGTERM, so that it can clean up."""
+    for number in (signal.SIGTERM, signal.SIGKILL):
         with contextlib.suppress(ProcessLookupError):
-            os.killpg(process.pid, sent)
+            os.killpg(process.pid, number)
         with contextlib.suppress(subprocess.TimeoutExpired):
             process.communicate(timeout=_SECONDS_TO_CLEAN_UP)
 
 
 def run(command: list[str], what: str, *, environment: dict[str, str] | None = None) -> str:
-    """Run a tool and return what it prints; its failure is an ImageError with its last line.
+    """Run a tool and return its output; its failure is an ImageError with its first error message.
 
-    In a process group of its own: mmdebstrap ends by SIGHUP to its whole group when it fails.
+    It has its own process group, because mmdebstrap sends SIGHUP to its whole group when it fails.
     """
     path = f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin"
     environment = {**(environment if environment is not None else os.environ), "PATH": path, "LC_ALL": "C.UTF-8"}
@@ -167,6 +167,6 @@ def run(command: list[str], what: str, *, environment: dict[str, str] | None = N
     if process.returncode != 0:
         lines = [line for line in (errors_output + output).splitlines() if line.strip()]
         errors = [line for line in lines if line.startswith(("E:", "error", "ERROR"))] or lines or ["no message"]
-        full = next((line for line in lines if "No space left" in line), errors[0])
-        raise ImageError(f"{what} failed: {full.strip()}")
+        message = next((line for line in lines if "No space left" in line), errors[0])
+        raise ImageError(f"{what} failed: {message.strip()}")
     return output

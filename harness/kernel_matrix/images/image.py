@@ -1,4 +1,4 @@
-"""The image of a kernel in the cache, whatever provider its files come from."""
+"""Build the image of a kernel in the cache from the files of any provider."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from kernel_matrix.images import unpack, vmlinux
 from kernel_matrix.images.cache import building, cache_dir, digest, disk_errors, locked, run, used
 from kernel_matrix.shared import wire
 
-#: part of the cache's key: what this module makes of a kernel's files
+#: part of the cache's key: the version of this module's output
 _FORMAT = "2"
 
-#: Puts a kernel's files into an empty folder and returns the release: boot/vmlinuz-RELEASE, boot/config-RELEASE (empty
-#: where there is none) and lib/modules/RELEASE.
+#: Writes a kernel's files into an empty folder and returns the release: boot/vmlinuz-RELEASE, boot/config-RELEASE
+#: (empty when there is none) and lib/modules/RELEASE.
 Fill = Callable[[Path], str]
 
 
@@ -27,36 +27,36 @@ class KernelImage:
     name: str
     #: ``uname -r``
     release: str
-    #: the package's version; the path of a kernel of the user's own
+    #: the package's version, or the path of a user's own kernel
     version: str
-    #: FOLDER/boot/vmlinuz-RELEASE, uncompressed where QEMU can start it so; virtme-ng looks for
-    #: FOLDER/lib/modules/RELEASE beside it
+    #: FOLDER/boot/vmlinuz-RELEASE, uncompressed if QEMU can start it; virtme-ng searches FOLDER/lib/modules/RELEASE
+    #: beside it
     vmlinuz: Path
     #: erofs whose root is the content of lib/modules
     modules: Path
     config: Path
-    #: what the user should know, a line each
+    #: remarks for the user, a line each
     notes: tuple[str, ...] = ()
 
     @property
     def config_digest(self) -> str:
-        """The first twelve digits of the configuration's sha256; empty where its package is unavailable."""
+        """The first twelve digits of the configuration's sha256; empty when its package is unavailable."""
         data = self.config.read_bytes()
         return hashlib.sha256(data).hexdigest()[:12] if data else ""
 
 
 def key(manifest: Manifest, parts: Iterable[bytes | str]) -> str:
-    """Return the name in the cache of an image that is made of these parts."""
+    """Return the name in the cache of an image that is built from these parts."""
     return digest([_FORMAT, *parts, *manifest.root.modules])
 
 
 def folder(manifest: Manifest, parts: Iterable[bytes | str]) -> Path:
-    """Return where the image that is made of these parts is, or will be."""
+    """Return the cache folder, which may not exist yet, of the image that is built from these parts."""
     return cache_dir() / "kernels" / key(manifest, parts)
 
 
 def cached(place: Path, kernel: str) -> KernelImage | None:
-    """Return the image in that folder, as that kernel's; None when it has not been made."""
+    """Return the image in a folder under a kernel's name; None when it has not been built."""
     try:
         image = wire.decode((place / "image.json").read_bytes(), KernelImage)
     except FileNotFoundError:
@@ -65,8 +65,8 @@ def cached(place: Path, kernel: str) -> KernelImage | None:
     return replace(_at(place, image), name=kernel)
 
 
-def made(manifest: Manifest, target: Path, kernel: str, version: str, fill: Fill) -> KernelImage:
-    """Return the image in that folder; where it is not there, make it. Raises ImageError."""
+def build(manifest: Manifest, target: Path, kernel: str, version: str, fill: Fill) -> KernelImage:
+    """Return the image in the folder ``target``, and build it first if it is missing. Raises ImageError."""
     with locked(target.name):
         if image := cached(target, kernel):
             return replace(image, version=version)
@@ -79,8 +79,8 @@ def made(manifest: Manifest, target: Path, kernel: str, version: str, fill: Fill
     return _at(target, image)
 
 
-def unpacked(debs: Iterable[Path], place: Path) -> str:
-    """Fill a folder with what kernel packages hold, the kernel uncompressed where QEMU can start it so."""
+def unpack_packages(debs: Iterable[Path], place: Path) -> str:
+    """Unpack kernel packages into a folder, and decompress the kernel if QEMU can start it uncompressed."""
     release = unpack.unpack(debs, place)
     kernel = place / "boot" / f"vmlinuz-{release}"
     if elf := vmlinux.of(kernel.read_bytes()):

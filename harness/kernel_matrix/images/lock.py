@@ -45,7 +45,7 @@ def read(path: Path) -> dict[str, tuple[Package, ...]]:
 
 
 def packages(folder: Path, kernel: str) -> tuple[Package, ...]:
-    """Return the packages that the lock in that folder has of a kernel, none where it has none."""
+    """Return the packages of a kernel in a folder's lock; empty when the kernel is not locked."""
     return read(folder / NAME).get(kernel, ())
 
 
@@ -59,13 +59,13 @@ def parse(text: str) -> dict[str, tuple[Package, ...]]:
     if set(tables) - {"kernel"}:
         raise ManifestError('kernels.lock.toml: only [[kernel."NAME"]] is allowed')
     return {
-        kernel: tuple(Package(each.name, each.version, each.sha256, each.size) for each in packages)
+        kernel: tuple(Package(locked.name, locked.version, locked.sha256, locked.size) for locked in packages)
         for kernel, packages in tables.get("kernel", {}).items()
     }
 
 
 def format_lock(lock: Mapping[str, Sequence[Package]]) -> str:
-    """Return the lock's text: the same for the same packages."""
+    """Return the lock's text, the same for the same packages."""
     import tomli_w
 
     kernels = {
@@ -79,12 +79,12 @@ def format_lock(lock: Mapping[str, Sequence[Package]]) -> str:
 
 
 def version_of(packages: Sequence[Package]) -> str:
-    """Return the version of a kernel's packages, which have one, for a reader."""
+    """Return the version of a kernel's packages, which is the same for all, for display."""
     return packages[0].version if packages else "(none)"
 
 
 def release_key(name: str) -> Version:
-    """Return what a package's release is compared by: newer is greater; raises ValueError for no Debian version."""
+    """Return the key by which releases are compared, newer is greater; raises ValueError for no Debian version."""
     from debian.debian_support import Version
 
     return Version(name.removeprefix(_IMAGE))
@@ -93,14 +93,13 @@ def release_key(name: str) -> Version:
 def image_pattern(series: str, flavour: str) -> str:
     """Return the regular expression of a series' image packages: linux-image-RELEASE.
 
-    The release begins with the series and two dots or a dash later ends with the flavour; ``-unsigned``, ``-dbg``
-    and the other flavours do not match.
+    The release is the series, further numbers and the flavour; ``-unsigned``, ``-dbg`` and other flavours do not match.
     """
     return rf"{_IMAGE}{re.escape(series)}(\.\d+)+(-\d+|\+deb\d+(\.\d+)*)-{re.escape(flavour)}"
 
 
 def parts_of(image: Package) -> list[str]:
-    """Return the packages that hold the image's parts: itself and, where it is split, base, binary and modules."""
+    """Return the packages with the image's parts: the image package, and base, binary and modules if it is split."""
     release = image.name.removeprefix(_IMAGE)
     parts = [f"linux-{part}-{release}" for part in ("base", "binary", "modules")]
     return [image.name, *[part for part in parts if re.search(rf"(^|[ ,]){re.escape(part)} ", image.depends + " ")]]

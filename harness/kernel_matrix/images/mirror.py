@@ -1,4 +1,4 @@
-"""Where packages come from: the machine's own apt configuration, or a setting. Parsing is pure."""
+"""Find the archives of packages in the machine's apt configuration or a setting. Parsing is pure."""
 
 from __future__ import annotations
 
@@ -33,17 +33,17 @@ class Mirror:
     security: str
 
     def uri(self, suite: str) -> str:
-        """Return the archive that has that suite."""
+        """Return the archive of a suite."""
         return self.security if suite.endswith("-security") else self.main
 
 
 def find(etc: Path = Path("/etc/apt")) -> Mirror:
-    """Return what KERNEL_MATRIX_MIRROR and KERNEL_MATRIX_SECURITY_MIRROR name, else the machine's apt sources."""
+    """Return the mirrors of KERNEL_MATRIX_MIRROR and KERNEL_MATRIX_SECURITY_MIRROR, or else of the apt sources."""
     sources = list(_read(etc))
     main = os.environ.get("KERNEL_MATRIX_MIRROR") or _first(sources, security=False)
     security = os.environ.get("KERNEL_MATRIX_SECURITY_MIRROR") or _first(sources, security=True)
     if main and not security:
-        # the two archives are neighbours on a full mirror
+        # on a full mirror the two archives have the same parent
         security = re.sub(r"/debian/*$", "/debian-security", main)
     if not main or not security:
         raise ImageError(
@@ -76,14 +76,14 @@ def _read(etc: Path) -> Iterator[Source]:
 
 
 def parse_one_line(text: str) -> Iterator[Source]:
-    """Read sources.list(5)'s one-line style."""
+    """Parse the one-line style of sources.list(5)."""
     for line in text.splitlines():
         if match := _ONE_LINE.match(line.partition("#")[0].strip()):
             yield Source(match["uri"], match["suite"], tuple(match["components"].split()))
 
 
 def parse_deb822(text: str) -> Iterator[Source]:
-    """Read sources.list(5)'s deb822 style."""
+    """Parse the deb822 style of sources.list(5)."""
     from debian.deb822 import Deb822
 
     for fields in Deb822.iter_paragraphs(text.splitlines()):

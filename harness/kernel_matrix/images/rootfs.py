@@ -1,4 +1,4 @@
-"""The guest's root image: Debian by mmdebstrap, the guest's Python packages and the agent, as erofs."""
+"""Build the guest's root image: Debian by mmdebstrap, the guest's Python packages and the agent, as erofs."""
 
 from __future__ import annotations
 
@@ -19,22 +19,22 @@ from kernel_matrix.images.cache import building, cache_dir, digest, disk_errors,
 from kernel_matrix.shared.errors import ImageError
 from kernel_matrix.vm.boot_spec import AGENT
 
-#: part of the cache's key: what this module does
+#: part of the cache's key: the version of this module's output
 _FORMAT = "2"
-#: the guest's Python, of the suite
+#: version of the guest's Python, which the suite determines
 _PYTHON = "3.13"
 _SITE = "usr/lib/python3/dist-packages"
-#: where mount.9p finds a copy of virtme-ng's guest tools
+#: folder of the root in which mount.9p finds a copy of virtme-ng's guest tools
 _GUEST_TOOLS = "usr/lib/harness/guesttools"
 _DISTRIBUTION = "virtme-ng"
 _AGENT = Path(__file__).resolve().parent.parent / "guest" / "agent.py"
-#: bytes; a disk with less is full
+#: bytes; a disk with less free space is full
 _NO_SPACE = 1 << 20
 
 
 @dataclass(frozen=True, slots=True)
 class RootImage:
-    """The guest's root, an erofs image; never changed once it is there."""
+    """The guest's root, an erofs image that is never changed."""
 
     path: Path
     #: sha256 of the image's content
@@ -42,10 +42,10 @@ class RootImage:
 
 
 def root_image(manifest: Manifest) -> RootImage:
-    """Return the root image, from the cache or made now; raises ImageError.
+    """Return the root image, from the cache or built now; raises ImageError.
 
-    The packages come from the archive by its signature chain and are not locked: Debian's stable release keeps
-    their behaviour, and the image is named by its content.
+    The packages are verified by the archive's signatures and are not locked: Debian's stable release keeps their
+    behaviour, and the image is named by its content.
     """
     folder = cache_dir() / "roots" / root_key(manifest)
     with locked(folder.name):
@@ -68,7 +68,7 @@ def cached_root(manifest: Manifest) -> RootImage | None:
 
 
 def root_key(manifest: Manifest) -> str:
-    """Return the name of the root image in the cache: a digest of all that it is made of, but for the packages."""
+    """Return the name of the root image in the cache, a digest of its sources without the packages."""
     root = manifest.root
     files = [manifest.folder / name for name in [*root.files, root.requirements]]
     parts = [path.read_bytes() for path in [*files, _AGENT]]
@@ -85,14 +85,14 @@ def _build(manifest: Manifest, place: Path) -> None:
         try:
             run(command, "making the root", environment=_private(work))
         except ImageError as error:
-            # what it says of a full disk depends on who met it first
+            # on a full disk, the message depends on which program failed first
             if shutil.disk_usage(work).free < _NO_SPACE:
                 raise ImageError(f"no space left for images in {place.parent}") from error
             raise
         tree = work / "tree"
         with tarfile.open(work / "root.tar") as tar:
             for member in tar:
-                # devices are devtmpfs's business; everything belongs to root in the image (--all-root)
+                # devtmpfs provides the devices; everything belongs to root in the image (--all-root)
                 if not (member.ischr() or member.isblk()):
                     tar.extract(member, tree, filter=_as_is)
         image = work / "root.erofs"
@@ -114,9 +114,9 @@ def _as_is(member: tarfile.TarInfo, _: str) -> tarfile.TarInfo:
 
 
 def _private(work: Path) -> dict[str, str]:
-    """Return the environment in which mmdebstrap works below ``work``, so that nothing is left when it is killed.
+    """Return an environment in which mmdebstrap works below ``work``, so that nothing is left when it is killed.
 
-    Not where it works in a user namespace: the root's files belong to users there who may not enter our folders.
+    In a user namespace the environment is unchanged: the users there may not enter our folders.
     """
     if os.geteuid() != 0:
         return dict(os.environ)
@@ -125,19 +125,19 @@ def _private(work: Path) -> dict[str, str]:
 
 
 def mmdebstrap(root: Root, uri: str, staging: Path, target: Path) -> list[str]:
-    """Return the command that makes the root's tar; ``staging`` is laid over the installed packages."""
+    """Return the command that creates the root's tar; ``staging`` is copied over the installed packages."""
     users = [
         f'echo {shlex.quote(f"{name}:x:{uid}:{uid}::/:/bin/sh")} >>"$1"/etc/passwd; '
         f'echo {shlex.quote(f"{name}:x:{uid}:")} >>"$1"/etc/group'
         for name, uid in root.users.items()
     ]
     drop = ["rm -rf " + " ".join(f'"$1"{pattern}' for pattern in root.drop)]
-    # hashes instead of times: mkfs.erofs -T0 would make every time-stamped .pyc stale
+    # hashes instead of times: mkfs.erofs -T0 would invalidate every time-stamped .pyc
     folders = f"/usr/lib/python3 /usr/lib/python{_PYTHON}"
     compiled = f'chroot "$1" python3 -m compileall -q -f --invalidation-mode unchecked-hash {folders}'
     hooks = [f"sync-in {shlex.quote(str(staging))} /", *users, *drop, compiled]
     return [
-        # as root it mounts /proc, /sys and devices into the new root: they must not outlive it when it is killed
+        # as root it mounts /proc, /sys and devices into the new root; the namespace unmounts them when it is killed
         *(["unshare", "--mount"] if os.geteuid() == 0 else []),
         "mmdebstrap",
         "--variant=essential",
@@ -154,7 +154,7 @@ def mmdebstrap(root: Root, uri: str, staging: Path, target: Path) -> list[str]:
 
 
 def _stage(manifest: Manifest, staging: Path) -> None:
-    """Lay out what comes on top of the packages."""
+    """Create the files that are copied over the packages."""
     run(
         [
             *(sys.executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-compile"),

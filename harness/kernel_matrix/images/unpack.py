@@ -1,4 +1,4 @@
-"""From kernel packages to what a guest needs of them: the kernel, its configuration and a few modules."""
+"""Extract from kernel packages what a guest needs: the kernel, its configuration and a few modules."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from kernel_matrix.arch import CURRENT
 from kernel_matrix.images.cache import run
 from kernel_matrix.shared.errors import ImageError
 
-#: compressed modules by their ending; kept ones are stored uncompressed
+#: suffixes of compressed modules; modules that are kept are stored uncompressed
 _COMPRESSED = (".ko.xz", ".ko.zst", ".ko.gz")
 #: init/version.c
 _BANNER = re.compile(rb"Linux version (?P<release>[0-9][!-~]*) \(")
@@ -23,7 +23,7 @@ _BANNER = re.compile(rb"Linux version (?P<release>[0-9][!-~]*) \(")
 def unpack(debs: Iterable[Path], tree: Path) -> str:
     """Unpack kernel packages of either layout into ``tree``/boot and ``tree``/lib/modules; return the release.
 
-    Up to 6.18 one package holds boot/vmlinuz-RELEASE and lib/modules; later ones have
+    Up to 6.18 one package has boot/vmlinuz-RELEASE and lib/modules; later kernels have
     usr/lib/modules/RELEASE/vmlinuz in one package, the modules in another, boot/config-RELEASE in a third.
     """
     for deb in debs:
@@ -32,7 +32,7 @@ def unpack(debs: Iterable[Path], tree: Path) -> str:
             try:
                 with tarfile.open(fileobj=process.stdout, mode="r|") as tar:
                     _extract(tar, tree)
-                # what fills its last block; the package's tool ends well only when all of it is read
+                # read the padding of the last block: dpkg-deb fails unless all of its output is read
                 while process.stdout.read(1 << 16):
                     pass
             except tarfile.TarError as error:
@@ -61,7 +61,7 @@ def _extract(tar: tarfile.TarFile, tree: Path) -> None:
 
 
 def place(member: str) -> str | None:
-    """Return where a package's file goes, None for what is not wanted."""
+    """Return the target path of a package's file, None for a file that is not needed."""
     path = PurePosixPath(member.removeprefix("./").removeprefix("usr/"))
     parts = path.parts
     if len(parts) == 2 and parts[0] == "boot" and parts[1].startswith(("vmlinuz-", "config-")):
@@ -71,11 +71,11 @@ def place(member: str) -> str | None:
     return str(path) if len(parts) >= 4 and parts[:2] == ("lib", "modules") else None
 
 
-def keep_modules(tree: Path, release: str, wanted: Iterable[str]) -> None:
-    """Delete all modules but the wanted ones and what they depend on; store those uncompressed."""
+def keep_modules(tree: Path, release: str, names: Iterable[str]) -> None:
+    """Delete all modules except the wanted ones and their dependencies, which are stored uncompressed."""
     folder = tree / "lib" / "modules" / release
     depmod(tree, release)
-    kept = closure(parse_modules_dep((folder / "modules.dep").read_text()), wanted)
+    kept = closure(parse_modules_dep((folder / "modules.dep").read_text()), names)
     for path in sorted(folder.rglob("*.ko*")):
         relative = str(path.relative_to(folder))
         if relative not in kept:
@@ -89,31 +89,31 @@ def keep_modules(tree: Path, release: str, wanted: Iterable[str]) -> None:
 
 
 def depmod(tree: Path, release: str) -> None:
-    """Write modules.dep and its siblings."""
+    """Write modules.dep and the other files of depmod."""
     run(["depmod", "--basedir", str(tree), release], f"depmod of {release}")
 
 
 def parse_modules_dep(text: str) -> dict[str, tuple[str, ...]]:
-    """Read modules.dep: path -> the paths it depends on, all of them."""
+    """Parse modules.dep: path -> all paths that it depends on."""
     lines = (line.partition(":") for line in text.splitlines() if line)
     return {path: tuple(needed.split()) for path, _, needed in lines}
 
 
 def module_name(path: str) -> str:
-    """Return a module's name as modprobe knows it: no folder, no ending, underscores for dashes."""
+    """Return a module's name as modprobe uses it: without folder and suffix, with underscores for dashes."""
     return PurePosixPath(path).name.partition(".ko")[0].replace("-", "_")
 
 
-def closure(depends: Mapping[str, tuple[str, ...]], wanted: Iterable[str]) -> set[str]:
-    """Return the paths of the wanted modules and of all they depend on; names without a module are passed over."""
-    names = {name.replace("-", "_") for name in wanted}
+def closure(depends: Mapping[str, tuple[str, ...]], names: Iterable[str]) -> set[str]:
+    """Return the paths of the modules with these names and of their dependencies; ignore names without a module."""
+    normalized = {name.replace("-", "_") for name in names}
     kept: set[str] = set()
-    todo = [path for path in depends if module_name(path) in names]
-    while todo:
-        path = todo.pop()
+    pending = [path for path in depends if module_name(path) in normalized]
+    while pending:
+        path = pending.pop()
         if path not in kept:
             kept.add(path)
-            todo += depends.get(path, ())
+            pending += depends.get(path, ())
     return kept
 
 
@@ -128,9 +128,9 @@ def _decompress(path: Path) -> None:
 
 
 def release_of(kernel: Path) -> str:
-    """Return the release of a kernel's file, compressed or not; raises ValueError when it is neither.
+    """Return the release of a kernel's file, compressed or not; raises ValueError for any other file.
 
-    A compressed one names it in its header, a vmlinux in linux_banner.
+    A compressed kernel has it in its header, a vmlinux in linux_banner.
     """
     data = kernel.read_bytes()
     if not data.startswith(b"\x7fELF"):

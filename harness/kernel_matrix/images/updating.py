@@ -1,4 +1,4 @@
-"""The lock moved to what an archive has now; an archive that does not answer, or answers half, moves nothing."""
+"""Update the lock to an archive's current packages; an archive that fails or is incomplete changes nothing."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from kernel_matrix.shared.errors import ImageError, NotInArchive, NotWholeInArch
 def update_lock(manifest: Manifest) -> list[str]:
     """Rewrite kernels.lock.toml with the newest release of every series; return a line for each change.
 
-    A kernel that the archive has not is left out and said. Raises ImageError, and changes nothing, when the mirror does
-    not answer for one of them, or answers half: it has a part of a kernel that is locked.
+    A kernel that the archive lacks is removed and reported. Raises ImageError, and changes nothing, when the mirror
+    does not answer for a kernel, or has only a part of a locked kernel.
     """
     path = manifest.folder / locks.NAME
     before = locks.read(path)
@@ -31,10 +31,10 @@ def update_lock(manifest: Manifest) -> list[str]:
 def _newest(
     manifest: Manifest, before: Mapping[str, Sequence[Package]]
 ) -> tuple[dict[str, tuple[Package, ...]], list[str]]:
-    """Return the newest packages of every kernel, and a line for each that has changed or is not there."""
+    """Return the newest packages of every kernel, and a line for each kernel that has changed or is missing."""
     after: dict[str, tuple[Package, ...]] = {}
     changed: list[str] = []
-    #: kernel -> what is said of it
+    #: kernel -> the line about it
     gone: dict[str, str] = {}
     for kernel in manifest.kernels:
         old = before.get(kernel.name, ())
@@ -46,11 +46,11 @@ def _newest(
             gone[kernel.name] = f"{error}: {after_it}"
         except NotWholeInArchive as error:
             if kernel.name in before:
-                # a mirror that is being synchronised looks so, too
+                # a mirror that is being synchronised may look the same
                 raise ImageError(f"{error}; if it stays so, take kernel {kernel.name} out of the lock") from error
             gone[kernel.name] = f"{error}: not locked"
         else:
-            if newest:  # else its provider locks nothing
+            if newest:  # otherwise its provider locks nothing
                 after[kernel.name], line = _moved(kernel.name, old, newest)
                 changed += line
     if before and not after:
@@ -60,11 +60,11 @@ def _newest(
 
 
 def _moved(name: str, old: Sequence[Package], newest: Sequence[Package]) -> tuple[tuple[Package, ...], list[str]]:
-    """Return what is to be locked of a kernel that the mirror has, and a line if that, or its offer, is another."""
+    """Return a kernel's packages to lock, and a line if they have changed or the mirror lacks one."""
     was, now = ({package.name: package.sha256 for package in packages} for packages in (old, newest))
     if locks.version_of(old) != locks.version_of(newest):
         return tuple(newest), [f"{name}: {locks.version_of(old)} -> {locks.version_of(newest)}"]
     if lacking := was.keys() - now.keys():
-        # such as a configuration that will be there when the mirror has been synchronised
+        # such as a configuration that is missing until the mirror has been synchronised
         return tuple(old), [f"{name}: the mirror has no {', '.join(sorted(lacking))} now: the lock keeps it"]
     return tuple(newest), [] if was == now else [f"{name}: {locks.version_of(newest)} with other packages"]

@@ -1,4 +1,4 @@
-"""The kernel inside a compressed one: where QEMU can start it, no decompressor has to be emulated."""
+"""Extract the uncompressed kernel from a compressed one, so that its decompressor need not be emulated."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from kernel_matrix.shared.errors import ImageError
 
 
 def of(kernel: bytes) -> bytes | None:
-    """Return the ELF file in a kernel's file; None when it is unavailable, or a loader cannot enter it."""
+    """Return the ELF file in a kernel's file; None when there is none, or it lacks the entry note for a loader."""
     payload = CURRENT.compressed_kernel(kernel)
     elf = None if payload is None else _decompressed(payload)
     return elf if elf is not None and has_entry(elf) else None
@@ -21,14 +21,14 @@ def of(kernel: bytes) -> bytes | None:
 
 def _decompressed(payload: bytes) -> bytes | None:
     try:
-        # what follows the stream is the uncompressed size (scripts/Makefile.lib, size_append)
+        # the uncompressed size follows the stream (scripts/Makefile.lib, size_append)
         if payload.startswith(b"\xfd7zXZ\0"):
             return lzma.LZMADecompressor().decompress(payload)
         if payload.startswith(b"\x1f\x8b"):
             return zlib.decompressobj(wbits=31).decompress(payload)
         if payload.startswith(b"\x28\xb5\x2f\xfd"):
             command = ["zstd", "--decompress", "--quiet", "--stdout"]
-            # the four bytes behind the stream are an error to it, after all of the stream has been written
+            # the last four bytes, the size, are not part of the stream: zstd would report them as an error
             done = subprocess.run(command, input=payload[:-4], capture_output=True, check=False)
             return done.stdout if done.returncode == 0 else None
     except (lzma.LZMAError, zlib.error):
@@ -39,7 +39,7 @@ def _decompressed(payload: bytes) -> bytes | None:
 
 
 def has_entry(elf: bytes) -> bool:
-    """Whether an ELF file has the note by which a loader can start it."""
+    """Whether an ELF file has the note with which a loader can start it."""
     from elftools.common.exceptions import ELFError
     from elftools.construct import ConstructError
     from elftools.elf.elffile import ELFFile
@@ -48,7 +48,7 @@ def has_entry(elf: bytes) -> bool:
     try:
         segments = ELFFile(io.BytesIO(elf)).iter_segments("PT_NOTE")
         notes = [note for segment in segments if isinstance(segment, NoteSegment) for note in segment.iter_notes()]
-    except (ELFError, ConstructError, OverflowError):  # what it raises of a damaged file
+    except (ELFError, ConstructError, OverflowError):  # raised for a damaged file
         return False
-    # a type that it has a name for is a word
+    # pyelftools replaces the numbers of known types by names
     return any((note["n_name"], str(note["n_type"])) == CURRENT.entry_note for note in notes)

@@ -1,6 +1,6 @@
-"""Where kernels come from: one Protocol, a module for each provider, and which of them a kernel's table names.
+"""Providers of kernels: one Protocol, a module for each provider, and the lookup of a kernel's provider.
 
-Not here: what is made of a kernel's files (kernel_matrix.images.image).
+Not here: building an image from a kernel's files (kernel_matrix.images.image).
 """
 
 from __future__ import annotations
@@ -21,28 +21,28 @@ from kernel_matrix.shared.errors import ManifestError
 
 
 class Provider(Protocol):
-    """Where one kernel comes from: a dataclass whose fields are the keys of its own in the kernel's table.
+    """The source of one kernel: a dataclass whose fields are the provider's keys in the kernel's table.
 
-    ``provider = "NAME"`` of the table is one of `BUILT_IN`, or ``MODULE:CLASS`` of a module that can be imported or
-    lies beside kernels.toml.
+    The table's ``provider = "NAME"`` is one of `BUILT_IN`, or ``MODULE:CLASS`` of a module that can be imported or is
+    in the folder of kernels.toml.
     """
 
     def version(self, manifest: Manifest, kernel: Kernel) -> str:
-        """Return which version a run would take, for a reader; empty where the lock is to say it and does not."""
+        """Return the version that a run would use, for display; empty when it must be locked and is not."""
 
     def folder(self, manifest: Manifest, kernel: Kernel) -> Path | None:
-        """Return where the cache has the image, or will have it; None where that is not known beforehand."""
+        """Return the image's folder in the cache, which may not exist yet; None when it is not known in advance."""
 
     def image(self, manifest: Manifest, kernel: Kernel, *, locked_only: bool) -> KernelImage:
-        """Return the image, from the cache or made now; raises ImageError and ManifestError.
+        """Return the image, from the cache or built now; raises ImageError and ManifestError.
 
-        ``locked_only``: never another version than the lock's.
+        ``locked_only``: use no other version than the locked one.
         """
 
     def newest(self, kernel: Kernel) -> tuple[Package, ...]:
-        """Return the packages that the lock is to have; none where nothing is locked.
+        """Return the packages to lock; none when the provider locks nothing.
 
-        Raises NotInArchive and NotWholeInArchive, and ImageError when what it asks does not answer.
+        Raises NotInArchive and NotWholeInArchive, and ImageError when the archive does not answer.
         """
 
 
@@ -50,7 +50,7 @@ BUILT_IN: dict[str, type[Provider]] = {"debian": Debian, "path": OwnFiles}
 
 
 def of(manifest: Manifest, kernel: Kernel) -> Provider:
-    """Return the provider of a kernel; raises ManifestError where there is none, or its keys are not right."""
+    """Return the provider of a kernel; raises ManifestError when there is none or its keys are invalid."""
     where = f'kernels.toml: kernel "{kernel.name}"'
     kind = BUILT_IN.get(kernel.provider) or _imported(kernel.provider, manifest.folder, where)
     try:
@@ -78,7 +78,7 @@ def _fields(kind: type[Provider]) -> dict[str, msgspec.inspect.Field]:
 
 
 def _imported(name: str, folder: Path, where: str) -> Any:  # noqa: ANN401 - what it is shows when it is used
-    """Import MODULE:CLASS, from the manifest's folder too; raises ManifestError."""
+    """Import MODULE:CLASS, also from the manifest's folder; raises ManifestError."""
     module, colon, attribute = name.partition(":")
     if not colon:
         raise ManifestError(f"{where}: unknown provider {name!r} (known: {', '.join(BUILT_IN)}, or MODULE:CLASS)")

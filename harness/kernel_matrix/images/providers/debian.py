@@ -20,13 +20,13 @@ _suites: dict[str, Suite] = {}
 
 @dataclass(frozen=True, slots=True)
 class Debian:
-    """A kernel of the archive; its fields are the keys of its table."""
+    """A kernel of Debian's archive; the fields are the keys of its table."""
 
     #: the archive's suite, such as ``bookworm-security``
     suite: str
     #: the upstream series, such as ``6.1``
     series: str
-    #: the end of the package's name: the architecture, behind ``rt-`` or ``cloud-`` for kernels of that kind
+    #: the end of the package's name: the architecture, after ``rt-`` or ``cloud-`` for such kernels
     flavour: str = CURRENT.debian
 
     def version(self, manifest: Manifest, kernel: Kernel) -> str:
@@ -35,21 +35,21 @@ class Debian:
         return locks.version_of(packages) if packages else ""
 
     def folder(self, manifest: Manifest, kernel: Kernel) -> Path | None:
-        """Return where the image of the locked packages is; None when nothing is locked."""
+        """Return the folder of the locked packages' image; None when nothing is locked."""
         packages = locks.packages(manifest.folder, kernel.name)
         return _folder(manifest, packages) if packages else None
 
     def image(self, manifest: Manifest, kernel: Kernel, *, locked_only: bool) -> KernelImage:
-        """Return the image, from the cache or made now; raises ImageError.
+        """Return the image, from the cache or built now; raises ImageError.
 
-        When the mirror no longer has the locked version, or nothing is locked, the newest of the same series is used
-        and noted, unless ``locked_only``.
+        When the mirror no longer has the locked version, or nothing is locked, use the newest of the same series and
+        note it, unless ``locked_only``.
         """
         packages = locks.packages(manifest.folder, kernel.name)
         if packages and (image := images.cached(_folder(manifest, packages), kernel.name)):
             return image
         if packages and self._offers(packages):
-            return self._made(manifest, kernel, packages)
+            return self._build(manifest, kernel, packages)
         why = f"the mirror no longer has the locked {locks.version_of(packages)}" if packages else "it is not locked"
         if locked_only:
             raise ImageError(f"kernel {kernel.name}: {why}")
@@ -57,7 +57,7 @@ class Debian:
             newest = self.newest(kernel)
         except (NotInArchive, NotWholeInArchive) as error:
             raise ImageError(f"{error}; {why}") from error
-        image = images.cached(_folder(manifest, newest), kernel.name) or self._made(manifest, kernel, newest)
+        image = images.cached(_folder(manifest, newest), kernel.name) or self._build(manifest, kernel, newest)
         return replace(image, notes=(f"{why}: using {locks.version_of(newest)}",))
 
     def newest(self, kernel: Kernel) -> tuple[Package, ...]:
@@ -65,14 +65,14 @@ class Debian:
 
         Raises NotInArchive and NotWholeInArchive, and ImageError when the mirror does not answer.
         """
-        found = self._archive().packages(locks.image_pattern(self.series, self.flavour))
-        if not found:
+        candidates = self._archive().packages(locks.image_pattern(self.series, self.flavour))
+        if not candidates:
             raise NotInArchive(f"kernel {kernel.name}: the mirror has no {self.series} {self.flavour} in {self.suite}")
         lacking: set[str] = set()
-        for package in sorted(found, key=lambda package: locks.release_key(package.name), reverse=True):
+        for package in sorted(candidates, key=lambda package: locks.release_key(package.name), reverse=True):
             parts = locks.parts_of(package)
             offered = self._named(parts)
-            # linux-base holds the configuration, which no guest needs
+            # linux-base contains the configuration, which no guest needs
             needed = {part for part in parts if not part.startswith("linux-base-")}
             missing = needed - {package.name for package in offered}
             if not missing:
@@ -93,14 +93,14 @@ class Debian:
         offered = {package.name: package.version for package in self._named([package.name for package in packages])}
         return all(offered.get(package.name) == package.version for package in packages)
 
-    def _made(self, manifest: Manifest, kernel: Kernel, packages: Sequence[Package]) -> KernelImage:
+    def _build(self, manifest: Manifest, kernel: Kernel, packages: Sequence[Package]) -> KernelImage:
         def fill(place: Path) -> str:
             with working(".download-", place.parent) as download:
                 self._archive().download(packages, download)
-                return images.unpacked([find_deb(download, package) for package in packages], place)
+                return images.unpack_packages([find_deb(download, package) for package in packages], place)
 
         version = locks.version_of(packages)
-        return images.made(manifest, _folder(manifest, packages), kernel.name, version, fill)
+        return images.build(manifest, _folder(manifest, packages), kernel.name, version, fill)
 
 
 def _folder(manifest: Manifest, packages: Sequence[Package]) -> Path:

@@ -1,4 +1,4 @@
-"""Kernels of the user's own: files of this machine."""
+"""Kernels that a user has built: files of this machine."""
 
 from __future__ import annotations
 
@@ -15,23 +15,23 @@ from kernel_matrix.shared.errors import ManifestError
 
 @dataclass(frozen=True, slots=True)
 class OwnFiles:
-    """A kernel that was built here; its fields are the keys of its table."""
+    """A user's own kernel; the fields are the keys of its table."""
 
     #: a bzImage or an uncompressed vmlinux
     vmlinuz: str
-    #: the folder that ``lib/modules/RELEASE`` would be; empty where all that a guest needs is built in
+    #: the folder with the content of ``lib/modules/RELEASE``; empty when everything that a guest needs is built in
     modules: str = ""
 
     def version(self, manifest: Manifest, kernel: Kernel) -> str:  # noqa: ARG002
-        """Return the path, which says more than nothing."""
+        """Return the path, because there is no version."""
         return self.vmlinuz
 
     def folder(self, manifest: Manifest, kernel: Kernel) -> Path | None:  # noqa: ARG002
-        """Return None: what the files hold by then decides."""
+        """Return None: the folder depends on the files' content when the image is built."""
         return None
 
     def image(self, manifest: Manifest, kernel: Kernel, *, locked_only: bool) -> KernelImage:  # noqa: ARG002
-        """Return the image: copied, because virtme-ng wants kernel and modules beside each other."""
+        """Return the image, a copy, because virtme-ng expects kernel and modules in one folder."""
         vmlinuz = Path(self.vmlinuz).expanduser()
         modules = Path(self.modules).expanduser() if self.modules else None
         where = f'kernels.toml: kernel "{kernel.name}"'
@@ -50,10 +50,10 @@ class OwnFiles:
             _copy(vmlinuz, modules, release, place)
             return release
 
-        return images.made(manifest, target, kernel.name, str(vmlinuz), fill)
+        return images.build(manifest, target, kernel.name, str(vmlinuz), fill)
 
     def newest(self, kernel: Kernel) -> tuple[Package, ...]:  # noqa: ARG002
-        """Return none: the user's files are not locked."""
+        """Return no packages: the user's files are not locked."""
         return ()
 
 
@@ -72,7 +72,7 @@ def _copy(vmlinuz: Path, modules: Path | None, release: str, place: Path) -> Non
 
 
 def _module_files(modules: Path | None) -> list[Path]:
-    """Return the files below ``lib/modules/RELEASE`` that are modules or say something about them, sorted."""
+    """Return the modules below ``lib/modules/RELEASE`` and the files that describe them, sorted."""
     if modules is None:
         return []
     files = (path for path in modules.rglob("*") if ".ko" in path.name or path.name.startswith("modules."))
