@@ -1,25 +1,25 @@
-"""The first program of the guest: says hello, unpacks the project, becomes an execnet worker.
+"""The first program of the guest: it greets the host, unpacks the project, and becomes an execnet worker.
 
-It is part of the root image and therefore small and self-contained. On the channel (a virtio-serial port):
+It is part of the root image and therefore small and self-contained. The protocol on its channel, a virtio-serial port:
 
 1. guest to host, one line of JSON: ``{"release": uname -r, "seconds": CPU speed probe}``
 2. host to guest, one line of JSON: ``{"bytes": size of the tar that follows, "path": folder of the engine,
-   "environment": {name: value}, "rehearse": null or {"pytest": [word, ...], "modules": [name, ...]}}``, and a tar of
-   the engine and of what of the project all its tests share, unpacked into a tmpfs at /harness
-3. where it was to rehearse, guest to host: one line, ``prepared``
+   "environment": {name: value}, "rehearse": null or {"pytest": [argument, ...], "modules": [name, ...]}}``, and a tar
+   of the engine and of the files that all tests of the project share, unpacked into a tmpfs at /harness
+3. if "rehearse" is not null, guest to host: one line, ``prepared``
 4. host to guest, one line of JSON: ``{"bytes": size, "environment": {name: value}}``, and a tar of the rest
 5. from here on execnet's own protocol: its bootstrap line, answered by one byte, then its messages.
 
-With the argument ``--prepare`` it does before 1 what every copy of a saved guest would have to do: imports, and a
-rehearsal. A guest that is not to be saved imports what its tests need.
+With the argument ``--prepare`` it does in advance, before 1, what every copy of a saved guest would have to do: imports
+and a rehearsal. A guest that will not be saved imports only what its tests need.
 
-The guest may be saved after 1, after 3, and again whenever its worker waits, and go on in any number of copies. On
-another port each copy is woken, before it does anything else: host to guest, one line of JSON: ``{"entropy": random
-bytes in hexadecimal, "time": seconds since 1970}``; guest to host, one line: ``awake``. A process of its own answers
-there, whatever the worker does. Python's own random numbers are seeded anew by the worker. It also says what a worker
-does that has fallen silent: host to guest ``{"stacks": true}``; guest to host, one line of JSON: ``{"stacks": text}``.
+The guest may be saved after 1, after 3, and again whenever its worker waits, and continue in any number of copies. A
+second port wakes each copy before it does anything else: host to guest, one line of JSON: ``{"entropy": random bytes
+in hexadecimal, "time": seconds since 1970}``; guest to host, one line: ``awake``. A separate process serves this port,
+independently of the worker, which seeds Python's own random numbers itself. That process also reports what a silent
+worker is doing: host to guest ``{"stacks": true}``; guest to host, one line of JSON: ``{"stacks": text}``.
 
-Whatever is printed goes to the console; only protocol bytes reach the channel.
+Printed text goes to the console; only protocol bytes reach the channel.
 """
 
 from __future__ import annotations
@@ -46,28 +46,28 @@ from typing import Any
 PORT_NAME = "harness"
 WAKE_NAME = "harness-wake"
 PROJECT = "/harness"
-#: how long a worker may take until it begins to say where it is, and until it goes on
+#: seconds to wait for the first part of a worker's stacks, and for each further part
 STACKS_BEGIN, STACKS_GO_ON = 3.0, 0.3
 #: iterations of the speed probe: about 10 ms on a current processor, 100 to 200 ms when emulated
 PROBE_ITERATIONS = 200_000
-#: Imported before a prepared guest says that it is ready: tests and every worker need them. Not xdist, whose
-#: assertions pytest wants to rewrite when it is imported, and nothing of the project, whose code comes later.
+#: Imported before a prepared guest is ready, because tests and every worker need them. Neither xdist, because pytest
+#: rewrites its assertions at its first import, nor parts of the project, whose code arrives later.
 PREIMPORTED = ("pytest", "_pytest.assertion.rewrite", "pyroute2", "scapy.layers.inet6", "ctypes", "unittest.mock")
 # linux/random.h
 _RNDADDENTROPY = 0x40085203
 _RNDRESEEDCRNG = 0x5207
 
 
-def open_port(wanted: str) -> int:
-    """Return a file descriptor of the port that the host gave that name."""
+def open_port(port_name: str) -> int:
+    """Open the virtio-serial port with that name; return its file descriptor."""
     for name in Path("/sys/class/virtio-ports").glob("*/name"):
-        if name.read_text().strip() == wanted:
+        if name.read_text().strip() == port_name:
             return os.open(f"/dev/{name.parent.name}", os.O_RDWR | os.O_CLOEXEC)
-    raise SystemExit(f"agent: no virtio-serial port is named {wanted}")
+    raise SystemExit(f"agent: no virtio-serial port is named {port_name}")
 
 
 def probe_speed() -> float:
-    """Return the seconds that a fixed piece of Python takes: the measure that deadlines scale with."""
+    """Return the duration of a fixed piece of Python, by which deadlines are scaled."""
     start = time.monotonic()
     total = 0
     for number in range(PROBE_ITERATIONS):
@@ -76,7 +76,7 @@ def probe_speed() -> float:
 
 
 def read_exactly(port: int, size: int) -> bytearray:
-    """Read ``size`` bytes; bytearray, because ``bytes +=`` is quadratic."""
+    """Read ``size`` bytes; a bytearray, because ``bytes +=`` is quadratic."""
     data = bytearray()
     while len(data) < size:
         chunk = os.read(port, min(1 << 16, size - len(data)))
@@ -87,7 +87,7 @@ def read_exactly(port: int, size: int) -> bytearray:
 
 
 def read_line(port: int) -> bytes:
-    """Read up to and with a newline, byte by byte: what follows belongs to the next reader."""
+    """Read a line with its newline byte by byte, because what follows belongs to the next reader."""
     line = bytearray()
     while not line.endswith(b"\n"):
         line += read_exactly(port, 1)
@@ -95,17 +95,17 @@ def read_line(port: int) -> bytes:
 
 
 def write_all(port: int, data: bytes) -> None:
-    """Write everything."""
+    """Write all of the data."""
     view = memoryview(data)
     while view:
         view = view[os.write(port, view) :]
 
 
 def wake(entropy: bytes, now: float) -> None:
-    """Give a restored guest what it shares with every other copy otherwise: random numbers and the time.
+    """Set the time and the entropy of a restored guest, which are otherwise the same in every copy.
 
-    A restored kernel's random generator is seeded already and would not take new entropy before its next reseeding
-    (random(4)): RNDRESEEDCRNG makes it.
+    A restored kernel's random generator is seeded already and would not use new entropy before its next reseeding
+    (random(4)); RNDRESEEDCRNG forces that.
     """
     time.clock_settime(time.CLOCK_REALTIME, now)
     with open("/dev/urandom", "wb") as device:  # noqa: PTH123 - a descriptor for ioctl is all that is wanted
@@ -116,9 +116,9 @@ def wake(entropy: bytes, now: float) -> None:
 
 
 def answer_wakes() -> None:
-    """Fork the process that wakes each copy of this guest, and says what its worker does.
+    """Fork the process that wakes each copy of this guest and reports the stacks of its worker.
 
-    The worker's part is a handler in C, which runs wherever Python is, in a library that never returns too.
+    The worker's part is a signal handler in C, which also runs while Python is in a library call that never returns.
     """
     reading, writing = os.pipe()
     if os.fork():
@@ -129,17 +129,17 @@ def answer_wakes() -> None:
     worker = os.getppid()
     port = open_port(WAKE_NAME)
     while True:
-        said = json.loads(read_line(port))
-        if "stacks" in said:
+        request = json.loads(read_line(port))
+        if "stacks" in request:
             text = f"{python_stacks(worker, reading)}\n{kernel_stacks()}"
             write_all(port, json.dumps({"stacks": text}).encode() + b"\n")
         else:
-            wake(bytes.fromhex(said["entropy"]), said["time"])
+            wake(bytes.fromhex(request["entropy"]), request["time"])
             write_all(port, b"awake\n")
 
 
 def python_stacks(worker: int, reading: int) -> str:
-    """Return where the worker's threads are; what it has written when it writes nothing more for a moment."""
+    """Return the Python stacks of the worker's threads, complete when no more output follows for a moment."""
     os.kill(worker, signal.SIGUSR1)
     text = bytearray()
     seconds = STACKS_BEGIN
@@ -150,7 +150,7 @@ def python_stacks(worker: int, reading: int) -> str:
 
 
 def kernel_stacks() -> str:
-    """Return of each process but kernel threads and this one what it is, its state and where it is in the kernel."""
+    """Return the command, state and kernel stack of each process except kernel threads and this process."""
     lines = []
     for folder in sorted(Path("/proc").glob("[0-9]*"), key=lambda folder: int(folder.name)):
         try:
@@ -166,7 +166,7 @@ def kernel_stacks() -> str:
 
 
 def rehearse() -> None:
-    """Run a pytest without tests: a worker imports all of it, with its plugins, and uses what it has set up once."""
+    """Run a pytest without tests, so that a worker finds pytest and its plugins imported and initialised."""
     import pytest
 
     folder = tempfile.mkdtemp()
@@ -176,9 +176,9 @@ def rehearse() -> None:
 
 
 def rehearse_project(words: list[str], modules: list[str]) -> None:
-    """Do the same for a project whose test files are not there yet: its conftests are imported, and these modules.
+    """Do the same for a project without its test files: import its conftests and these modules.
 
-    What pytest says of them does not matter here: it says it again when the tests are there.
+    Errors of pytest are ignored here, because pytest repeats them when the tests are there.
     """
     import pytest
 
@@ -190,15 +190,15 @@ def rehearse_project(words: list[str], modules: list[str]) -> None:
 
 
 def mount_project() -> None:
-    """Make room for the project in a fresh tmpfs: the image itself is read-only."""
+    """Mount a tmpfs for the project, because the image itself is read-only."""
     subprocess.run(["/bin/mount", "-t", "tmpfs", "-o", "size=75%", "project", PROJECT], check=True)
     os.chdir(PROJECT)
 
 
 def take(port: int) -> dict[str, Any]:
-    """Read a header, unpack the tar behind it, set the environment; return the header.
+    """Read a header, unpack the tar that follows it, set the environment; return the header.
 
-    With tar, which is several times faster than Python's own where Python is emulated.
+    Under emulation, the program tar is several times faster than Python's module.
     """
     header: dict[str, Any] = json.loads(read_line(port))
     data = read_exactly(port, header["bytes"])
@@ -208,7 +208,7 @@ def take(port: int) -> dict[str, Any]:
 
 
 class Worker:
-    """execnet's half of a gateway, compiled beforehand: the host sends its source, which is the same here."""
+    """The guest's end of an execnet gateway, compiled in advance: its source equals the one that the host sends."""
 
     def __init__(self) -> None:
         import execnet.gateway_base
@@ -217,7 +217,7 @@ class Worker:
         self._code = compile(self._source, "<execnet>", "exec")
 
     def serve(self, bootstrap: bytes) -> None:
-        """Run execnet's bootstrap line, the repr of a source (execnet.gateway_bootstrap.sendexec)."""
+        """Execute execnet's bootstrap line, the repr of a source (execnet.gateway_bootstrap.sendexec)."""
         text: str = ast.literal_eval(bootstrap.decode().strip())
         namespace: dict[str, object] = {"__name__": "__main__"}
         if text.startswith(self._source):
@@ -227,7 +227,7 @@ class Worker:
 
 
 def prepare() -> None:
-    """Do what every copy of this guest would do: it is done once, and saved."""
+    """Do once, before the guest is saved, what every copy of it would have to do."""
     from _pytest.config import default_plugins
 
     for name in [*PREIMPORTED, *(f"_pytest.{plugin}" for plugin in default_plugins)]:
@@ -235,31 +235,31 @@ def prepare() -> None:
     rehearse()
 
 
-def keep_what_is_there() -> None:
-    """Let no later garbage collection touch the pages of what has been imported, which all copies share."""
+def freeze_imported() -> None:
+    """Exclude all imported objects from later garbage collections, which would write to pages that copies share."""
     gc.collect()
     gc.freeze()
 
 
 def main() -> None:
-    """Serve one host."""
+    """Run the protocol with one host."""
     answer_wakes()
     port = open_port(PORT_NAME)
     if "--prepare" in sys.argv[1:]:
         prepare()
     worker = Worker()
-    keep_what_is_there()
-    hello = {"release": os.uname().release, "seconds": probe_speed()}
+    freeze_imported()
+    greeting = {"release": os.uname().release, "seconds": probe_speed()}
     Path("/dev/kmsg").write_text("<1>harness: ready\n")
-    write_all(port, json.dumps(hello).encode() + b"\n")
+    write_all(port, json.dumps(greeting).encode() + b"\n")
     mount_project()
     header = take(port)
-    # for this process and for every Python that a test starts
+    # the engine's path for this process and for every Python that a test starts
     sys.path.insert(0, header["path"])
     os.environ["PYTHONPATH"] = header["path"]
     if header["rehearse"] is not None:
         rehearse_project(header["rehearse"]["pytest"], header["rehearse"]["modules"])
-        keep_what_is_there()
+        freeze_imported()
         write_all(port, b"prepared\n")
     take(port)
     random.seed(os.urandom(32))
@@ -267,7 +267,7 @@ def main() -> None:
     os.dup2(port, 0)
     os.dup2(port, 1)
     os.close(port)
-    # The console keeps what tests and tools print: execnet moves 0 and 1 away and leaves 2.
+    # The console gets what tests and tools print: execnet replaces descriptors 0 and 1 and keeps 2.
     sys.stdin = os.fdopen(0, "r", closefd=False)
     sys.stdout = os.fdopen(1, "w", closefd=False)
     worker.serve(bootstrap)
