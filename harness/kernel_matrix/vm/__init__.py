@@ -1,4 +1,4 @@
-"""A guest as data and what runs it: virtme-ng's command, slots, processes, QEMU's monitor.
+"""A guest as data, and what runs it: virtme-ng's command, slots, processes, QEMU's monitor.
 
-Not here: what is said to its agent (kernel_matrix.relay).
+Not here: the communication with its agent (kernel_matrix.relay).
 """

@@ -1,8 +1,8 @@
-"""A guest as data, and the virtme-ng command that boots it. Pure: nothing is run here.
+"""A guest as data, and the virtme-ng command that boots it. Pure: nothing runs here.
 
-virtme-ng stays unmodified and does the booting. Its two 9p shares are attached but never mounted: the image
-answers those mounts itself (guest tools from the image, modules from a second disk), so the guest depends on
-nothing of the host's file system.
+An unmodified virtme-ng boots the guest. Its two 9p shares are attached but never mounted: a program of the image
+replaces those mounts (guest tools from the image, modules from a second disk), so the guest depends on no file of
+the host.
 """
 
 from __future__ import annotations
@@ -15,43 +15,43 @@ from pathlib import Path
 from kernel_matrix.arch import CURRENT
 from kernel_matrix.shared.protocol import ENTER_NAME
 
-#: the guest finds its channel by this name in /sys/class/virtio-ports/*/name
+#: name of the port for the channel to the guest, which finds it in /sys/class/virtio-ports/*/name
 PORT_NAME = "harness"
-#: and by this one the port at which it is woken
+#: name of the port through which a guest is woken
 WAKE_NAME = "harness-wake"
 
-#: where the image holds the agent (`kernel_matrix.images.rootfs` puts it there)
+#: path of the agent in the root image (`kernel_matrix.images.rootfs` copies it there)
 AGENT = "/usr/lib/harness/agent.py"
 
 #: added to the guest's kernel command line:
-#: an oops ends the guest, so that the test that caused it is the one that is reported;
-#: /dev/kmsg takes every marker that a test writes (by default ten lines in five seconds);
-#: the self tests of the crypto code cost half a second and test nothing of ours;
-#: grace periods of RCU are waited for by interrupting the processors, not by their next tick: detaching the network
-#: monitor waits for one per tracepoint, 3 s without this and 0.1 s with it (emulated);
-#: a guest that has fallen silent is asked what its kernel does by keys of its keyboard, of which distributions allow
-#: only some (`kernel_matrix.relay.hang`)
+#: oops=panic: an oops ends the guest, so that the report names the test that caused it;
+#: printk.devkmsg=on: /dev/kmsg accepts every marker that a test writes (by default ten lines in five seconds);
+#: cryptomgr.notests: self tests of the crypto code take half a second and test nothing that is used here;
+#: rcupdate.rcu_expedited=1: RCU grace periods interrupt the processors instead of waiting for their next tick;
+#: detaching the network monitor waits for one per tracepoint, 3 s without this and 0.1 s with it (emulated);
+#: sysrq_always_enabled: the SysRq keys query the kernel of a silent guest (`kernel_matrix.relay.hang`), and
+#: distributions allow only some of them
 COMMAND_LINE = (
     *("oops=panic", "printk.devkmsg=on", "cryptomgr.notests", "rcupdate.rcu_expedited=1"),
     "sysrq_always_enabled",
 )
 
-#: virtme-ng gives a guest five serial devices for a port each, and we one for three. QEMU makes room for 31 ports in
-#: each, with two queues a port. Port 0 is a console's, which none of them is.
+#: virtme-ng adds five serial devices with a port each, and the harness one with three. QEMU reserves 31 ports in each
+#: device, with two queues a port. Port 0 is reserved for a console, and none of these is one.
 _SERIAL = ("-global", "virtio-serial-pci.max_ports=4")
 
-#: QEMU's main loop polls a file descriptor for each queue of a device that is told of requests by an eventfd, and every
-#: tick of an emulated guest wakes it, 700 times a second: with 465 descriptors it took 16 % of all CPU time. Without
-#: eventfds the processor that has written to the queue serves it.
+#: With ioeventfd, QEMU's main loop polls a file descriptor for each queue of a device, and every tick of an emulated
+#: guest wakes it, 700 times a second: with 465 descriptors it took 16 % of all CPU time. Without ioeventfd, the
+#: virtual processor that has written to the queue serves it.
 _EMULATED_SERIAL = ("-global", "virtio-serial-pci.ioeventfd=off")
 
 
-#: of a guest
+#: memory of a guest
 MEMORY_MIB = 512
 
 
 class Accelerator(enum.StrEnum):
-    """What runs the guest's instructions."""
+    """What executes the guest's instructions."""
 
     KVM = "kvm"
     TCG = "tcg"
@@ -59,7 +59,7 @@ class Accelerator(enum.StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class BootSpec:
-    """All that decides what a guest is when it has booted: what the name of its snapshot is made of."""
+    """Everything that determines the state of a booted guest; the key of its snapshot is made of it."""
 
     vmlinuz: Path
     #: erofs of /lib/modules, the guest's second disk
@@ -75,18 +75,18 @@ class BootSpec:
 
 @dataclass(frozen=True, slots=True)
 class Memory:
-    """A guest's memory in a file."""
+    """A file with a guest's memory."""
 
     ram: Path
-    #: the guest writes into the file; otherwise it has a private copy
+    #: whether the guest writes into the file; otherwise it has a private copy
     share: bool
-    #: it begins as what the monitor loads, and does not boot
+    #: whether its state is loaded through the monitor instead of booting
     incoming: bool
 
 
 @dataclass(frozen=True, slots=True)
 class Sockets:
-    """The unix sockets at which QEMU offers the guest's ports, and its own monitor."""
+    """The unix sockets of the guest's ports and of QEMU's monitor."""
 
     channel: Path
     wake: Path
@@ -95,22 +95,22 @@ class Sockets:
 
     @classmethod
     def below(cls, folder: Path) -> Sockets:
-        """Return those of a guest that has that folder."""
+        """Return the sockets in a guest's folder."""
         return cls(folder / "channel", folder / "wake", folder / "enter", folder / "monitor")
 
 
 def vng_command(
     spec: BootSpec, vng: Path, *, sockets: Sockets, pidfile: Path, memory: Memory | None = None
 ) -> list[str]:
-    """Build the argument list with which the command ``vng`` boots ``spec``.
+    """Return the arguments with which the command ``vng`` boots ``spec``.
 
-    ``pidfile`` receives QEMU's pid. A guest that is to be saved or restored has its ``memory`` in a file, and its agent
-    does before it is saved what every copy would have to do.
+    QEMU writes its pid to ``pidfile``. A guest that will be saved or restored has its ``memory`` in a file, and its
+    agent does in advance, once, what every copy would have to do.
     """
     options = [
         *_memory_options(spec, memory),
         *emulation_options(spec),
-        *_quicker_options(spec),
+        *_performance_options(spec),
         *("-pidfile", str(pidfile)),
         *("-qmp", f"unix:{qemu_value(sockets.monitor)},server=on,wait=off"),
         *("-drive", f"if=none,id=modules,file={qemu_value(spec.modules)},format=raw,readonly=on"),
@@ -129,7 +129,7 @@ def vng_command(
         *("--root-disk", str(spec.root), "--root-fstype", "erofs"),
         *("--run", str(spec.vmlinuz)),
         *("--user", "root", "--cpus", str(spec.cpus), "--memory", f"{spec.memory_mib}M"),
-        # virtme-ng hands this string to a shell
+        # virtme-ng passes this string to a shell
         f"--qemu-opts={shlex.join(options)}",
         *("--", f"python3 {AGENT}" if memory is None else f"python3 {AGENT} --prepare"),
     ]
@@ -142,12 +142,12 @@ def _command_line(spec: BootSpec) -> tuple[str, ...]:
 
 
 def emulation_options(spec: BootSpec) -> tuple[str, ...]:
-    """Return what every emulated guest needs that has more than one processor."""
+    """Return the options that every emulated guest with more than one processor needs."""
     return CURRENT.emulation if spec.accelerator is Accelerator.TCG else ()
 
 
-def _quicker_options(spec: BootSpec) -> tuple[str, ...]:
-    """Return what no guest needs, and each is quicker with."""
+def _performance_options(spec: BootSpec) -> tuple[str, ...]:
+    """Return options that make guests faster and are not required."""
     emulated = spec.accelerator is Accelerator.TCG
     return (*_SERIAL, *_EMULATED_SERIAL, *CURRENT.emulated_processor) if emulated else _SERIAL
 
@@ -171,5 +171,5 @@ def _memory_options(spec: BootSpec, memory: Memory | None) -> list[str]:
 
 
 def qemu_value(path: Path) -> str:
-    """Quote a path for a QEMU option, where a comma separates and two commas are one."""
+    """Quote a path for a QEMU option, in which a comma separates values and two commas are one."""
     return str(path).replace(",", ",,")

@@ -1,4 +1,4 @@
-"""``--gdb``: QEMU's debugger port for a guest that runs already, asked for through its monitor."""
+"""``--gdb``: open QEMU's debugger port for a running guest through its monitor."""
 
 from __future__ import annotations
 
@@ -12,22 +12,22 @@ from kernel_matrix.shared.errors import HarnessError
 from kernel_matrix.vm.boot_spec import BootSpec
 from kernel_matrix.vm.qmp import Monitor, QmpError
 
-#: seconds for which a guest may be silent that a debugger may have stopped
+#: seconds of silence for a guest that a debugger may have stopped
 PATIENCE = 86400.0
-#: seconds that the monitor may take
+#: seconds that the monitor has for an answer
 _TIMEOUT = 10.0
 
 
 def started(folder: Path, kernel: str) -> Started:
-    """Return how that kernel's present guest came up; ``folder`` is the run's for its relays."""
+    """Return the Started of a kernel's current guest; ``folder`` is the run's folder for its relays."""
     path = max(folder.glob(f"{kernel}.*{STARTED}"), key=lambda path: path.stat().st_mtime_ns)
     return wire.decode(path.read_bytes(), Started)
 
 
 def gdb(spec: BootSpec, folder: str) -> str:
-    """Let a debugger connect to the guest that has this folder; return the command that does. Raises HarnessError.
+    """Open the debugger port of the guest with this folder; return the gdb command. Raises HarnessError.
 
-    A kernel that starts through PVH lies where its file says. Distributions keep its symbols in packages of their own.
+    A kernel that starts through PVH is at the addresses in its file. Distributions have its symbols in other packages.
     """
     place = Path(folder)
     port = place / "gdb"

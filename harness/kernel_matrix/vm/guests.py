@@ -1,4 +1,4 @@
-"""What each guest of a run took: until its agent answered, until its first test started, and for its tests."""
+"""Measure each guest of a run: the time until its agent answered, until its first test, and for its tests."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from kernel_matrix.vm.process_guard import cpu_seconds
 
 @dataclass(frozen=True, slots=True)
 class GuestRecord:
-    """One guest that came up; seconds of the host, ``cpu`` those of virtme-ng, QEMU and what they started."""
+    """One guest that started; times in seconds, ``cpu`` in CPU seconds of virtme-ng, QEMU and their children."""
 
     kernel: str
     #: "cold" or "restored"
     how: str
-    #: what the user should know, empty when all went as it does
+    #: a remark for the user; empty when nothing unusual happened
     note: str
     #: from QEMU's start to the agent's answer
     ready: float
@@ -31,23 +31,23 @@ class GuestRecord:
     #: from the start of the first test to the end of the last; None for a guest that died
     tests: float | None = None
     tests_cpu: float | None = None
-    #: from the end of the guest before in its worker, or the notice of its death, to the start of the first test
+    #: from the end of the worker's previous guest, or the notice of its death, to the start of the first test
     gap: float | None = None
 
 
 class Guests:
-    """Takes the times of a run's guests; a worker has one at a time, whose relay leaves a Started in ``folder``."""
+    """Measures the guests of a run; a worker has one at a time, whose relay writes a Started to ``folder``."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
-        #: worker -> its present guest and when its first test started: seconds of CLOCK_MONOTONIC and of CPU
+        #: worker -> its current guest's Started, and the start of its first test in CLOCK_MONOTONIC and CPU seconds
         self._first: dict[WorkerId, tuple[Path, float, float]] = {}
         self._records: dict[Path, GuestRecord] = {}
-        #: worker -> when its last guest was over
-        self._over: dict[WorkerId, float] = {}
+        #: worker -> end of its last guest
+        self._ended: dict[WorkerId, float] = {}
 
     def test_starts(self, worker: WorkerId) -> None:
-        """Note that a test starts; the first one of its guest counts."""
+        """Record the start of a test, if it is the first of its guest."""
         if worker in self._first or not (paths := self._paths(worker)):
             return
         path = max(paths, key=lambda path: path.stat().st_mtime_ns)
@@ -55,7 +55,7 @@ class Guests:
         self._first[worker] = (path, time.monotonic(), cpu_seconds(started.group))
 
     def ends(self, worker: WorkerId, *, alive: bool) -> None:
-        """Note that the worker's present guest has run its last test; ``alive``: it has not died in it."""
+        """Record the end of the last test of the worker's current guest; ``alive``: the guest survived it."""
         if worker not in self._first:
             return
         path, at, cpu = self._first.pop(worker)
@@ -70,12 +70,12 @@ class Guests:
             round(cpu, 3),
             round(now - at, 3) if alive else None,
             round(cpu_seconds(started.group) - cpu, 3) if alive else None,
-            round(at - self._over[worker], 3) if worker in self._over else None,
+            round(at - self._ended[worker], 3) if worker in self._ended else None,
         )
-        self._over[worker] = now
+        self._ended[worker] = now
 
     def records(self) -> tuple[GuestRecord, ...]:
-        """Return what is known of every guest that came up, those without a test too."""
+        """Return the records of all guests that started, also of those without a test."""
         for path in self._paths("*"):
             started = wire.decode(path.read_bytes(), Started)
             if path not in self._records:
@@ -87,15 +87,15 @@ class Guests:
 
 
 def summary(records: Iterable[GuestRecord]) -> str:
-    """Say in one line how many guests came up how, and in how many seconds (median, and from the least to the most)."""
+    """Summarize in one line how many guests started how, and in what time (median, minimum and maximum)."""
     by_how: dict[str, list[GuestRecord]] = {}
-    for each in records:
-        by_how.setdefault(each.how, []).append(each)
+    for record in records:
+        by_how.setdefault(record.how, []).append(record)
     parts = []
-    for how, found in sorted(by_how.items()):
-        part = f"{len(found)} {how} in {_spread([each.ready for each in found])}"
-        if tested := [each.first_test for each in found if each.first_test is not None]:
-            part += f", first test after {_spread(tested)}"
+    for how, group in sorted(by_how.items()):
+        part = f"{len(group)} {how} in {_spread([record.ready for record in group])}"
+        if first_tests := [record.first_test for record in group if record.first_test is not None]:
+            part += f", first test after {_spread(first_tests)}"
         parts.append(part)
     return f"guests: {'; '.join(parts)}"
 

@@ -1,4 +1,4 @@
-"""A process group that cannot outlive the process that started it, even when that one is killed."""
+"""A process group that never outlives the process that started it, even when that process is killed."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from pathlib import Path
 
 from kernel_matrix import arch
 
-# The leader of the group: starts the command, and kills the whole group once the other end of its standard input is
-# closed, which the kernel does for a killed process too. It starts the command itself, so that there is no moment at
-# which the command runs and nobody watches. PR_SET_PDEATHSIG would not do: it reaches a child, not the child's
-# children, and QEMU is a grandchild of virtme-ng.
+# The leader of the group starts the command, and kills the whole group when the other end of its standard input is
+# closed, which the kernel does for a killed process too. It starts the command itself, so that the command never runs
+# without a guard. PR_SET_PDEATHSIG does not suffice: it reaches a child, but not the child's children, and QEMU is a
+# grandchild of virtme-ng.
 _GUARD = """
 import os, sys, _thread
 def watch():
@@ -26,27 +26,27 @@ nothing = [(os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0)]
 pid = os.posix_spawnp(sys.argv[1], sys.argv[1:], os.environ, file_actions=nothing)
 os._exit(min(abs(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])), 255))
 """
-# Before that, where several guests are to share the processors. By default (SCHED_OTHER) each wake-up of QEMU's main
-# loop, at every tick of its guest, may take the processor from another guest: 1900 times in each second that an
-# emulated guest computes, and it finds less of its translated code in the caches every time. A batch task takes the
-# processor from nobody when it wakes, and asks to keep it for longer, which kernels before 6.12 do not hear
-# (857b158dc5e8, "sched/eevdf: Use sched_attr::sched_runtime to set request/slice suggestion"). What starts it
-# inherits. It needs no privilege, and where it is refused all the same (by seccomp), nothing is lost but time.
+# Runs before that when several guests share the processors. By default (SCHED_OTHER) each wake-up of QEMU's main loop,
+# at every tick of its guest, may preempt another guest: 1900 times in each second that an emulated guest computes, and
+# each time less of its translated code is left in the caches. A batch task preempts no other task when it wakes up,
+# and requests a longer slice, which kernels before 6.12 ignore (857b158dc5e8, "sched/eevdf: Use
+# sched_attr::sched_runtime to set request/slice suggestion"). Its children inherit the policy. It needs no privilege;
+# where it is refused nevertheless (by seccomp), only time is lost.
 _BATCH = """
 import ctypes, errno
 libc = ctypes.CDLL(None, use_errno=True)
 if libc.syscall({number}, 0, {attributes!r}, 0) and ctypes.get_errno() not in {{errno.EPERM, errno.ENOSYS}}:
     raise OSError(ctypes.get_errno(), "sched_setattr")
 """
-#: of what the kernel gives, 0.1 to 100 ms (__setparam_fair()); why this: docs/decisions.md, Emulation
+#: the kernel permits 0.1 to 100 ms (__setparam_fair()); docs/decisions.md, Emulation, has the reason for this value
 _SLICE_NANOSECONDS = 20_000_000
-#: what is left in a pipe of 64 KiB is written long before
+#: limit for writing what is left in the pipe, at most 64 KiB, which takes much less
 _SECONDS_TO_DRAIN = 10.0
 _TICKS = os.sysconf("SC_CLK_TCK")
 
 
 def cpu_seconds(group: int) -> float:
-    """Return the CPU seconds of a process group, of its ended children too (proc(5), fields 14 to 17 of stat)."""
+    """Return the CPU seconds of a process group with its ended children (proc(5), fields 14 to 17 of stat)."""
     total = 0
     for path in Path("/proc").glob("[0-9]*/stat"):
         try:
@@ -69,18 +69,18 @@ def _guard(*, batch: bool) -> str:
 
 
 class GuardedGroup:
-    """A command in a session of its own, killed as a whole when this process ends in any way."""
+    """A command in its own session, which is killed with all its children when this process ends in any way."""
 
     def __init__(self, command: list[str], *, output: Path, environment: dict[str, str], batch: bool = False) -> None:
-        """Start it; both its output streams are appended to ``output``.
+        """Start the command; both its output streams are appended to ``output``.
 
-        ``batch``: it computes for long beside others that do, and whether it answers at once matters less.
+        ``batch``: it computes for long beside other such commands, and throughput matters more than latency.
 
-        Through a pipe: virtme-ng lets QEMU open its output again by name, several times, and on a file each of those
-        would truncate it and write from its own beginning. Who reads the pipe ends when its last writer has.
+        The output goes through a pipe, because virtme-ng lets QEMU open its output several times by name, which would
+        truncate a file and write from its start each time. The pipe's reader ends when the last writer has.
         """
         with output.open("ab") as sink:
-            # what it cannot write is the user's to know: its errors go where this process's go
+            # its errors go to this process's standard error, so that the user sees a failed write
             self._appender = subprocess.Popen(["cat"], stdin=subprocess.PIPE, stdout=sink, start_new_session=True)
         assert self._appender.stdin is not None
         with self._appender.stdin as pipe:
@@ -98,7 +98,7 @@ class GuardedGroup:
         return self.process.poll() is not None
 
     def kill(self) -> None:
-        """Kill every process of the group and wait until it is gone and its output is written."""
+        """Kill every process of the group; wait until the group has ended and its output is written."""
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self.process.pid, signal.SIGKILL)
         self.process.wait()

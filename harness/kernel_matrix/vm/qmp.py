@@ -1,4 +1,4 @@
-"""Talking to QEMU's monitor (QMP): the handful of commands that saving and restoring a guest needs."""
+"""A client of QEMU's monitor (QMP), with the few commands for saving and restoring a guest."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ class QmpError(Exception):
 
 
 class QmpRefused(QmpError):
-    """QEMU's answer to a command is that it does not do it, which it will say again."""
+    """QEMU answered a command with an error, which it would repeat."""
 
 
 class Monitor:
-    """One connection to a monitor; every wait ends so many seconds after the constructor, or `extend`."""
+    """A connection to a monitor; every wait ends ``seconds`` after the constructor or `extend`."""
 
     def __init__(self, path: Path, *, seconds: float) -> None:
-        """Connect and negotiate; raises QmpError, FileNotFoundError or ConnectionRefusedError (not there yet)."""
+        """Connect and negotiate; raises QmpError, FileNotFoundError, or ConnectionRefusedError (not listening yet)."""
         self._end = time.monotonic() + seconds
         self._buffer = b""
         self._socket = socket.socket(socket.AF_UNIX)
@@ -34,7 +34,7 @@ class Monitor:
             raise
 
     def execute(self, command: str, **arguments: object) -> Any:  # noqa: ANN401 - JSON
-        """Run a command and return what it returns; events that come before its answer are dropped."""
+        """Run a command and return its result; events before the answer are dropped."""
         message = {"execute": command, "arguments": arguments}
         try:
             self._socket.sendall(json.dumps(message).encode() + b"\n")
@@ -48,7 +48,7 @@ class Monitor:
                 return answer["return"]
 
     def wait_for_migration(self) -> None:
-        """Wait until the migration that was begun is complete; needs the capability ``events``."""
+        """Wait until the started migration is complete; needs the capability ``events``."""
         while True:
             message = self._read()
             if message.get("event") == "MIGRATION":
@@ -61,19 +61,19 @@ class Monitor:
                     )
 
     def extend(self, seconds: float) -> None:
-        """Let every wait from now on end so many seconds from now."""
+        """Set the deadline of all waits to ``seconds`` from now."""
         self._end = time.monotonic() + seconds
 
     def close(self) -> None:
-        """Close the connection; the guest goes on."""
+        """Close the connection; the guest continues."""
         self._socket.close()
 
     def _read(self) -> dict[str, Any]:
         while b"\n" not in self._buffer:
-            left = self._end - time.monotonic()
-            if left <= 0:
+            remaining = self._end - time.monotonic()
+            if remaining <= 0:
                 raise QmpError("QEMU's monitor did not answer in time")
-            self._socket.settimeout(left)
+            self._socket.settimeout(remaining)
             try:
                 chunk = self._socket.recv(1 << 16)
             except TimeoutError:

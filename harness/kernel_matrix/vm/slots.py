@@ -1,4 +1,4 @@
-"""How many guests run at once: one lock file per guest, freed by the kernel when its holder dies."""
+"""Limit the number of concurrent guests by lock files, which the kernel unlocks when their holder dies."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-#: what a guest takes of the machine beyond its own memory (QEMU's translation cache and buffers)
+#: memory of QEMU for a guest in addition to the guest's own (translation cache and buffers)
 _OVERHEAD_MIB = 256
 
 
 def guests_at_once(*, cores: int, emulated: bool, free_mib: int, memory_mib: int) -> int:
-    """Return how many guests of that memory fit: what keeps the cores busy and the free memory holds, at least one.
+    """Return how many guests keep the cores busy and fit into the free memory, at least one.
 
-    An emulated guest is one thread, and waits now and then (for grace periods of RCU): three more fill those gaps.
+    An emulated guest is one thread that sometimes waits (for RCU grace periods); three more guests use that time.
     """
     return max(1, min(cores + 3 * emulated, free_mib // (memory_mib + _OVERHEAD_MIB)))
 
@@ -28,7 +28,7 @@ def free_memory_mib(meminfo: str) -> int:
 
 
 def make(folder: Path, count: int) -> tuple[Path, ...]:
-    """Make ``count`` slots."""
+    """Create ``count`` slots."""
     slots = tuple(folder / f"slot-{number}" for number in range(count))
     for slot in slots:
         slot.touch()
@@ -36,7 +36,7 @@ def make(folder: Path, count: int) -> tuple[Path, ...]:
 
 
 def try_take(slots: Sequence[Path]) -> int | None:
-    """Take a free slot and return the descriptor that holds it (close it to free it); None when all are taken."""
+    """Lock a free slot and return its descriptor (close it to unlock the slot); None when all are in use."""
     for slot in slots:
         descriptor = os.open(slot, os.O_RDWR | os.O_CLOEXEC)
         try:
