@@ -1,6 +1,6 @@
-"""What differs between architectures, a module for each: adding one touches this room. Standard library only.
+"""The differences between architectures, with a module for each; it uses the standard library only.
 
-Not here: what all of Linux's architectures with the ioctl numbers of asm-generic have in common (the agent's ioctls).
+Not here: what is the same on all architectures with the ioctl numbers of asm-generic (the agent's ioctls).
 """
 
 from __future__ import annotations
@@ -12,13 +12,13 @@ from kernel_matrix.arch.x86_64 import X86_64
 
 __all__ = ["CURRENT", "Architecture", "of_host"]
 
-_KNOWN = {each.name: each for each in (X86_64,)}
+_KNOWN = {architecture.name: architecture for architecture in (X86_64,)}
 
 
 def of_host() -> Architecture | None:
-    """Return this machine's; None for one that the engine does not know."""
+    """Return the architecture of this machine; None when the engine does not know it."""
     return _KNOWN.get(os.uname().machine)
 
 
-#: the guests': this machine's, as virtme-ng runs them; a machine that is not known reads the results of others' runs
+#: the guests' architecture, which is this machine's; on an unknown machine only results of other runs can be read
 CURRENT = of_host() or X86_64

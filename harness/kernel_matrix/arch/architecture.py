@@ -1,4 +1,4 @@
-"""What the engine asks of an architecture."""
+"""The properties of an architecture that the engine uses."""
 
 from __future__ import annotations
 
@@ -8,44 +8,44 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Architecture:
-    """One architecture: all that the engine must know of it."""
+    """One architecture."""
 
-    #: as uname(2) has it
+    #: the machine's name in uname(2)
     name: str
-    #: as Debian has it: of packages, and the flavour of its usual kernel
+    #: Debian's name for it, of packages and of the default kernel's flavour
     debian: str
 
     #: QEMU's program
     qemu: str
-    #: of QEMU, for every emulated guest that has more than one processor
+    #: QEMU's options for every emulated guest with more than one processor
     emulation: tuple[str, ...]
-    #: of QEMU, for a quicker emulated guest
+    #: QEMU's options for a faster emulated guest
     emulated_processor: tuple[str, ...]
     #: added to an emulated guest's kernel command line
     emulated_command_line: tuple[str, ...]
-    #: bytes of a guest's page
+    #: size of a guest's page in bytes
     page: int
 
-    #: the content of a kernel's file, which is no ELF file -> its release; raises ValueError for what is no kernel
+    #: the content of a kernel's file that is not ELF -> its release; raises ValueError for any other file
     kernel_release: Callable[[bytes], str]
-    #: the content of a kernel's file -> the compressed ELF file in it; None where there is none
+    #: the content of a kernel's file -> the compressed ELF file in it; None when there is none
     compressed_kernel: Callable[[bytes], bytes | None]
     #: name and type of the note by which QEMU can start an uncompressed kernel
     entry_note: tuple[str, str]
 
-    #: the content of /proc/cpuinfo -> what names the processor
+    #: the content of /proc/cpuinfo -> the processor's name
     processor: Callable[[str], str]
-    #: the content of /proc/cpuinfo -> how fast the counter runs that emulated guests read; empty when it is not said
+    #: the content of /proc/cpuinfo -> the rate of the counter that emulated guests read; empty when it is missing
     counter_rate: Callable[[str], str]
 
-    #: the compiler's, for BPF programs that read registers of this architecture
+    #: compiler flags for BPF programs that read registers of this architecture
     compiler: tuple[str, ...]
-    #: how the kernel's functions of system calls begin
+    #: the start of the names of the kernel's system call functions
     syscall_prefix: str
-    #: system call -> its number, of those that the engine makes itself
+    #: the system calls that the engine makes itself -> their numbers
     syscalls: Mapping[str, int]
-    #: the same of 32-bit programs
+    #: the same for 32-bit programs
     syscalls32: Mapping[str, int]
-    #: a 32-bit program's system call and up to four arguments -> code of a 64-bit function that makes it and returns
-    #: its result; None where a 64-bit program cannot
+    #: a 32-bit system call's number and up to four arguments -> code of a 64-bit function that makes the call and
+    #: returns its result; None when 64-bit programs cannot make it
     call32: Callable[..., bytes] | None

@@ -1,4 +1,4 @@
-"""x86_64. What is cited of the kernel is below arch/x86 there."""
+"""x86_64. Kernel sources that are cited here are in arch/x86."""
 
 from __future__ import annotations
 
@@ -7,31 +7,32 @@ import struct
 
 from kernel_matrix.arch.architecture import Architecture
 
-#: One thread for all of a guest's processors. With a thread each (QEMU's default) a processor may still run the
-#: translation of an int3 that another has replaced: arch/x86/kernel/alternative.c, text_poke_bp_batch(), relies on
-#: that being impossible, and a guest whose tracepoints are switched on and off dies of "Oops: int3" (QEMU 7.2: 15 of
-#: 20 runs of 50 attachments to sched_switch on 6.12, 0 of 20 with one thread). Guests run side by side, so the
-#: machine's cores are used all the same.
+#: One thread for all of a guest's processors. With one thread each (QEMU's default), a processor may still run the
+#: translation of an int3 that another processor has replaced. arch/x86/kernel/alternative.c, text_poke_bp_batch(),
+#: relies on that being impossible, and a guest whose tracepoints are switched on and off dies of "Oops: int3" (QEMU
+#: 7.2: 15 of 20 runs of 50 attachments to sched_switch on 6.12, 0 of 20 with one thread). Several guests run at the
+#: same time, so the machine's cores are used nevertheless.
 _EMULATION = ("-accel", "tcg,thread=single")
 
-#: virtme-ng's processor, but for the promise that `rep movsb` and `rep stosb` are fast: QEMU does them byte by byte,
-#: and a kernel that is promised nothing copies eight at a time (arch/x86/lib/copy_page_64.S, clear_page_64.S)
+#: virtme-ng's processor without the flags that promise fast `rep movsb` and `rep stosb`: QEMU executes them byte by
+#: byte, and without the flags the kernel copies eight bytes at a time (arch/x86/lib/copy_page_64.S, clear_page_64.S)
 _EMULATED_PROCESSOR = ("-cpu", "max,erms=off,fsrm=off")
 
-#: a silent guest is also asked by an interrupt that cannot be masked, and says with its panic where it is. Under KVM a
-#: processor's counters may cause one that nobody sent (arch/x86/kernel/nmi.c, unknown_nmi_error());
-#: all processors of a guest are one thread and read one counter, the host's. Kernels before 7.x distrust it
-#: (arch/x86/kernel/tsc.c, unsynchronized_tsc()) and take the time from a device, several times a tick: 2 to 5 us each
-#: instead of 0.5. A saved guest keeps that counter's rate, so `kernel_matrix.relay.accelerator.machine` tells it;
-#: every program has the same addresses every time it is started: QEMU 7.2 translates code anew where it is mapped
-#: elsewhere, 2300 blocks for each /bin/true instead of less than one (`info jit`), which takes 53 ms instead of 14;
-#: the timer is taken to work: a kernel that counts fewer than five of its ticks in 160 million cycles of the host's
-#: counter, 60 ms, tries other ways, and at the end panics (arch/x86/kernel/apic/io_apic.c, timer_irq_works()). A QEMU
-#: waits longer than that for its turn where others compute: beside four, 5 of 12 boots of 6.12 panicked, none with
-#: this. Under KVM kernels leave the check out by themselves (arch/x86/kernel/kvm.c, kvm_guest_init())
+#: unknown_nmi_panic: a silent guest gets a non-maskable interrupt, and its panic shows where it is. Not under KVM,
+#: where a processor's counters may cause such an interrupt by themselves (arch/x86/kernel/nmi.c, unknown_nmi_error());
+#: tsc=reliable: all processors of a guest are one thread and read one counter, the host's. Kernels before 7.x do not
+#: trust it (arch/x86/kernel/tsc.c, unsynchronized_tsc()) and read the time from a device, several times a tick: 2 to
+#: 5 us each instead of 0.5. A saved guest keeps that counter's rate, so `kernel_matrix.relay.accelerator.machine`
+#: includes it;
+#: norandmaps: every program has the same addresses each time it starts. QEMU 7.2 translates code again when it is
+#: mapped elsewhere, 2300 blocks for each /bin/true instead of less than one (`info jit`), 53 ms instead of 14;
+#: no_timer_check: a kernel that counts fewer than five of its ticks in 160 million cycles of the host's counter, 60 ms,
+#: tries other timers and finally panics (arch/x86/kernel/apic/io_apic.c, timer_irq_works()). On a busy host, QEMU may
+#: wait longer for a processor: beside four others, 5 of 12 boots of 6.12 panicked, none with this option. Under KVM,
+#: kernels skip the check by themselves (arch/x86/kernel/kvm.c, kvm_guest_init())
 _EMULATED_COMMAND_LINE = ("unknown_nmi_panic", "tsc=reliable", "norandmaps", "no_timer_check")
 
-#: XEN_ELFNOTE_PHYS32_ENTRY (include/xen/interface/elfnote.h): where a PVH loader enters
+#: XEN_ELFNOTE_PHYS32_ENTRY (include/xen/interface/elfnote.h): the entry point for a PVH loader
 _PVH_ENTRY = ("Xen", "18")
 
 #: asm/unistd_64.h
@@ -72,14 +73,14 @@ def _processor(cpuinfo: str) -> str:
 def _counter_rate(cpuinfo: str) -> str:
     """Return the TSC's rate in three digits.
 
-    Linux makes BogoMIPS of it where it has one (arch/x86/kernel/tsc.c, lpj_fine): 2 for each MHz there.
+    Linux derives BogoMIPS from the TSC if there is one (arch/x86/kernel/tsc.c, lpj_fine): 2 for each MHz.
     """
-    found = re.search(r"^bogomips\s*:\s*([\d.]+)$", cpuinfo, re.IGNORECASE | re.MULTILINE)
-    return f"{float(found[1]):.3g}" if found else ""
+    match = re.search(r"^bogomips\s*:\s*([\d.]+)$", cpuinfo, re.IGNORECASE | re.MULTILINE)
+    return f"{float(match[1]):.3g}" if match else ""
 
 
 def _call32(number: int, ebx: int = 0, ecx: int = 0, edx: int = 0, esi: int = 0) -> bytes:
-    """Enter the kernel by int 0x80, which a 64-bit program may do, too."""
+    """Return code that enters the kernel by int 0x80, which is open to 64-bit programs, too."""
     return b"".join(
         [
             b"\x53",  # push rbx

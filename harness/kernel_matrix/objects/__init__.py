@@ -1,4 +1,4 @@
-"""BPF sources to objects: the compiler's command and its errors.
+"""Compile BPF sources to objects: the compiler's command and its errors.
 
-Not here: loading them (kernel_matrix.guest.bpf).
+Not here: loading objects (kernel_matrix.guest.bpf).
 """

@@ -1,7 +1,7 @@
-"""Compiling the BPF programs: one object for all kernels.
+"""Compile the BPF programs: one object for all kernels.
 
-``NAME.bpf.c`` of the project's sources becomes ``build/NAME.bpf.o``, ``fixtures/NAME.bpf.c`` (programs that tests need)
-becomes ``build/fixtures/NAME.bpf.o``; the engine's own, which its probes load, go to ``build/engine/``. An object is
+``NAME.bpf.c`` of the project's sources becomes ``build/NAME.bpf.o``, ``fixtures/NAME.bpf.c`` (programs for tests)
+becomes ``build/fixtures/NAME.bpf.o``; the engine's own programs, for its probes, go to ``build/engine/``. An object is
 compiled again only when its source, a header, the flags or the compiler changed.
 """
 
@@ -19,12 +19,12 @@ from kernel_matrix.shared import atomic, hints
 from kernel_matrix.shared.errors import BuildError, ManifestError, ToolMissing
 from kernel_matrix.shared.project import Project
 
-#: the sources of what the engine's probes load, and how the names of their objects begin
+#: folder of the engine's own sources, and the start of their objects' names
 _ENGINE_SOURCES = Path(__file__).resolve().parent.parent / "guest" / "probes" / "programs"
 ENGINE_OBJECTS = "engine/"
 
-#: -g makes BTF, without which libbpf refuses an object; -mcpu=v2 is what 5.10 verifies as well as later kernels do
-#: (v3's 32-bit arithmetic cost its verifier much of what it knows about a value)
+#: -g generates BTF, without which libbpf refuses an object; -mcpu=v2 is what 5.10 verifies as well as later kernels
+#: do (with v3's 32-bit arithmetic its verifier loses much of its knowledge of a value)
 FLAGS = ("-target", "bpf", "-mcpu=v2", "-O2", "-g", *CURRENT.compiler)
 _ENGINE_FLAGS = ("-Wall", "-Wextra", "-Werror")
 
@@ -49,7 +49,7 @@ def build_all(project: Project) -> dict[str, Path]:
 
 
 def _sources(project: Project) -> dict[Path, str]:
-    """Return the folders of sources, and how the names of their objects begin."""
+    """Return the folders of sources, and the start of their objects' names."""
     own = {} if project.sources is None else {project.sources: ""}
     return own | {_ENGINE_SOURCES: ENGINE_OBJECTS}
 
@@ -68,11 +68,11 @@ def checked(path: Path) -> Path:
 
 @dataclass(frozen=True, slots=True)
 class _Inputs:
-    """What an object is made of besides its source."""
+    """The inputs of an object in addition to its source."""
 
     folder: Path
     headers: tuple[Path, ...]
-    #: flags of this source alone, behind the common ones
+    #: flags of this source only, after the common ones
     flags: tuple[str, ...]
 
 
@@ -86,16 +86,16 @@ def _build(source: Path, target: Path, inputs: _Inputs) -> None:
         return
     target.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=target.parent, prefix=".compiling-") as name:
-        made = Path(name) / target.name
+        compiled = Path(name) / target.name
         include = [f"-I{folder}" for folder in dict.fromkeys([source.parent, inputs.folder])]
         system = [f"-idirafter{folder}" for folder in _system_headers()]
         _run(
-            ["clang", *FLAGS, *inputs.flags, *include, *system, "-c", str(source), "-o", str(made)],
+            ["clang", *FLAGS, *inputs.flags, *include, *system, "-c", str(source), "-o", str(compiled)],
             f"{source.name}: clang failed",
         )
-        # DWARF goes, BTF stays
-        _run(["llvm-strip", "--strip-debug", str(made)], f"{source.name}: llvm-strip failed")
-        made.replace(target)
+        # removes DWARF and keeps BTF
+        _run(["llvm-strip", "--strip-debug", str(compiled)], f"{source.name}: llvm-strip failed")
+        compiled.replace(target)
         atomic.write(stamp, key)
 
 
@@ -106,7 +106,7 @@ def _compiler() -> str:
 
 @cache
 def _system_headers() -> tuple[Path, ...]:
-    """Return the multiarch folder with asm/types.h, which ``-target bpf`` does not look into."""
+    """Return the multiarch folder with asm/types.h, which ``-target bpf`` does not search."""
     triple = _run(["clang", "-print-target-triple"], "clang").strip().replace("-pc-", "-").replace("-unknown-", "-")
     folder = Path("/usr/include") / triple
     return (folder,) if folder.is_dir() else ()
