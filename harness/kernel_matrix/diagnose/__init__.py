@@ -1,8 +1,8 @@
-"""From a step that was refused, and the state of the process and the machine, to one cause and one remedy. Pure.
+"""Diagnose a refused step from the state of the process and the machine: one cause and one remedy. Pure.
 
-The rules are tried in order and the first that applies decides: what the kernel says explicitly comes before what is
-concluded from an errno and the state together. Where nothing applies the answer is an honest "not known".
-Used on both sides; who fills in a `Situation` on a real machine is `kernel_matrix.guest.bpf.machine`.
+The rules are tried in order and the first that applies decides. Explicit messages of the kernel come before
+conclusions from an errno and the state. When no rule applies, the cause is "not known".
+Used on both sides; `kernel_matrix.guest.bpf.machine` creates the `Situation` on a real machine.
 """
 
 from __future__ import annotations
@@ -15,15 +15,15 @@ from kernel_matrix.diagnose.situation import Cause, Diagnosis, Situation, advise
 
 __all__ = ["Cause", "Diagnosis", "Remedy", "Situation", "diagnose", "last_line"]
 
-#: in the order in which they are tried
+#: all rules in the order in which they are tried
 RULES = (*loading.EXPLICIT, *permissions.RULES, *loading.CONCLUDED, *attaching.RULES)
 
 
 def diagnose(situation: Situation) -> Diagnosis:
     """Return the cause and the remedy; the cause is UNKNOWN when no rule applies."""
     for rule in RULES:
-        if found := rule(situation):
-            return found
+        if diagnosis := rule(situation):
+            return diagnosis
     name = errno.errorcode.get(situation.errno, str(situation.errno)) if situation.errno else "no error"
     return advise(
         Cause.UNKNOWN,

@@ -1,4 +1,4 @@
-"""Rules about where a program goes: functions, tracepoints, interfaces, pins, hooks of another type, inactive LSM."""
+"""Rules about the target of a program: functions, tracepoints, interfaces, pins, hooks of another type, the LSM."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ import errno
 from kernel_matrix.diagnose.needs import PERF_HOOKS
 from kernel_matrix.diagnose.situation import ENOTSUPP, Cause, Diagnosis, Rule, Situation, advise, symbol
 
-#: hook -> the program types that it takes
-_TAKES = {"kprobe": {"kprobe"}, "tracepoint": {"tracepoint"}, "XDP": {"xdp"}, "tcx": {"sched_cls", "sched_act"}}
+#: hook -> the program types that it accepts
+_ACCEPTS = {"kprobe": {"kprobe"}, "tracepoint": {"tracepoint"}, "XDP": {"xdp"}, "tcx": {"sched_cls", "sched_act"}}
 
 
 def _kprobe(at: Situation) -> Diagnosis | None:
@@ -39,15 +39,15 @@ def _tracepoint(at: Situation) -> Diagnosis | None:
     )
 
 
-def _no_such_way(at: Situation) -> Diagnosis | None:
-    """link_create(): EINVAL for what it does not know, EOPNOTSUPP for what is not built in."""
+def _not_built_in(at: Situation) -> Diagnosis | None:
+    """Detect a missing attach type: link_create() returns EINVAL if it is unknown, EOPNOTSUPP if it is not built in."""
     if at.stage == "attach" and at.hook == "kprobe.multi" and at.errno in {errno.EINVAL, errno.EOPNOTSUPP}:
         return advise(
             Cause.NOT_SUPPORTED, "this kernel has no kprobe.multi (CONFIG_FPROBE)", "attach a kprobe to each function"
         )
     if at.stage != "attach" or at.errno != errno.EINVAL:
         return None
-    if at.hook == "tcx" and at.kind in {"", *_TAKES["tcx"]}:
+    if at.hook == "tcx" and at.kind in {"", *_ACCEPTS["tcx"]}:
         return advise(Cause.NOT_SUPPORTED, "this kernel has no tcx", "attach by clsact, or use a kernel that has it")
     if at.path == "link" and at.hook in PERF_HOOKS:
         return advise(
@@ -57,7 +57,7 @@ def _no_such_way(at: Situation) -> Diagnosis | None:
 
 
 def _token(at: Situation) -> Diagnosis | None:
-    """bpf_token_create(): there is nothing to delegate in the initial user namespace."""
+    """Explain errors of bpf_token_create(), which refuses a bpffs of the initial user namespace."""
     if at.stage != "token":
         return None
     if at.errno == errno.EOPNOTSUPP:
@@ -104,11 +104,11 @@ def _interface(at: Situation) -> Diagnosis | None:
 def _attach_type(at: Situation) -> Diagnosis | None:
     if at.stage != "attach" or at.errno not in {errno.EINVAL, errno.EOPNOTSUPP, ENOTSUPP}:
         return None
-    if at.hook in _TAKES and at.kind and at.kind not in _TAKES[at.hook]:
+    if at.hook in _ACCEPTS and at.kind and at.kind not in _ACCEPTS[at.hook]:
         return advise(
             Cause.ATTACH_TYPE,
             f"a program of type {at.kind} cannot be attached to a {at.hook}",
-            f"let its section say {' or '.join(sorted(_TAKES[at.hook]))}, or attach it elsewhere",
+            f"let its section say {' or '.join(sorted(_ACCEPTS[at.hook]))}, or attach it elsewhere",
         )
     if at.errno == errno.EOPNOTSUPP and not at.hook:
         return advise(
@@ -126,7 +126,7 @@ def _attach_type(at: Situation) -> Diagnosis | None:
 
 
 def _lsm_inactive(at: Situation) -> Diagnosis | None:
-    """Say of a program that was loaded and attached that nothing calls it."""
+    """Detect a loaded and attached LSM program that is never called."""
     if at.errno == 0 and at.kind == "lsm" and at.lsms is not None and "bpf" not in at.lsms:
         active = ",".join(at.lsms)
         return advise(
@@ -137,4 +137,4 @@ def _lsm_inactive(at: Situation) -> Diagnosis | None:
     return None
 
 
-RULES: tuple[Rule, ...] = (_no_such_way, _token, _kprobe, _tracepoint, _pin, _interface, _attach_type, _lsm_inactive)
+RULES: tuple[Rule, ...] = (_not_built_in, _token, _kprobe, _tracepoint, _pin, _interface, _attach_type, _lsm_inactive)

@@ -66,8 +66,8 @@ def _btf(at: Situation) -> Diagnosis | None:
 def _invalid_core(at: Situation) -> Diagnosis | None:
     if at.stage != "load" or "<invalid CO-RE relocation>" not in at.log:
         return None
-    found = re.search(r"failed to resolve CO-RE relocation (.+)", at.log)
-    what = found[1].strip() if found else "a field"
+    match = re.search(r"failed to resolve CO-RE relocation (.+)", at.log)
+    what = match[1].strip() if match else "a field"
     return advise(
         Cause.SYMBOL, f"this kernel has not what CO-RE looks for: {what}", "ask with bpf_core_field_exists() first"
     )
@@ -77,8 +77,8 @@ def _too_large(at: Situation) -> Diagnosis | None:
     if at.stage != "load":
         return None
     if at.errno == errno.E2BIG and not at.has("CAP_BPF", "CAP_SYS_ADMIN"):
-        cure, other = Remedy(capabilities=("CAP_BPF",)), Remedy("make it smaller")
-        return Diagnosis(Cause.TOO_LARGE, "more than 4096 instructions without CAP_BPF", cure, other)
+        cure, alternative = Remedy(capabilities=("CAP_BPF",)), Remedy("make it smaller")
+        return Diagnosis(Cause.TOO_LARGE, "more than 4096 instructions without CAP_BPF", cure, alternative)
     if at.errno == errno.E2BIG:
         return advise(
             Cause.TOO_LARGE,
@@ -112,7 +112,7 @@ def _verifier(at: Situation) -> Diagnosis | None:
 
 
 def _no_such_type(at: Situation) -> Diagnosis | None:
-    """find_prog_type() and map_create(): EINVAL, before anything is logged."""
+    """Detect an unknown map or program type: map_create() and find_prog_type() return EINVAL without a log."""
     if at.errno == errno.EINVAL and at.stage == "map_create":
         what = f"a map of type {at.target}" if at.target else "such a map"
         return advise(
@@ -129,7 +129,7 @@ def _no_such_type(at: Situation) -> Diagnosis | None:
     return None
 
 
-#: what is said explicitly
+#: rules for explicit messages and errnos
 EXPLICIT: tuple[Rule, ...] = (_object, _no_bpf, _btf, _invalid_core)
-#: what is concluded once the asker may do it
+#: rules that apply only if the process has permission
 CONCLUDED: tuple[Rule, ...] = (_too_large, _verifier, _no_such_type)

@@ -1,4 +1,4 @@
-"""Rules about who asks and what the machine allows: capabilities, sysctls, memlock, lockdown."""
+"""Rules about the permissions of the process and the machine: capabilities, sysctls, memlock, lockdown."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from kernel_matrix.diagnose.needs import Need
 from kernel_matrix.diagnose.remedy import Remedy, joined
 from kernel_matrix.diagnose.situation import Cause, Diagnosis, Rule, Situation, advise, last_line
 
-#: since when CAP_BPF is what the verifier asks for it is older than these
+#: types that are newer than the verifier's check of CAP_BPF; empty for an unknown type
 _NEWER_TYPES = frozenset({"", "syscall", "netfilter"})
 
 
 def _lockdown(at: Situation) -> Diagnosis | None:
-    """Find a reason of security_locked_down(): no kprobes, nothing in tracefs, no helper for foreign memory."""
+    """Detect a refusal of security_locked_down(): of kprobes, tracefs, or helpers that access other memory."""
     if at.lockdown == "none":
         return None
     line = last_line(at.log)
@@ -33,31 +33,31 @@ def _lockdown(at: Situation) -> Diagnosis | None:
     return None
 
 
-def _lacking(at: Situation) -> Diagnosis | None:
-    """Name all that the step takes and the asker lacks: the kernel only ever says which errno the first one has."""
-    return _asked(at, needs.unmet(at))
+def _insufficient(at: Situation) -> Diagnosis | None:
+    """Name everything that the process lacks for the step: the kernel's errno is only that of the first check."""
+    return _diagnosis(at, needs.unmet(at))
 
 
 def _closed(at: Situation) -> Diagnosis | None:
-    """Conclude from an EPERM that nothing else explains that bpf() is closed, where nobody has found out."""
+    """Conclude from an otherwise unexplained EPERM that bpf() is closed, when this was not probed."""
     if at.errno != errno.EPERM or at.stage in {"map_create", "load", "token", "read"}:
         return None
-    return _asked(at, needs.unmet(replace(at, closes_all=True)))
+    return _diagnosis(at, needs.unmet(replace(at, closes_all=True)))
 
 
-def _asked(at: Situation, lacking: Sequence[Need]) -> Diagnosis | None:
+def _diagnosis(at: Situation, lacking: Sequence[Need]) -> Diagnosis | None:
     if not any(at.errno in need.errnos for need in lacking):
         return None
-    cure, other = needs.remedy(lacking, at), needs.alternative(lacking, at)
+    cure, second = needs.remedy(lacking, at), needs.alternative(lacking, at)
     if at.stage == "load" and at.target != "BTF":
-        # it has not come to the verifier yet
-        cure = replace(cure, verifier=_asks(cure, at))
-        other = other and replace(other, verifier=_asks(other, at))
-    return Diagnosis(Cause.PERMISSION, _why(lacking, cure, at), cure, other)
+        # the program has not reached the verifier yet
+        cure = replace(cure, verifier=_verifier_needs(cure, at))
+        second = second and replace(second, verifier=_verifier_needs(second, at))
+    return Diagnosis(Cause.PERMISSION, _why(lacking, cure, at), cure, second)
 
 
-def _asks(remedy: Remedy, at: Situation) -> tuple[str, ...]:
-    """Return what the verifier may ask of whoever has what a remedy gives: it knows loops, calls and pointers."""
+def _verifier_needs(remedy: Remedy, at: Situation) -> tuple[str, ...]:
+    """Return the capabilities that the verifier may require in addition to a remedy: for loops, calls and pointers."""
     return tuple(
         need.capabilities[0]
         for need in (needs.BPF, needs.PERFMON)
@@ -67,7 +67,7 @@ def _asks(remedy: Remedy, at: Situation) -> tuple[str, ...]:
 
 
 def _why(lacking: Sequence[Need], cure: Remedy, at: Situation) -> str:
-    """Say which capabilities are missing, and each sysctl that asks for them."""
+    """Return which capabilities are missing, and each sysctl that requires them."""
     sysctls = sorted({need.sysctl for need in lacking if need.sysctl and need.sysctl in at.sysctls})
     reasons = [f"{name} is {at.sysctls[name]}" for name in sysctls]
     if any(not need.counts(at) for need in lacking):
@@ -78,9 +78,9 @@ def _why(lacking: Sequence[Need], cure: Remedy, at: Situation) -> str:
 
 
 def _unprivileged(at: Situation) -> Diagnosis | None:
-    """Say what bpf_check() takes only of whoever has CAP_BPF or CAP_PERFMON.
+    """Detect code that bpf_check() accepts only with CAP_BPF or CAP_PERFMON.
 
-    Without CAP_PERFMON it also follows branches that a processor only guesses at, where no loop has an end (EINVAL).
+    Without CAP_PERFMON it also follows branches of speculative execution, where no loop has an end (EINVAL).
     """
     if at.stage != "load":
         return None
@@ -94,13 +94,13 @@ def _unprivileged(at: Situation) -> Diagnosis | None:
     if at.errno == errno.EINVAL and loop and (bpf or perfmon):
         return _refused(needs.BPF if bpf else needs.PERFMON, "has no loop", at)
     if at.errno in {errno.E2BIG, errno.EFAULT} and perfmon and not bpf:
-        # as measured of a loop: EFAULT on 6.17 and 6.18, E2BIG from 7.2 on, where older kernels answer EINVAL
+        # measured with a loop: EFAULT on 6.17 and 6.18, E2BIG from 7.2 on; older kernels return EINVAL
         return replace(_refused(needs.PERFMON, "has no loop, or is small", at), other=Remedy("make it smaller"))
     return None
 
 
 def _refused(need: Need, unless: str, at: Situation) -> Diagnosis:
-    """Say which capability the verifier asks for."""
+    """Return the diagnosis for a capability that the verifier requires."""
     cure = needs.remedy([need], at)
     if need is needs.BPF and not needs.PERFMON.met(at):
         cure = replace(cure, verifier=("CAP_PERFMON",))
@@ -109,7 +109,7 @@ def _refused(need: Need, unless: str, at: Situation) -> Diagnosis:
 
 
 def _memlock(at: Situation) -> Diagnosis | None:
-    """bpf_map_charge_init() and __bpf_prog_charge(): EPERM over the limit, whatever the capabilities."""
+    """Detect a memlock limit: bpf_map_charge_init() and __bpf_prog_charge() return EPERM over it for any process."""
     if at.errno == errno.EPERM and at.stage in {"map_create", "load"} and at.charges_memlock and at.memlock is not None:
         kilobytes = at.memlock // 1024
         return advise(
@@ -120,4 +120,4 @@ def _memlock(at: Situation) -> Diagnosis | None:
     return None
 
 
-RULES: tuple[Rule, ...] = (_lockdown, _lacking, _closed, _unprivileged, _memlock)
+RULES: tuple[Rule, ...] = (_lockdown, _insufficient, _closed, _unprivileged, _memlock)

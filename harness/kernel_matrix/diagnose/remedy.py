@@ -1,4 +1,4 @@
-"""What to do about a refusal: capabilities and sysctls as values, and their text. Pure data."""
+"""The remedy of a refusal: capabilities and sysctls as values, and their text. Pure data."""
 
 from __future__ import annotations
 
@@ -8,17 +8,17 @@ from dataclasses import dataclass, field
 
 @dataclass(frozen=True, slots=True)
 class Remedy:
-    """One thing to do: what to give to whoever asked, what to set on the machine, or else advice."""
+    """One remedy: capabilities to give to the process, sysctls to set on the machine, or other advice."""
 
-    #: one line; empty where the capabilities and sysctls say it all
+    #: one line; empty when the capabilities and sysctls are sufficient
     advice: str = ""
-    #: to be given to who was refused, beside what it has
+    #: to be given to the refused process, in addition to those that it has
     capabilities: tuple[str, ...] = ()
     #: sysctl -> the value to set, the highest that is low enough
     sysctls: Mapping[str, int] = field(default_factory=dict)
-    #: what the verifier may ask for besides, once it sees the program: only some programs need it
+    #: capabilities that the verifier may require in addition, for some programs only
     verifier: tuple[str, ...] = ()
-    #: the capabilities have to be of the initial user namespace, in which the asker is not
+    #: whether the capabilities must be in the initial user namespace, which is not that of the process
     outside: bool = False
 
     def __str__(self) -> str:
@@ -26,7 +26,7 @@ class Remedy:
 
 
 def render(remedy: Remedy) -> str:
-    """Return the one line that says what to do."""
+    """Return the remedy as one line."""
     if remedy.advice:
         return remedy.advice
     where = "run it in the initial user namespace with" if remedy.outside else "give it"
@@ -42,5 +42,5 @@ def _verifier(remedy: Remedy) -> str:
 
 
 def joined(names: Sequence[str]) -> str:
-    """Return the names in a sentence."""
+    """Join names for a sentence."""
     return " and ".join(names)

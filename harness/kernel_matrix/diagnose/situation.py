@@ -1,4 +1,4 @@
-"""A step that was refused, who asked and what the machine is like; and what can be the answer. Pure data."""
+"""A refused step with the state of the process and the machine, and its possible diagnoses. Pure data."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ CAPABILITIES = {
     "CAP_PERFMON": 38,
     "CAP_BPF": 39,
 }
-# kernel/bpf/syscall.c: is_net_admin_prog_type(), is_perfmon_prog_type(), and the two types that take nothing
+# kernel/bpf/syscall.c: is_net_admin_prog_type(), is_perfmon_prog_type(), and the two types without a requirement
 _NET_ADMIN_TYPES = frozenset({
     "sched_cls", "sched_act", "xdp", "lwt_in", "lwt_out", "lwt_xmit", "lwt_seg6local", "sk_skb", "sk_msg",
     "flow_dissector", "cgroup_device", "cgroup_sock", "cgroup_sock_addr", "cgroup_sockopt", "cgroup_sysctl", "sock_ops",
@@ -29,16 +29,16 @@ _PERFMON_TYPES = frozenset({
     "kprobe", "tracepoint", "perf_event", "raw_tracepoint", "raw_tracepoint_writable", "tracing", "lsm", "struct_ops",
     "ext",
 })  # fmt: skip
-#: what an unprivileged process may load where unprivileged_bpf_disabled is 0
+#: types that an unprivileged process may load when unprivileged_bpf_disabled is 0
 UNPRIVILEGED_TYPES = frozenset({"socket_filter", "cgroup_skb"})
-#: linux/errno.h, not for programs' eyes and shown all the same
+#: linux/errno.h; internal to the kernel, but it reaches user space
 ENOTSUPP = 524
 # enum libbpf_errno of libbpf's libbpf.h
 LIBELF, FORMAT, ENDIAN = 4000, 4001, 4003
 
 
 class Cause(enum.StrEnum):
-    """What kind of thing is in the way."""
+    """The kind of a refusal's cause."""
 
     PERMISSION = "insufficient permission"
     NOT_SUPPORTED = "BPF not supported"
@@ -62,15 +62,15 @@ class Diagnosis:
     """One cause and one remedy."""
 
     cause: Cause
-    #: one line: what is in the way
+    #: one line: the reason
     why: str
     cure: Remedy
-    #: another one that does as well: by a sysctl, where the first is by capabilities
+    #: an alternative remedy: by a sysctl when the first is by capabilities
     other: Remedy | None = None
 
     @property
     def remedy(self) -> str:
-        """One line: what to do about it."""
+        """The remedies in one line."""
         return f"{self.cure}, or {self.other}" if self.other else str(self.cure)
 
     def __str__(self) -> str:
@@ -79,26 +79,26 @@ class Diagnosis:
 
 @dataclass(frozen=True, slots=True)
 class Situation:
-    """A step that was refused (errno 0: it was not), who asked, and what the machine is like."""
+    """A refused step (errno 0: it succeeded), with the state of the process and the machine."""
 
     #: open, map_create, load, attach, detach, pin, ...
     stage: str
     errno: int = 0
-    #: libbpf's name of the program's type, empty when none takes part or it is not known
+    #: libbpf's name of the program's type; empty when no program takes part or its type is unknown
     kind: str = ""
-    #: how it is attached: kprobe, tracepoint, XDP, ...; empty: as its section says
+    #: the hook: kprobe, tracepoint, XDP, ...; empty: that of the program's section
     hook: str = ""
-    #: by which of the ways to that hook, in the words of docs/capabilities.md: perf, tracefs, link, netlink, clsact,
-    #: prog_attach, ...; empty: not known. At another stage than attach: how the same process will attach it
+    #: the path to that hook, as in docs/capabilities.md: perf, tracefs, link, netlink, clsact, prog_attach, ...; empty:
+    #: unknown. At a stage other than attach: the path by which the same process will attach the program
     path: str = ""
-    #: the kernel function, tracepoint, hook, map type, id or file that was named
+    #: the kernel function, tracepoint, hook, map type, id or file of the step
     target: str = ""
-    #: what libbpf and the verifier said
+    #: the messages of libbpf and the verifier
     log: str = ""
     uid: int = 0
     #: effective capabilities, a bit each by number
     effective: int = 0
-    #: whether it is in another user namespace than the initial one: then these are capabilities of that
+    #: whether the process is in another user namespace than the initial one, in which it has its capabilities
     in_user_namespace: bool = False
     #: whether it used a BPF token
     token: bool = False
@@ -110,39 +110,39 @@ class Situation:
     charges_memlock: bool = False
     #: whether kernel.unprivileged_bpf_disabled closes all of bpf(), not only creating and loading (before 5.19)
     closes_all: bool = False
-    #: sysctl -> value, such as kernel.perf_event_paranoid; one that is not there the kernel has not
+    #: sysctl -> value, such as kernel.perf_event_paranoid; the kernel does not have those that are missing
     sysctls: Mapping[str, int] = field(default_factory=dict)
-    #: place -> type of the file system mounted there
+    #: mount point -> type of the file system
     mounts: Mapping[str, str] = field(default_factory=dict)
-    #: CONFIG_X -> y, m or n; empty: not known
+    #: CONFIG_X -> y, m or n; empty: unknown
     config: Mapping[str, str] = field(default_factory=dict)
-    #: the active security modules, None: not known
+    #: the active security modules; None: unknown
     lsms: tuple[str, ...] | None = None
     #: none, integrity or confidentiality
     lockdown: str = "none"
     #: whether the kernel shows its BTF
     btf: bool = True
-    #: names of the kernel's functions that are like the target
+    #: names of kernel functions that are similar to the target
     symbols: tuple[str, ...] = ()
 
     def has(self, *names: str) -> bool:
-        """Say whether the process has one of these capabilities."""
+        """Whether the process has one of these capabilities."""
         return any(self.effective >> CAPABILITIES[name] & 1 for name in names)
 
     def mounted(self, kind: str) -> bool:
-        """Say whether a file system of this type is mounted anywhere."""
+        """Whether a file system of this type is mounted anywhere."""
         return kind in self.mounts.values()
 
 
 Rule = Callable[[Situation], Diagnosis | None]
 
 
-#: since 7.3 a report follows the line that every kernel has
+#: since 7.3 a report follows the verifier's usual last line
 _REPORT = "Verification failed:"
 
 
 def last_line(log: str) -> str:
-    """Return the verifier's last line that says something: not its statistics, its report, or libbpf's frame."""
+    """Return the verifier's last message, without its statistics, its report, and libbpf's own lines."""
     lines = [line.strip() for line in log.partition(_REPORT)[0].splitlines()]
     useless = ("processed ", "verification time", "stack depth", "libbpf: ", "-- ", "cur state", "old state")
     useful = [line for line in lines if line and not line.startswith(useless)]
@@ -150,29 +150,29 @@ def last_line(log: str) -> str:
 
 
 def suggestion(log: str) -> str:
-    """Return what the verifier itself suggests, empty where it suggests nothing."""
-    found = re.search(r"Suggestion:\n((?:[ \t]+\S.*\n?)+)", log)
-    return " ".join(found[1].split()) if found else ""
+    """Return the verifier's own suggestion, empty when it has none."""
+    match = re.search(r"Suggestion:\n((?:[ \t]+\S.*\n?)+)", log)
+    return " ".join(match[1].split()) if match else ""
 
 
 def needed(kind: str) -> tuple[str, ...]:
-    """Return the capabilities that loading a program of a type takes; CAP_SYS_ADMIN stands for each."""
-    more = [("CAP_NET_ADMIN", _NET_ADMIN_TYPES), ("CAP_PERFMON", _PERFMON_TYPES)]
-    return ("CAP_BPF", *[name for name, types in more if kind in types])
+    """Return the capabilities that loading a program of a type requires; CAP_SYS_ADMIN replaces each."""
+    further = [("CAP_NET_ADMIN", _NET_ADMIN_TYPES), ("CAP_PERFMON", _PERFMON_TYPES)]
+    return ("CAP_BPF", *[name for name, types in further if kind in types])
 
 
 def advise(cause: Cause, why: str, advice: str) -> Diagnosis:
-    """Return a diagnosis whose remedy is neither a capability nor a sysctl."""
+    """Return a diagnosis with advice as remedy, without capabilities and sysctls."""
     return Diagnosis(cause, why, Remedy(advice))
 
 
 def symbol(at: Situation, name: str) -> Diagnosis:
-    """Say that the kernel has no function of this name, and which of a like name it has."""
-    alike = [each for each in at.symbols if each != name]
-    if alike:
-        shown = ", ".join(alike[:3])
+    """Return the diagnosis for a missing kernel function, with functions of a similar name."""
+    similar = [similar_name for similar_name in at.symbols if similar_name != name]
+    if similar:
+        shown = ", ".join(similar[:3])
         return advise(
-            Cause.SYMBOL, f"the kernel has no function {name}; it has {shown}", f"attach to {alike[0]} instead"
+            Cause.SYMBOL, f"the kernel has no function {name}; it has {shown}", f"attach to {similar[0]} instead"
         )
     return advise(
         Cause.SYMBOL, f"the kernel has no function {name}, nor one of a like name", "look it up in /proc/kallsyms"
