@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause
 /*
  * One program for each feature that a probe decides by loading or attaching a
- * program. Each is loaded alone: whether it loads is the question.
+ * program. Each is loaded alone, to probe whether it loads.
  */
 #include <linux/bpf.h>
 #include <bpf/bpf_helpers.h>
@@ -27,7 +27,7 @@ int probe_xdp_link(struct xdp_md *ctx __unused)
 	return XDP_PASS;
 }
 
-/* tcx: -1 is TCX_NEXT, which leaves the packet to whoever comes next */
+/* tcx: -1 is TCX_NEXT, which passes the packet to the next program */
 SEC("tcx/ingress")
 int probe_tcx(struct __sk_buff *ctx __unused)
 {
@@ -41,7 +41,7 @@ int probe_netfilter(void *ctx __unused)
 	return 1;
 }
 
-/* fentry: a function that the kernel has for exactly such tests */
+/* fentry: a function of the kernel for such tests */
 SEC("fentry/bpf_fentry_test1")
 int probe_fentry(void *ctx __unused)
 {
