@@ -67,7 +67,7 @@ def test_a_refusal_crosses_processes_with_who_asked() -> None:
     assert back.credentials.in_user_namespace is not None
 
 
-def test_a_map_that_is_not_created_is_no_program_that_is_not_loaded() -> None:
+def test_a_map_not_created_is_told_from_a_program_not_loaded() -> None:
     """libbpf creates the maps of an object when it loads it."""
     error = StepError(22, "load", "x.bpf.o", "libbpf: map 'm': failed to create: -EINVAL\n", "xdp")
     assert situation(error).stage == "map_create"

@@ -75,7 +75,8 @@ def test_it_is_built_once_and_leaves_only_itself(tmp_path: Path, monkeypatch: py
     assert len(commands) == 2
 
 
-def test_a_failure_is_one_line_that_says_what_it_needs_and_leaves_nothing(tmp_path: Path) -> None:
+def test_a_failure_is_one_line_and_leaves_no_file(tmp_path: Path) -> None:
+    """The line says what the tool needs."""
     pip = tmp_path / "python"
     pip.write_text("#!/bin/sh\necho noise\necho 'no route to the registry' >&2\nexit 1\n")
     pip.chmod(0o755)

@@ -130,7 +130,7 @@ def test_two_result_sets_and_two_kernels_are_compared(project: Project) -> None:
     assert baseline_view.compare(project, "baseline", str(first)).lines == ("no difference",)
 
 
-def test_two_result_sets_without_a_kernel_in_common_are_not_compared(project: Project) -> None:
+def test_result_sets_without_a_common_kernel_do_not_compare(project: Project) -> None:
     first, other = run(project, "first", x="pass"), run(project, "other", kernel="6.12", x="pass")
     two = document.read(other)
     wire.write(other / document.NAME, replace(two, columns=(*two.columns, Column("7.3", "", "", "", {}))))

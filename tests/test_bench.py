@@ -39,7 +39,7 @@ ROW = Row(
 )
 
 
-def test_the_tables_have_medians_spreads_and_the_ratio_of_each_pair() -> None:
+def test_the_tables_have_medians_spreads_and_pair_ratios() -> None:
     report = Report(
         "2 processors", 2, "emulated", "4 saved", (ROW,), (Whole(400.0, 50.0, 80.0, 900, ("6.1: passed",)),)
     )

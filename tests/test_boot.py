@@ -104,9 +104,9 @@ def memory(guest: Running) -> str:
     return (guest.folder / "memory").read_text()
 
 
-def test_a_worker_whose_memory_may_not_be_written_is_not_used_and_that_is_said(
-    start: Starter, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_worker_with_unwritable_memory_is_reported_unused(start: Starter, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A worker whose memory file may not be written is not used, and the run says so."""
+
     def refused(_: Path, process: int, __: Path) -> None:
         raise PermissionError(errno.EACCES, "Permission denied", f"/proc/{process}/mem")
 
@@ -138,9 +138,8 @@ def test_a_guest_keeps_the_last_worker_only(start: Starter) -> None:
     assert len(list((start.folder / "snapshots").glob("key/"))) == 1
 
 
-def test_a_worker_that_never_answers_is_not_saved_and_the_guest_is_used_without(
-    start: Starter, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_worker_that_never_answers_is_not_saved(start: Starter, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The guest is used without it."""
     monkeypatch.setattr(boot, "_COLLECT_TIMEOUT", 1.0)
     start.job = replace(start.job, worker="always")
     guest = start(preamble(OPENING.replace(b"collection", b"somethings")))
@@ -149,7 +148,7 @@ def test_a_worker_that_never_answers_is_not_saved_and_the_guest_is_used_without(
     assert list((start.folder / "snapshots").glob("key+*/")) == []
 
 
-def test_a_worker_whose_memory_cannot_be_copied_says_what_cp_said(
+def test_a_failed_copy_of_memory_has_the_message_of_cp(
     start: Starter, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "bin").mkdir()
@@ -194,7 +193,8 @@ def test_a_guest_is_prepared_when_two_runs_share_all_but_a_test(start: Starter) 
     assert prepared_for(start, b"c", b"c") == [(False, ANSWER), (False, ANSWER)]
 
 
-def test_what_all_tests_share_has_changed_and_no_guest_is_prepared(start: Starter) -> None:
+def test_a_change_of_shared_code_prepares_no_guest(start: Starter) -> None:
+    """The code that all tests share has changed."""
     start.job = replace(start.job, worker="again")
     prepared_for(start, b"a", b"b")
     next_run(start)
@@ -202,9 +202,7 @@ def test_what_all_tests_share_has_changed_and_no_guest_is_prepared(start: Starte
     assert (changed.prepared, changed.answer, changed.note) == (False, None, "")
 
 
-def test_a_rehearsal_that_does_not_end_leaves_the_guest_as_it_was(
-    start: Starter, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_endless_rehearsal_leaves_the_guest_as_it_was(start: Starter, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(boot, "_COLLECT_TIMEOUT", 1.0)
     start.job = replace(start.job, worker="again")
     found = []
@@ -222,9 +220,8 @@ def test_without_a_key_it_boots_cold(start: Starter) -> None:
     assert not (start.folder / "snapshots").exists()
 
 
-def test_a_qemu_that_cannot_save_boots_cold_and_says_so_and_is_not_asked_again(
-    start: Starter, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_qemu_that_cannot_save_boots_cold_and_says_so(start: Starter, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is not asked again."""
     monkeypatch.setenv("HARNESS_FAKE", "unsavable")
     note = "no snapshot: migrate-set-capabilities: no such capability"
     assert [(each.how, each.note) for each in (start(), start())] == [("cold", note), ("cold", note)]
@@ -255,9 +252,8 @@ def test_a_save_that_failed_in_passing_is_tried_again_later(
     assert (start().how, start().note) == ("restored", "")
 
 
-def test_a_snapshot_that_does_not_answer_is_made_again_once_and_then_given_up(
-    start: Starter, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_silent_snapshot_is_made_again_only_once(start: Starter, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A snapshot that does not answer is made again once and then given up."""
     start()
     monkeypatch.setenv("HARNESS_FAKE", "deaf")
     with monkeypatch.context() as patch:
@@ -273,9 +269,8 @@ def test_a_snapshot_that_does_not_answer_is_made_again_once_and_then_given_up(
     assert start().how == "restored"
 
 
-def test_a_disk_without_room_for_the_memory_is_a_cold_boot_and_not_remembered(
-    start: Starter, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_full_disk_is_a_cold_boot_and_not_remembered(start: Starter, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A disk without room for the guest's memory."""
     usage = shutil.disk_usage(start.folder)
     with monkeypatch.context() as patch:
         patch.setattr(shutil, "disk_usage", lambda _: usage._replace(free=start.job.boot.memory_mib << 20))
@@ -290,9 +285,7 @@ def test_a_damaged_snapshot_is_made_again(start: Starter) -> None:
     assert (start().how, (start.folder / "snapshots" / "key" / "state").read_bytes()) == ("restored", b"state")
 
 
-def test_a_guest_that_does_not_boot_is_no_reason_to_give_up_saving(
-    start: Starter, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_failed_boot_does_not_give_up_saving(start: Starter, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HARNESS_FAKE", "dies")
     with pytest.raises(BootError, match=r"^QEMU ended before the guest was ready$"):
         start()
@@ -321,7 +314,7 @@ def test_a_saved_guest_that_two_want_at_once_is_made_once(start: Starter) -> Non
     assert snapshots.find(folder, "key") is None
 
 
-def test_a_guest_is_waited_for_only_where_its_socket_is_not_there_yet(tmp_path: Path) -> None:
+def test_a_boot_waits_only_for_a_socket_that_does_not_exist(tmp_path: Path) -> None:
     """A file in a folder's place is no matter of time."""
 
     class Waits(Exception):

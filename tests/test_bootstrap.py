@@ -18,7 +18,8 @@ def need(program: str | None = None, *files: str, groups: str = "matrix") -> Nee
     return Need(program, files, frozenset(groups.split()), packages)
 
 
-def test_the_table_has_a_package_for_every_family_and_a_session_for_every_need() -> None:
+def test_every_family_has_a_package_and_every_need_a_session() -> None:
+    """The table of the tools names them."""
     for each in bootstrap.needs():
         assert all(each.packages[family] for family in ("apt", "dnf", "pacman")), each
         assert each.groups <= {"build", "matrix", "tests", "report", "lint"}, each

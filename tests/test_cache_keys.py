@@ -125,15 +125,14 @@ def test_a_kernel_without_a_lock_is_named_by_the_manifest(project: Path) -> None
     assert keys(project)["kernels"] != before["kernels"]
 
 
-def test_saved_guests_have_a_name_when_all_their_images_are_there(project: Path) -> None:
+def test_saved_guests_have_a_key_once_all_images_exist(project: Path) -> None:
     fill(project, "6.1")
     assert "snapshots" in keys(project, "6.1")
     assert "snapshots" not in keys(project, "6.1", "5.10")
 
 
-def test_saved_guests_are_named_by_images_machine_and_command_line(
-    project: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_key_has_the_images_machine_and_command_line(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The cache key of the saved guests depends on the images, the machine and the kernel's command line."""
     fill(project)
     names = [keys(project)["snapshots"]]
     fill(project, content="1")  # the same packages' next security update

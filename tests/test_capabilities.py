@@ -28,9 +28,10 @@ def test_rules_say_the_whole_table(table: dict[frozenset[str], str]) -> None:
 
 
 @given(tables, tables)
-def test_two_tables_have_the_same_rules_only_when_they_are_the_same(
+def test_two_tables_have_equal_rules_only_when_equal(
     one: dict[frozenset[str], str], other: dict[frozenset[str], str]
 ) -> None:
+    """Two tables have the same rules only when the tables are the same."""
     assert (capabilities.rules(one) == capabilities.rules(other)) == (one == other)
 
 

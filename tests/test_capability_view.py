@@ -88,7 +88,7 @@ def test_what_an_update_asks_for_is_there() -> None:
         assert (HERE.root / name).is_file()
 
 
-def test_an_update_rewrites_what_was_measured_and_says_what_changed(project: Project) -> None:
+def test_an_update_rewrites_measured_rows_and_names_changes(project: Project) -> None:
     found = {"6.1": _table("SYS_ADMIN"), "7.3": _table("SYS_ADMIN")}
     changes = capability_view.update(
         project, ["6.1", "7.3"], lambda asked: _run(project, found, 0, asked), project.results
@@ -100,7 +100,8 @@ def test_an_update_rewrites_what_was_measured_and_says_what_changed(project: Pro
     assert list(capability_view.load(project)) == ["6.1", "7.3"]
 
 
-def test_a_kernel_that_was_not_measured_keeps_its_entry_and_is_an_error(project: Project) -> None:
+def test_an_unmeasured_kernel_keeps_its_entry_and_is_red(project: Project) -> None:
+    """A kernel that was not measured keeps its entry, and the command ends with an error."""
     before = project.capabilities.read_text()
     with pytest.raises(HarnessError, match=r"not measured: 6\.1, 7\.3; the run ended with status 3"):
         capability_view.update(project, ["6.1", "7.3"], lambda asked: _run(project, {}, 3, asked), project.results)

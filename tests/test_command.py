@@ -22,14 +22,15 @@ def failure(folder: Path, *words: str, timeout: float | None = None) -> list[str
     return str(caught.value).splitlines()
 
 
-def test_a_command_that_ends_well_says_all_it_has_to_say_where_it_is_to_run(tmp_path: Path) -> None:
+def test_a_successful_command_runs_in_its_folder(tmp_path: Path) -> None:
+    """It returns its whole output."""
     heard: list[bytes] = []
     command.run(["pwd; seq 100000; echo last >&2"], tmp_path, None, heard.append)
     lines = b"".join(heard).decode().splitlines()
     assert (lines[0], len(lines), lines[-1]) == (str(tmp_path), 100_002, "last")
 
 
-def test_an_exit_status_comes_first_and_the_end_of_the_output_behind_it(tmp_path: Path) -> None:
+def test_an_error_has_the_exit_status_then_the_last_output(tmp_path: Path) -> None:
     first, *rest = failure(tmp_path, "seq 100; exit 3")
     assert first == "exit status 3"
     assert rest == [str(number) for number in range(61, 101)]

@@ -165,7 +165,8 @@ _SITUATIONS = st.builds(
 
 
 @given(_SITUATIONS)
-def test_every_situation_has_one_cause_and_one_remedy_of_a_line_each(situation: Situation) -> None:
+def test_every_situation_has_one_cause_and_one_remedy(situation: Situation) -> None:
+    """The cause and the remedy are one line each."""
     found = diagnose(situation)
     assert isinstance(found, Diagnosis)
     assert found.why
@@ -173,7 +174,8 @@ def test_every_situation_has_one_cause_and_one_remedy_of_a_line_each(situation: 
 
 
 @given(_SITUATIONS)
-def test_nobody_with_every_capability_is_told_that_one_is_missing(situation: Situation) -> None:
+def test_no_capability_is_missing_for_who_has_them_all(situation: Situation) -> None:
+    """A user with every capability is never advised that one is missing."""
     found = diagnose(replace(situation, effective=_ALL, in_user_namespace=False))
     assert found.cause is not Cause.PERMISSION
 

@@ -25,9 +25,10 @@ from kernel_matrix.shared.division import WORTH, Piece, WorkerId
         ({("b", "x"): 7.0, ("a", "x"): 7.0}, ("b", "x")),
     ],
 )
-def test_the_longest_of_the_kernel_with_most_left_is_worth_a_guest(
+def test_the_longest_file_of_the_busiest_kernel_gets_a_guest(
     left: dict[tuple[str, str], float], chosen: tuple[str, str] | None
 ) -> None:
+    """The kernel with the most left gets another guest for its longest file."""
     assert division.longest({Piece(*piece): seconds for piece, seconds in left.items()}) == chosen
 
 
@@ -35,7 +36,8 @@ pieces = st.builds(Piece, st.sampled_from("ab"), st.text("xyz", min_size=1, max_
 
 
 @given(st.dictionaries(pieces, st.floats(0, 100)))
-def test_what_is_chosen_is_worth_it_and_no_longer_one_of_its_kernel_is_left(left: dict[Piece, float]) -> None:
+def test_a_chosen_file_is_worth_it_and_the_longest_left(left: dict[Piece, float]) -> None:
+    """No longer file of its kernel is left."""
     chosen = division.longest(left)
     if chosen is None:
         assert all(seconds < WORTH for seconds in left.values())
@@ -57,7 +59,7 @@ def test_kernels_that_are_alike_begin_far_from_each_other() -> None:
     assert division.beginnings(takes) == {"a": "00", "b": "12", "c": "04", "d": "17"}
 
 
-def test_one_that_runs_little_does_not_come_between_the_long_ones() -> None:
+def test_a_short_one_does_not_come_between_the_long_ones() -> None:
     seconds = {("a", "x"): 9.0, ("a", "y"): 9.0, ("a+v", "x"): 1.0, ("b", "x"): 8.0, ("b", "y"): 9.0}
     takes = {Piece(*piece): takes for piece, takes in seconds.items()}
     assert division.beginnings(takes) == {"a": "x", "a+v": "x", "b": "y"}
@@ -69,6 +71,7 @@ def test_a_number_is_used_again_when_its_guest_is_over() -> None:
     assert division.free("b", taken) == WorkerId("b", 3)
 
 
-def test_a_kernels_own_lane_has_its_name_and_no_other_kernels_files_are_taken_for_a_lanes() -> None:
+def test_a_kernels_first_worker_has_the_kernels_name() -> None:
+    """The files of no other kernel are taken for those of one of its workers."""
     assert str(WorkerId("6.1")) == "6.1"
     assert str(WorkerId("6.1+locked", 2)) == "6.1+locked~2"

@@ -92,7 +92,7 @@ kernels = st.sampled_from(["6.1", "6.12", "6.12-rt", "6.1+lockdown_integrity"])
 
 
 @given(tests, kernels)
-def test_joining_a_kernel_and_splitting_it_off_gives_the_test_back(test: str, kernel: str) -> None:
+def test_splitting_a_joined_node_id_gives_the_test_back(test: str, kernel: str) -> None:
     assert split_nodeid(join_nodeid(test, kernel), kernel) == test
 
 
@@ -101,7 +101,7 @@ def test_the_command_gives_the_shell_exactly_that_node_id(test: str, kernel: str
     assert shlex.split(rerun(test, kernel)) == ["kernel-matrix", "matrix", join_nodeid(test, kernel)]
 
 
-def test_a_cell_is_run_again_by_its_node_id_and_a_file_by_its_kernel() -> None:
+def test_a_cell_reruns_by_node_id_and_a_file_by_kernel() -> None:
     assert rerun("suites/a.py::test_x[lldp]", "6.1") == 'kernel-matrix matrix "suites/a.py::test_x[6.1-lldp]"'
     assert rerun("suites/a.py::test_x", "6.1+lsm_bpf") == 'kernel-matrix matrix "suites/a.py::test_x[6.1+lsm_bpf]"'
     assert rerun("suites/a.py::test_x[$(x)]", "6.1") == "kernel-matrix matrix 'suites/a.py::test_x[6.1-$(x)]'"

@@ -25,7 +25,7 @@ def test_every_red_cell_is_in_one_finding(came: list[Cell]) -> None:
 
 
 @given(st.lists(changes))
-def test_every_change_is_in_one_difference_and_what_gates_comes_first(came: list[Change]) -> None:
+def test_every_change_is_in_one_difference_gating_first(came: list[Change]) -> None:
     found = differences(came)
     assert sum(len(each.kernels) for each in found) == len(came)
     gates = [each.change.gates for each in found]

@@ -92,9 +92,10 @@ def test_a_refusal_is_red_and_its_line_comes_first(
     assert "the kernel has no such helper" in (tmp_path / "results" / "latest" / "junit.xml").read_text()
 
 
-def test_a_guest_that_is_lost_and_a_kernel_that_is_missing_are_red_and_cost_nothing_else(
+def test_lost_guests_and_missing_kernels_are_red_alone(
     tmp_path: Path, objects: list[Path], answer: Callable[..., list[RunRequest]]
 ) -> None:
+    """They are red, and no other cell changes."""
     answer({("6.1", "a.bpf.o"): EOFError("gone")}, {"7.3": "the mirror has no 7.3"})
     assert gate.run(below(tmp_path), ["6.1", "7.3"], objects, lambda _: None) == 1
     found = cells(tmp_path)

@@ -129,7 +129,8 @@ def test_a_process_whose_sets_cannot_be_read_is_an_error(monkeypatch: pytest.Mon
         step_error.Credentials.this_process()
 
 
-def test_only_a_capability_that_the_kernel_does_not_know_is_in_no_bounding_set(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_only_unknown_capabilities_are_in_no_bounding_set(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Only a capability that the kernel does not have may be absent from the bounding set."""
     monkeypatch.setattr(privilege, "_libc", in_libc(errno.EINVAL))
     assert not privilege._in_bounding_set(63)
     monkeypatch.setattr(privilege, "_libc", in_libc(errno.EPERM))
@@ -145,9 +146,7 @@ def test_a_childs_own_exception_is_on_the_console(capfd: pytest.CaptureFixture[s
     assert "ValueError: no word of that" in capfd.readouterr().err
 
 
-def test_security_modules_are_unknown_only_where_there_is_no_list(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_security_modules_are_unknown_only_without_a_list(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(machine, "_SECURITY", tmp_path)
     assert (machine.active_lsms(), machine._lockdown()) == (None, "none")
     for name in ("lsm", "lockdown"):
@@ -167,7 +166,7 @@ def test_a_rehearsal_that_is_none_ends_the_agent(monkeypatch: pytest.MonkeyPatch
 
 
 @pytest.mark.parametrize("error", [FileNotFoundError, PermissionError])
-def test_a_step_that_is_refused_says_so_where_its_program_is_hidden(
+def test_a_refused_step_is_reported_where_fdinfo_is_hidden(
     monkeypatch: pytest.MonkeyPatch, error: type[OSError]
 ) -> None:
     """Until 5.14 a process that has changed its uid may not read its own fdinfo: EPERM was recorded as EACCES."""

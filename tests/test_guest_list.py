@@ -23,13 +23,14 @@ def _planned(*named: str, arguments: tuple[str, ...] = ("suites",)) -> list[str]
     return [form.name for _, forms in found.kernels for form in forms]
 
 
-def test_a_kernel_is_booted_with_each_command_line_that_changes_it() -> None:
+def test_a_kernel_is_booted_with_each_variant_that_matters() -> None:
+    """A kernel is booted once with each command line that changes it."""
     assert _planned("5.10") == ["5.10", "5.10+lsm_bpf", *[f"5.10{each}" for each in _LOCKED]]
     # bpf is in its list anyway
     assert _planned("6.1") == ["6.1", *[f"6.1{each}" for each in _LOCKED]]
 
 
-def test_a_guest_that_is_named_is_booted_alone_or_beside_other_kernels() -> None:
+def test_a_named_guest_is_booted_alone_or_with_others() -> None:
     assert _planned("6.1+lockdown_integrity") == ["6.1+lockdown_integrity"]
     assert _planned("6.1+lockdown_integrity", "7.3") == ["6.1+lockdown_integrity", "7.3", *[f"7.3{e}" for e in _LOCKED]]
     with pytest.raises(ManifestError, match=r"^6\.1\+lsm_bpf: no selected test asks for it"):
@@ -41,7 +42,7 @@ def test_without_a_test_for_it_no_variant_is_booted() -> None:
     assert _planned("5.10", arguments=()) == ["5.10"]
 
 
-def test_a_variant_that_is_not_known_is_named_with_those_that_are() -> None:
+def test_an_unknown_variant_is_an_error_with_the_known_ones() -> None:
     with pytest.raises(ManifestError, match=r"unknown kernel '6\.1\+x' .*one of: lsm_bpf, lockdown_integrity"):
         _planned("6.1+x")
 
@@ -55,7 +56,8 @@ def _parts(count: int, *arguments: str, options: tuple[str, ...] = ()) -> list[P
     return [found.part for found in _shards(count, *arguments, options=options) if found.part]
 
 
-def test_shards_have_every_file_on_every_guest_once_and_agree_on_the_run() -> None:
+def test_shards_have_every_file_on_every_guest_once() -> None:
+    """All shards agree on what the whole run is."""
     parts = _parts(3, "suites")
     found = [unit for part in parts for unit in part.units]
     assert len(found) == len(set(found))

@@ -13,9 +13,7 @@ pytest_plugins = ["pytester"]
 
 
 @pytest.mark.parametrize("arguments", [[], ["test_kills.py"], ["test_kills.py::test_x"]])
-def test_a_kernel_that_is_given_up_collects_nothing_even_if_it_is_named(
-    pytester: pytest.Pytester, arguments: list[str]
-) -> None:
+def test_a_given_up_kernel_collects_nothing_even_if_named(pytester: pytest.Pytester, arguments: list[str]) -> None:
     pytester.makeconftest("""
 from kernel_matrix.guest.pytest.plugin import GonePlugin
 
@@ -39,7 +37,8 @@ def pytest_configure(config):
         (["suites/b"], []),
     ],
 )
-def test_a_guest_for_some_files_collects_those_of_the_command_line(arguments: list[str], kept: list[str]) -> None:
+def test_a_guest_for_some_files_collects_the_chosen_ones(arguments: list[str], kept: list[str]) -> None:
+    """Of its files, a guest collects those that the command line selects."""
     assert only(arguments, ("suites/a/test_x.py", "suites/test_y.py")) == kept
 
 
@@ -61,9 +60,10 @@ def test_a_guest_begins_with_the_first_test_of_a_file_or_folder(path: str, index
     assert beginning(files, path) == index
 
 
-def test_a_guest_that_begins_elsewhere_runs_everything_and_still_spoils_itself_last(
+def test_a_guest_that_starts_elsewhere_runs_everything(
     pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """The tests that spoil the guest still run last."""
     # no test is run, and /dev/kmsg is not everyone's
     monkeypatch.setattr(plugin, "KernelLog", FakeLog)
     pytester.makeconftest("""

@@ -17,7 +17,8 @@ def start(folder: Path, kernel: str, number: int, *, how: str = "restored", note
     wire.write(folder / f"{kernel}.{number}{STARTED}", started)
 
 
-def test_the_first_test_of_a_guest_counts_and_the_next_guest_has_its_own(tmp_path: Path) -> None:
+def test_each_guest_has_a_first_test_of_its_own(tmp_path: Path) -> None:
+    """The time of a guest's first test counts; the next guest of the kernel has a first test of its own."""
     guests = Guests(tmp_path)
     guests.test_starts(WorkerId("6.1"))  # a kernel without a guest: nothing to note
     start(tmp_path, "6.1", 1)

@@ -83,13 +83,15 @@ def test_what_is_no_host_is_refused_in_a_line(text: str, line: str) -> None:
     assert str(found.value).startswith(f"--hosts {text}: {line}")
 
 
-def test_a_python_that_is_not_below_the_project_is_where_it_is_here(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_python_outside_the_project_keeps_its_path(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A Python that is not below the project has the same path on every machine."""
     monkeypatch.setattr(sys, "executable", "/opt/matrix/bin/python")
     (host,) = hosts.parse("a:/srv/x", Path("/home/me/matrix"))
     assert host.python == "/opt/matrix/bin/python"
 
 
-def test_the_specs_are_execnets_and_a_relay_is_a_popen_via_its_machine(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_specs_are_execnets_and_relays_go_via_machines(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A relay is a popen spec via the gateway of its machine."""
     monkeypatch.setattr(sys, "executable", str(ROOT / ".nox/harness/bin/python"))
     (host,) = hosts.parse("-p 2 user@a:/a folder", ROOT)
     connection = execnet.XSpec(host.spec)
@@ -109,9 +111,8 @@ def test_the_specs_are_execnets_and_a_relay_is_a_popen_via_its_machine(monkeypat
     st.dictionaries(names, st.integers(1, 100).map(float)),
     st.dictionaries(names, st.integers(1, 8), min_size=1, max_size=4),
 )
-def test_every_guest_is_dealt_once_and_none_waits_where_it_would_be_done_later(
-    weights: dict[str, float], capacity: dict[str, int]
-) -> None:
+def test_every_guest_is_dealt_once_to_the_earliest_machine(weights: dict[str, float], capacity: dict[str, int]) -> None:
+    """No guest waits on a machine where it would be done later than on another."""
     dealt = hosts.deal(weights, capacity)
     assert sorted(guest for guests in dealt.values() for guest in guests) == sorted(weights)
     done = {host: sum(weights[guest] for guest in guests) / capacity[host] for host, guests in dealt.items()}
@@ -152,9 +153,8 @@ def test_a_machine_says_what_project_it_has_and_reads_files(tmp_path: Path, grou
 
 # execnet leaves the pipe to a process that has ended to the garbage collector
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
-def test_a_folder_without_the_project_and_one_that_lacks_its_environment_are_a_line(
-    tmp_path: Path, group: execnet.Group
-) -> None:
+def test_a_missing_project_or_environment_is_one_line(tmp_path: Path, group: execnet.Group) -> None:
+    """The folder on the other machine has no project, or the project there has no environment."""
     with pytest.raises(ManifestError, match=_NO_PROJECT):
         Connection(Popen("host-1", "this", tmp_path, sys.executable), group).ask("machine")
     without = r"^this: /\S+ is not this project: ModuleNotFoundError: [^\n]*kernel_matrix'$"
@@ -164,9 +164,8 @@ def test_a_folder_without_the_project_and_one_that_lacks_its_environment_are_a_l
         Connection(Replaced("host-2", "this", tmp_path, "true"), group).ask("machine")
 
 
-def test_a_folder_without_the_project_is_the_same_line_when_its_answer_comes_before_the_question(
-    tmp_path: Path, group: execnet.Group
-) -> None:
+def test_a_missing_project_is_the_same_line_when_early(tmp_path: Path, group: execnet.Group) -> None:
+    """The answer of a folder without the project may come before the question is sent."""
     connection = Connection(Popen("host-1", "this", tmp_path, sys.executable), group)
     end = time.monotonic() + 60
     # waitclose() would take away what it said
@@ -205,7 +204,8 @@ class Answers:
         return self._answer
 
 
-def test_what_a_machine_cannot_hand_over_is_said_and_the_others_have_theirs(tmp_path: Path) -> None:
+def test_a_file_that_a_machine_cannot_send_is_reported(tmp_path: Path) -> None:
+    """The files of the other machines arrive."""
     place = RemoteHosts(hosts.parse("a,b,c", ROOT))
     answers: tuple[dict[str, bytes] | Exception, ...] = (
         HarnessError("a: x.log: Input/output error"),

@@ -35,7 +35,7 @@ def test_a_group_is_a_job_for_each_of_its_locked_kernels(name: str) -> None:
     assert jobs.plan(KNOWN, []) == jobs.plan(KNOWN, ["core"])
 
 
-def test_a_kernel_that_no_archive_has_gets_a_job_only_by_its_name(
+def test_a_kernel_of_no_archive_gets_a_job_only_by_name(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     locked = {kernel.name: (Package("x", "1", "", 1),) for kernel in KNOWN.kernels if kernel.name != "6.1"}

@@ -40,7 +40,8 @@ def test_what_is_left_out_is_counted(document: Document, limit: int) -> None:
     assert rows[0] == rows[1] + sum(int(number) for number in re.findall(r"^… (\d+) more: ", cut, re.MULTILINE))
 
 
-def test_ten_thousand_red_cells_leave_room_for_what_gates_and_for_the_counts() -> None:
+def test_many_red_cells_leave_room_for_gates_and_counts() -> None:
+    """Ten thousand red cells do not displace the changes that gate, nor the counts."""
     red = [Cell("6.1", f"suites/{n % 9}.py::t{n}", Outcome.FAIL, detail=f"reason {n} " * 50) for n in range(10_000)]
     known = [Change(Kind.NEW, "6.1", cell.test, "", "fail") for cell in red]
     gating = Change(Kind.REGRESSION, "6.1", red[-1].test, "pass", "fail", gates=True)
@@ -55,7 +56,7 @@ def test_ten_thousand_red_cells_leave_room_for_what_gates_and_for_the_counts() -
     assert re.search(r"^… 9\d{3} more: ", said, re.MULTILINE)
 
 
-def test_what_gates_comes_before_red_cells_and_they_before_the_counts() -> None:
+def test_the_order_is_gating_changes_red_cells_counts() -> None:
     said = markdown(result_sets.full())
     places = [
         said.index(head) for head in ("## Changes: 20, 5 of them red", "**regression**", "## Red: 9", "## By file")

@@ -132,7 +132,7 @@ def test_a_failure_where_the_feature_exists_is_a_failure(pytester: pytest.Pytest
     result.assert_outcomes(failed=1)
 
 
-def test_a_known_issue_is_strict_and_holds_on_its_own_kernel_only(pytester: pytest.Pytester) -> None:
+def test_a_known_issue_is_strict_and_for_one_kernel_only(pytester: pytest.Pytester) -> None:
     result = _run(
         pytester,
         """

@@ -21,9 +21,7 @@ expectations = st.sets(st.tuples(kernels, tests))
 
 
 @given(st.lists(cells), expectations)
-def test_every_expected_cell_is_there_once_and_missing_ones_are_red(
-    came: list[Cell], expected: set[tuple[str, str]]
-) -> None:
+def test_every_expected_cell_exists_once_and_missing_is_red(came: list[Cell], expected: set[tuple[str, str]]) -> None:
     judged = matrix.Matrix.of(came, expected, ["5.10", "6.1", "7.3"])
     found = [(cell.kernel, cell.test) for cell in judged.cells]
     reported = {(cell.kernel, cell.test) for cell in came}
@@ -87,7 +85,7 @@ def test_what_is_proven_is_never_hidden_by_the_infrastructure(
     assert matrix.exit_status(judged, changes) == status
 
 
-def test_a_guest_that_does_not_come_up_proves_nothing_against_a_baseline_either() -> None:
+def test_a_guest_that_fails_to_boot_proves_no_baseline_wrong() -> None:
     judged = matrix.Matrix.of([Cell("6.1", "boot", Outcome.LOST)], [("6.1", "t")], ["6.1"])
     assert matrix.exit_status(judged, [gating(Kind.NEW, gates=True), gating(Kind.REGRESSION, gates=True)]) == 3
 
@@ -129,7 +127,8 @@ def test_a_part_of_a_run_may_have_no_cells() -> None:
     assert matrix.exit_status(lost, part=True) == 3
 
 
-def test_a_kernel_is_held_to_what_others_of_its_variant_collected() -> None:
+def test_a_kernel_must_run_what_others_of_its_variant_do() -> None:
+    """A test that another kernel of the same variant collected is expected on this kernel too."""
     own = {"5.10": {"a", "b"}, "6.1": {"a"}, "6.1+locked": {"c"}, "7.3": set[str]()}
     found = matrix.expected(own, {"7.3": {"b"}}, named=False)
     assert found == {("5.10", "a"), ("5.10", "b"), ("6.1", "a"), ("6.1", "b"), ("6.1+locked", "c"), ("7.3", "a")}

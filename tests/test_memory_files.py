@@ -78,7 +78,8 @@ def test_the_changes_on_top_of_the_guests_memory_are_the_workers(before: list[in
         assert patched == wanted
 
 
-def test_a_process_gets_the_workers_pages_and_the_file_keeps_the_guests(tmp_path: Path) -> None:
+def test_a_process_gets_worker_pages_and_the_file_keeps_its(tmp_path: Path) -> None:
+    """A process that maps a worker's memory sees the worker's pages; the base file keeps the guest's."""
     guest = write(tmp_path / "base with a space", [*b"ab\0a", *bytes(60), *b"bb"])
     worker = write(tmp_path / "ram", [*b"acb\0", *bytes(60), *b"cb"])
     memory_files.keep_changes(tmp_path / "base with a space", tmp_path / "ram", tmp_path)

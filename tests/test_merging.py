@@ -101,7 +101,8 @@ def test_all_shards_are_the_run(tmp_path: Path) -> None:
     assert all((folder / name).exists() for name in ("junit.xml", "matrix.md"))
 
 
-def test_the_run_began_with_its_first_shard_and_took_as_long_as_its_longest(tmp_path: Path) -> None:
+def test_a_merged_run_has_the_first_start_and_longest_time(tmp_path: Path) -> None:
+    """The run began with its first shard and took as long as its longest."""
     names = _shards(tmp_path)
     shown = Path(names[0]) / document.NAME
     shown.write_text(
@@ -150,7 +151,7 @@ def test_joining_what_was_divided_gives_the_whole(found: list[Outcome], count: i
     assert merging.join(shards) == whole
 
 
-def test_what_a_kernel_left_out_is_not_missed_and_what_it_never_collected_is(tmp_path: Path) -> None:
+def test_deselected_is_not_missing_and_uncollected_is(tmp_path: Path) -> None:
     """Of two tests in a file, 6.1 leaves one out by -k; its guest in the other shard does not come up at all."""
     parts = ((Unit("5.10", "a.py"), Unit("6.1", "b.py")), (Unit("5.10", "b.py"), Unit("6.1", "a.py")))
     first = replace(_part(1, parts), left_out={"6.1": ("b.py::test_y",)})
@@ -263,7 +264,7 @@ def test_runs_of_different_kernels_are_one_run(tmp_path: Path, count: int) -> No
     assert document.read(joined.folder).whole
 
 
-def test_a_test_that_one_kernel_has_collected_is_missed_on_another(tmp_path: Path) -> None:
+def test_a_test_that_one_kernel_collected_is_due_on_all(tmp_path: Path) -> None:
     """Its guest did not come up, so its own run could not know what to expect of it."""
     first, second = _runs_of_kernels(tmp_path)
     part = sharding.read(Path(first), first)
@@ -301,7 +302,8 @@ def test_an_interrupted_shard_is_a_gap(tmp_path: Path) -> None:
     assert _refused(tmp_path, names) == f"shard 2/2 ({names[1]}) was interrupted: run it again"
 
 
-def test_a_folder_without_results_another_schema_and_a_whole_run_are_refused(tmp_path: Path) -> None:
+def test_a_folder_that_is_no_shard_of_this_schema_is_refused(tmp_path: Path) -> None:
+    """A folder without results, results of another schema, and a whole run."""
     name = _shards(tmp_path)[0]
     assert _refused(tmp_path, [name, str(tmp_path)]).startswith(f"{tmp_path}: no results of a run (")
     shown = Path(name) / document.NAME

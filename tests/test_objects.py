@@ -78,7 +78,8 @@ def test_the_engines_probes_have_their_objects() -> None:
     assert names == {"capabilities.bpf.c", "probe_arena.bpf.c", "probes.bpf.c"}
 
 
-def test_what_does_not_compile_shows_clangs_message_and_keeps_the_old_object(project: Project) -> None:
+def test_a_compile_error_shows_clangs_message(project: Project) -> None:
+    """The old object stays."""
     old = build.build_all(project)["one"].read_bytes()
     source(project, "one.bpf.c").write_text("int first = undeclared;\n")
     with pytest.raises(BuildError, match="use of undeclared identifier 'undeclared'") as caught:

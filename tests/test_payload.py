@@ -62,7 +62,8 @@ def test_this_repository_carries_its_tests_and_objects(project: Path) -> None:
     assert of_project(payload.pack(cached)) == [".pytest_cache/v/cache/lastfailed", *names]
 
 
-def test_without_a_list_all_that_is_not_hidden_or_made_is_carried(project: Path) -> None:
+def test_without_a_list_all_visible_source_is_carried(project: Path) -> None:
+    """Hidden and generated files are left out."""
     assert of_project(payload.pack(Payload(project))) == [
         "baselines/capabilities.json",
         "baselines/durations.json",
@@ -118,7 +119,7 @@ print(kernel_matrix.plugin.__file__)
     assert (done.stdout.strip(), done.stderr) == (str(engine / "kernel_matrix/plugin.py"), "")
 
 
-def test_the_engines_source_below_the_project_is_not_carried_twice() -> None:
+def test_engine_source_in_the_project_is_carried_once() -> None:
     everything = {str(path) for path in payload.project_files(Payload(ROOT))}
     assert "harness/tools/structure.py" in everything
     assert not [path for path in everything if path.startswith("harness/kernel_matrix/")]

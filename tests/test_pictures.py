@@ -11,7 +11,8 @@ from kernel_matrix.shared.costs import Cost
 from tests import result_sets
 
 
-def test_a_program_is_a_picture_with_a_bar_a_kernel_on_its_own_scale() -> None:
+def test_a_program_is_a_picture_with_one_bar_per_kernel() -> None:
+    """The picture has a scale of its own."""
     columns = [
         Column("5.10", "", "", "", {"big": Cost(1000, 10, 9, 8, 7, 6, 1.0), "small": Cost(50, 1, 1, 0, 7, 6, 1.0)}),
         Column("6.1", "", "", "", {"big": Cost(500, 10, 9, 8, 7, 6, 1.0)}),
@@ -23,14 +24,15 @@ def test_a_program_is_a_picture_with_a_bar_a_kernel_on_its_own_scale() -> None:
     assert not pictures.costs(result_sets.document([Cell("6.1", "t", Outcome.PASS)]))
 
 
-def test_a_program_that_costs_more_comes_first_and_its_bar_is_marked() -> None:
+def test_a_dearer_program_comes_first_with_a_marked_bar() -> None:
+    """A program that costs more than its baseline comes first, and its bar is marked."""
     first, *others = pictures.costs(result_sets.full())
     assert [bar.label for bar in first.bars if bar.marked] == ["7.3"]
     assert first.title == "trace_accept_exit"
     assert not any(each.marked for each in others)
 
 
-def test_a_test_is_among_the_slowest_once_with_its_slowest_kernel() -> None:
+def test_a_slow_test_is_listed_once_with_its_slowest_kernel() -> None:
     cells = [Cell(kernel, f"a.py::t{n}", Outcome.PASS, "", n + extra) for n in range(20) for kernel, extra in
              (("5.10", 0.0), ("6.1", 0.5))]  # fmt: skip
     document = result_sets.document(cells)

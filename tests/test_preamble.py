@@ -31,7 +31,7 @@ ANSWER = b"1" + messages(
 
 
 @given(st.integers(0, len(OPENING) + 40))
-def test_an_opening_ends_with_its_first_data_however_much_has_come(cut: int) -> None:
+def test_a_preamble_ends_with_its_first_data_of_any_length(cut: int) -> None:
     said = (OPENING + messages((Message.CHANNEL_DATA, ("runtests", {}))))[:cut]
     assert preamble.end(said) == (len(OPENING) if cut >= len(OPENING) else None)
 
@@ -46,7 +46,8 @@ def test_the_word_elsewhere_is_no_answer() -> None:
     assert not preamble.answered(b"1" + messages((Message.CHANNEL_EXEC, "collectionfinish")))
 
 
-def test_what_a_shell_says_first_has_the_form_of_an_opening_and_its_answer() -> None:
+def test_a_shells_preamble_and_its_answer_have_the_fixed_form() -> None:
+    """The first bytes that a shell sends have the form of a preamble, and the answer has its own form."""
     said = BOOTSTRAP + frames.PREAMBLE
     assert preamble.end(said + b"more") == len(said)
     assert preamble.answered(b"1" + frames.ANSWER)

@@ -13,7 +13,7 @@ import pytest
 from kernel_matrix.vm.process_guard import GuardedGroup
 
 
-def test_output_is_appended_however_often_the_group_opens_it_by_name(tmp_path: Path) -> None:
+def test_output_is_appended_even_when_reopened_by_name(tmp_path: Path) -> None:
     """QEMU opens /proc/self/fd/2 for each of its character devices, truncating."""
     console = tmp_path / "console.log"
     for word in ("first", "second"):

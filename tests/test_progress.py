@@ -64,7 +64,7 @@ def test_a_kernel_waits_runs_and_is_done(progress: ProgressPlugin) -> None:
     assert first.endswith(DONE)
 
 
-def test_a_second_guest_of_a_kernel_does_not_change_how_many_tests_there_are(progress: ProgressPlugin) -> None:
+def test_a_second_guest_does_not_change_the_number_of_tests(progress: ProgressPlugin) -> None:
     for ids in (["a.py::x[6.12-rt]", "a.py::y[6.12-rt]"], ["a.py::y[6.12-rt]"]):
         progress.pytest_xdist_node_collection_finished(node("6.12-rt"), ids)
     assert "0/2" in progress.lines()[1]

@@ -72,7 +72,7 @@ def page(document: Document, **consoles: str) -> Page:
 
 @settings(max_examples=40, deadline=None)
 @given(st.lists(cells, max_size=5), st.lists(changes, max_size=4))
-def test_hostile_text_makes_no_element_no_script_and_no_attribute(came: list[Cell], changed: list[Change]) -> None:
+def test_hostile_text_makes_no_element_script_or_attribute(came: list[Cell], changed: list[Change]) -> None:
     judged = {(cell.kernel, cell.test): cell for cell in came}.values()
     found = page(result_sets.document(judged, changed))
     assert len(found.scripts) == 2
@@ -91,7 +91,8 @@ def test_nothing_is_fetched_and_the_policy_says_so() -> None:
     assert policy.startswith("default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; ")
 
 
-def test_without_javascript_a_reader_sees_verdict_changes_red_cells_and_counts() -> None:
+def test_without_javascript_the_page_has_the_essentials() -> None:
+    """The verdict, the changes, the red cells and the counts."""
     document = result_sets.full()
     found = page(document)
     words = " ".join(found.text.split())
@@ -130,7 +131,7 @@ def test_a_green_run_says_it_in_a_line_and_stays_small() -> None:
     assert 'id="red"' not in html
 
 
-def test_every_cell_is_in_the_data_with_its_outcome_duration_and_texts() -> None:
+def test_the_data_has_every_cell_with_outcome_time_and_texts() -> None:
     document = result_sets.full(4, 100)
     data = page(document).data
     names = [column["kernel"] for column in data["columns"]]

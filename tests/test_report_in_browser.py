@@ -114,7 +114,7 @@ def no_complaint(reader: Reader) -> Iterator[None]:
     assert reader.browser.get_log("browser") == []  # type: ignore[no-untyped-call]
 
 
-def test_files_with_red_cells_are_unfolded_and_the_others_unfold_on_a_click(reader: Reader) -> None:
+def test_red_files_are_unfolded_and_others_open_on_a_click(reader: Reader) -> None:
     reader.open("red")
     first, *_ = toggles = reader.all("button.toggle")
     unfolded = [each.text.split()[0] for each in toggles if each.get_attribute("aria-expanded") == "true"]
@@ -141,7 +141,8 @@ def test_a_green_run_is_folded(reader: Reader) -> None:
     assert "All 7,800 cells green" in reader.one("h1").text
 
 
-def test_a_cell_opens_with_its_texts_and_its_command_and_escape_closes_it(reader: Reader) -> None:
+def test_a_cell_opens_with_its_texts_and_escape_closes_it(reader: Reader) -> None:
+    """An open cell has its texts and the command that repeats it."""
     reader.open("red", "#failed=1&suite=sockets")
     cell = reader.one('button[aria-label="5.10: error"]')
     cell.click()
@@ -247,7 +248,8 @@ def test_changes_and_red_cells_lead_to_their_cells(reader: Reader) -> None:
 
 
 @pytest.mark.parametrize("dark", [False, True])
-def test_a_phone_scrolls_only_the_table_sideways_and_shows_a_cell_as_a_sheet(reader: Reader, *, dark: bool) -> None:
+def test_a_phone_scrolls_the_table_and_shows_cells_as_sheets(reader: Reader, *, dark: bool) -> None:
+    """On a phone only the table scrolls sideways, and a cell opens as a sheet."""
     reader.open("red", size=PHONE, dark=dark)
     assert reader.run("return document.documentElement.scrollWidth") == PHONE[0]
     assert reader.run("const box = document.querySelector('.scroll'); return box.scrollWidth > box.clientWidth")

@@ -100,7 +100,8 @@ def test_a_death_between_two_tests_is_not_said_to_be_in_the_next() -> None:
     ]
 
 
-def test_of_a_death_without_a_console_it_is_not_known_that_the_test_had_not_begun() -> None:
+def test_a_death_without_a_console_may_be_in_the_test() -> None:
+    """Without a console there is no proof that the test had not begun."""
     last = Ending("6.1", End.EXITED, "host one is gone", release="6.1.0")
     assert reports.describe_death(last, "a.py::y[6.1]", Path("c.log")).splitlines()[0] == (
         "kernel 6.1 (6.1.0): host one is gone, in a.py::y[6.1]"

@@ -42,7 +42,8 @@ def test_what_is_no_cell_is_refused_in_a_line(words: list[str]) -> None:
 
 @pytest.mark.parametrize("test", ["a.py::test", "a.py::test[p]", "a.py::test[p-q]"])
 @pytest.mark.parametrize("kernel", KERNELS)
-def test_a_test_and_its_kernel_make_the_node_id_that_is_split_into_them(test: str, kernel: str) -> None:
+def test_a_node_id_splits_into_the_test_and_its_kernel(test: str, kernel: str) -> None:
+    """Joining them gives the node id again."""
     assert expect.split_nodeid(expect.join_nodeid(test, kernel), kernel) == test
 
 

@@ -130,7 +130,8 @@ def test_a_capture_is_kept_under_the_tests_name(tmp_path: Path) -> None:
     assert len(run_folder.file_name("x" * 300)) < 250
 
 
-def test_a_kernel_has_one_console_with_those_of_the_guests_beside_its_own(tmp_path: Path) -> None:
+def test_a_kernel_has_one_console_of_all_its_guests(tmp_path: Path) -> None:
+    """The consoles of a kernel's other guests are in the same file, beside its own."""
     run = run_folder.RunDirectory.create(tmp_path)
     for name in ("6.1", "6.1~2", "6.1~3", "6.1+locked", "6.1+locked~2", "6.12~2"):
         run.console(name).write_text(f"{name}\n")

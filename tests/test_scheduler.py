@@ -74,7 +74,8 @@ def test_a_kernel_starts_when_its_own_guest_has_collected() -> None:
     assert scheduling.tests_finished
 
 
-def test_a_replacement_goes_on_after_the_test_that_killed_the_guest() -> None:
+def test_a_replacement_continues_after_the_fatal_test() -> None:
+    """A replacement goes on after the test that killed the guest."""
     scheduling, up = make("a")
     node = up("a", ["t1", "t2", "t3"])
     scheduling.mark_test_complete(node, 0)
@@ -87,7 +88,8 @@ def test_a_replacement_goes_on_after_the_test_that_killed_the_guest() -> None:
     assert scheduling.tests_finished
 
 
-def test_a_node_that_was_never_up_is_a_key_error_as_xdist_expects() -> None:
+def test_a_node_that_never_started_is_a_key_error() -> None:
+    """This is what xdist expects of a scheduler."""
     scheduling, _ = make("a")
     with pytest.raises(KeyError):
         scheduling.remove_node(cast("WorkerController", Node("a")))
@@ -112,7 +114,8 @@ def test_every_test_runs_exactly_once_whatever_dies(fates: list[str]) -> None:
     assert scheduling.tests_finished
 
 
-def test_progress_takes_a_kernel_that_has_not_collected_for_the_longest_that_has() -> None:
+def test_progress_expects_the_most_of_uncollected_kernels() -> None:
+    """A kernel that has not collected yet counts as many tests as the kernel with the most."""
     scheduling, up = make("a", "b", "c")
     assert scheduling.foreseen == 0
     up("a", ["1", "2", "3"])
@@ -123,7 +126,7 @@ def test_progress_takes_a_kernel_that_has_not_collected_for_the_longest_that_has
     assert scheduling.foreseen == 3 + 1
 
 
-def test_a_node_has_few_tests_ahead_and_gets_none_once_it_is_told_to_end() -> None:
+def test_a_node_has_few_tests_ahead_and_none_after_shutdown() -> None:
     scheduling, up = make("a")
     node = up("a", [f"t{number}" for number in range(9)])
     assert sent(node) == [0, 1, 2]
@@ -165,7 +168,7 @@ def run(scheduling: KernelScheduling, node: WorkerController, tests: list[str]) 
     return tests[index]
 
 
-def test_a_guest_beside_another_runs_one_piece_and_the_other_leaves_that_out() -> None:
+def test_a_second_guest_runs_a_piece_that_the_first_omits() -> None:
     tests = ["x.py::1", "y.py::1", "y.py::2", "z.py::1", "z.py::2"]
     scheduling, up = make("a")
     first = up("a", tests)
@@ -185,7 +188,7 @@ def test_a_guest_beside_another_runs_one_piece_and_the_other_leaves_that_out() -
     assert scheduling.tests_finished
 
 
-def test_what_replaces_a_dead_guest_beside_another_goes_on_with_its_piece_alone() -> None:
+def test_a_replaced_second_guest_continues_its_piece_only() -> None:
     tests = ["x.py::1", "x.py::2", "x.py::3", "y.py::1", "y.py::2", "y.py::3"]
     scheduling, up = make("a")
     first = up("a", tests)
@@ -212,7 +215,8 @@ def test_files_of_a_folder_that_is_not_divided_are_one_piece() -> None:
     assert [tests[index] for index in sent(up("a", tests, number=2))] == tests[3:]
 
 
-def test_nothing_is_left_for_others_of_a_kernel_that_has_not_collected_or_was_given_up() -> None:
+def test_an_uncollected_or_given_up_kernel_shares_no_tests() -> None:
+    """A kernel that has not collected, or was given up, leaves no tests to other guests."""
     scheduling, up = make("a", "b")
     assert scheduling.unclaimed() == {}
     up("a", ["x.py::1", "x.py::2", "x.py::3", "y.py::1"])
@@ -223,7 +227,8 @@ def test_nothing_is_left_for_others_of_a_kernel_that_has_not_collected_or_was_gi
 
 @pytest.mark.parametrize("fresh", list(Fresh))
 @given(st.data())
-def test_every_test_runs_exactly_once_in_its_files_order_whoever_runs_it(fresh: Fresh, data: st.DataObject) -> None:
+def test_every_test_runs_once_in_its_files_order(fresh: Fresh, data: st.DataObject) -> None:
+    """This holds on any number of guests."""
     files = data.draw(st.lists(st.integers(1, 5), min_size=1, max_size=6))
     tests = [f"{file}.py::{number}" for file, count in enumerate(files) for number in range(count)]
     scheduling, up = make("a", fresh=fresh)

@@ -136,7 +136,7 @@ def test_what_a_guest_did_outside_every_test_is_a_cell(session: Session) -> None
     )
 
 
-def test_the_report_of_a_crash_says_how_that_worker_s_guest_ended(session: Session) -> None:
+def test_a_crash_report_says_how_the_workers_guest_ended(session: Session) -> None:
     session.controller.pytest_matrix_guest(events.GuestDied(FIRST, PANIC))
     session.controller.pytest_matrix_guest(events.GuestDied(WorkerId("6.1", 2), Ending("6.1", End.SILENT, "no word")))
     report: Any = SimpleNamespace(node=Node(), user_properties=[], nodeid=f"{TEST}[6.1]")

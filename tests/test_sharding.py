@@ -53,16 +53,18 @@ def test_the_order_of_what_is_divided_changes_nothing(
 
 
 @given(weights, counts)
-def test_no_part_takes_longer_than_its_share_and_the_longest_unit(weights: dict[Unit, float], count: int) -> None:
-    """What a part has when it gets its last unit is the least of all, at most the total's share."""
+def test_no_part_exceeds_its_share_by_more_than_a_unit(weights: dict[Unit, float], count: int) -> None:
+    """A part is at most its share of the total when it gets its last unit, which is at most the longest."""
     loads = [sum(weights[unit] for unit in part) for part in sharding.divide(weights, count)]
     assert max(loads) <= sum(weights.values()) / count + max(weights.values(), default=0) + 1e-6
 
 
 @given(weights, counts, st.randoms(use_true_random=False))
-def test_what_is_not_divided_is_in_one_part_and_the_order_changes_nothing(
+def test_an_undivided_unit_is_in_one_part_in_any_order(
     weights: dict[Unit, float], count: int, rng: random.Random
 ) -> None:
+    """A unit that is not divided is in exactly one part, and the order of the units changes nothing."""
+
     def whole(file: str) -> str:
         return "first" if file < "suites/test_d" else file
 
@@ -127,7 +129,8 @@ def test_an_unknown_unit_takes_the_median_of_its_file_or_of_all() -> None:
     assert list(sharding.weigh(wanted, {}).values()) == [1.0] * 4
 
 
-def test_units_are_the_files_of_the_command_line_on_the_kernels_it_means() -> None:
+def test_units_are_the_chosen_files_on_the_chosen_kernels() -> None:
+    """The units are the files of the command line, each on the kernels that the command line selects."""
     guests = {"5.10": (), "6.1": (), "6.1+locked": ("s/test_b.py",)}
     files = {"s": ["s/test_a.py", "s/test_b.py"]}
 
@@ -153,7 +156,8 @@ def test_the_test_files_of_a_folder_are_those_that_pytest_takes(tmp_path: Path) 
     assert selection.test_files(tmp_path, "s/helper.py::test_x") == ["s/helper.py"]
 
 
-def test_durations_are_those_of_a_result_set_and_else_what_they_were() -> None:
+def test_durations_come_from_results_or_stay_as_they_were() -> None:
+    """A result set replaces the durations that it has; the others keep their recorded values."""
     before = {"5.10": {"a.py": 1.0, "b.py": 2.0}, "6.1": {"a.py": 5.0}}
     document = _document(
         _cell("5.10", "a.py::test_x", duration=3.14),

@@ -225,7 +225,8 @@ def test_the_least_recently_used_go_first(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-def test_what_a_killed_run_has_left_goes_when_nobody_can_be_making_it(tmp_path: Path) -> None:
+def test_leftovers_of_a_killed_run_are_removed(tmp_path: Path) -> None:
+    """They are removed only when no other run can still be writing them."""
     left, made = (tmp_path / f".key-{name}" for name in ("killed", "making"))
     for place in (left, made):
         place.mkdir()
@@ -264,7 +265,8 @@ def test_a_guest_keeps_one_worker_of_each_kind(tmp_path: Path) -> None:
     assert {place.name for place, _ in snapshots.held(tmp_path)} == {"key", names[1], names[3]}
 
 
-def test_a_worker_is_asked_for_again_when_another_run_asked_for_the_same_of_its_kind(tmp_path: Path) -> None:
+def test_a_worker_that_another_run_asked_for_is_requested(tmp_path: Path) -> None:
+    """A worker is requested again when another run requested the same one of its kind."""
     ours, shells = snapshots.worker_name("key", b"said"), snapshots.worker_name("key", b"said", "shell")
     assert not snapshots.asked_before(tmp_path, ours, "one")
     assert not snapshots.asked_before(tmp_path, ours, "one")
@@ -272,7 +274,8 @@ def test_a_worker_is_asked_for_again_when_another_run_asked_for_the_same_of_its_
     assert snapshots.asked_before(tmp_path, ours, "two")
 
 
-def test_contents_change_when_something_is_saved_or_asked_for_and_not_when_it_is_used(tmp_path: Path) -> None:
+def test_contents_change_by_saving_or_asking_not_by_use(tmp_path: Path) -> None:
+    """The digest of the contents changes when an entry is saved or requested, not when it is used."""
     assert snapshots.contents(tmp_path / "none") == frozenset()
     make(tmp_path, "key")
     one, two = (snapshots.worker_name("key", said) for said in (b"one", b"two"))

@@ -70,9 +70,10 @@ def test_input_of_any_size_comes_back_whole(connection: tuple[socket.socket, soc
     assert (done.stdout == data, done.stderr, done.returncode) == (True, b"end\n", 0)
 
 
-def test_a_command_that_does_not_read_takes_no_more_than_the_window(
+def test_a_command_that_does_not_read_gets_one_window(
     connection: tuple[socket.socket, socket.socket],
 ) -> None:
+    """A command that does not read its input is sent no more than the window."""
     assert run(connection, "exit 2", said=bytes(2_000_000)).returncode == 2
 
 

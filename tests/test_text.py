@@ -54,7 +54,8 @@ def test_the_reason_of_a_failure_is_what_pytest_marks_as_such() -> None:
     assert reason("first\nE ") == "first"
 
 
-def test_a_long_text_keeps_its_beginning_and_its_end_and_says_who_has_the_rest() -> None:
+def test_a_long_text_keeps_its_beginning_and_its_end() -> None:
+    """It says where the rest is."""
     shown = capped("begin" + "x" * 1_000_000 + "end", 1000, "results.jsonl")
     assert shown.startswith("begin")
     assert shown.endswith("end")

@@ -34,7 +34,8 @@ def test_the_guest_runs_the_agent_of_its_image_as_root() -> None:
     assert words[words.index("--root-disk") + 1] == "/r/root.erofs"
 
 
-def test_only_a_guest_that_is_saved_does_beforehand_what_its_copies_would() -> None:
+def test_only_a_guest_to_be_saved_warms_up_for_its_copies() -> None:
+    """Only a guest that is saved does beforehand the work that all its copies would repeat."""
     for incoming in (False, True):
         memory = Memory(Path("/s/ram"), share=not incoming, incoming=incoming)
         words = vng_command(BOOT, VNG, sockets=Sockets.below(Path("/t")), pidfile=Path("/t/pid"), memory=memory)
@@ -52,18 +53,20 @@ def test_an_emulated_guest_runs_all_its_processors_in_one_thread() -> None:
     assert "-accel" not in qemu_options(replace(BOOT, accelerator=Accelerator.KVM))
 
 
-def test_the_counter_is_trusted_where_all_processors_read_the_same() -> None:
+def test_the_tsc_is_trusted_where_processors_agree_on_it() -> None:
+    """The time-stamp counter is trusted where all processors read the same value."""
     assert "tsc=reliable" in command(BOOT)
     assert "tsc=reliable" not in command(replace(BOOT, accelerator=Accelerator.KVM))
 
 
-def test_only_an_emulated_guest_starts_programs_at_the_same_addresses() -> None:
-    """Where they are translated, that is done once; a processor of its own loses nothing by other addresses."""
+def test_only_an_emulated_guest_has_fixed_addresses() -> None:
+    """Emulation translates each address once; another guest gains nothing from fixed addresses."""
     assert "norandmaps" in command(BOOT)
     assert "norandmaps" not in command(replace(BOOT, accelerator=Accelerator.KVM))
 
 
-def test_an_emulated_guest_does_not_measure_its_timer_while_others_compute() -> None:
+def test_an_emulated_guest_does_not_calibrate_its_timer() -> None:
+    """The host's other work would distort the measurement of the timer."""
     assert "no_timer_check" in command(BOOT)
     assert "no_timer_check" not in command(replace(BOOT, accelerator=Accelerator.KVM))
 

@@ -82,7 +82,8 @@ def test_a_project_without_a_template_is_told_so(tmp_path: Path) -> None:
         workflow.render(below(tmp_path), KNOWN)
 
 
-def test_every_action_is_named_by_its_commit_and_each_has_one_version() -> None:
+def test_every_action_is_pinned_to_one_commit() -> None:
+    """Every action is named by its commit, and an action has the same version wherever it is used."""
     versions: dict[str, set[str]] = {}
     for path in (ROOT / ".github").rglob("*.yml"):
         for name, rest in re.findall(r"uses: ([\w-]+/[\w-]+)(.*)", path.read_text()):

@@ -84,7 +84,7 @@ def test_a_program_of_another_type_at_a_tracepoint(
         pass
 
 
-def test_a_tracepoint_of_the_scheduler_survives_being_switched_on_and_off(programs: dict[str, steps.Program]) -> None:
+def test_a_scheduler_tracepoint_survives_switching_on_and_off(programs: dict[str, steps.Program]) -> None:
     """Each time the kernel rewrites an instruction of schedule() while every processor runs it.
 
     An emulator that runs a processor's stale translation of it kills the kernel (thread=single in

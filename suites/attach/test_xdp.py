@@ -176,7 +176,7 @@ def test_a_link_does_not_replace(
 
 
 @pytest.mark.parametrize(("attached", "detached"), [_MODES, _MODES[::-1], (XdpFlags.GENERIC, XdpFlags.NONE)])
-def test_detaching_in_the_wrong_mode_does_nothing_and_says_nothing(
+def test_detaching_in_the_wrong_mode_silently_does_nothing(
     interfaces: Interfaces, xdp: steps.Program, attached: XdpFlags, detached: XdpFlags
 ) -> None:
     """dev_xdp_attach() finds nothing to remove in that mode and answers 0; no flag means the driver's mode."""

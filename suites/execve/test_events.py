@@ -120,7 +120,7 @@ def test_an_event_carries_the_callers_real_ids(uid: int, gid: int, monitor: Moni
     assert event == expected(event, child, "/bin/true", uid=uid, gid=gid)
 
 
-def test_an_event_carries_the_name_of_the_caller_not_of_the_program(monitor: Monitor) -> None:
+def test_an_event_has_the_name_of_the_caller_not_the_program(monitor: Monitor) -> None:
     """A comm has 15 characters and a NUL."""
 
     def renamed() -> None:
@@ -152,7 +152,7 @@ def test_a_path_that_cannot_be_read_is_an_event_that_says_so(address: int, monit
     assert event == expected(event, child, "", filename_length=-errno.EFAULT)
 
 
-def test_a_path_that_is_not_in_memory_yet_is_an_event_that_says_so(monitor: Monitor, tmp_path: Path) -> None:
+def test_a_path_not_in_memory_yet_is_an_event_that_says_so(monitor: Monitor, tmp_path: Path) -> None:
     """The call waits for the page and succeeds; a probe cannot wait, and must not hide that it read nothing."""
     path = tmp_path / "path"
     path.write_bytes(b"/bin/true\0")

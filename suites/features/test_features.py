@@ -16,7 +16,7 @@ def facts(request: pytest.FixtureRequest) -> GuestFacts:
 
 
 @pytest.mark.parametrize("feature", sorted(PROBES))
-def test_the_kernel_has_a_feature_exactly_where_the_manifest_lists_it(feature: str, facts: GuestFacts) -> None:
+def test_the_kernel_has_exactly_the_features_of_the_manifest(feature: str, facts: GuestFacts) -> None:
     """A feature listed and missing is as wrong as one that is there and not listed."""
     assert PROBES[feature]() == (feature in facts.features)
 

@@ -104,8 +104,8 @@ def test_a_connect_to_a_path_that_is_not_there_has_failed(monitor: Monitor) -> N
     monitor.watch(script)
 
 
-def test_a_non_blocking_connect_in_progress_is_neither_done_nor_failed(monitor: Monitor) -> None:
-    """EINPROGRESS has a state of its own; the finished socket's next connect says 0, once."""
+def test_a_connect_in_progress_is_neither_done_nor_failed(monitor: Monitor) -> None:
+    """A non-blocking connect. EINPROGRESS has a state of its own; the finished socket's next connect says 0, once."""
 
     def script(script: Script) -> None:
         server = server_of(INET)
@@ -242,8 +242,8 @@ def test_each_way_to_receive_counts_what_came(call: Call, monitor: Monitor) -> N
     assert monitor.totals() == Totals(bytes_sent=300, bytes_received=300)
 
 
-def test_several_datagrams_in_one_call_count_their_bytes_not_their_number(monitor: Monitor) -> None:
-    """Both calls return how many messages went; the bytes are in each message's header."""
+def test_several_datagrams_in_one_call_count_their_bytes(monitor: Monitor) -> None:
+    """Both calls return how many messages went, not their bytes; the bytes are in each message's header."""
 
     def script(script: Script) -> None:
         client, server = datagrams()
@@ -392,7 +392,7 @@ def test_peeking_counts_what_the_call_returned(monitor: Monitor) -> None:
     assert monitor.totals() == Totals(bytes_sent=9, bytes_received=18)
 
 
-def test_a_datagram_that_is_cut_counts_its_whole_length_only_when_asked(monitor: Monitor) -> None:
+def test_a_cut_datagram_counts_whole_only_with_msg_trunc(monitor: Monitor) -> None:
     """Recv of 4 bytes of a datagram of 50 returns 4; with MSG_TRUNC it returns 50 (recv(2))."""
 
     def script(script: Script) -> None:

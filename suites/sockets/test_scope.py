@@ -125,7 +125,7 @@ def test_shutdown_is_no_close(monitor: Monitor) -> None:
     assert monitor.totals() == Totals()
 
 
-def test_an_inherited_socket_is_the_childs_when_the_child_uses_it(monitor: Monitor) -> None:
+def test_an_inherited_socket_counts_for_the_child_that_uses(monitor: Monitor) -> None:
     """Events name who calls, not who opened."""
     left, right = socket.socketpair(UNIX, STREAM)
     with left, right:

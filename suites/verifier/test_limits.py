@@ -73,7 +73,7 @@ def _processing(total: int) -> bytes:
     return mov(6, 0) + body + mov(0, 0) * (total - 2 - _ROUNDS * _ROUND) + leave()
 
 
-def test_the_verifier_goes_through_a_million_instructions_and_no_more(refused: Refused) -> None:
+def test_the_verifier_visits_a_million_instructions_at_most(refused: Refused) -> None:
     """do_check(): E2BIG at the first one past the limit; it says so to whoever asks for no more than statistics."""
     said = _load(_processing(COMPLEXITY_LIMIT), Log(level=STATISTICS))
     assert f"processed {COMPLEXITY_LIMIT} insns (limit {COMPLEXITY_LIMIT})" in said

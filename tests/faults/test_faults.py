@@ -188,8 +188,8 @@ def test_a_test_that_never_ends_is_lost(start: Callable[..., Started]) -> None:
     assert found.cell("test_hang").duration > 10
 
 
-def test_a_test_that_hangs_fails_by_its_limit_or_says_where_it_was(start: Callable[..., Started]) -> None:
-    """A limit ends what is in Python, and the guest goes on; of what it cannot end it is said where it was."""
+def test_a_hanging_test_fails_by_its_limit_or_is_located(start: Callable[..., Started]) -> None:
+    """A limit ends a test that hangs in Python, and the guest goes on; for any other the report says where it hung."""
     found = start("--kernel", KERNEL, "--silence", "10", str(CASES / "case_limit.py")).finish()
     assert found.status == 1, found.output
     lost = {"test_is_deaf_in_python", "test_is_deaf_in_c", "test_starves_the_guest"}
@@ -208,7 +208,7 @@ def test_a_test_that_hangs_fails_by_its_limit_or_says_where_it_was(start: Callab
     assert "sysrq: Show backtrace of all active CPUs" in starved
 
 
-def test_a_guest_whose_processors_stand_still_leaves_its_registers(start: Callable[..., Started]) -> None:
+def test_a_guest_with_stopped_processors_leaves_registers(start: Callable[..., Started]) -> None:
     """QEMU stops them (QMP: stop), so that neither keyboard nor NMI is answered."""
     run = start("--kernel", KERNEL, "--silence", "10", str(CASES / "case_hang.py"))
     run.until_in("test_hang")
@@ -240,10 +240,8 @@ def test_a_guest_that_is_killed_or_stopped_from_outside_is_lost(
 
 
 @pytest.mark.parametrize("killed", [WorkerId(KERNEL), WorkerId(KERNEL, 2)])
-def test_of_two_guests_of_a_kernel_one_dies_and_the_other_does_not_notice(
-    start: Callable[..., Started], killed: WorkerId
-) -> None:
-    """Two files take long enough for two guests; what replaces the dead one goes on in its file."""
+def test_the_death_of_a_guest_does_not_affect_its_twin(start: Callable[..., Started], killed: WorkerId) -> None:
+    """Two files take long enough for two guests; the replacement of the dead one goes on in its file."""
     # twice, so that the first file is not over when the second guest is there
     run = start("--kernel", KERNEL, "--guests", "2", "--repeat", "2", "suites/execve")
     files = {WorkerId(KERNEL): "test_counts.py", WorkerId(KERNEL, 2): "test_events.py"}
@@ -291,7 +289,7 @@ def cached_kernels() -> Iterator[Path]:
     yield images.kernel_image(known, manifest.select(known, [KERNEL])[0]).vmlinuz
 
 
-def test_a_warning_of_the_kernel_fails_the_test_during_which_it_came(start: Callable[..., Started]) -> None:
+def test_a_kernel_warning_fails_the_test_that_was_running(start: Callable[..., Started]) -> None:
     found = start("--kernel", KERNEL, str(CASES / "case_warning.py")).finish()
     assert found.status == 1, found.output
     phases = {"test_in_the_set_up": "setup", "test_in_the_call": "call", "test_in_the_teardown": "teardown"}
@@ -328,7 +326,7 @@ def test_a_fresh_guest_for_every_test_is_one(start: Callable[..., Started]) -> N
     assert found.outcomes() == {"test_leaks": Outcome.PASS, "test_is_not_met_by_it": Outcome.FAIL}
 
 
-def test_copies_of_a_worker_share_neither_random_numbers_nor_the_time(start: Callable[..., Started]) -> None:
+def test_copies_of_a_worker_do_not_share_randomness_or_time(start: Callable[..., Started]) -> None:
     """Three guests restored from one saved worker."""
     before = time.time()
     found = start("--kernel", KERNEL, "--fresh", "test", str(CASES / "case_random.py")).finish()

@@ -107,7 +107,8 @@ exit $status
     assert [path.parent.name for path in left] == (["roots"] if with_root else [])
 
 
-def test_a_disk_without_room_for_a_saved_guest_is_a_cold_boot_that_says_so(tmp_path: Path) -> None:
+def test_a_full_disk_means_a_cold_boot_that_says_so(tmp_path: Path) -> None:
+    """A disk without room for a saved guest is a cold boot, and the run says so."""
     small = tmp_path / "small"
     small.mkdir()
     known = manifest.load(HERE.images)

@@ -92,7 +92,8 @@ def test_a_kept_guest_is_entered_again_and_again_until_ctrl_c(kept: Kept) -> Non
     assert outcomes == wanted
 
 
-def test_a_kept_guest_that_panics_ends_the_run_and_whoever_is_in_it(kept: Kept) -> None:
+def test_the_panic_of_a_kept_guest_ends_run_and_shells(kept: Kept) -> None:
+    """A kept guest that panics ends the run, and every shell that is open in the guest."""
     done = kept.enter("echo c > /proc/sysrq-trigger")
     assert (done.returncode, done.stderr) == (3, f"kernel-matrix: the guest {kept.name} has ended\n")
     assert kept.ends() == 1

@@ -58,7 +58,8 @@ def test_a_panic_is_a_crash_and_what_was_said_before_is_kept(tmp_path: Path) -> 
     assert (tmp_path / "latest" / "output" / f"{KERNEL}.log").read_text() == "before\n"
 
 
-def test_a_command_that_says_nothing_is_lost_and_one_that_says_something_is_not(tmp_path: Path) -> None:
+def test_only_a_command_without_output_counts_as_lost(tmp_path: Path) -> None:
+    """A command that writes nothing for too long is lost; one that keeps writing is not."""
     quiet = "for i in 1 2 3 4 5 6; do sleep 2; $0; done"
     arguments = ["--kernel", KERNEL, "--silence", "8", "--"]
     status, output, cells = run(tmp_path, *arguments, "sh", "-c", quiet, "true")

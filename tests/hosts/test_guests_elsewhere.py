@@ -331,9 +331,7 @@ def _processes(machine: Machine) -> list[bytes]:
     return found
 
 
-def test_what_is_wrong_with_a_machine_is_a_line_before_anything_boots(
-    machine: Callable[[str], Machine], tmp_path: Path
-) -> None:
+def test_a_machines_faults_are_one_line_before_any_boot(machine: Callable[[str], Machine], tmp_path: Path) -> None:
     made = machine("made")
 
     def refused(hosts: str) -> tuple[int, str]:

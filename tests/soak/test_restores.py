@@ -82,7 +82,7 @@ def ask(group: execnet.Group, guest: PlannedGuest, number: int) -> Answer:
 
 
 @pytest.mark.parametrize("kernel", CORE)
-def test_every_restore_answers_with_its_own_randomness_and_the_right_time(
+def test_every_restore_has_its_own_randomness_and_right_time(
     kernel: str, plan: preparation.Plan, group: execnet.Group
 ) -> None:
     restores = int(os.environ.get("KERNEL_MATRIX_RESTORES", "100"))
