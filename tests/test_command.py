@@ -79,9 +79,9 @@ def test_every_kernel_has_the_same_name_for_a_command(words: list[str], kernel: 
 def test_output_is_shown_by_the_line_and_kept_as_it_is(tmp_path: Path) -> None:
     shown: list[str] = []
     outputs = Outputs(tmp_path / "output", shown.append)
-    outputs.take("6.1", b"one\ntw")
-    outputs.take("7.3", b"other\n")
-    outputs.take("6.1", b"o\r\n\xffthree")
+    outputs.receive("6.1", b"one\ntw")
+    outputs.receive("7.3", b"other\n")
+    outputs.receive("6.1", b"o\r\n\xffthree")
     assert shown == ["6.1: one", "7.3: other", "6.1: two"]
     outputs.end("6.1")
     outputs.end("7.3")

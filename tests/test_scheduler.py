@@ -117,13 +117,13 @@ def test_every_test_runs_exactly_once_whatever_dies(fates: list[str]) -> None:
 def test_progress_expects_the_most_of_uncollected_kernels() -> None:
     """A kernel that has not collected yet counts as many tests as the kernel with the most."""
     scheduling, up = make("a", "b", "c")
-    assert scheduling.foreseen == 0
+    assert scheduling.expected_tests == 0
     up("a", ["1", "2", "3"])
-    assert scheduling.foreseen == 9
+    assert scheduling.expected_tests == 9
     up("b", ["1"])
-    assert scheduling.foreseen == 3 + 1 + 3
+    assert scheduling.expected_tests == 3 + 1 + 3
     scheduling.give_up("c")
-    assert scheduling.foreseen == 3 + 1
+    assert scheduling.expected_tests == 3 + 1
 
 
 def test_a_node_has_few_tests_ahead_and_none_after_shutdown() -> None:

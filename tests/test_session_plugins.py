@@ -59,7 +59,7 @@ class Hosts:
     def collect(self, run: RunDirectory, folder: Path) -> None:
         pass
 
-    def has_room(self, kernel: str, up: object) -> bool:
+    def has_slot(self, kernel: str, up: object) -> bool:
         return False
 
 
@@ -155,7 +155,7 @@ def test_the_tests_of_a_lost_kernel_are_lost_and_not_forgotten(session: Session)
 
 def test_what_was_left_out_there_is_not_missing(session: Session) -> None:
     session.collects(Node(), TEST)
-    session.controller.pytest_matrix_guest(events.LeftOut("6.1", ("a.py::test_y[6.1]",)))
+    session.controller.pytest_matrix_guest(events.Deselected("6.1", ("a.py::test_y[6.1]",)))
     assert session.ends()[1] == {TEST: Outcome.NOTRUN}
 
 
@@ -194,7 +194,7 @@ def test_a_guest_that_is_let_go_tells_what_it_left_out(session: Session) -> None
     node = Node(**{DESELECTED: ["a.py::test_y[6.1]"]})
     session.collects(node)
     session.down(node, None)
-    assert session.hook.events == [events.LeftOut("6.1", ("a.py::test_y[6.1]",))]
+    assert session.hook.events == [events.Deselected("6.1", ("a.py::test_y[6.1]",))]
 
 
 def test_a_worker_with_tests_left_gets_another_guest(session: Session, monkeypatch: pytest.MonkeyPatch) -> None:

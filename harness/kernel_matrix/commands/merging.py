@@ -266,8 +266,8 @@ def show(
     joined = merge(project, names, results, expected, kernels)
     screen = Console(width=None if sys.stdout.isatty() else terminal.log_width(joined.judged))
     screen.print(terminal.render_table(joined.judged, joined.facts.releases))
-    told = comparison.told(joined.changes, terminal.LISTED)
-    lines = [*terminal.red_lines(joined.judged), matrix.summary_line(joined.judged.cells), *told]
+    differences = comparison.baseline_lines(joined.changes, terminal.LISTED)
+    lines = [*terminal.red_lines(joined.judged), matrix.summary_line(joined.judged.cells), *differences]
     noted = [f"note: {note}" for note in [*joined.facts.notes, *notes(joined.facts.kernels)]]
     for line in [*lines, *noted, f"results in {joined.folder}"]:
         print(line)

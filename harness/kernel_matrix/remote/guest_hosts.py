@@ -50,7 +50,7 @@ class GuestHosts(Protocol):
     def relay(self, guest: PlannedGuest, worker: WorkerId) -> str:
         """Return the execnet spec of a guest's relay in that worker of its kernel."""
 
-    def has_room(self, kernel: str, up: Collection[str]) -> bool:
+    def has_slot(self, kernel: str, up: Collection[str]) -> bool:
         """Say whether one more guest of that kernel finds a hosts when ``up`` are the kernels of all others."""
 
     def gone(self, node: WorkerController) -> str:
@@ -87,7 +87,7 @@ class LocalHost:
         relay = shlex.join(guest.of_worker(worker).relay())
         return f"popen//kernel={guest.kernel}//worker={worker.number}//python={relay}"
 
-    def has_room(self, kernel: str, up: Collection[str]) -> bool:  # noqa: ARG002 - all kernels have the same machine
+    def has_slot(self, kernel: str, up: Collection[str]) -> bool:  # noqa: ARG002 - all kernels have the same machine
         """As in `GuestHosts`."""
         return len(up) < self._at_once
 
@@ -193,7 +193,7 @@ class RemoteHosts:
         """As in `GuestHosts`."""
         return self._of[guest.kernel].relay(guest, worker)
 
-    def has_room(self, kernel: str, up: Collection[str]) -> bool:
+    def has_slot(self, kernel: str, up: Collection[str]) -> bool:
         """As in `GuestHosts`: on the machine that has that kernel's image."""
         host = self._of[kernel]
         return sum(self._of[each] == host for each in up) < self._at_once[host]

@@ -140,7 +140,7 @@ def summary(changes: Iterable[Change]) -> str:
     return ", ".join(f"{counts[kind]} {kind}" for kind in Kind if counts[kind])
 
 
-def told(changes: Sequence[Change], limit: int) -> list[str]:
+def baseline_lines(changes: Sequence[Change], limit: int) -> list[str]:
     """Return what a run says of its baseline; nothing when nothing is different."""
     return [f"against the baseline: {summary(changes)}", *lines(changes, limit)] if changes else []
 

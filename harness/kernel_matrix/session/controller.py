@@ -1,8 +1,8 @@
 """The host's half of a run: reports become cells.
 
 Data flows one way: ``kernel_matrix.plan.preparation`` makes a `Plan` (what to boot), ``kernel_matrix.session.workers``
-has it booted, this module's plugin turns what the guests report into cells, ``kernel_matrix.report.run_folder`` keeps
-them, ``kernel_matrix.results.matrix`` judges them.
+boots it, this module's plugin turns the guests' reports into cells, ``kernel_matrix.report.run_folder`` stores them,
+``kernel_matrix.results.matrix`` judges them.
 """
 
 from __future__ import annotations
@@ -60,11 +60,11 @@ class ControllerPlugin:
         #: node id -> when its test began, on this machine's monotonic clock
         self._starts: dict[str, float] = {}
         self._cells: list[Cell] = []
-        #: how the last guest of a worker that died has ended
+        #: worker -> how its last guest ended, where the guest died
         self._endings: dict[WorkerId, Ending] = {}
         #: kernel -> why its machine is gone
         self._lost: dict[str, str] = {}
-        #: kernel -> node ids that -k or -m left out there
+        #: kernel -> node ids that -k or -m deselected there
         self._deselected: dict[str, set[str]] = {kernel: set() for kernel in self._guests}
         self._user_interrupted = False
         self._judged: matrix.Matrix | None = None
@@ -75,7 +75,7 @@ class ControllerPlugin:
             run.append(self._cells[-1])
 
     def pytest_matrix_guest(self, event: events.GuestEvent) -> None:
-        """Keep what has happened to a guest, for the cells that come of it."""
+        """Store a guest's event: cells are made from it."""
         match event:
             case events.OutsideTest(kernel, test, decision):
                 self._record(kernel, test, decision)
@@ -83,38 +83,38 @@ class ControllerPlugin:
                 self._endings[worker] = ending
             case events.KernelLost(kernel, why):
                 self._lost[kernel] = why
-            case events.LeftOut(kernel, nodeids):
+            case events.Deselected(kernel, nodeids):
                 self._deselected[kernel].update(nodeids)
 
     def _record_lost(self) -> None:
-        """Say of every test that a machine has taken with it why there is no report."""
-        there = {(cell.kernel, cell.test) for cell in self._cells}
-        for kernel, test in sorted(self._expected() - there):
+        """Record every test that was lost with its machine, and why it has no report."""
+        recorded = {(cell.kernel, cell.test) for cell in self._cells}
+        for kernel, test in sorted(self._expected() - recorded):
             if kernel in self._lost:
                 self._record(kernel, test, expect.Decision(Outcome.LOST, self._lost[kernel]))
 
     # -- reports become cells
 
     def pytest_sessionstart(self, session: pytest.Session) -> None:
-        """Keep the session, whose count of tests the progress is shown against."""
+        """Store the session: its count of tests is what pytest shows the progress against."""
         self._session = session
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_handlecrashitem(self, crashitem: str, report: pytest.TestReport) -> None:
-        """Say of the test in which a guest died what happened to the guest, with its console."""
+        """Complete the report of a test in which a guest died: what happened to the guest, and its console."""
         kernel = kernel_of(report.node)
-        last = self._endings[worker_of(report.node)]
+        ending = self._endings[worker_of(report.node)]
         report.when = "call"
         report.duration = self._seconds_since_start(kernel, crashitem)
-        report.longrepr = reports.describe_death(last, crashitem, self._run.console(kernel))
-        report.user_properties.append((expect.OUTCOME_PROPERTY, str(reports.outcome_of(last))))
+        report.longrepr = reports.describe_death(ending, crashitem, self._run.console(kernel))
+        report.user_properties.append((expect.OUTCOME_PROPERTY, str(reports.outcome_of(ending))))
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
-        """Collect a test's phases; its last one makes the cell."""
+        """Collect a test's phases; make the cell from them after the last one."""
         kernel = kernel_of(report.node)
-        # xdist takes what one worker collected for all there is
-        self._session.testscollected = self._scheduling.foreseen
+        # xdist takes the tests of one worker for all tests
+        self._session.testscollected = self._scheduling.expected_tests
         if report.when == "call":
             self._keep_facts(kernel, report)
         for key, value in report.user_properties:
@@ -122,32 +122,32 @@ class ControllerPlugin:
                 self._run.keep_pcap(kernel, expect.split_nodeid(report.nodeid, kernel), str(value))
         phases = self._phases.setdefault((kernel, report.nodeid), [])
         phases.append(reports.phase_of(report))
-        kept = self._config.option.keep_guest and report.failed
-        if kept or reports.ends_test(report):
+        stays_in_guest = self._config.option.keep_guest and report.failed
+        if stays_in_guest or reports.ends_test(report):
             del self._phases[kernel, report.nodeid]
             self._starts.pop(report.nodeid, None)
-            duration = sum(each.duration for each in phases)
+            duration = sum(phase.duration for phase in phases)
             self._outputs.end(kernel)
             self._record(kernel, expect.split_nodeid(report.nodeid, kernel), expect.decide(phases), duration)
 
     def pytest_runtest_logstart(self, nodeid: str) -> None:
-        """Take the time: the report of a test in which its guest dies has none."""
+        """Record the time: the report of a test in which its guest dies has no duration."""
         self._starts[nodeid] = time.monotonic()
 
     def _seconds_since_start(self, kernel: str, nodeid: str) -> float:
-        """Return how long a test took of which no more reports come, less what the reports that came say."""
+        """Return how long a test took that has no more reports, less the durations of its reports so far."""
         began = self._starts.get(nodeid)
         phases = self._phases.get((kernel, nodeid), [])
         return 0.0 if began is None else max(0.0, time.monotonic() - began - sum(phase.duration for phase in phases))
 
     def _keep_facts(self, kernel: str, report: pytest.TestReport) -> None:
-        """Write what the test found out about its kernel (kernel_matrix.guest.pytest.fixtures.record)."""
+        """Write the facts that the test recorded about its kernel (kernel_matrix.guest.pytest.fixtures.record)."""
         for key, value in report.user_properties:
             if key.startswith(FACTS):
                 self._run.keep_facts(key.removeprefix(FACTS), kernel, str(value))
 
     def pytest_collectreport(self, report: pytest.CollectReport) -> None:
-        """Make a file that a guest could not collect an error of that kernel."""
+        """Record a file that a guest could not collect as an error of that kernel."""
         for title, kernel in report.sections:
             if title == WORKER_KEY and report.failed:
                 self._record(kernel, report.nodeid, expect.Decision(Outcome.ERROR, reports.text_of(report)))
@@ -176,7 +176,7 @@ class ControllerPlugin:
     # -- the end
 
     def pytest_keyboard_interrupt(self, excinfo: pytest.ExceptionInfo[BaseException]) -> None:
-        """Tell Ctrl-C from xdist's own way to stop (-x)."""
+        """Distinguish Ctrl-C from xdist's own way to stop (-x)."""
         self._user_interrupted = not isinstance(excinfo.value, Interrupted)
 
     @pytest.hookimpl(trylast=True)
@@ -189,16 +189,16 @@ class ControllerPlugin:
         self._judged = judged
         status = int(exitstatus)
         try:
-            found = self._run.document(judged, self._plan.facts, status)
+            document = self._run.document(judged, self._plan.facts, status)
             if not (self._user_interrupted or status in {3, 4}):
-                # a command is nobody's test
+                # a command is no test: the baseline has nothing about it
                 if not self._config.option.command:
-                    self._changes = comparison.of_run(self._plan.baseline, found, self._plan.scope)
+                    self._changes = comparison.of_run(self._plan.baseline, document, self._plan.scope)
                 part = self._plan.part is not None
                 status = 1 if status == 1 else matrix.exit_status(judged, self._changes, part=part)
                 session.exitstatus = status
-            found = replace(found, changes=self._changes, exit_status=status)
-            self._run.finish(found, self._plan.facts, self._times.records())
+            document = replace(document, changes=self._changes, exit_status=status)
+            self._run.finish(document, self._plan.facts, self._times.records())
             self._keep_part()
         except (OSError, HarnessError) as error:
             why = of_system(error) if isinstance(error, OSError) else error
@@ -206,21 +206,24 @@ class ControllerPlugin:
             session.exitstatus = HarnessError.exit_status
 
     def _collect(self) -> None:
-        """Bring what guests of other machines have left; what does not come is said at the end."""
+        """Fetch the files of guests on other machines; the summary says what could not be fetched."""
         try:
             self._hosts.collect(self._run, self._plan.folder)
         except (OSError, HarnessError) as error:
             self._unwritten = f"consoles are lost: {of_system(error) if isinstance(error, OSError) else error}"
 
     def _expected(self) -> set[tuple[str, str]]:
-        """Every kernel runs what any of its variant collected, unless node ids of the command line name kernels."""
-        own = {
+        """Return the expected cells: a kernel runs what any kernel of its variant collected.
+
+        Where node ids of the command line name kernels, each kernel runs what it collected itself.
+        """
+        collected = {
             kernel: {expect.split_nodeid(nodeid, kernel) for nodeid in self._scheduling.collected(kernel)}
             for kernel in self._guests
         }
         named = any(expect.kernel_of_argument(argument, self._plan.all_kernels) for argument in self._config.args)
-        found = matrix.expected(own, self._left_out(), named=named)
-        return found if self._plan.part is None else {cell for cell in found if self._plan.part.has(*cell)}
+        cells = matrix.expected(collected, self._left_out(), named=named)
+        return cells if self._plan.part is None else {cell for cell in cells if self._plan.part.has(*cell)}
 
     def _left_out(self) -> dict[str, set[str]]:
         return {
@@ -229,7 +232,7 @@ class ControllerPlugin:
         }
 
     def _keep_part(self) -> None:
-        """Leave what `merge` needs to know of a shard."""
+        """Write what `merge` needs to know about a shard."""
         if self._plan.part is not None:
             left_out = {kernel: tuple(sorted(tests)) for kernel, tests in self._left_out().items()}
             sharding.keep(self._run.path, replace(self._plan.part, left_out=left_out))
@@ -245,11 +248,11 @@ class ControllerPlugin:
             width=None if terminalreporter.hasmarkup else terminal.log_width(self._judged),
         )
         screen.print(terminal.render_table(self._judged, self._plan.facts.releases))
-        told = comparison.told(self._changes, terminal.LISTED)
-        for line in [*terminal.red_lines(self._judged), matrix.summary_line(self._judged.cells), *told]:
+        differences = comparison.baseline_lines(self._changes, terminal.LISTED)
+        for line in [*terminal.red_lines(self._judged), matrix.summary_line(self._judged.cells), *differences]:
             terminalreporter.write_line(line)
         records = self._times.records()
-        notes = [f"{each.kernel}: {each.note}" for each in records if each.note]
+        notes = [f"{record.kernel}: {record.note}" for record in records if record.note]
         for note in [*self._plan.notes, *dict.fromkeys(notes), self._unwritten]:
             if note:
                 terminalreporter.write_line(f"note: {note}")

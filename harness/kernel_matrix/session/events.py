@@ -1,4 +1,4 @@
-"""What happens to guests, for whoever wants to know: one hook of this session's plugins, and its events."""
+"""Events of guests: one hook of this session's plugins, and what it is called with."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from kernel_matrix.shared.expect import Decision
 
 @dataclass(frozen=True, slots=True)
 class OutsideTest:
-    """A guest has done something outside every test that makes a cell."""
+    """Something happened in a guest outside every test, and makes a cell."""
 
     kernel: str
     #: the cell's test, such as ``boot``
@@ -23,7 +23,7 @@ class OutsideTest:
 
 @dataclass(frozen=True, slots=True)
 class GuestDied:
-    """A worker's guest has ended before it was let go; pytest's report of the test in it comes afterwards."""
+    """A worker's guest ended too early; pytest's report of the test that ran in it follows."""
 
     worker: WorkerId
     ending: Ending
@@ -31,21 +31,21 @@ class GuestDied:
 
 @dataclass(frozen=True, slots=True)
 class KernelLost:
-    """The machine of a kernel's guests is gone: what it has not reported does not come any more."""
+    """The machine of a kernel's guests is gone: there will be no more reports from it."""
 
     kernel: str
     why: str
 
 
 @dataclass(frozen=True, slots=True)
-class LeftOut:
-    """What -k or -m has left out in a guest."""
+class Deselected:
+    """The tests that -k or -m deselected in a guest."""
 
     kernel: str
     nodeids: tuple[str, ...]
 
 
-GuestEvent = OutsideTest | GuestDied | KernelLost | LeftOut
+GuestEvent = OutsideTest | GuestDied | KernelLost | Deselected
 
 
 class Specs:
@@ -53,4 +53,4 @@ class Specs:
 
     @pytest.hookspec
     def pytest_matrix_guest(self, event: GuestEvent) -> None:
-        """Take what has happened to a guest."""
+        """Handle an event of a guest."""

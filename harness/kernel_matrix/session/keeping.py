@@ -1,4 +1,4 @@
-"""``--keep-guest``: the run stops at the first failure, and its guest lives on until the user ends it."""
+"""``--keep-guest``: the run stops at the first failure, and its guest stays up until the user ends it."""
 
 from __future__ import annotations
 
@@ -19,23 +19,23 @@ from kernel_matrix.shared import pytest_internals, wire
 from kernel_matrix.shared.errors import HarnessError
 from kernel_matrix.vm import debugging
 
-#: how often a kept guest is looked after
+#: seconds between two checks that a kept guest is still up
 _TICK = 0.5
 
 
 @dataclass(frozen=True, slots=True)
 class _Kept:
     kernel: str
-    #: and the phase of it that failed
+    #: its node id and the phase that failed
     test: str
     node: WorkerController
 
 
 class KeepingPlugin:
-    """Hooks of the controller. The test's own guest waits in it (kernel_matrix.guest.pytest.keeping)."""
+    """Hooks of the controller. In the guest, the failed test waits (kernel_matrix.guest.pytest.keeping)."""
 
     def __init__(self, config: pytest.Config, folder: Path, show: Callable[[str], None]) -> None:
-        """Take the first failure for the last (-x)."""
+        """Stop the run at the first failure (-x)."""
         config.option.maxfail = 1
         self._config = config
         self._folder = folder
@@ -44,7 +44,7 @@ class KeepingPlugin:
 
     @pytest.hookimpl(trylast=True)
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
-        """Note which guest waits; the session must not wait for it."""
+        """Note which guest waits, and keep the session from waiting for it."""
         node: WorkerController = report.node
         if report.failed and node.gateway.hasreceiver():
             kernel: str = node.gateway.spec.kernel
@@ -81,7 +81,7 @@ class KeepingPlugin:
 
 @contextlib.contextmanager
 def _keyboard() -> Iterator[list[int]]:
-    """Yield the terminal of this process's user, if it is one whose keys are ours; pytest has taken standard input."""
+    """Yield the controlling terminal if this process is in its foreground; pytest has replaced standard input."""
     try:
         descriptor = os.open("/dev/tty", os.O_RDWR | os.O_NOCTTY | os.O_CLOEXEC)
     except OSError as error:

@@ -1,4 +1,4 @@
-"""Which worker an xdist node is."""
+"""The worker and the kernel of an xdist node."""
 
 from __future__ import annotations
 
@@ -14,5 +14,5 @@ def kernel_of(node: WorkerController) -> str:
 
 
 def worker_of(node: WorkerController) -> WorkerId:
-    """Return the worker of a node; a node that stands in for a dead one is the same worker."""
+    """Return the worker of a node; a stand-in for a dead node is the same worker."""
     return WorkerId(kernel_of(node), int(node.gateway.spec.worker))

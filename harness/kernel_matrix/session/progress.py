@@ -1,4 +1,4 @@
-"""What a person in a terminal sees while a run goes on: for each kernel which test, how far, and how long to go."""
+"""Progress of a run in a terminal: for each kernel the current test, how many are done, and the remaining time."""
 
 from __future__ import annotations
 
@@ -15,22 +15,22 @@ from xdist.workermanage import WorkerController
 from kernel_matrix.session import reports
 from kernel_matrix.shared import expect, pytest_internals
 
-#: of a kernel without a test: its guest waits for a hosts, boots, or collects
+#: of a kernel without a test: its guest waits for a slot, boots, or collects
 WAITING = "waiting for its guest"
 #: of a kernel that has run all its tests
 DONE = "done"
 
 
-def wanted(config: pytest.Config) -> bool:
-    """Whether somebody watches who has not asked for lines of another kind."""
+def enabled(config: pytest.Config) -> bool:
+    """Whether a terminal shows the output and no option asks for other lines."""
     terminal = config.pluginmanager.getplugin("terminalreporter")
     option = config.option
-    others = (option.verbose, option.command, option.keep_guest, option.capture == "no")
-    return terminal is not None and terminal.isatty and not any(others)
+    other_lines = (option.verbose, option.command, option.keep_guest, option.capture == "no")
+    return terminal is not None and terminal.isatty and not any(other_lines)
 
 
 class ProgressPlugin:
-    """A line for each kernel, below what else is written, in hosts of a dot for each test, where somebody watches."""
+    """A line for each kernel below all other output, in place of a dot for each test; only in a terminal."""
 
     def __init__(self, config: pytest.Config, kernels: Iterable[str], *, console: Console | None = None) -> None:
         self._config = config
@@ -41,8 +41,8 @@ class ProgressPlugin:
         self._red = dict.fromkeys(self._kernels, 0)
 
     def pytest_xdist_setupnodes(self) -> None:
-        """Begin, and keep xdist from telling the same in its own words."""
-        if not self._console and not wanted(self._config):
+        """Start the display, in place of xdist's lines about its workers."""
+        if not self._console and not enabled(self._config):
             return
         manager = self._config.pluginmanager
         if manager.hasplugin("terminaldistreporter"):
@@ -59,7 +59,7 @@ class ProgressPlugin:
             TextColumn("{task.fields[red]}", style="bold red"),
             TextColumn("{task.description}", markup=False, table_column=Column(no_wrap=True, overflow="ellipsis")),
             console=console,
-            # it makes hosts for the matrix
+            # it is erased before the matrix is shown
             transient=True,
         )
         for kernel in self._kernels:
@@ -67,19 +67,19 @@ class ProgressPlugin:
         self._progress.start()
 
     def pytest_xdist_node_collection_finished(self, node: WorkerController, ids: Sequence[str]) -> None:
-        """Learn how many tests a kernel has, from its first guest."""
+        """Set how many tests a kernel has, from its first guest."""
         task = self._tasks.get(node.gateway.spec.kernel)
         if self._progress is not None and task is not None and self._progress.tasks[task].total is None:
             self._progress.update(task, total=len(ids), description=DONE if not ids else "")
 
     def pytest_runtest_logstart(self, nodeid: str) -> None:
-        """Name the test that a kernel is at."""
+        """Show the test that a kernel runs."""
         kernel = expect.kernel_of_argument(nodeid, self._kernels)
         if self._progress is not None and kernel is not None:
             self._progress.update(self._tasks[kernel], description=expect.split_nodeid(nodeid, kernel))
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
-        """Count a test when it has ended; a guest that died in it has no report of its teardown."""
+        """Count a test that has ended; if its guest died in it, there is no report of its teardown."""
         kernel: str = report.node.gateway.spec.kernel
         if self._progress is None or kernel not in self._tasks:
             return
@@ -101,11 +101,11 @@ class ProgressPlugin:
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_sessionfinish(self) -> None:
-        """Make hosts for what the run has found."""
+        """Erase the display before the results are shown."""
         self.stop()
 
     def pytest_unconfigure(self) -> None:
-        """Leave the terminal as it was, however the run ended."""
+        """Restore the terminal, however the run ended."""
         self.stop()
 
     def stop(self) -> None:
@@ -115,7 +115,7 @@ class ProgressPlugin:
             self._progress = None
 
     def lines(self) -> list[str]:
-        """Return what is shown now, without colours; empty when nothing is."""
+        """Return the lines that are shown now, without colours."""
         if self._progress is None:
             return []
         screen = Console(width=120, color_system=None)

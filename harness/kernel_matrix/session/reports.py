@@ -1,4 +1,4 @@
-"""From pytest's reports and a guest's ending to what a cell says. Pure."""
+"""Pytest's reports and a guest's ending turned into the contents of a cell. Pure."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from kernel_matrix.shared.cells import Outcome
 from kernel_matrix.shared.ending import End, Ending
 from kernel_matrix.shared.protocol import DIAGNOSIS, KERNEL_LOG, STACKS, VERIFIER
 
-#: what a guest's end states of the test that it ran
+#: outcomes that a guest's end gives to the test that ran in it
 _OF_GUEST = frozenset({Outcome.CRASH, Outcome.LOST})
-#: how much of a console goes into a cell
+#: lines of a console that go into a cell
 _CONSOLE_LINES = 60
 
 
@@ -23,12 +23,12 @@ def text_of(report: pytest.TestReport | pytest.CollectReport) -> str:
 
 
 def phase_of(report: pytest.TestReport) -> expect.Phase:
-    """Return what decides a test's outcome: the report's result, and of a failure what explains it."""
+    """Return what decides a test's outcome: the report's result, and the texts that explain a failure."""
     stated = dict(report.user_properties).get(expect.OUTCOME_PROPERTY)
     text = text_of(report)
     crash = getattr(report.longrepr, "reprcrash", None)
     if crash is not None:
-        # the line that a person reads first
+        # the most important line first
         text = f"{crash.message.partition(chr(10))[0]}\n{text}"
     if report.skipped and isinstance(report.longrepr, tuple):
         text = report.longrepr[2].removeprefix("Skipped: ")
@@ -48,7 +48,7 @@ def phase_of(report: pytest.TestReport) -> expect.Phase:
 
 
 def ends_test(report: pytest.TestReport) -> bool:
-    """Whether a test has no more reports: its teardown has come, or its guest has died in it."""
+    """Whether this is a test's last report: that of its teardown, or that its guest died in it."""
     stated = dict(report.user_properties).get(expect.OUTCOME_PROPERTY)
     return report.when == "teardown" or stated in _OF_GUEST
 
@@ -58,21 +58,21 @@ def _sections(report: pytest.TestReport, name: str) -> str:
     return "\n".join(content for title, content in report.sections if name in title)
 
 
-def outcome_of(last: Ending) -> Outcome:
+def outcome_of(ending: Ending) -> Outcome:
     """Return the outcome of the test in which a guest ended."""
-    return Outcome.CRASH if last.end is End.PANIC else Outcome.LOST
+    return Outcome.CRASH if ending.end is End.PANIC else Outcome.LOST
 
 
-def describe_death(last: Ending, nodeid: str | None, path: Path) -> str:
-    """Say what happened to a guest: the line a person reads first, then the console of that test.
+def describe_death(ending: Ending, nodeid: str | None, path: Path) -> str:
+    """Describe what happened to a guest: the most important line first, then the console of that test.
 
-    A guest that died between two tests has a cell for it, that of the test which it was to run next. It is said that
-    this one had not begun, and the whole console is shown: what ended the guest is before it. Without a console (its
-    relay or its machine is gone) that is not known.
+    If a guest died between two tests, the cell is that of the test that was to run next. The text says that this test
+    had not started, and has the whole console: the cause is before the test. Without a console (the relay or the
+    machine is gone) it is unknown whether the test had started.
     """
-    text = console.since_test(last.console, nodeid) if nodeid else None
-    before = text is None and bool(last.console)
+    text = console.since_test(ending.console, nodeid) if nodeid else None
+    before = text is None and bool(ending.console)
     where = f"{'before' if before else 'in'} {nodeid}" if nodeid else "outside every test"
-    shown = console.excerpt(last.console if text is None else text, _CONSOLE_LINES)
-    doing = [last.doing] if last.doing else []
-    return "\n".join([f"{last.describe()}, {where}", *doing, f"console ({path}):", shown])
+    shown = console.excerpt(ending.console if text is None else text, _CONSOLE_LINES)
+    doing = [ending.doing] if ending.doing else []
+    return "\n".join([f"{ending.describe()}, {where}", *doing, f"console ({path}):", shown])

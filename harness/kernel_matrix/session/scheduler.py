@@ -2,8 +2,8 @@
 
 xdist's own schedulers share one list between workers, or (``--dist each``) wait for all workers and end the session
 with a KeyError when one dies in its last test. Here a kernel starts when its own guest has collected, and a guest
-that replaces a dead one goes on where that one stopped, without the test that killed it. Where there is room a kernel
-has more than one guest (`kernel_matrix.shared.division`): no test is ever given to two of them.
+that replaces a dead one continues after the test that killed the dead one. A kernel has more than one guest where the
+machine has free slots (`kernel_matrix.shared.division`): no test is ever sent to two of them.
 """
 
 from __future__ import annotations
@@ -16,15 +16,15 @@ from xdist.workermanage import WorkerController
 
 from kernel_matrix.shared.division import Piece, WorkerId
 
-#: tests that a node has at a time: the one it runs, the next one (it does not begin without knowing that), and one
-#: more so that it never waits for the controller; after -x it has no others left to run
+#: tests that a node has at a time: the one it runs, the next one (a node does not start a test before it knows the
+#: next one), and one more so that it never waits for the controller; not more, as a node still runs them after -x
 _AHEAD = 3
 
 
 class Fresh(enum.StrEnum):
-    """How long a guest is used."""
+    """How long one guest is used."""
 
-    #: for all tests of its kernel that it gets (`kernel_matrix.shared.division`)
+    #: for all of its kernel's tests that it is sent (`kernel_matrix.shared.division`)
     KERNEL = "kernel"
     #: for the tests of one file
     FILE = "file"
@@ -32,7 +32,7 @@ class Fresh(enum.StrEnum):
     TEST = "test"
 
     def share(self, nodeids: Sequence[str]) -> Sequence[str]:
-        """Return what one guest runs of the node ids that are left."""
+        """Return the node ids, of those that are left, that one guest runs."""
         if self is Fresh.KERNEL or not nodeids:
             return nodeids
         if self is Fresh.TEST:
@@ -48,8 +48,8 @@ def file_of(nodeid: str) -> str:
 class KernelScheduling:
     """Implements ``xdist.scheduler.Scheduling``.
 
-    ``worker_of`` names a node's worker; ``kernels`` are those that must have run for the session to be finished;
-    ``whole`` names what a file is not divided from.
+    ``worker_of`` returns a node's worker; the session is finished when all ``kernels`` have run; ``whole`` returns the
+    file or folder that a file is not divided from.
     """
 
     def __init__(
@@ -66,12 +66,12 @@ class KernelScheduling:
         self._collections: dict[str, list[str]] = {}
         #: kernel -> node ids that have not run yet; a kernel that has not collected is None
         self._todo: dict[str, list[str] | None] = dict.fromkeys(kernels)
-        #: what a worker has begun, or will
+        #: piece -> the worker that has started it, or will
         self._claims: dict[Piece, WorkerId] = {}
         self._given_up: set[str] = set()
-        #: node -> the index -> node id of what it was sent and has not finished, in running order
+        #: node -> index -> node id of the tests that it was sent and has not finished, in running order
         self._running: dict[WorkerController, dict[int, str]] = {}
-        #: node -> what it may be sent, the next one first
+        #: node -> the tests that it may be sent, the next one first
         self._waiting: dict[WorkerController, deque[tuple[int, str]]] = {}
         self._ready: list[tuple[WorkerController, list[str]]] = []
 
@@ -82,7 +82,7 @@ class KernelScheduling:
 
     @property
     def collection_is_completed(self) -> bool:
-        """Always: a kernel waits for no other."""
+        """Always true: no kernel waits for another."""
         return True
 
     @property
@@ -97,28 +97,28 @@ class KernelScheduling:
         return any(self._running.values())
 
     def remaining(self, worker: WorkerId) -> int | None:
-        """Return how many tests that worker has still to run; None before its kernel's first collection."""
-        return None if self._todo[worker.kernel] is None else len(self._left(worker))
+        """Return how many tests that worker still has to run; None before its kernel's first collection."""
+        return None if self._todo[worker.kernel] is None else len(self._remaining(worker))
 
     def next_share(self, worker: WorkerId) -> Sequence[str]:
-        """Return what that worker's next guest will run; empty before its kernel's first collection."""
-        return self._fresh.share(self._left(worker))
+        """Return the node ids that worker's next guest will run; empty before its kernel's first collection."""
+        return self._fresh.share(self._remaining(worker))
 
     def unclaimed(self) -> dict[Piece, frozenset[str]]:
-        """Return what no worker has begun of the kernels that have collected: the pieces, and the files of each."""
-        found: dict[Piece, set[str]] = {}
+        """Return the pieces that no worker has started, with their files, of the kernels that have collected."""
+        files: dict[Piece, set[str]] = {}
         for kernel in self._todo.keys() - self._given_up:
             for nodeid in self._todo[kernel] or ():
                 if (piece := self._piece(kernel, nodeid)) not in self._claims:
-                    found.setdefault(piece, set()).add(file_of(nodeid))
-        return {piece: frozenset(found[piece]) for piece in sorted(found)}
+                    files.setdefault(piece, set()).add(file_of(nodeid))
+        return {piece: frozenset(files[piece]) for piece in sorted(files)}
 
     def claim(self, worker: WorkerId, piece: Piece) -> None:
-        """Let that worker alone run what is left of a piece."""
+        """Reserve what is left of a piece for that worker."""
         self._claims[piece] = worker
 
     def owner(self, kernel: str, nodeid: str) -> WorkerId:
-        """Return the worker that has begun, or is the one to begin, that test's piece."""
+        """Return the worker that has started, or will start, that test's piece."""
         return self._claims.get(self._piece(kernel, nodeid), WorkerId(kernel))
 
     def current(self, node: WorkerController) -> str | None:
@@ -130,23 +130,23 @@ class KernelScheduling:
         return tuple(self._collections.get(kernel, ()))
 
     @property
-    def foreseen(self) -> int:
-        """How many tests the run has: a kernel that has not collected yet is taken for the longest that has."""
-        known = [len(collection) for collection in self._collections.values()]
-        unknown = len(self._todo) - len(known) - len(self._given_up - self._collections.keys())
-        return sum(known) + unknown * max(known, default=0)
+    def expected_tests(self) -> int:
+        """How many tests the run has; a kernel without a collection yet counts as many as the longest."""
+        counts = [len(collection) for collection in self._collections.values()]
+        uncollected = len(self._todo) - len(counts) - len(self._given_up - self._collections.keys())
+        return sum(counts) + uncollected * max(counts, default=0)
 
     def give_up(self, kernel: str) -> None:
-        """Expect nothing more of that kernel: its guest does not come up."""
+        """Expect no more tests of that kernel: its guest does not boot."""
         self._given_up.add(kernel)
 
     def add_node(self, node: WorkerController) -> None:
-        """Note a node that is up and collects."""
+        """Add a node that is up and collects."""
         self._running[node] = {}
         self._waiting[node] = deque()
 
     def add_node_collection(self, node: WorkerController, collection: Sequence[str]) -> None:
-        """Take what a node collected: its kernel's list the first time, later the numbering of what is left."""
+        """Store what a node collected: first its kernel's list, later the indices of the tests that are left."""
         kernel = self._worker_of(node).kernel
         if self._todo[kernel] is None:
             self._collections[kernel] = list(collection)
@@ -156,18 +156,18 @@ class KernelScheduling:
     def schedule(self) -> None:
         """Send every node that has collected the first of its worker's tests."""
         for node, collection in self._ready:
-            wanted = set(self.next_share(self._worker_of(node)))
-            self._waiting[node].extend(item for item in enumerate(collection) if item[1] in wanted)
+            share = set(self.next_share(self._worker_of(node)))
+            self._waiting[node].extend(item for item in enumerate(collection) if item[1] in share)
             self._send(node)
         self._ready.clear()
 
     def mark_test_complete(self, node: WorkerController, item_index: int, duration: float = 0) -> None:  # noqa: ARG002 - xdist's signature
-        """Note that a node has finished a test, and send it another."""
+        """Remove a test that a node has finished, and send it another."""
         self._done(node, item_index)
         self._send(node)
 
     def remove_node(self, node: WorkerController) -> str | None:
-        """Forget a node; return the test in which it died, None when it was running none.
+        """Remove a node; return the test in which it died, None when it was running none.
 
         Raises KeyError for a node that was never up, as xdist expects.
         """
@@ -186,7 +186,7 @@ class KernelScheduling:
         raise NotImplementedError
 
     def _send(self, node: WorkerController) -> None:
-        """Keep a node supplied, and tell it to end when nothing is left for it (it was told already after -x)."""
+        """Send a node its next tests, and shut it down when it has no more (after -x it is shut down already)."""
         running = self._running[node]
         if node.shutting_down:
             return
@@ -200,7 +200,7 @@ class KernelScheduling:
             node.shutdown()
 
     def _next(self, node: WorkerController) -> tuple[int, str] | None:
-        """Take a node's next test, whose piece is then its worker's; None: it has no more."""
+        """Take a node's next test and claim its piece for the node's worker; None when there is no more."""
         waiting, worker = self._skip(node), self._worker_of(node)
         if not waiting:
             return None
@@ -208,14 +208,14 @@ class KernelScheduling:
         return waiting.popleft()
 
     def _skip(self, node: WorkerController) -> deque[tuple[int, str]]:
-        """Return what waits for a node, what another worker has begun meanwhile left out."""
+        """Return the tests that wait for a node, without those that another worker has started in the meantime."""
         waiting, worker = self._waiting[node], self._worker_of(node)
         while waiting and self.owner(worker.kernel, waiting[0][1]) != worker:
             waiting.popleft()
         return waiting
 
-    def _left(self, worker: WorkerId) -> list[str]:
-        """Return what is left for a worker: what it has begun, and for the first one what none has."""
+    def _remaining(self, worker: WorkerId) -> list[str]:
+        """Return the tests left for a worker: of the pieces it started, and for the first one of unstarted pieces."""
         return [nodeid for nodeid in self._todo[worker.kernel] or () if self.owner(worker.kernel, nodeid) == worker]
 
     def _piece(self, kernel: str, nodeid: str) -> Piece:

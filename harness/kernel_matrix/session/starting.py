@@ -1,4 +1,4 @@
-"""From pytest's command line to a run of the matrix: what is wished for, where it runs, who takes part."""
+"""From pytest's command line to a run of the matrix: what is requested, where it runs, which plugins take part."""
 
 from __future__ import annotations
 
@@ -29,13 +29,13 @@ from kernel_matrix.vm.guests import Guests
 
 #: the options with which a worker reads pytest's cache
 _READING_THE_CACHE = ("lf", "failedfirst", "newfirst", "stepwise")
-#: options that make no difference inside a guest: xdist tells a worker the whole command line, and only one that was
-#: told the same before is found again
-_HOSTS_OWN = (
+#: options that make no difference inside a guest: xdist sends a worker the whole command line, and a saved worker is
+#: found again only with the same one
+_HOST_OPTIONS = (
     *("--kernel", "--results", "--baseline", "--guests", "--silence", "--boot-timeout", "--manifest", "--shard"),
     "--hosts",
 )
-_HOSTS_OWN_FLAGS = ("--ask-again",)
+_HOST_FLAGS = ("--ask-again",)
 
 
 def start(config: pytest.Config) -> None:
@@ -44,7 +44,7 @@ def start(config: pytest.Config) -> None:
     if config.option.gdb and not config.option.keep_guest:
         raise ManifestError(f"--gdb goes with --keep-guest (or `{hints.command('shell', '--gdb KERNEL')}`)")
     if config.option.gdb and config.option.test_timeout is None:
-        # who stops a kernel to look at it takes longer than any test
+        # a kernel that is stopped in a debugger takes longer than any limit
         config.option.test_timeout = 0.0
     if config.option.test_timeout is not None and config.option.test_timeout < 0:
         raise ManifestError(f"--test-timeout {config.option.test_timeout:g}: 0 is no limit, less is none at all")
@@ -83,11 +83,11 @@ def start(config: pytest.Config) -> None:
     if plan.part is not None and not plan.guests:
         _end_empty(plan, plan.part, run)
     before = config.invocation_params
-    words = expect.without_options(_words(config, project), _HOSTS_OWN, _HOSTS_OWN_FLAGS)
+    words = expect.without_options(_words(config, project), _HOST_OPTIONS, _HOST_FLAGS)
     config.invocation_params = type(before)(
         args=(*options.own_arguments(project), *words), plugins=before.plugins, dir=before.dir
     )
-    # versions and plugins of the host's Python: nothing of it decides what a test finds in a guest
+    # versions and plugins of the host's Python: none of them matters in a guest
     config.option.no_header = config.option.no_header or config.option.verbose <= 0
     config.option.dist = "load"
     config.option.px = hosts.gateways()
@@ -109,20 +109,20 @@ def start(config: pytest.Config) -> None:
 
 def _project(config: pytest.Config) -> Project:
     """Return the project of pytest's root; raises ManifestError."""
-    found = load(config.rootpath)
-    if found is None:
+    project = load(config.rootpath)
+    if project is None:
         raise ManifestError(f"{config.rootpath}: no kernel-matrix.toml, and no [tool.kernel-matrix] in pyproject.toml")
-    return found
+    return project
 
 
 def _words(config: pytest.Config, project: Project) -> tuple[str, ...]:
-    """Return the user's own words of the command line."""
-    words, own = tuple(map(str, config.invocation_params.args)), options.own_arguments(project)
-    return words[len(own) :] if words[: len(own)] == own else words
+    """Return the words of the command line that the user wrote."""
+    words, added = tuple(map(str, config.invocation_params.args)), options.own_arguments(project)
+    return words[len(added) :] if words[: len(added)] == added else words
 
 
 def _shard(config: pytest.Config) -> sharding.Shard | None:
-    """Return which part of the run is wanted; raises ManifestError."""
+    """Return the part of the run that ``--shard`` selects; raises ManifestError."""
     if config.option.shard is None:
         return None
     if config.option.command:
@@ -131,7 +131,7 @@ def _shard(config: pytest.Config) -> sharding.Shard | None:
 
 
 def _hosts(config: pytest.Config) -> guest_hosts.GuestHosts:
-    """Return where the guests are; raises ManifestError."""
+    """Return the machines that the guests run on; raises ManifestError."""
     option = config.option
     if option.hosts is not None and (option.keep_guest or option.gdb):
         raise ManifestError("--hosts: a guest on another machine is not kept or debugged from here")
@@ -139,26 +139,26 @@ def _hosts(config: pytest.Config) -> guest_hosts.GuestHosts:
 
 
 def say(line: str) -> None:
-    """Tell what comes before the first test: pytest's own way to write has not been set up by then."""
+    """Print a line before the first test, when pytest's terminal reporter is not set up yet."""
     print(line, flush=True)
 
 
 def _end_empty(plan: preparation.Plan, part: sharding.Part, run: run_folder.RunDirectory) -> NoReturn:
-    """Leave the results of a shard that has nothing to run, for `merge`, and end green."""
+    """Write the results of a shard that has nothing to run, for `merge`, and exit with status 0."""
     run.finish(run.document(matrix.Matrix.of((), (), ()), plan.facts), plan.facts, ())
     sharding.keep(run.path, part)
     pytest.exit(f"shard {part.shard} has nothing to run: there are fewer test files on kernels than shards", 0)
 
 
 def _selected(config: pytest.Config, project: Project) -> tuple[str, ...]:
-    """Return the paths and node ids that decide which guests there are."""
+    """Return the paths and node ids that decide which guests are booted."""
     if not config.option.command:
         return tuple(config.args)
     return guest_list.without_tests(project, config.option.kernel)
 
 
 def _takes_all(config: pytest.Config) -> bool:
-    """Whether the run leaves no test out: a long one, in which saving each kernel's worker costs little."""
+    """Whether the run has all tests: in such a long run, saving each kernel's worker costs little."""
     option = config.option
     options = (
         option.command,
@@ -173,19 +173,20 @@ def _takes_all(config: pytest.Config) -> bool:
 
 
 def _may_divide(config: pytest.Config) -> bool:
-    """Whether guests beside a kernel's own are worth it.
+    """Whether more guests of a kernel than its first one may pay off.
 
-    A choice of single tests is soon over, a guest that boots takes longer than most, and who wants to look at a guest
-    wants to know which.
+    Single tests are over sooner than another guest boots, and a user who wants to look at a guest has to know which.
     """
     option = config.option
-    chosen = _narrowing(config) or option.deselect or option.stepwise or any("::" in each for each in config.args)
+    chosen = (
+        _narrowing(config) or option.deselect or option.stepwise or any("::" in argument for argument in config.args)
+    )
     return not (chosen or option.cold or option.command or option.keep_guest)
 
 
 def _narrowing(config: pytest.Config) -> tuple[str, ...]:
-    """Return the options that leave out some of the tests that the paths and node ids name."""
+    """Return the options that deselect some of the tests that the paths and node ids name."""
     option = config.option
-    given = [("-k", option.keyword), ("-m", option.markexpr)]
-    narrowing = [word for name, value in given if value for word in (name, value)]
+    options = [("-k", option.keyword), ("-m", option.markexpr)]
+    narrowing = [word for name, value in options if value for word in (name, value)]
     return (*narrowing, *(["--lf"] if option.lf else []))

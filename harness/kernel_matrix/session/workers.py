@@ -1,8 +1,8 @@
-"""Guests come and go: each is an xdist worker, whose "python" is its relay.
+"""The life of guests: each is an xdist worker, whose "python" is its relay.
 
-What a kernel is told, what becomes of a worker when its guest has run everything or has died, and which kernel gets
-another guest when there is room (`kernel_matrix.shared.division`). What the tests of a guest find is for
-`kernel_matrix.session.controller`.
+What a worker is sent, what happens to it when its guest has run everything or has died, and which kernel gets another
+guest when a slot is free (`kernel_matrix.shared.division`). Not here: the tests' reports
+(`kernel_matrix.session.controller`).
 """
 
 from __future__ import annotations
@@ -34,12 +34,12 @@ from kernel_matrix.shared.protocol import DESELECTED
 from kernel_matrix.shared.worker_input import WORKER_KEY, WorkerInput
 from kernel_matrix.vm.guests import Guests
 
-#: a kernel is given up when one guest after another has died that often in a worker without having run a test
+#: a kernel is given up when so many guests of one worker have died in a row outside every test
 _STRIKES = 2
 
 
 class WorkersPlugin:
-    """Hooks of the controller that have to do with guests; what happens to them are `events`."""
+    """Hooks of the controller for guests; it reports what happens to them as `events`."""
 
     def __init__(
         self,
@@ -60,15 +60,15 @@ class WorkersPlugin:
         self._scheduling = scheduling
         pieces = sharding.pieces(plan.weights, plan.not_divided_from)
         self._beginnings = division.beginnings(sharding.weigh_pieces(plan.weights, pieces))
-        #: those that have a guest, or will
+        #: workers that have a guest, or will
         self._workers = {WorkerId(kernel) for kernel in self._guests}
         self._times = times
         self._strikes: Counter[WorkerId] = Counter()
-        #: worker -> why its last guest is not replaced: it has a stand-in
+        #: worker -> why its last guest is not replaced: a stand-in takes its place
         self._gone: dict[WorkerId, str] = {}
         self._channels: dict[str, execnet.Channel] = {}
 
-    def _tell(self, event: events.GuestEvent) -> None:
+    def _emit(self, event: events.GuestEvent) -> None:
         self._config.hook.pytest_matrix_guest(event=event)
 
     @pytest.hookimpl(tryfirst=True)
@@ -77,24 +77,24 @@ class WorkersPlugin:
         return self._scheduling
 
     def pytest_xdist_setupnodes(self) -> None:
-        """Keep xdist from telling workers where this run's temporary files are: no guest has that folder."""
+        """Keep xdist from sending workers the folder of this run's temporary files: no guest has that folder."""
         pytest_internals.keep_temporary_folders_from_workers(self._config)
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_xdist_newgateway(self, gateway: execnet.Gateway) -> None:
-        """Answer for a guest that may not have booted yet what xdist would wait for it to say."""
+        """Answer xdist's first question in place of a guest, which may not have booted yet."""
         pytest_internals.answer_for(gateway)
 
     def pytest_configure_node(self, node: WorkerController) -> None:
-        """Tell a worker which kernel it is on."""
+        """Send a worker its input: its kernel, and what it runs there."""
         worker = worker_of(node)
         kernel = worker.kernel
         if worker not in self._gone and (gone := self._hosts.replaced(kernel)):
             self._gone[worker] = gone
-            self._lose(kernel, gone)
-            self._tell(events.OutsideTest(kernel, BOOT, expect.Decision(Outcome.LOST, gone)))
+            self._lose_kernel(kernel, gone)
+            self._emit(events.OutsideTest(kernel, BOOT, expect.Decision(Outcome.LOST, gone)))
         option = self._config.option
-        given = WorkerInput(
+        work = WorkerInput(
             facts=GuestFacts(
                 kernel,
                 self._guests[kernel].features,
@@ -109,32 +109,32 @@ class WorkersPlugin:
             timeout=option.command_timeout,
             keep=bool(option.keep_guest),
         )
-        # nothing that differs from run to run: a worker that was told the same before may have been saved
+        # nothing that differs from run to run: a worker with the same input may have been saved
         node.workerinput.update(workerid="guest", workercount=1, testrunuid="matrix", mainargv=["pytest"])
-        node.workerinput[WORKER_KEY] = worker_input.pack(given, self._channel(node, given))
+        node.workerinput[WORKER_KEY] = worker_input.pack(work, self._channel(node, work))
         # xdist sends the controller's sys.path to a popen worker; a guest has its own
-        if not given.gone:
+        if not work.gone:
             node.gateway.spec.popen = None
 
-    def _channel(self, node: WorkerController, given: WorkerInput) -> execnet.Channel | None:
-        """Return the channel for a command's output or a kept guest's sign of life; None where there is neither."""
-        if not (given.command or given.keep):
+    def _channel(self, node: WorkerController, work: WorkerInput) -> execnet.Channel | None:
+        """Return the channel for a command's output or a kept guest's heartbeat; None where there is neither."""
+        if not (work.command or work.keep):
             return None
         kernel = kernel_of(node)
-        # kept: a channel that nobody holds is closed
+        # stored: a channel without a reference is closed
         channel: execnet.Channel = node.gateway.newchannel()
         self._channels[kernel] = channel
-        channel.setcallback(lambda data: self._outputs.take(kernel, data))
+        channel.setcallback(lambda data: self._outputs.receive(kernel, data))
         return channel
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_testnodedown(self, node: WorkerController, error: object | None) -> None:
-        """Let a guest go that has run everything; otherwise decide whether its worker gets another."""
+        """Release a guest that has run everything; otherwise decide whether its worker gets another."""
         node.gateway.spec.popen = True
         worker = worker_of(node)
         self._times.ends(worker, alive=error is None)
         if error is not None and worker in self._gone:
-            # xdist would replace it again and again
+            # xdist would replace it forever
             pytest.exit(f"the stand-in for kernel {worker} failed: {error}", returncode=HarnessError.exit_status)
         gone = self._hosts.gone(node)
         if error is None:
@@ -143,47 +143,47 @@ class WorkersPlugin:
             self._died(node, worker, gone)
 
     def pytest_runtest_logstart(self, nodeid: str) -> None:
-        """Take the time of a guest's first test; what is left of the machine may be for one more guest."""
+        """Record when a guest's first test starts; start another guest if a slot is free."""
         if kernel := expect.kernel_of_argument(nodeid, self._guests):
             self._times.test_starts(self._scheduling.owner(kernel, nodeid))
         if not self._stops():
             self._fill()
 
     def _released(self, node: WorkerController, worker: WorkerId, gone: str) -> None:
-        """Give a worker another guest when it has tests left; when it is done, there is room."""
+        """Start another guest for a worker with tests left; a worker that is done leaves its slot to others."""
         if left_out := getattr(node, "workeroutput", {}).get(DESELECTED):
-            self._tell(events.LeftOut(worker.kernel, tuple(left_out)))
+            self._emit(events.Deselected(worker.kernel, tuple(left_out)))
         node.gateway.exit()
         over = worker in self._gone or not self._scheduling.remaining(worker)
         if not over and gone:
-            self._lose(worker.kernel, gone)
-        elif not over and self._goes_on(node):
-            # what xdist itself does for a worker that died
+            self._lose_kernel(worker.kernel, gone)
+        elif not over and self._continues(node):
+            # as xdist does for a worker that died
             pytest_internals.replace_node(self._session_of_xdist(), node)
         else:
             self._workers.discard(worker)
             # its number may be used again
             self._gone.pop(worker, None)
             del self._strikes[worker]
-            if not gone and self._goes_on(node):
+            if not gone and self._continues(node):
                 self._fill()
 
     def _died(self, node: WorkerController, worker: WorkerId, gone: str) -> None:
-        """Decide whether what xdist puts in a dead guest's hosts is another guest or a stand-in."""
+        """Decide whether xdist replaces a dead guest by another guest or by a stand-in."""
         kernel = worker.kernel
-        last = Ending(kernel, End.EXITED, gone, self._guests[kernel].release) if gone else self._read_ending(worker)
-        self._tell(events.GuestDied(worker, last))
+        ending = Ending(kernel, End.EXITED, gone, self._guests[kernel].release) if gone else self._read_ending(worker)
+        self._emit(events.GuestDied(worker, ending))
         running = self._scheduling.current(node)
         if running is None:
             self._strikes[worker] += 1
-            why = reports.describe_death(last, None, self._run.console(kernel))
-            self._tell(events.OutsideTest(kernel, BOOT, expect.Decision(reports.outcome_of(last), why)))
+            why = reports.describe_death(ending, None, self._run.console(kernel))
+            self._emit(events.OutsideTest(kernel, BOOT, expect.Decision(reports.outcome_of(ending), why)))
         else:
             self._strikes[worker] = 0
         remaining = self._scheduling.remaining(worker)
         if gone:
             self._give_up(node, gone)
-            self._lose(kernel, gone)
+            self._lose_kernel(kernel, gone)
         elif self._strikes[worker] >= _STRIKES:
             self._give_up(node, f"its guest died {_STRIKES} times in a row outside every test")
             self._scheduling.give_up(kernel)
@@ -191,7 +191,7 @@ class WorkersPlugin:
             self._give_up(node, "nothing left to run")
 
     def _fill(self) -> None:
-        """Where there is room that no guest waits for, let a kernel with much left have another."""
+        """Start another guest of a kernel with many tests left while a slot is free that no guest waits for."""
         while piece := division.longest(self._unclaimed()):
             worker = division.free(piece.kernel, self._workers)
             self._workers.add(worker)
@@ -200,25 +200,25 @@ class WorkersPlugin:
             pytest_internals.add_node(self._session_of_xdist(), spec)
 
     def _unclaimed(self) -> dict[division.Piece, float]:
-        """Return what nobody has begun, of kernels that a guest more has room for, and how long it takes."""
+        """Return the pieces that no worker has started, of kernels with a free slot, and the seconds of each."""
         if not self._plan.weights:
             return {}
-        up = [worker.kernel for worker in self._workers]
-        rooms = {kernel: self._hosts.has_room(kernel, up) for kernel in self._guests}
-        if not any(rooms.values()):
+        running = [worker.kernel for worker in self._workers]
+        free = {kernel: self._hosts.has_slot(kernel, running) for kernel in self._guests}
+        if not any(free.values()):
             return {}
         weights = self._plan.weights
         return {
             piece: sum(weights.get(Unit(piece.kernel, file), 0.0) for file in files)
             for piece, files in self._scheduling.unclaimed().items()
-            if rooms[piece.kernel]
+            if free[piece.kernel]
         }
 
     def _session_of_xdist(self) -> DSession:
         return pytest_internals.dsession(self._config)
 
-    def _goes_on(self, node: WorkerController) -> bool:
-        """Whether nothing has happened in a guest that stops the run (-x)."""
+    def _continues(self, node: WorkerController) -> bool:
+        """Whether the run continues after what happened in a guest (-x)."""
         output = node.workeroutput
         return not (self._stops() or output["shouldfail"] or output["shouldstop"])
 
@@ -227,14 +227,14 @@ class WorkersPlugin:
         return pytest_internals.stops(self._session_of_xdist())
 
     def _give_up(self, node: WorkerController, why: str) -> None:
-        # xdist replaces every worker that died: let the replacement be a plain Python that collects nothing
+        # xdist replaces every worker that died: the replacement is a plain Python that collects nothing
         self._gone[worker_of(node)] = why
         node.gateway.spec.python = shlex.quote(sys.executable)
         node.gateway.spec.via = None
 
-    def _lose(self, kernel: str, why: str) -> None:
-        """Expect nothing more of a kernel whose machine is gone: its tests are not moved to another."""
-        self._tell(events.KernelLost(kernel, why))
+    def _lose_kernel(self, kernel: str, why: str) -> None:
+        """Give up a kernel whose machine is gone: its tests are not moved to another machine."""
+        self._emit(events.KernelLost(kernel, why))
         self._scheduling.give_up(kernel)
 
     def _read_ending(self, worker: WorkerId) -> Ending:
