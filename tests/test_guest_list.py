@@ -92,5 +92,5 @@ def test_node_ids_that_name_a_kernel_are_divided_for_that_kernel() -> None:
 
 
 def test_what_failed_last_is_not_divided() -> None:
-    with pytest.raises(ManifestError, match=r"^--shard: what failed last is another thing on every machine"):
+    with pytest.raises(ManifestError, match=r"^--shard: which tests failed last differs between machines"):
         _parts(2, "suites", options=("--lf",))

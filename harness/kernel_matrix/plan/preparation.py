@@ -1,4 +1,4 @@
-"""From what the user wished to what will be booted: kernels, images, objects, accelerator, slots."""
+"""From a run's request to what is booted: kernels, images, objects, accelerator, slots."""
 
 from __future__ import annotations
 
@@ -30,10 +30,10 @@ from kernel_matrix.shared.project import Program, Project
 from kernel_matrix.vm import slots
 from kernel_matrix.vm.boot_spec import MEMORY_MIB, Accelerator, BootSpec
 
-#: seconds from QEMU's start to the guest's first word: three to six under emulation on an idle machine, and the
-#: imports that the agent does first; the limit is for a machine that does ten other things
+#: seconds from QEMU's start to the guest's first output: three to six under emulation on an idle machine, plus the
+#: agent's imports; the limit leaves room for a machine under heavy load
 _BOOT_TIMEOUT = {Accelerator.KVM: 60.0, Accelerator.TCG: 240.0}
-#: what of a guest's memory a carried folder may take: it is there twice while it is unpacked
+#: memory of a guest that a carried folder may take: it is there twice while it is unpacked
 _MOST_CARRIED_MIB = 96
 
 
@@ -47,37 +47,36 @@ class PlannedGuest:
     features: frozenset[str]
     #: the Job as JSON, for the relay
     job_path: Path
-    #: where the relay says how the guest ended
+    #: where the relay writes how the guest ended
     ending_path: Path
-    #: all that it collects of what the command line says: the files of its shard, or with tests for its variant;
-    #: empty: no other
+    #: as in `ListedGuest`
     arguments: tuple[str, ...] = ()
 
     def of_worker(self, worker: WorkerId) -> PlannedGuest:
-        """Return the same for a guest of another worker of its kernel: its files lie beside this one's."""
+        """Return the guest of another worker of this kernel: its files are in the same folder."""
         if worker.number == 1:
             return self
         job, ending = worker_files(self.job_path.parent, worker)
         return replace(self, job_path=job, ending_path=ending)
 
     def relay(self, python: str = sys.executable) -> list[str]:
-        """Return the command of its relay, with that Python."""
+        """Return the command that starts its relay with that Python."""
         return client.command(self.job_path, self.ending_path, python)
 
 
 def worker_files(folder: Path, worker: WorkerId) -> tuple[Path, Path]:
-    """Return where a worker's Job is, and where its relay says how a guest ended."""
+    """Return the files of a worker: its Job, and the Ending that its relay writes."""
     return folder / f"{worker}.json", folder / f"{worker}{ENDING}"
 
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """Everything a run needs to know before its first guest."""
+    """All that a run has to know before its first guest."""
 
     guests: tuple[PlannedGuest, ...]
-    #: where the relays leave how their guests came up and ended
+    #: where the relays write how their guests started and ended
     folder: Path
-    #: kernel -> why its image is not to be had; each is red in the matrix
+    #: kernel -> why its image is unavailable; red in the matrix
     missing: dict[str, str]
     all_features: frozenset[str]
     #: every kernel of the manifest and its features
@@ -86,14 +85,14 @@ class Plan:
     notes: tuple[str, ...]
     #: the programs that the project ships
     programs: tuple[Program, ...] = ()
-    #: what the run is compared with, kernel by kernel, and how strictly
+    #: kernel -> what the run is compared with, and how strictly
     baseline: Mapping[str, Expectation] = field(default_factory=dict)
     scope: Scope = field(default_factory=Scope)
-    #: what the run is a part of, None for a whole one; a part may have no guests
+    #: this shard of the run, None for a whole run; a shard may have no guests
     part: Part | None = None
-    #: what guests beside a kernel's own may run, in seconds; empty: there are none
+    #: the seconds of the units that further guests of a kernel may run; empty: there are no further guests
     weights: Mapping[Unit, float] = field(default_factory=dict)
-    #: file -> what it is not divided from, where that is not itself
+    #: file -> the folder that it is not divided from, where there is one
     whole: Mapping[str, str] = field(default_factory=dict)
 
     def not_divided_from(self, file: str) -> str:
@@ -103,7 +102,7 @@ class Plan:
 
 @dataclass(frozen=True, slots=True)
 class Prepared:
-    """What one machine boots of a run; the paths are its own."""
+    """What one machine boots of a run; the paths are on that machine."""
 
     guests: tuple[PlannedGuest, ...]
     #: as in `Plan`
@@ -118,7 +117,7 @@ class Prepared:
 
 @dataclass(frozen=True, slots=True)
 class _Guest:
-    """What a kernel is booted as, and its image."""
+    """A listed guest and its kernel's image."""
 
     listed: ListedGuest
     image: KernelImage
@@ -127,19 +126,19 @@ class _Guest:
 def prepare(project: Project, request: RunRequest, run: RunDirectory, *, say: Callable[[str], None]) -> Plan:
     """Prepare a run whose guests are on this machine; raises HarnessError."""
     listed = list_guests(project, request)
-    prepared = ready(project, request, listed, run, say=say) if listed.guests else Prepared((), run.path)
+    prepared = prepare_guests(project, request, listed, run, say=say) if listed.guests else Prepared((), run.path)
     return plan(project, request, listed, prepared)
 
 
 def plan(project: Project, request: RunRequest, listed: GuestList, prepared: Prepared) -> Plan:
-    """Say what is known before the first guest."""
+    """Return the plan of a run from its prepared guests."""
     weights, whole = pieces(project, listed, request) if request.divided else ({}, {})
     return Plan(
         guests=prepared.guests,
         folder=prepared.folder,
         missing=prepared.missing,
-        all_features=frozenset(feature.name for feature in listed.known.features),
-        all_kernels=listed.known.guests,
+        all_features=frozenset(feature.name for feature in listed.kernel_manifest.features),
+        all_kernels=listed.kernel_manifest.guests,
         facts=RunFacts(
             accelerator=prepared.accelerator,
             guests=prepared.at_once,
@@ -159,22 +158,22 @@ def plan(project: Project, request: RunRequest, listed: GuestList, prepared: Pre
 
 
 def _scope(project: Project, request: RunRequest, listed: GuestList) -> Scope:
-    """Return how strictly the run is compared: of another manifest's kernels the workflow runs none."""
+    """Return how strictly the run is compared; kernels of another manifest need no baseline."""
     if request.manifest is None:
-        return manifest.gate(project, listed.known)
-    return replace(listed.known.gate, kernels=manifest.gate(project, manifest.load(project.images)).kernels)
+        return manifest.gate(project, listed.kernel_manifest)
+    return replace(listed.kernel_manifest.gate, kernels=manifest.gate(project, manifest.load(project.images)).kernels)
 
 
-def ready(
+def prepare_guests(
     project: Project, request: RunRequest, listed: GuestList, run: RunDirectory, *, say: Callable[[str], None]
 ) -> Prepared:
-    """Build the objects, get the images, choose the accelerator; raises HarnessError.
+    """Build the objects, fetch the images, choose the accelerator; raises HarnessError.
 
-    A kernel whose image is not to be had does not stop the others; when none is left, that is the error.
+    A kernel whose image is unavailable does not stop the others; without any image the run fails.
     """
     _check_carried(request.carried)
     build.build_all(project)
-    root_image = images.root_image(listed.known)
+    root_image = images.root_image(listed.kernel_manifest)
     planned, missing = _with_images(listed, locked=request.locked, say=say)
     if not planned:
         raise ImageError("; ".join(f"{name}: {why}" for name, why in missing.items()))
@@ -191,28 +190,32 @@ def ready(
         count = min(count, len(planned))
     at_once = f"{'one guest' if count == 1 else f'{count} guests'} at once"
     say("; ".join(filter(None, (choice.why, choice.note, at_once))))
-    held = slots.make(folder, count)
+    slot_files = slots.make(folder, count)
     machine = accelerator.machine(choice.accelerator)
     guests = []
-    for each in planned:
-        job = jobs.of(each, choice.accelerator, held, machine)
+    for guest in planned:
+        job = jobs.of(guest, choice.accelerator, slot_files, machine)
         for number in range(1, count + 1):
             worker = WorkerId(job.kernel, number)
             wire.write(worker_files(folder, worker)[0], replace(job, console=run.console(str(worker))))
         path, ending = worker_files(folder, WorkerId(job.kernel))
-        guest = each.listed
-        guests.append(PlannedGuest(guest.name, each.image.release, guest.features, path, ending, guest.arguments))
+        listed_guest = guest.listed
+        guests.append(
+            PlannedGuest(
+                listed_guest.name, guest.image.release, listed_guest.features, path, ending, listed_guest.arguments
+            )
+        )
     facts = [
-        KernelFacts(each.listed.name, image.release, image.version, image.notes, image.config_digest)
-        for each in planned
-        for image in [each.image]
+        KernelFacts(guest.listed.name, image.release, image.version, image.notes, image.config_digest)
+        for guest in planned
+        for image in [guest.image]
     ]
     return Prepared(tuple(guests), folder, missing, choice.why, count, tuple(facts))
 
 
 @dataclass(frozen=True, slots=True)
 class _Jobs:
-    """Makes the jobs of the run's relays."""
+    """The jobs of the run's relays."""
 
     project: Project
     root: RootImage
@@ -220,23 +223,23 @@ class _Jobs:
     request: RunRequest
 
     def probe(self, guest: _Guest, kind: Accelerator) -> Job:
-        """Return the job that finds out whether guests run with an accelerator: a boot that nothing waits for."""
+        """Return the job of a boot that tests whether guests run with an accelerator."""
         return self._job(guest, kind, ())
 
-    def of(self, guest: _Guest, kind: Accelerator, held: tuple[Path, ...], machine: str) -> Job:
-        """Return a guest's job; with a snapshot unless every guest is to boot."""
-        job = self._job(guest, kind, held)
+    def of(self, guest: _Guest, kind: Accelerator, slot_files: tuple[Path, ...], machine: str) -> Job:
+        """Return a guest's job, with a snapshot unless every guest must boot."""
+        job = self._job(guest, kind, slot_files)
         request = self.request
         if request.cold:
             return job
         saved = (images.cache_dir() / "snapshots", snapshots.key(job.boot, machine))
         if request.ask_again:
             snapshots.ask_again(*saved)
-        # few tests run with a command line of their own: such a guest's worker is worth its place only if used often
+        # few tests run on a variant: saving its worker pays off only if it is used again
         worker = "again" if request.worker == "whole" and VARIANT in job.kernel else request.worker
         return replace(job, snapshot=saved, worker="always" if worker == "whole" else worker)
 
-    def _job(self, guest: _Guest, kind: Accelerator, held: tuple[Path, ...]) -> Job:
+    def _job(self, guest: _Guest, kind: Accelerator, slot_files: tuple[Path, ...]) -> Job:
         request, image = self.request, guest.image
         carried = None if request.carried is None else request.carried.absolute()
         return Job(
@@ -244,7 +247,7 @@ class _Jobs:
             boot=BootSpec(image.vmlinuz, image.modules, self.root.path, kind, append=guest.listed.append),
             payload=payload.of_project(self.project, with_cache=request.with_cache, carried=carried),
             console=self.run.console(guest.listed.name),
-            slots=held,
+            slots=slot_files,
             boot_timeout=request.boot_timeout or _BOOT_TIMEOUT[kind],
             vng=Path(sys.executable).with_name("vng"),
             silence_timeout=request.silence,
@@ -255,7 +258,7 @@ class _Jobs:
 
 
 def _check_carried(folder: Path | None) -> None:
-    """Find out before a guest boots that a folder cannot be carried into it."""
+    """Refuse a folder that cannot be carried, before a guest boots; raises ManifestError."""
     if folder is None:
         return
     if not folder.is_dir():
@@ -265,17 +268,17 @@ def _check_carried(folder: Path | None) -> None:
 
 
 def _with_images(listed: GuestList, *, locked: bool, say: Callable[[str], None]) -> tuple[list[_Guest], dict[str, str]]:
-    """Get the kernels' images; return the guests, in their order, and of the other kernels why there is none."""
-    got: dict[str, KernelImage] = {}
+    """Fetch the images; return the guests in their order, and for each kernel without an image why."""
+    fetched: dict[str, KernelImage] = {}
     missing = {}
     for kernel, guests in listed.kernels:
         try:
-            image = images.kernel_image(listed.known, kernel, locked_only=locked)
+            image = images.kernel_image(listed.kernel_manifest, kernel, locked_only=locked)
         except ImageError as error:
             missing[kernel.name] = str(error)
             say(f"{kernel.name}: {error}")
         else:
-            got |= {guest.name: image for guest in guests}
+            fetched |= {guest.name: image for guest in guests}
             for note in image.notes:
                 say(f"{kernel.name}: {note}")
-    return [_Guest(guest, got[guest.name]) for guest in listed.guests if guest.name in got], missing
+    return [_Guest(guest, fetched[guest.name]) for guest in listed.guests if guest.name in fetched], missing

@@ -1,8 +1,8 @@
-"""Which variants of the kernels' command lines the selected tests ask for, decided before any guest boots.
+"""The variants of kernel command lines that the selected tests ask for, decided before any guest boots.
 
-A test says it with ``@boots_with("name")``. The files are read for that word first: without it nothing more happens.
-Only where it is there and the command line narrows the choice (-k, -m, node ids, --lf) does a pytest in another process
-collect what is selected, with the guests' names in place of a kernel's, and say which guests have a test.
+A test asks with ``@boots_with("name")``. The files are searched for that word first. Only if a file has it and the
+command line narrows the selection (-k, -m, node ids, --lf), a pytest in another process collects the selected tests
+for all guests, and writes which guests have a test.
 """
 
 from __future__ import annotations
@@ -25,12 +25,12 @@ from kernel_matrix.shared.project import Project
 
 _MARK = "boots_with"
 #: for the collecting pytest: the guests' names, and the file for those that have a test
-NAMES, FOUND = "HARNESS_GUEST_NAMES", "HARNESS_GUESTS_FOUND"
+NAMES, SELECTED = "HARNESS_GUEST_NAMES", "HARNESS_GUESTS_FOUND"
 
 
 @dataclass(frozen=True, slots=True)
 class Selection:
-    """What of pytest's command line decides which tests are run."""
+    """The words of pytest's command line that select tests."""
 
     #: paths and node ids, relative to the project
     arguments: tuple[str, ...] = ()
@@ -39,22 +39,22 @@ class Selection:
 
     @property
     def narrowed(self) -> bool:
-        """Whether less than whole files is selected."""
+        """Whether the selection may have parts of files."""
         return bool(self.options) or any("::" in argument for argument in self.arguments)
 
 
 def declared(root: Path, selection: Selection) -> dict[str, frozenset[str]]:
-    """Return the selected files in which a test asks for a variant, and the variants."""
-    found = {}
+    """Return the selected files in which a test asks for a variant -> the variants."""
+    files = {}
     for path in _files(root, selection.arguments):
         names = frozenset(_names(path))
         if names:
-            found[str(path.relative_to(root))] = names
-    return found
+            files[str(path.relative_to(root))] = names
+    return files
 
 
 def check(project: Project, files: Mapping[str, frozenset[str]], variants: Sequence[str]) -> None:
-    """Refuse a name that variants.toml has not, and a variant that no suite asks for; raises ManifestError."""
+    """Refuse a name that is not in variants.toml, and a variant that no suite asks for; raises ManifestError."""
     for file, names in files.items():
         for name in sorted(names - set(variants)):
             raise ManifestError(
@@ -69,24 +69,23 @@ def check(project: Project, files: Mapping[str, frozenset[str]], variants: Seque
 
 
 def guests(project: Project, selection: Selection, names: Mapping[str, str]) -> frozenset[str]:
-    """Return which of these guests (name -> variant) have a selected test; ``names`` are those that may be booted."""
-    asked = declared(project.root, selection)
-    variants = frozenset[str]().union(*asked.values())
+    """Return the guests that have a selected test; ``names`` are the possible guests (name -> variant)."""
+    variants = frozenset[str]().union(*declared(project.root, selection).values())
     possible = frozenset(name for name, variant in names.items() if variant in variants)
     if not possible or not selection.narrowed:
         return possible
-    _, found, output = _collect(project, selection, sorted(possible))
-    if found is None:
+    _, selected, output = _collect(project, selection, sorted(possible))
+    if selected is None:
         raise HarnessError(f"the selected tests could not be collected:\n{output}")
-    return frozenset(found)
+    return frozenset(selected)
 
 
 def collects(project: Project, nodeid: str, guest: str) -> bool:
-    """Whether there is a test of that node id for a guest of that name; raises HarnessError when that is not known."""
+    """Whether that guest has a test of that node id; raises HarnessError when the file cannot be collected."""
     status = _collect(project, Selection((nodeid,)), [guest])[0]
     if status == pytest.ExitCode.OK:
         return True
-    # what cannot be collected at all says of a single test only that it was not found
+    # for a node id in a file that cannot be collected, pytest only says that the test was not found
     status, _, output = _collect(project, Selection((nodeid.partition("::")[0],)), [guest])
     if status not in {pytest.ExitCode.OK, pytest.ExitCode.NO_TESTS_COLLECTED}:
         raise HarnessError(f"{nodeid} could not be collected:\n{output}")
@@ -94,13 +93,13 @@ def collects(project: Project, nodeid: str, guest: str) -> bool:
 
 
 def _collect(project: Project, selection: Selection, names: Sequence[str]) -> tuple[int, list[str] | None, str]:
-    """Collect as guests of those names would.
+    """Collect as guests of those names do.
 
-    Return pytest's exit status, which guests have a test for their variant (None: not found out), and its output.
+    Return pytest's exit status, the guests that have a test for their variant (None: collection failed), its output.
     """
     with tempfile.TemporaryDirectory(prefix="harness-") as folder:
-        found = Path(folder, "guests.json")
-        environment = {**os.environ, NAMES: json.dumps(names), FOUND: str(found)}
+        guests_file = Path(folder, "guests.json")
+        environment = {**os.environ, NAMES: json.dumps(names), SELECTED: str(guests_file)}
         command = [sys.executable, "-m", "pytest", *project.pytest_options, "-p", "kernel_matrix.plan.collecting"]
         command.append("--collect-only")
         command += ["-q", "-p", "no:cacheprovider"] if "--lf" not in selection.options else ["-q"]
@@ -109,23 +108,23 @@ def _collect(project: Project, selection: Selection, names: Sequence[str]) -> tu
             cwd=project.root, env=environment, capture_output=True, text=True, check=False,
         )  # fmt: skip
         output = f"{done.stdout[-2000:]}{done.stderr[-2000:]}"
-        return done.returncode, (json.loads(found.read_text()) if found.exists() else None), output
+        return done.returncode, (json.loads(guests_file.read_text()) if guests_file.exists() else None), output
 
 
 def test_files(root: Path, argument: str) -> list[str]:
     """Return the test files of a path or node id of the command line, relative to the project, sorted."""
     path = root / argument.partition("::")[0]
-    found = {path} if path.is_file() else {each for pattern in TEST_FILES for each in path.rglob(pattern)}
-    return sorted(str(each.relative_to(root)) for each in found)
+    files = {path} if path.is_file() else {file for pattern in TEST_FILES for file in path.rglob(pattern)}
+    return sorted(str(file.relative_to(root)) for file in files)
 
 
 def whole(root: Path, file: str) -> str:
-    """Return what a test file is not divided from: its folder when fixtures there are the package's, else itself."""
+    """Return what a test file is not divided from: its folder if a fixture there has package scope, else the file."""
     conftest = (root / file).with_name("conftest.py")
     if not conftest.is_file():
         return file
     keywords = [node for node in ast.walk(ast.parse(conftest.read_text(), conftest)) if isinstance(node, ast.keyword)]
-    scopes = [each.value.value for each in keywords if each.arg == "scope" and isinstance(each.value, ast.Constant)]
+    scopes = [word.value.value for word in keywords if word.arg == "scope" and isinstance(word.value, ast.Constant)]
     return str(Path(file).parent) if "package" in scopes else file
 
 
@@ -136,7 +135,7 @@ def _files(root: Path, arguments: Sequence[str]) -> Iterator[Path]:
 
 
 def _names(path: Path) -> Iterator[str]:
-    """Yield the names that a file's calls of boots_with have."""
+    """Yield the arguments of a file's calls of boots_with."""
     text = path.read_text()
     if _MARK not in text:
         return

@@ -1,8 +1,8 @@
-"""Which part of a run a shard is: whole test files on kernels, balanced by recorded durations.
+"""Shards: the parts of a run, made of whole test files on kernels, balanced by recorded durations.
 
-Pure, but for reading and writing the files that say so. Tests of a file may share one measurement per guest, and those
-of a folder with fixtures of scope package do: neither is divided. Every machine divides the same way: by the files, the
-kernels and the recorded durations of the project alone, never by what a machine has in its cache.
+Pure, except for reading and writing its files. Tests of a file may share one measurement per guest, and so do those of
+a folder with fixtures of package scope: neither is divided. Every machine divides the same way: by the files, the
+kernels and the recorded durations of the project alone, never by the contents of a cache.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ Durations = Mapping[str, Mapping[str, float]]
 
 
 class Unit(NamedTuple):
-    """What a shard has or has not: a test file on a kernel."""
+    """The unit of division: a test file on a kernel."""
 
     kernel: str
     #: relative to the project
@@ -43,7 +43,7 @@ class Unit(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Shard:
-    """Which part of how many, from 1."""
+    """The number of a part, from 1, and how many parts there are."""
 
     index: int
     count: int
@@ -51,10 +51,10 @@ class Shard:
     @classmethod
     def parse(cls, text: str) -> Shard:
         """Read ``2/5``; raises ManifestError."""
-        found = re.fullmatch(r"([1-9]\d*)/([1-9]\d*)", text, re.ASCII)
-        if found is None or int(found[1]) > int(found[2]):
+        match = re.fullmatch(r"([1-9]\d*)/([1-9]\d*)", text, re.ASCII)
+        if match is None or int(match[1]) > int(match[2]):
             raise ManifestError(f"--shard {text}: not a part such as 2/5")
-        return cls(int(found[1]), int(found[2]))
+        return cls(int(match[1]), int(match[2]))
 
     def __str__(self) -> str:
         return f"{self.index}/{self.count}"
@@ -62,7 +62,7 @@ class Shard:
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """What a shard knows of the whole run: ``shard.json``, from which shards are joined."""
+    """A shard's units and what it knows of the whole run: ``shard.json``, by which shards are merged."""
 
     shard: Shard
     #: digest of all shards' units: shards of one run have the same
@@ -71,13 +71,13 @@ class Part:
     project: str
     #: paths, node ids and options that choose tests
     selection: tuple[str, ...]
-    #: every guest of the whole run, in its order
+    #: all guests of the whole run, in its order
     kernels: tuple[str, ...]
-    #: this shard's
+    #: the units of this shard
     units: tuple[Unit, ...]
-    #: whether node ids of the command line name kernels: then no kernel is held to what others collect
+    #: whether node ids of the command line name kernels: then what other kernels collect is not expected
     named: bool = False
-    #: kernel -> tests that -k, -m or a variant left out there
+    #: kernel -> tests that -k, -m or a variant deselected there
     left_out: dict[str, tuple[str, ...]] = field(default_factory=dict)
 
     def files(self, kernel: str) -> tuple[str, ...]:
@@ -85,7 +85,7 @@ class Part:
         return tuple(unit.file for unit in self.units if unit.kernel == kernel)
 
     def has(self, kernel: str, test: str) -> bool:
-        """Whether a cell is this shard's."""
+        """Whether a cell belongs to this shard."""
         return unit_of(kernel, test) in self.units
 
 
@@ -100,26 +100,26 @@ def units(
     kernels: Collection[str],
     files: Callable[[str], Iterable[str]],
 ) -> tuple[Unit, ...]:
-    """Return what there is to divide, sorted.
+    """Return the units of a run, sorted.
 
-    ``guests``: name -> the files it is for, empty when that is up to the command line's ``arguments``, which may name
-    one of ``kernels``; ``files`` lists the test files of an argument.
+    ``guests``: name -> its files; empty: all of the command line's ``arguments``, which may name one of ``kernels``.
+    ``files`` lists the test files of an argument.
     """
-    found = set()
+    divided = set()
     for argument in arguments:
         named = kernel_of_argument(argument, kernels)
         for file in files(argument):
-            meant = [guest for guest, own in guests.items() if not own or file in own]
-            found |= {Unit(guest, file) for guest in meant if named in {None, guest}}
-    return tuple(sorted(found))
+            running = [guest for guest, chosen in guests.items() if not chosen or file in chosen]
+            divided |= {Unit(guest, file) for guest in running if named in {None, guest}}
+    return tuple(sorted(divided))
 
 
-def weigh(wanted: Iterable[Unit], durations: Durations) -> dict[Unit, float]:
-    """Say how long each unit takes: as recorded; else the median of that file on other kernels; else of all files."""
+def weigh(units: Iterable[Unit], durations: Durations) -> dict[Unit, float]:
+    """Return the seconds of each unit: as recorded, else the median of its file on other kernels, else of all files."""
     all_files = [seconds for files in durations.values() for seconds in files.values()]
     usual = median(all_files) if all_files else 1.0
     weights = {}
-    for unit in wanted:
+    for unit in units:
         elsewhere = [files[unit.file] for files in durations.values() if unit.file in files]
         estimate = median(elsewhere) if elsewhere else usual
         weights[unit] = durations.get(unit.kernel, {}).get(unit.file, estimate)
@@ -129,32 +129,32 @@ def weigh(wanted: Iterable[Unit], durations: Durations) -> dict[Unit, float]:
 def divide(
     weights: Mapping[Unit, float], count: int, whole: Callable[[str], str] = str
 ) -> tuple[tuple[Unit, ...], ...]:
-    """Divide into ``count`` parts: the longest first, each into the part that has the least; names break ties.
+    """Divide into ``count`` parts: the longest piece first, into the part with the least so far; names break ties.
 
-    ``whole`` names what a file is not divided from: itself, or its folder.
+    ``whole`` returns what a file is not divided from: the file itself, or its folder.
     """
-    found = pieces(weights, whole)
-    takes = weigh_pieces(weights, found)
+    units = pieces(weights, whole)
+    seconds = weigh_pieces(weights, units)
     parts: list[list[Unit]] = [[] for _ in range(count)]
     loads = [0.0] * count
-    for piece in sorted(found, key=lambda piece: (-takes[piece], piece)):
+    for piece in sorted(units, key=lambda piece: (-seconds[piece], piece)):
         least = loads.index(min(loads))
-        parts[least] += found[piece]
-        loads[least] += takes[piece]
+        parts[least] += units[piece]
+        loads[least] += seconds[piece]
     return tuple(tuple(sorted(part)) for part in parts)
 
 
 def pieces(units: Iterable[Unit], whole: Callable[[str], str]) -> dict[Piece, list[Unit]]:
-    """Return what is never divided, in the order in which it first comes, and the units of each."""
-    found: dict[Piece, list[Unit]] = {}
+    """Return the pieces, in the order of their first units, and the units of each."""
+    by_piece: dict[Piece, list[Unit]] = {}
     for unit in units:
-        found.setdefault(Piece(unit.kernel, whole(unit.file)), []).append(unit)
-    return found
+        by_piece.setdefault(Piece(unit.kernel, whole(unit.file)), []).append(unit)
+    return by_piece
 
 
-def weigh_pieces(weights: Mapping[Unit, float], found: Mapping[Piece, Iterable[Unit]]) -> dict[Piece, float]:
-    """Say how long each piece takes; sums do not depend on the order in which the units come."""
-    return {piece: math.fsum(weights[unit] for unit in units) for piece, units in found.items()}
+def weigh_pieces(weights: Mapping[Unit, float], units: Mapping[Piece, Iterable[Unit]]) -> dict[Piece, float]:
+    """Return the seconds of each piece; the sums do not depend on the order of the units."""
+    return {piece: math.fsum(weights[unit] for unit in members) for piece, members in units.items()}
 
 
 def digest(parts: Sequence[Sequence[Unit]]) -> str:
@@ -163,26 +163,26 @@ def digest(parts: Sequence[Sequence[Unit]]) -> str:
 
 
 def recorded(document: Document, before: Durations) -> dict[str, dict[str, float]]:
-    """Return ``before`` with what a result set says; a file that a dying guest cut short keeps what it had.
+    """Return ``before`` updated from a result set; a file that a dying guest cut short keeps its old duration.
 
-    A file whose tests are all for variants takes a kernel with its own command line no time.
+    A file whose tests are all for variants has a duration of 0 on the plain kernel.
     """
-    found = {kernel: dict(files) for kernel, files in before.items()}
+    durations = {kernel: dict(files) for kernel, files in before.items()}
     by_unit: dict[Unit, list[Cell]] = {}
     for cell in document.cells:
         if "::" in cell.test:
             by_unit.setdefault(unit_of(cell.kernel, cell.test), []).append(cell)
     for unit, cells in by_unit.items():
-        own = Unit(plain_kernel(unit.kernel), unit.file)
-        if own not in by_unit:
-            found.setdefault(own.kernel, {})[own.file] = 0.0
+        plain = Unit(plain_kernel(unit.kernel), unit.file)
+        if plain not in by_unit:
+            durations.setdefault(plain.kernel, {})[plain.file] = 0.0
         if not any(cell.outcome.traits.cut_short for cell in cells):
-            found.setdefault(unit.kernel, {})[unit.file] = round(sum(cell.duration for cell in cells), 1)
-    return {kernel: dict(sorted(files.items())) for kernel, files in sorted(found.items())}
+            durations.setdefault(unit.kernel, {})[unit.file] = round(sum(cell.duration for cell in cells), 1)
+    return {kernel: dict(sorted(files.items())) for kernel, files in sorted(durations.items())}
 
 
 def read_durations(path: Path) -> dict[str, dict[str, float]]:
-    """Read the project's durations; none recorded yet are none. Raises ManifestError."""
+    """Read the project's durations; empty when none are recorded yet. Raises ManifestError."""
     try:
         return msgspec.json.decode(path.read_bytes(), type=dict[str, dict[str, float]])
     except FileNotFoundError:
@@ -198,12 +198,12 @@ def write_durations(path: Path, document: Document) -> Path:
 
 
 def keep(folder: Path, part: Part) -> None:
-    """Write what a shard knows of the whole run beside its results."""
+    """Write shard.json beside a shard's results."""
     wire.write(folder / NAME, part)
 
 
 def read(folder: Path, name: str) -> Part:
-    """Read it; raises ManifestError, which names the folder so, for results that are no shard's."""
+    """Read shard.json; raises ManifestError with the folder's ``name`` for results of no shard."""
     try:
         return wire.decode((folder / NAME).read_bytes(), Part)
     except FileNotFoundError as error:
