@@ -1,9 +1,9 @@
-"""Where a run's guests are: on this machine, or on others. The same run either way.
+"""The machines that a run's guests are on: this one, or others. The run is the same either way.
 
-xdist starts a guest's relay through a gateway to the guest's machine: execnet's own ssh transport, one connection for
-all of a machine's guests, and each relay a ``popen`` *via* it. To workers that are not ``popen`` xdist would send
-files; so it sends none, and a relay knows nothing of ssh. A second connection prepares a machine's guests, with its own
-cache and tools, and hands back what they leave.
+xdist starts a guest's relay through a gateway to the guest's machine: execnet's ssh transport, one connection for all
+guests of a machine, and each relay a ``popen`` *via* it. xdist sends files to workers that are not ``popen``; so here
+it sends none, and a relay needs no knowledge of ssh. A second connection prepares a machine's guests, with the cache
+and the tools of that machine, and returns their files.
 """
 
 from __future__ import annotations
@@ -39,31 +39,31 @@ from kernel_matrix.shared.project import Project
 
 
 class GuestHosts(Protocol):
-    """What the controller needs to know of where guests are."""
+    """What the controller needs of the machines that guests are on."""
 
     def prepare(self, project: Project, request: RunRequest, run: RunDirectory, say: Say) -> Plan:
         """Prepare the run; raises HarnessError."""
 
     def gateways(self) -> list[str]:
-        """Return execnet specs of what the guests' relays are started through."""
+        """Return the execnet specs of the gateways through which relays are started."""
 
     def relay(self, guest: PlannedGuest, worker: WorkerId) -> str:
-        """Return the execnet spec of a guest's relay in that worker of its kernel."""
+        """Return the execnet spec of the relay of a guest in that worker."""
 
     def has_slot(self, kernel: str, up: Collection[str]) -> bool:
-        """Say whether one more guest of that kernel finds a hosts when ``up`` are the kernels of all others."""
+        """Whether a slot is free for one more guest of that kernel; ``up`` are the kernels of all guests."""
 
     def gone(self, node: WorkerController) -> str:
-        """Say in a line that a node's machine is gone; empty when it is not."""
+        """Return a line that says that a node's machine is gone; empty when it is not."""
 
     def replaced(self, kernel: str) -> str:
-        """Say in a line why a kernel's machine did not start its guest; empty when it did."""
+        """Return a line that says why a kernel's machine did not start its guest; empty when it did."""
 
     def ending(self, guest: PlannedGuest) -> bytes:
         """Return the Ending of a guest that has ended, as JSON; raises HarnessError or OSError."""
 
     def collect(self, run: RunDirectory, folder: Path) -> None:
-        """Bring consoles and what the relays have left; a host that is gone has none. Raises HarnessError, OSError."""
+        """Fetch the consoles and the relays' files, except from a lost host. Raises HarnessError, OSError."""
 
 
 class LocalHost:
@@ -104,11 +104,11 @@ class LocalHost:
         return guest.ending_path.read_bytes()
 
     def collect(self, run: RunDirectory, folder: Path) -> None:
-        """As in `GuestHosts`: it is all here."""
+        """As in `GuestHosts`: all files are here already."""
 
 
 class RemoteHosts:
-    """Other machines; a plugin of pytest's, too, for what xdist does with the connections."""
+    """Other machines; also a pytest plugin, for what xdist does with the connections."""
 
     def __init__(self, machines: Iterable[Host]) -> None:
         self._hosts = {host.identity: host for host in machines}
@@ -118,14 +118,14 @@ class RemoteHosts:
         #: host -> guests at once
         self._at_once: dict[Host, int] = {}
         self._group = execnet.Group()
-        #: kernel -> why a stand-in of this machine was started in hosts of its guest
+        #: kernel -> why a stand-in on this machine was started in place of its guest
         self._replaced: dict[str, str] = {}
 
     def prepare(self, project: Project, request: RunRequest, run: RunDirectory, say: Say) -> Plan:
-        """Connect, deal the guests by load, and let each machine prepare its own; raises HarnessError."""
+        """Connect, deal the guests by load, and let each machine prepare its guests; raises HarnessError."""
         if request.manifest is not None or request.carried is not None or request.with_cache:
             raise ManifestError(
-                "--hosts: --manifest, --carry, --lf, --ff, --nf, --sw are about what only this machine has"
+                "--hosts: --manifest, --carry, --lf, --ff, --nf, --sw need files that only this machine has"
             )
         listed = list_guests(project, request)
         if not listed.guests:
@@ -137,9 +137,9 @@ class RemoteHosts:
         files = {guest.name: guest.arguments for guest in listed.guests}
         for identity, guests in dealt.items():
             say(f"{self._hosts[identity].name}: {' '.join(guests) or 'no guests'}")
-            own = replace(request, dealt={guest: files[guest] for guest in guests}, shard=None, baseline=None)
+            dealt_request = replace(request, dealt={guest: files[guest] for guest in guests}, shard=None, baseline=None)
             if guests:
-                self._connections[identity].send("prepare", wire.encode(own))
+                self._connections[identity].send("prepare", wire.encode(dealt_request))
         parts = {identity: self._prepared(identity, say) for identity, guests in dealt.items() if guests}
         folder = Path(tempfile.mkdtemp(prefix="guests-", dir=run.path))
         return preparation.plan(project, request, listed, self._joined(listed, parts, folder))
@@ -159,7 +159,7 @@ class RemoteHosts:
         return prepared
 
     def _joined(self, listed: GuestList, parts: dict[str, Prepared], folder: Path) -> Prepared:
-        """Make one of what the machines have prepared, in the order of the run."""
+        """Join what the machines have prepared, in the order of the run."""
         guests = {guest.kernel: guest for part in parts.values() for guest in part.guests}
         facts = {kernel.name: kernel for part in parts.values() for kernel in part.kernels}
         order = [guest.name for guest in listed.guests if guest.name in guests]
@@ -168,12 +168,12 @@ class RemoteHosts:
             guests=tuple(guests[name] for name in order),
             folder=folder,
             missing={name: why for part in parts.values() for name, why in part.missing.items()},
-            accelerator="; ".join(self._told(each, part) for each, part in parts.items()),
+            accelerator="; ".join(self._describe(identity, part) for identity, part in parts.items()),
             at_once=sum(part.at_once for part in parts.values()),
             kernels=tuple(facts[name] for name in order),
         )
 
-    def _told(self, identity: str, part: Prepared) -> str:
+    def _describe(self, identity: str, part: Prepared) -> str:
         return f"{self._hosts[identity].name} ({', '.join(guest.kernel for guest in part.guests)}): {part.accelerator}"
 
     def _check_packages(self, kernels: Iterable[KernelFacts]) -> None:
@@ -182,7 +182,7 @@ class RemoteHosts:
         for kernel in kernels:
             before = seen.setdefault(plain_kernel(kernel.name), kernel)
             if (before.release, before.version) != (kernel.release, kernel.version):
-                where = [f"{each.version} on {self._of[each.name].name}" for each in (before, kernel)]
+                where = [f"{package.version} on {self._of[package.name].name}" for package in (before, kernel)]
                 raise HarnessError(f"kernel {plain_kernel(kernel.name)} is {where[0]} and {where[1]}")
 
     def gateways(self) -> list[str]:
@@ -194,12 +194,12 @@ class RemoteHosts:
         return self._of[guest.kernel].relay(guest, worker)
 
     def has_slot(self, kernel: str, up: Collection[str]) -> bool:
-        """As in `GuestHosts`: on the machine that has that kernel's image."""
+        """As in `GuestHosts`: on the machine that the kernel was dealt to."""
         host = self._of[kernel]
-        return sum(self._of[each] == host for each in up) < self._at_once[host]
+        return sum(self._of[other] == host for other in up) < self._at_once[host]
 
     def gone(self, node: WorkerController) -> str:
-        """As in `GuestHosts`: ask the machine through the connection that the guest was started through."""
+        """As in `GuestHosts`: ask the machine through the gateway that the guest was started through."""
         identity: str | None = node.gateway.spec.via
         if identity is None or _answers(node.nodemanager.group[identity]):
             return ""
@@ -212,21 +212,22 @@ class RemoteHosts:
 
     def ending(self, guest: PlannedGuest) -> bytes:
         """As in `GuestHosts`."""
-        found: bytes = self._connections[self._of[guest.kernel].identity].ask("read", str(guest.ending_path).encode())
-        return found
+        connection = self._connections[self._of[guest.kernel].identity]
+        content: bytes = connection.ask("read", str(guest.ending_path).encode())
+        return content
 
     def collect(self, run: RunDirectory, folder: Path) -> None:
-        """As in `GuestHosts`; the machines are told to clear up."""
+        """As in `GuestHosts`; then the machines delete what they made for the run."""
         refused = []
         for connection in self._connections.values():
             try:
-                found = connection.ask("collect")
+                files = connection.ask("collect")
             except HostGone:
                 continue
             except HarnessError as error:
                 refused.append(str(error))
                 continue
-            for name, content in found.items():
+            for name, content in files.items():
                 path = folder / name if name.endswith(STARTED) else run.console(name.removesuffix(".log"))
                 atomic.write(path, content)
         self._group.terminate(timeout=hosts.PATIENCE)
@@ -235,22 +236,22 @@ class RemoteHosts:
 
     @pytest.hookimpl(wrapper=True)
     def pytest_sessionstart(self) -> Generator[None, Any, Any]:
-        """Keep Ctrl-C from the ssh that xdist starts, and end in a line where that cannot connect."""
+        """Block Ctrl-C for the ssh that xdist starts, and exit with one line where ssh cannot connect."""
         try:
-            with hosts.undisturbed():
+            with hosts.without_interrupt():
                 return (yield)
         except (HostNotFound, EOFError, OSError) as error:
             pytest.exit(f"a host is gone: {error}", returncode=HarnessError.exit_status)
 
     def pytest_xdist_setupnodes(self, config: pytest.Config) -> None:
-        """Where a machine does not start a relay any more, let xdist have a stand-in: it would end the session."""
+        """Give xdist a stand-in where a machine does not start a relay: without one, xdist ends the session."""
         group = pytest_internals.group(config)
         make = group.makegateway
 
         def stand_in(spec: execnet.XSpec) -> execnet.Gateway:
             try:
                 return make(spec)
-            except (AssertionError, EOFError, OSError) as error:  # what execnet makes of an answer that does not come
+            except (AssertionError, EOFError, OSError) as error:  # what execnet raises where there is no answer
                 if spec.via is None:
                     raise
                 host = self._hosts[spec.via].name
@@ -264,9 +265,9 @@ class RemoteHosts:
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_sessionfinish(self, session: pytest.Session) -> None:
-        """Take from xdist what it would wait for in vain: what is behind a connection that is lost or ended first.
+        """Remove the nodes that xdist would wait for without end: those behind a connection that is lost or ends first.
 
-        execnet ends a connection before what came through it when that has been told to end already.
+        execnet ends a connection before the gateways through it where those are ending already.
         """
         group = pytest_internals.group(session.config)
         for identity in {host.identity for host in self._of.values()}:
@@ -285,5 +286,5 @@ def _answers(gateway: execnet.Gateway) -> bool:
 
 
 def of(text: str | None, root: Path) -> GuestHosts:
-    """Return where ``--hosts`` says that guests are; raises ManifestError."""
+    """Return the machines of ``--hosts``, None: this one; raises ManifestError."""
     return LocalHost() if text is None else RemoteHosts(hosts.parse(text, root))

@@ -1,6 +1,6 @@
-"""What another machine does for `kernel_matrix.remote.hosts`: prepare guests as for its own run, return their files.
+"""The service on another machine, for `kernel_matrix.remote.hosts`: prepare guests, return their files.
 
-Runs in that machine's checkout of the project, with its environment, cache and tools.
+It runs in that machine's checkout of the project, with its environment, cache and tools.
 """
 
 from __future__ import annotations
@@ -27,27 +27,27 @@ from kernel_matrix.shared.project import Project
 from kernel_matrix.vm import slots
 from kernel_matrix.vm.boot_spec import MEMORY_MIB
 
-#: what the other end runs here; execnet gives it its channel
+#: what the controller runs here; execnet defines ``channel``
 SOURCE = """
 from kernel_matrix.remote import hosted
 hosted.serve(channel)
 """
-#: how an answer begins: a line for the user that comes before it, the answer, or why there is none
+#: kinds of message: a line for the user, the answer, or why there is none
 SAY, DONE, FAILED = "say", "done", "failed"
 
 
 @dataclass(frozen=True, slots=True)
 class Machine:
-    """What a machine says of itself."""
+    """What a machine tells about itself."""
 
     #: digest of the project's files
     project: str
-    #: guests at once, whatever runs them
+    #: guests at once, with or without KVM
     slots: int
 
 
 def serve(channel: Any) -> None:  # noqa: ANN401 - execnet's, which both ends have and neither imports here
-    """Answer (request, argument) until the other end is gone; what was made for the run is taken away then."""
+    """Answer (request, argument) until the other end is gone, then delete what was made for the run."""
     try:
         project = find()
     except HarnessError as error:
@@ -69,7 +69,7 @@ class Service:
         self._prepared: Prepared | None = None
 
     def answer(self, request: str, argument: bytes) -> tuple[str, object]:
-        """Do one thing: ``machine``, ``prepare``, ``read`` or ``collect``."""
+        """Answer one request: ``machine``, ``prepare``, ``read`` or ``collect``."""
         try:
             return DONE, getattr(self, f"_{request}")(argument)
         except HarnessError as error:
@@ -90,7 +90,7 @@ class Service:
         """Prepare the guests that were dealt to this machine."""
         request = wire.decode(argument, RunRequest)
         run = RunDirectory.create(self._folder)
-        self._prepared = preparation.ready(
+        self._prepared = preparation.prepare_guests(
             self._project, request, list_guests(self._project, request), run, say=self._say
         )
         return wire.encode(self._prepared)
@@ -99,6 +99,6 @@ class Service:
         return Path(argument.decode()).read_bytes()
 
     def _collect(self, _: bytes) -> dict[str, bytes]:
-        """Return what the relays have left, by the files' names: consoles, and how guests came up."""
-        found = (*self._folder.glob("*/console/*.log"), *self._folder.glob(f"*/guests-*/*{STARTED}"))
-        return {path.name: path.read_bytes() for path in found if not path.parent.parent.is_symlink()}
+        """Return the relays' files by name: consoles, and how guests started."""
+        paths = (*self._folder.glob("*/console/*.log"), *self._folder.glob(f"*/guests-*/*{STARTED}"))
+        return {path.name: path.read_bytes() for path in paths if not path.parent.parent.is_symlink()}

@@ -1,6 +1,6 @@
-"""Other machines for guests, reached by ssh: which ones, what each gets, and what is asked of them.
+"""Other machines for guests, reached by ssh: which ones, which guests each gets, and requests to them.
 
-Connections are execnet's own (``ssh=``). What is asked is answered by `kernel_matrix.remote.hosted` there.
+Connections are execnet's (``ssh=``). Requests are answered by `kernel_matrix.remote.hosted` there.
 """
 
 from __future__ import annotations
@@ -26,9 +26,9 @@ from kernel_matrix.shared.errors import HarnessError, ManifestError
 
 Say = Callable[[str], None]
 
-#: no questions to a terminal that nobody reads; a machine that is switched off is noticed within a minute
+#: no prompts: nobody answers them; a machine that is switched off is noticed within a minute
 _SSH = "-o BatchMode=yes -o ConnectTimeout=20 -o ServerAliveInterval=15 -o ServerAliveCountMax=3"
-#: seconds within which a machine answers what takes it no time; longer than ssh takes to notice that it is gone
+#: seconds within which a machine answers a short request; longer than ssh takes to notice that it is gone
 PATIENCE = 90.0
 
 
@@ -38,7 +38,7 @@ class Host:
 
     #: execnet's name of the connection
     identity: str
-    #: what ssh is told: a destination, options before it
+    #: arguments of ssh: options, then the destination
     ssh: str
     #: the project there
     folder: Path
@@ -64,14 +64,14 @@ class Host:
 
 
 def parse(text: str, root: Path) -> tuple[Host, ...]:
-    """Read ``user@a,user@b:/folder``, the folder being by default ``root``; raises ManifestError."""
+    """Parse ``user@a,user@b:/folder``; the folder is ``root`` by default. Raises ManifestError."""
     hosts = []
-    for number, each in enumerate(text.split(","), 1):
-        found = re.fullmatch(r"(?P<ssh>.*?)(?::(?P<folder>/.*))?", each.strip())
-        words = found["ssh"].split() if found else []
-        if not found or not words or words[-1].startswith("-") or "//" in each:
-            raise ManifestError(f"--hosts {text}: {each!r} is no host such as user@name or user@name:/folder")
-        folder = Path(found["folder"] or root)
+    for number, entry in enumerate(text.split(","), 1):
+        match = re.fullmatch(r"(?P<ssh>.*?)(?::(?P<folder>/.*))?", entry.strip())
+        words = match["ssh"].split() if match else []
+        if not match or not words or words[-1].startswith("-") or "//" in entry:
+            raise ManifestError(f"--hosts {text}: {entry!r} is no host such as user@name or user@name:/folder")
+        folder = Path(match["folder"] or root)
         hosts.append(Host(f"host-{number}", " ".join(words), folder, _python(root, folder)))
     if len({(host.ssh, host.folder) for host in hosts}) < len(hosts):
         raise ManifestError(f"--hosts {text}: a host is there twice")
@@ -79,15 +79,15 @@ def parse(text: str, root: Path) -> tuple[Host, ...]:
 
 
 def _python(root: Path, folder: Path) -> str:
-    """Return the Python there: where this one is, below the project there if it is below the project here."""
+    """Return the path of the Python there: that of this one, relative to the project if it is below it here."""
     here = Path(sys.executable)
     return str(folder / here.relative_to(root) if here.is_relative_to(root) else here)
 
 
 def deal(weights: Mapping[str, float], capacity: Mapping[str, int]) -> dict[str, list[str]]:
-    """Deal guests to hosts, the longest first, each to the one that would be ready with it first.
+    """Deal guests to hosts, the longest first, each to the host that would finish it first.
 
-    ``weights``: guest -> seconds; ``capacity``: host -> guests at once. The first named wins a tie.
+    ``weights``: guest -> seconds; ``capacity``: host -> guests at once. Of equal hosts the first one gets it.
     """
     dealt: dict[str, list[str]] = {host: [] for host in capacity}
     loads = dict.fromkeys(capacity, 0.0)
@@ -99,8 +99,8 @@ def deal(weights: Mapping[str, float], capacity: Mapping[str, int]) -> dict[str,
 
 
 def by_guest(weights: Mapping[Unit, float], guests: Sequence[str]) -> dict[str, float]:
-    """Add up the test files' durations; every guest takes some time."""
-    return {guest: 1.0 + sum(each for unit, each in weights.items() if unit.kernel == guest) for guest in guests}
+    """Add up each guest's test files; a guest without files still takes 1 second."""
+    return {guest: 1.0 + sum(seconds for unit, seconds in weights.items() if unit.kernel == guest) for guest in guests}
 
 
 class HostGone(HarnessError):
@@ -108,12 +108,12 @@ class HostGone(HarnessError):
 
 
 class Connection:
-    """What is asked of one host; every failure names it."""
+    """Requests to one host; every failure names it."""
 
     def __init__(self, host: Host, group: execnet.Group) -> None:
         self.host = host
         try:
-            with undisturbed():
+            with without_interrupt():
                 gateway = group.makegateway(host.spec)
             self._channel = gateway.remote_exec(hosted.SOURCE)
         except HostNotFound as error:
@@ -124,16 +124,16 @@ class Connection:
             ) from error
 
     def send(self, request: str, argument: bytes = b"") -> None:
-        """Ask for something."""
+        """Send a request."""
         try:
             self._channel.send((request, argument))
         except OSError as error:
-            # the other end may have said why it has ended
+            # the other end may have sent why it has ended
             self.receive(lambda _: None, PATIENCE)
             raise HostGone(f"{self.host.name}: the connection is lost") from error
 
     def receive(self, say: Say, timeout: float | None = None) -> Any:  # noqa: ANN401 - as the request has it
-        """Return the answer; raises HarnessError, ManifestError where it is one there."""
+        """Return the answer; raises HarnessError, or ManifestError where that was raised there."""
         while True:
             try:
                 kind, value = self._channel.receive(timeout)
@@ -152,16 +152,16 @@ class Connection:
             say(f"{self.host.name}: {value}")
 
     def ask(self, request: str, argument: bytes = b"") -> Any:  # noqa: ANN401 - as the request has it
-        """Ask for something that takes no time."""
+        """Send a short request and return the answer."""
         self.send(request, argument)
         return self.receive(lambda _: None, PATIENCE)
 
 
 @contextlib.contextmanager
-def undisturbed() -> Iterator[None]:
-    """Keep Ctrl-C from the processes that are started meanwhile, which a terminal sends it to as well.
+def without_interrupt() -> Iterator[None]:
+    """Block Ctrl-C for processes that are started meanwhile: a terminal sends it to them, too.
 
-    It is the controller that ends a run, and it still needs its connections then.
+    The controller ends a run, and needs its connections for that.
     """
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
