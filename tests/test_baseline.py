@@ -68,7 +68,7 @@ def test_a_wrong_file_is_one_line(tmp_path: Path, data: bytes, line: str) -> Non
 
 def test_what_was_found_leaves_out_a_kernel_without_an_image() -> None:
     cells = (Cell("6.1", "a.py::x", Outcome.PASS), Cell("7.0", IMAGE, Outcome.ERROR, detail="gone"))
-    found = baseline.found(document(*cells))
+    found = baseline.of_document(document(*cells))
     assert set(found) == {"6.1"}
     assert found["6.1"].tests == {"a.py::x": Outcome.PASS}
     assert found["6.1"].costs == {"p": COST}

@@ -42,7 +42,7 @@ def found(tmp_path_factory: pytest.TempPathFactory) -> Expectation:
     status, output = run(folder)
     assert status == 1, output
     assert changes(folder) == {"": (Kind.NEW, True)}
-    return baseline.found(document.read(folder / "results" / "latest"))[KERNEL]
+    return baseline.of_document(document.read(folder / "results" / "latest"))[KERNEL]
 
 
 def test_every_kind_of_regression_is_named_and_gates(tmp_path: Path, found: Expectation) -> None:

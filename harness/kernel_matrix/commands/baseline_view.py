@@ -109,14 +109,18 @@ def _scope(project: Project, run: document.Document) -> comparison.Scope:
 
 
 def _of(run: document.Document, kernels: set[str]) -> dict[str, Expectation]:
-    return {kernel: each for kernel, each in baseline.found(run).items() if kernel in kernels}
+    return {kernel: each for kernel, each in baseline.of_document(run).items() if kernel in kernels}
 
 
 def _result_set(project: Project, name: str) -> Mapping[str, Expectation]:
     place, _, kernel = (name, "", "") if Path(name).exists() else name.rpartition(":")
     if not place:
         place, kernel = name, ""
-    found = baseline.read(project.matrix_baselines) if place == BASELINE else baseline.found(document.read(Path(place)))
+    found = (
+        baseline.read(project.matrix_baselines)
+        if place == BASELINE
+        else baseline.of_document(document.read(Path(place)))
+    )
     if kernel and kernel not in found:
         raise ManifestError(f"{place} has no kernel {kernel!r} (it has: {', '.join(found)})")
     return {kernel: found[kernel]} if kernel else found

@@ -1,4 +1,4 @@
-"""What a run has found, judged and compared. Pure.
+"""The results of a run, judged and compared. Pure.
 
 Not here: how it is shown (kernel_matrix.report).
 """

@@ -1,7 +1,7 @@
-"""What the matrix is expected to find: matrix/<kernel>.json of the project's baselines, reviewed like code.
+"""The baseline: the outcomes that are expected, in matrix/<kernel>.json, reviewed like code.
 
-A file for each guest there can be (a kernel, or a kernel with a variant of its command line), a line for each test:
-what a reviewer reads is what changed. Only green outcomes are ever recorded; red is red whatever was expected.
+There is a file for each possible guest (a kernel, or a kernel with a variant of its command line) and a line for each
+test, so that a diff shows what changed. Only green outcomes are recorded; red is never expected.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ from kernel_matrix.shared.errors import ManifestError
 
 @dataclass(frozen=True, slots=True)
 class Expectation:
-    """What one guest is expected to find, or has found."""
+    """The outcomes and costs of one guest, expected or measured."""
 
-    #: ``uname -r``, the package's version, the configuration's digest: another patch version of a kernel is a drift
+    #: ``uname -r``, the package's version, the configuration's digest: a change of one is a drift
     release: str
     version: str
     config: str
@@ -46,8 +46,8 @@ class _File(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     tests: dict[str, dict[str, Outcome]]
 
 
-def found(document: Document) -> dict[str, Expectation]:
-    """Return what a run found, kernel by kernel; a kernel whose image was not to be had has found nothing."""
+def of_document(document: Document) -> dict[str, Expectation]:
+    """Return the outcomes of a run by kernel, without the kernels whose images were unavailable."""
     tests: dict[str, dict[str, Outcome]] = {}
     without = {cell.kernel for cell in document.cells if cell.test == IMAGE}
     for cell in document.cells:
@@ -62,18 +62,20 @@ def found(document: Document) -> dict[str, Expectation]:
 
 
 def read(folder: Path) -> dict[str, Expectation]:
-    """Read the baseline of every kernel that has one; raises ManifestError in one line."""
+    """Read the baselines of all kernels; raises ManifestError in one line."""
     return {path.stem: parsed(path.read_bytes(), str(path)) for path in sorted(folder.glob("*.json"))}
 
 
 def parsed(data: bytes, source: str) -> Expectation:
-    """Read a file's content; ``source`` is the file. Raises ManifestError in one line."""
+    """Parse a file's content; ``source`` names the file. Raises ManifestError in one line."""
     try:
         file = msgspec.json.decode(data, type=_File)
     except msgspec.MsgspecError as error:
         raise ManifestError(f"{source}: {error}") from error
     tests = {
-        f"{path}::{name}" if name else path: outcome for path, of in file.tests.items() for name, outcome in of.items()
+        f"{path}::{name}" if name else path: outcome
+        for path, outcomes in file.tests.items()
+        for name, outcome in outcomes.items()
     }
     if red := [test for test, outcome in tests.items() if not outcome.green]:
         raise ManifestError(f"{source}: {red[0]}: {tests[red[0]]} is red, and red is never expected")
@@ -112,9 +114,9 @@ def _joined(rows: Iterable[str]) -> list[str]:
 
 
 def recorded(before: Expectation | None, now: Expectation, *, whole: bool) -> tuple[Expectation, list[str]]:
-    """Return what to record, and the tests that are red: of those the former entry stays, if there is one.
+    """Return what to record, and the red tests: their former entries stay.
 
-    A run of some tests leaves the others' entries as they are.
+    After a run of some tests, the entries of all other tests stay, too.
     """
     former = before.tests if before else {}
     red = sorted(test for test, outcome in now.tests.items() if not outcome.green)
@@ -123,15 +125,15 @@ def recorded(before: Expectation | None, now: Expectation, *, whole: bool) -> tu
     costs = dict(now.costs)
     for program, cost in before.costs.items() if before else ():
         if program in now.costs:
-            # a time that was measured anew is no difference to review
+            # a new measurement of time alone is no difference to review
             costs[program] = cost if _same(cost, now.costs[program]) else now.costs[program]
         elif not whole or not now.costs:
             costs[program] = cost
     return Expectation(now.release, now.version, now.config, costs, tests), red
 
 
-def _same(one: Cost, other: Cost) -> bool:
-    return all(getattr(one, name) == getattr(other, name) for name in COMPARED)
+def _same(before: Cost, now: Cost) -> bool:
+    return all(getattr(before, name) == getattr(now, name) for name in COMPARED)
 
 
 def write(folder: Path, kernel: str, expectation: Expectation) -> None:

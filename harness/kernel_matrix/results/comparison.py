@@ -1,4 +1,4 @@
-"""What is different between what was expected and what was found. Pure."""
+"""The differences between a baseline and a run, or between two runs. Pure."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from kernel_matrix.results.baseline import Expectation, found
+from kernel_matrix.results.baseline import Expectation, of_document
 from kernel_matrix.results.document import Document
 from kernel_matrix.shared import hints
 from kernel_matrix.shared.cells import Outcome
@@ -14,20 +14,18 @@ from kernel_matrix.shared.changes import Change, Kind
 from kernel_matrix.shared.costs import COMPARED, Cost
 from kernel_matrix.shared.features import plain_kernel
 
-#: outcomes of a test that was tried and did what it is for
-
 
 @dataclass(frozen=True, slots=True)
 class Scope:
     """What is compared, and how strictly."""
 
-    #: a cost may grow by so much, as a share of it, before that is a regression
+    #: a cost may grow by this share before that is a regression
     cost_growth: float = 0.1
-    #: whether another patch version of a kernel makes the run red by itself
+    #: whether another version of a kernel makes the run red by itself
     drift_gates: bool = False
-    #: whether all tests of the kernels were to run, so that a test that did not is gone
+    #: whether all tests of the kernels were to run: a test that did not run is gone
     whole: bool = True
-    #: kernels that must have a baseline, with every command line: those of the manifest, which the workflow runs
+    #: kernels that must have a baseline, as must their variants: those of the manifest, which CI runs
     kernels: frozenset[str] = frozenset()
 
 
@@ -36,15 +34,15 @@ def compare(
 ) -> tuple[Change, ...]:
     """Return every difference, what gates first, then by kind, kernel and name.
 
-    Kernels that were not part of the run are not compared; a variant's guest is part of its kernel's run.
+    Kernels that were not in the run are not compared; a variant belongs to its kernel's run.
     """
     changes: list[Change] = []
-    # a kernel of which the baseline has another command line is the project's, too
-    known = scope.kernels | {plain_kernel(kernel) for kernel in expected}
+    # a kernel with a baseline of any variant is one of the project's, too
+    recorded = scope.kernels | {plain_kernel(kernel) for kernel in expected}
     for kernel, now in present.items():
         before = expected.get(kernel)
         if before is None:
-            changes.append(_without(kernel, f"{len(now.tests)} cells", gates=plain_kernel(kernel) in known))
+            changes.append(_without(kernel, f"{len(now.tests)} cells", gates=plain_kernel(kernel) in recorded))
             continue
         changes += _kernel(kernel, before, now, scope)
         if now.costs and not before.costs and kernel in scope.kernels:
@@ -52,11 +50,13 @@ def compare(
     if scope.whole:
         changes += _guests_gone(expected, present)
     order = list(Kind)
-    return tuple(sorted(changes, key=lambda each: (not each.gates, order.index(each.kind), each.kernel, each.what)))
+    return tuple(
+        sorted(changes, key=lambda change: (not change.gates, order.index(change.kind), change.kernel, change.what))
+    )
 
 
 def _without(kernel: str, what: str, *, gates: bool) -> Change:
-    """Return that a kernel has found what nothing was expected of: a file that was deleted is no approval."""
+    """Return the change for a kernel without a baseline; it gates, as deleting a baseline is no approval."""
     note = (
         f"it has no baseline: `{hints.command('baseline', f'--update --kernel {plain_kernel(kernel)}')}`, and review it"
     )
@@ -64,21 +64,21 @@ def _without(kernel: str, what: str, *, gates: bool) -> Change:
 
 
 def of_run(expected: Mapping[str, Expectation], run: Document, scope: Scope) -> tuple[Change, ...]:
-    """Compare what a run has found with what was expected of it."""
-    return compare(expected, found(run), replace(scope, whole=run.complete))
+    """Compare a run with the baseline."""
+    return compare(expected, of_document(run), replace(scope, whole=run.complete))
 
 
 def _kernel(kernel: str, before: Expectation, now: Expectation, scope: Scope) -> Iterator[Change]:
     note = ""
     if (before.release, before.version, before.config) != (now.release, now.version, now.config):
-        was, is_ = (f"{each.release} {each.version} {each.config}".strip() for each in (before, now))
+        was, is_ = (f"{side.release} {side.version} {side.config}".strip() for side in (before, now))
         yield Change(Kind.DRIFTED, kernel, "", was, is_, gates=scope.drift_gates)
         note = f"the kernel has drifted: {before.version} -> {now.version}"
     for test in sorted({*before.tests, *now.tests}):
         change = _test(kernel, test, before.tests.get(test), now.tests.get(test), note)
         if change is not None and (scope.whole or change.kind is not Kind.GONE):
             yield change
-    # a run that measured no costs says nothing about them, unless it was to measure them
+    # a partial run without costs did not measure them
     if now.costs or scope.whole:
         for program in sorted({*before.costs, *now.costs}):
             yield from _cost(kernel, program, before.costs.get(program), now.costs.get(program), scope, note)
@@ -92,7 +92,7 @@ def _test(kernel: str, test: str, before: Outcome | None, after: Outcome | None,
 
 
 def _kind(before: Outcome | None, after: Outcome | None) -> tuple[Kind, bool]:
-    """Return what it means that a test's outcome is another one, and whether that gates."""
+    """Return the kind of change between two outcomes of a test, and whether it gates."""
     if before is None or after is None:
         return (Kind.GONE, True) if after is None else (Kind.NEW, not after.green)
     if not after.green:
@@ -126,11 +126,11 @@ def _instructions(cost: Cost | None) -> str:
     return "" if cost is None else f"instructions {cost.instructions}"
 
 
-def _guests_gone(expected: Mapping[str, Expectation], found: Mapping[str, Expectation]) -> Iterator[Change]:
-    """Yield the variants of kernels of this run that had a guest of their own and have none now."""
+def _guests_gone(expected: Mapping[str, Expectation], present: Mapping[str, Expectation]) -> Iterator[Change]:
+    """Yield the variants of this run's kernels that the baseline has and the run has not."""
     for kernel, before in expected.items():
         plain = plain_kernel(kernel)
-        if kernel not in found and plain in found and plain != kernel:
+        if kernel not in present and plain in present and plain != kernel:
             yield Change(Kind.GONE, kernel, "", f"{len(before.tests)} cells", "", gates=True)
 
 
@@ -141,18 +141,18 @@ def summary(changes: Iterable[Change]) -> str:
 
 
 def baseline_lines(changes: Sequence[Change], limit: int) -> list[str]:
-    """Return what a run says of its baseline; nothing when nothing is different."""
+    """Return the lines of a run about its baseline; none when nothing is different."""
     return [f"against the baseline: {summary(changes)}", *lines(changes, limit)] if changes else []
 
 
 def lines(changes: Iterable[Change], limit: int) -> list[str]:
-    """Return a line for each difference, the first ones when there are many; new tests of a kernel in one line."""
-    told: list[str] = []
+    """Return a line for each difference, at most ``limit``, and one line for all new tests of a kernel."""
+    shown: list[str] = []
     new: Counter[str] = Counter()
     for change in changes:
         if change.kind is Kind.NEW and change.what and not change.gates:
             new[change.kernel] += 1
         else:
-            told.append(str(change))
-    rest = [f"... and {len(told) - limit} more in matrix.json"] if len(told) > limit else []
-    return [*told[:limit], *rest, *(f"{Kind.NEW}: {kernel}: {count} cells" for kernel, count in new.items())]
+            shown.append(str(change))
+    rest = [f"... and {len(shown) - limit} more in matrix.json"] if len(shown) > limit else []
+    return [*shown[:limit], *rest, *(f"{Kind.NEW}: {kernel}: {count} cells" for kernel, count in new.items())]

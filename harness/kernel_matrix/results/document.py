@@ -1,6 +1,6 @@
-"""One result set as one value: what the report shows, the schema publishes and a comparison reads.
+"""A result set as one value, from which reports and comparisons are made.
 
-`results/latest/matrix.json` holds it; ``docs/results.schema.json`` is its schema, made from these classes.
+It is stored in `results/latest/matrix.json`; ``docs/results.schema.json`` is its schema, made from these classes.
 """
 
 from __future__ import annotations
@@ -30,11 +30,11 @@ class Column:
 
     #: such as ``6.1`` or ``6.1+lockdown_integrity``
     kernel: str
-    #: ``uname -r``; empty when its image was not to be had
+    #: ``uname -r``; empty when its image was unavailable
     release: str
     #: the package's version
     version: str
-    #: the first twelve digits of its configuration's sha256; empty where the configuration is not to be had
+    #: the first twelve digits of its configuration's sha256; empty where the configuration is unavailable
     config: str
     #: program -> what it costs on this kernel; empty when the run did not measure it
     costs: dict[str, Cost]
@@ -54,7 +54,7 @@ class Document:
     accelerator: str
     #: guests at once
     guests: int
-    #: the command line, as pytest was given it
+    #: the command line of pytest
     arguments: tuple[str, ...]
     #: whether all tests of its kernels were to run
     whole: bool
@@ -65,41 +65,41 @@ class Document:
     columns: tuple[Column, ...]
     #: sorted by column and test
     cells: tuple[Cell, ...]
-    #: against the baseline, what gates first
+    #: against the baseline, those that gate first
     changes: tuple[Change, ...]
 
     @property
     def complete(self) -> bool:
-        """Whether a test that is not in it is gone: a part of a run, or a run of some tests, says nothing of others."""
+        """Whether all tests were to run: only then a test that is not in it is gone."""
         return self.whole and not self.shard
 
 
 def schema() -> str:
     """Return the JSON schema of a result set."""
-    found: dict[str, Any] = msgspec.json.schema(Document)
-    return json.dumps({"$schema": "https://json-schema.org/draft/2020-12/schema", **found}, indent=1) + "\n"
+    definition: dict[str, Any] = msgspec.json.schema(Document)
+    return json.dumps({"$schema": "https://json-schema.org/draft/2020-12/schema", **definition}, indent=1) + "\n"
 
 
 def read(path: Path) -> Document:
-    """Read the result set of a run's folder, or a file of one; raises HarnessError in one line."""
+    """Read a result set from a run's folder or from a file; raises HarnessError in one line."""
     file = path / NAME if path.is_dir() else path
     try:
-        found = wire.decode(file.read_bytes(), Document)
+        document = wire.decode(file.read_bytes(), Document)
     except OSError as error:
         raise HarnessError(f"{file}: {error.strerror}") from error
     except msgspec.MsgspecError as error:
         raise HarnessError(f"{file}: not a result set: {error}") from error
-    if found.version != VERSION:
-        raise HarnessError(f"{file}: version {found.version} of result sets; this harness reads version {VERSION}")
-    return found
+    if document.version != VERSION:
+        raise HarnessError(f"{file}: version {document.version} of result sets; this harness reads version {VERSION}")
+    return document
 
 
 def read_costs(run: Path) -> dict[str, dict[str, Cost]]:
-    """Read what a run's tests recorded: kernel -> program -> cost; raises HarnessError."""
-    found: dict[str, dict[str, Cost]] = {}
+    """Read the costs that a run's tests recorded: kernel -> program -> cost; raises HarnessError."""
+    costs: dict[str, dict[str, Cost]] = {}
     for path in sorted((run / COSTS).glob("*.json")):
         try:
-            found[path.stem] = msgspec.json.decode(path.read_bytes(), type=dict[str, Cost])
+            costs[path.stem] = msgspec.json.decode(path.read_bytes(), type=dict[str, Cost])
         except msgspec.MsgspecError as error:
             raise HarnessError(f"{path}: no costs: {error}") from error
-    return found
+    return costs

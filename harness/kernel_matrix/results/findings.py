@@ -1,4 +1,4 @@
-"""What a reader has to see of a result set, said once for all kernels it is the same on. Pure."""
+"""The findings of a result set, joined over the kernels on which they are the same. Pure."""
 
 from __future__ import annotations
 
@@ -19,18 +19,18 @@ class Finding:
     outcome: Outcome
     #: the line of the cells' details that says why
     line: str
-    #: a cell a kernel, in the order of the run
+    #: one cell for each kernel, in the order of the run
     cells: tuple[Cell, ...]
 
     @property
     def kernels(self) -> tuple[str, ...]:
-        """Where it is red."""
+        """The kernels on which it is red."""
         return tuple(cell.kernel for cell in self.cells)
 
 
 @dataclass(frozen=True, slots=True)
 class Difference:
-    """A change that is the same on some kernels."""
+    """A change that is the same on several kernels."""
 
     #: of the first kernel
     change: Change
@@ -38,42 +38,42 @@ class Difference:
 
 
 def findings(cells: Iterable[Cell]) -> tuple[Finding, ...]:
-    """Join red cells that say the same of a test; crashes first, cells without a report last."""
-    found: dict[tuple[str, Outcome, str], list[Cell]] = {}
+    """Join the red cells of a test that have the same outcome and reason; crashes first, missing reports last."""
+    groups: dict[tuple[str, Outcome, str], list[Cell]] = {}
     for cell in cells:
         if not cell.outcome.green:
-            found.setdefault((cell.test, cell.outcome, reason(cell.detail)), []).append(cell)
-    joined = [Finding(test, outcome, line, tuple(same)) for (test, outcome, line), same in found.items()]
-    return tuple(sorted(joined, key=lambda each: (-each.outcome.traits.rank, each.test)))
+            groups.setdefault((cell.test, cell.outcome, reason(cell.detail)), []).append(cell)
+    joined = [Finding(test, outcome, line, tuple(same)) for (test, outcome, line), same in groups.items()]
+    return tuple(sorted(joined, key=lambda finding: (-finding.outcome.traits.rank, finding.test)))
 
 
 def differences(changes: Iterable[Change]) -> tuple[Difference, ...]:
-    """Join changes that differ only in their kernel; what gates first, the order kept otherwise."""
-    found: dict[Change, list[str]] = {}
+    """Join changes that differ only in their kernel; those that gate first, otherwise in the same order."""
+    kernels: dict[Change, list[str]] = {}
     for change in changes:
-        found.setdefault(replace(change, kernel=""), []).append(change.kernel)
-    joined = [Difference(replace(change, kernel=where[0]), tuple(where)) for change, where in found.items()]
-    return tuple(sorted(joined, key=lambda each: not each.change.gates))
+        kernels.setdefault(replace(change, kernel=""), []).append(change.kernel)
+    joined = [Difference(replace(change, kernel=where[0]), tuple(where)) for change, where in kernels.items()]
+    return tuple(sorted(joined, key=lambda difference: not difference.change.gates))
 
 
 def unchanged(document: Document) -> str:
-    """Return the line for a result set without a change: an end before its time is compared with nothing."""
-    own = any(argument.startswith("--command=") for argument in document.arguments)
-    if own or document.exit_status in {2, 4}:
+    """Return the line for a result set without changes; a run that was interrupted is not compared."""
+    is_command = any(argument.startswith("--command=") for argument in document.arguments)
+    if is_command or document.exit_status in {2, 4}:
         return "This run was not compared with the baseline."
     return "Nothing has changed against the baseline."
 
 
 def by_kernel(cells: Iterable[Cell]) -> dict[str, list[Cell]]:
     """Return the cells of each kernel."""
-    found: dict[str, list[Cell]] = {}
+    columns: dict[str, list[Cell]] = {}
     for cell in cells:
-        found.setdefault(cell.kernel, []).append(cell)
-    return found
+        columns.setdefault(cell.kernel, []).append(cell)
+    return columns
 
 
 def by_file(cells: Iterable[Cell]) -> dict[str, list[Cell]]:
-    """Return the cells of each test file, files and tests sorted."""
+    """Return the cells of each test file, with files and tests sorted."""
     files: dict[str, list[Cell]] = {}
     for cell in sorted(cells, key=lambda cell: cell.test):
         files.setdefault(cell.test.partition("::")[0], []).append(cell)

@@ -1,4 +1,4 @@
-"""The matrix: kernels x tests, judged. Pure: from cells to a verdict, a table and Markdown."""
+"""The matrix: kernels x tests, with the exit status that its cells decide. Pure."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from kernel_matrix.shared.features import VARIANT
 
 @dataclass(frozen=True, slots=True)
 class Matrix:
-    """Every expected cell, and every cell that came."""
+    """Every cell that is expected or was reported."""
 
     #: sorted by kernel (in the order of the run) and test
     cells: tuple[Cell, ...]
@@ -21,7 +21,7 @@ class Matrix:
 
     @classmethod
     def of(cls, cells: Iterable[Cell], expected: Iterable[tuple[str, str]], kernels: Iterable[str]) -> Matrix:
-        """Join what came with what was expected: an expected (kernel, test) without a cell becomes notrun."""
+        """Join reported and expected cells: an expected (kernel, test) without a report becomes notrun."""
         joined: dict[tuple[str, str], Cell] = {}
         for cell in cells:
             before = joined.get((cell.kernel, cell.test))
@@ -44,18 +44,18 @@ class Matrix:
 
 
 def expected(
-    own: Mapping[str, Collection[str]], left_out: Mapping[str, Collection[str]], *, named: bool
+    collected: Mapping[str, Collection[str]], left_out: Mapping[str, Collection[str]], *, named: bool
 ) -> set[tuple[str, str]]:
-    """Return the cells that must be there: every kernel runs what any of its variant collected, less what is left out.
+    """Return the expected cells: a kernel runs what any kernel of its variant collected, less what is deselected.
 
-    ``own``: kernel -> the tests that it collected; ``named``: each is held to those alone.
+    ``collected``: kernel -> its tests; ``named``: a kernel runs only what it collected itself.
     """
     union: dict[str, set[str]] = {}
-    for kernel, tests in own.items():
+    for kernel, tests in collected.items():
         union.setdefault(kernel.partition(VARIANT)[2], set()).update(tests)
     return {
         (kernel, test)
-        for kernel, tests in own.items()
+        for kernel, tests in collected.items()
         for test in (tests if named else union[kernel.partition(VARIANT)[2]] - set(left_out.get(kernel, ())))
     }
 
@@ -63,8 +63,8 @@ def expected(
 def exit_status(matrix: Matrix, changes: Iterable[Change] = (), *, part: bool = False) -> int:
     """Return 0 when there are cells, all are green and no difference from the baseline gates; otherwise 1.
 
-    3 when no cell has a verdict at all, or all that is wrong is that images of kernels were not to be had: a regression
-    that is proven is never hidden by that. A ``part`` of a run may have no cells.
+    3 when no cell has a verdict, or the only red cells are kernels whose images were unavailable: that never hides a
+    proven regression. A ``part`` of a run may have no cells.
     """
     verdicts = [cell for cell in matrix.cells if cell.outcome.traits.decided]
     if matrix.cells and not verdicts:
@@ -77,6 +77,6 @@ def exit_status(matrix: Matrix, changes: Iterable[Change] = (), *, part: bool = 
 
 
 def summary_line(cells: Iterable[Cell]) -> str:
-    """Return the counts of each outcome in one line."""
+    """Return the number of cells of each outcome in one line."""
     counts = Counter(cell.outcome for cell in cells)
     return ", ".join(f"{counts[outcome]} {outcome}" for outcome in Outcome if counts[outcome]) or "no cells"
