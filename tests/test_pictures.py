@@ -52,4 +52,4 @@ def test_nothing_is_slow_where_nothing_took_time() -> None:
     ("seconds", "spoken"), [(0, "0.00 s"), (9.994, "9.99 s"), (59.4, "59 s"), (90, "1 min 30 s"), (7260, "2 h 1 min")]
 )
 def test_durations_are_read_by_people(seconds: float, spoken: str) -> None:
-    assert pictures.spoken(seconds) == spoken
+    assert pictures.duration_text(seconds) == spoken

@@ -1,4 +1,4 @@
-"""What a run leaves behind: its folder, the page, Markdown, pictures.
+"""The output of a run: its folder, the page, Markdown, pictures.
 
 Not here: verdicts (kernel_matrix.results).
 """

@@ -1,8 +1,8 @@
-"""A result set as one HTML file that needs nothing else: no network, no other file. Pure.
+"""A result set as one self-contained HTML file: no network, no other file. Pure.
 
-Without JavaScript it says the verdict, the changes, the red cells with their texts and the counts by file; with it the
-files unfold to their cells. What is hostile in a test's text stays text: the template escapes, no tag can begin in the
-data, and the page's policy lets nothing be fetched.
+Without JavaScript it shows the verdict, the changes, the red cells with their texts and the counts by file; with
+JavaScript the files unfold to their cells. Hostile text of a test stays text: the template escapes it, no tag can begin
+in the data, and the page's policy forbids fetching anything.
 """
 
 from __future__ import annotations
@@ -26,13 +26,13 @@ from kernel_matrix.shared.changes import Kind
 from kernel_matrix.shared.features import VARIANT, plain_kernel
 from kernel_matrix.shared.text import first_line, plain
 
-#: the template, and the style and the script that go into it
+#: the folder of the template, its style and its scripts
 _PAGE = Path(__file__).with_name("page")
-#: characters of texts that are written a second time, for a reader without JavaScript
-_SERVED = 1_000_000
-#: findings and differences that are listed, and how many of them before a fold
+#: characters of texts that are written twice, for readers without JavaScript
+_STATIC = 1_000_000
+#: findings and differences that are listed, and how many of them are not folded
 _LISTED, _OPEN = 200, 12
-#: more columns than that have their names upright
+#: with more columns than this, their names are vertical
 _UPRIGHT = 6
 
 
@@ -47,13 +47,13 @@ class Verdict:
 
 @dataclass(frozen=True, slots=True)
 class File:
-    """A row of the matrix that unfolds: one test file."""
+    """A row of the matrix that unfolds: a test file."""
 
     folder: str
     name: str
     suite: str
     tests: int
-    #: a column each: counts by outcome
+    #: for each column, counts by outcome
     counts: tuple[dict[Outcome, int], ...]
 
 
@@ -67,24 +67,24 @@ class Changes:
 
 
 def html(document: Document, consoles: Mapping[str, str] | None = None) -> str:
-    """Return the page; ``consoles`` are the ends of consoles that explain cells without a report, by kernel."""
+    """Return the page; ``consoles``: kernel -> the end of its console, which explains cells without a report."""
     texts = Texts()
     data = page_data.of(document, consoles or {}, texts)
     counts = Counter(cell.outcome for cell in document.cells)
-    gating, others = _changes(document)
+    gating, not_gating = _changes(document)
     return _template().render(
         document=document,
         verdict=verdict(document),
         unchanged=unchanged(document),
         counts=[(outcome, counts[outcome]) for outcome in Outcome if counts[outcome]],
         gating=gating,
-        others=others,
+        not_gating=not_gating,
         findings=findings(document.cells),
         files=_files(document),
         costs=pictures.costs(document),
         times=[pictures.seconds(document), pictures.slowest(document)] if document.cells else [],
-        known={(cell.kernel, cell.test) for cell in document.cells},
-        served=_Served(),
+        present={(cell.kernel, cell.test) for cell in document.cells},
+        static_texts=_StaticTexts(),
         data=Markup(page_data.script(data)),  # noqa: S704 - page_data.script is what escapes it
         css=_source("page.css"),
         js=_script(),
@@ -92,41 +92,43 @@ def html(document: Document, consoles: Mapping[str, str] | None = None) -> str:
 
 
 def verdict(document: Document) -> Verdict:
-    """Return whether the run is green, and why not."""
+    """Return whether the run is green, and if not, why."""
     cells, status = document.cells, document.exit_status
     red = [cell for cell in cells if not cell.outcome.green]
     gating = sum(change.gates for change in document.changes)
     names = [column.kernel for column in document.columns]
-    size = f"{_many(len({cell.test for cell in cells}), 'test')} on {_kernels(names)}"
+    size = f"{_plural(len({cell.test for cell in cells}), 'test')} on {_kernels(names)}"
     if not cells:
         return Verdict(
             green=status == 0, text="No cells", more="nothing was to run" if status == 0 else "nothing was run"
         )
     if status == 2:
-        return Verdict(green=False, text="Interrupted", more=f"{len(red):,} red of {_many(len(cells), 'cell')}; {size}")
+        return Verdict(
+            green=False, text="Interrupted", more=f"{len(red):,} red of {_plural(len(cells), 'cell')}; {size}"
+        )
     if red:
         tests, kernels = len({cell.test for cell in red}), len({plain_kernel(cell.kernel) for cell in red})
-        where = f"in {_many(tests, 'test')} on {_many(kernels, 'kernel')}, of {size}"
-        text = f"{_many(len(red), 'red cell')} of {len(cells):,}"
+        where = f"in {_plural(tests, 'test')} on {_plural(kernels, 'kernel')}, of {size}"
+        text = f"{_plural(len(red), 'red cell')} of {len(cells):,}"
         return Verdict(green=False, text=f"No verdict: {text}" if status == 3 else text, more=where)
     if gating:
-        return Verdict(green=False, text=f"{_many(gating, 'change')} against the baseline", more=f"all {size} green")
+        return Verdict(green=False, text=f"{_plural(gating, 'change')} against the baseline", more=f"all {size} green")
     if status:
         return Verdict(green=False, text=f"Exit status {status}", more=f"all {size} green")
-    return Verdict(green=True, text=f"{'All ' * (len(cells) > 1)}{_many(len(cells), 'cell')} green", more=size)
+    return Verdict(green=True, text=f"{'All ' * (len(cells) > 1)}{_plural(len(cells), 'cell')} green", more=size)
 
 
 def fragment(kernel: str, test: str) -> str:
-    """Return what opens a cell, behind the page's address and ``#``."""
+    """Return the fragment of the page's address that opens a cell."""
     return "cell=" + quote(f"{kernel}/{test}", safe="", errors="replace")
 
 
 def _changes(document: Document) -> tuple[list[Changes], list[Changes]]:
-    found: dict[tuple[bool, Kind], list[Difference]] = {}
-    for each in differences(document.changes):
-        found.setdefault((each.change.gates, each.change.kind), []).append(each)
-    kinds = [Changes(kind, gates, tuple(same)) for (gates, kind), same in found.items()]
-    return [each for each in kinds if each.gates], [each for each in kinds if not each.gates]
+    groups: dict[tuple[bool, Kind], list[Difference]] = {}
+    for difference in differences(document.changes):
+        groups.setdefault((difference.change.gates, difference.change.kind), []).append(difference)
+    kinds = [Changes(kind, gates, tuple(group)) for (gates, kind), group in groups.items()]
+    return [changes for changes in kinds if changes.gates], [changes for changes in kinds if not changes.gates]
 
 
 def _files(document: Document) -> list[File]:
@@ -138,16 +140,16 @@ def _files(document: Document) -> list[File]:
         folder, slash, name = file.rpartition("/")
         tests = len({cell.test for cell in cells})
         suite = page_data.suite_of(file)
-        ordered = [{each: found[each] for each in Outcome if found[each]} for found in counts.values()]
+        ordered = [{outcome: count[outcome] for outcome in Outcome if count[outcome]} for count in counts.values()]
         rows.append(File(folder + slash, name, suite, tests, tuple(ordered)))
     return rows
 
 
-class _Served:
-    """The texts of red cells for a reader without JavaScript: equal ones of a finding once, and not without end."""
+class _StaticTexts:
+    """The texts of red cells for readers without JavaScript: equal texts of a finding once, up to a limit."""
 
     def __init__(self) -> None:
-        self._left = _SERVED
+        self._left = _STATIC
         self._texts = Texts()
 
     def __call__(self, finding: Finding) -> list[tuple[Sequence[Cell], list[tuple[str, str]]]]:
@@ -169,11 +171,11 @@ class _Served:
 def _kernels(names: Sequence[str]) -> str:
     bases = {plain_kernel(name) for name in names}
     variants = sum(VARIANT in name for name in names)
-    more = f" and {_many(variants, 'variant')} of them" if variants else ""
-    return _many(len(bases), "kernel") + more
+    more = f" and {_plural(variants, 'variant')} of them" if variants else ""
+    return _plural(len(bases), "kernel") + more
 
 
-def _many(number: int, word: str) -> str:
+def _plural(number: int, word: str) -> str:
     return f"{number:,} {word}{'' if number == 1 else 's'}"
 
 
@@ -183,7 +185,7 @@ def _source(name: str) -> Markup:
 
 def _script() -> Markup:
     parts = [_source(f"{name}.js") for name in ("data", "matrix", "cell")]
-    # a run without a cell has nothing to unfold
+    # a run without cells has nothing to unfold
     return Markup('"use strict";\nif (document.getElementById("table")) (() => {\n%s})();\n') % Markup("\n").join(parts)
 
 
@@ -195,10 +197,10 @@ def _template() -> jinja2.Template:
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
-        # everything that is printed is somebody's text, or a number
+        # everything that is printed is text from outside, or a number
         finalize=lambda value: plain(value) if type(value) is str else value,
     )
-    environment.filters |= {"first_line": first_line, "spoken": pictures.spoken, "many": _many}
+    environment.filters |= {"first_line": first_line, "duration": pictures.duration_text, "plural": _plural}
     environment.globals |= {
         "fragment": fragment, "signs": {outcome: text_sign(outcome.sign) for outcome in Outcome},
         "listed": _LISTED, "of_costs": {Kind.COSTLIER, Kind.CHEAPER}, "open": _OPEN, "upright": _UPRIGHT,

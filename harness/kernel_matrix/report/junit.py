@@ -1,4 +1,4 @@
-"""A result set as JUnit XML: one suite per kernel, test cases named like their node ids. Pure."""
+"""A result set as JUnit XML. Pure."""
 
 from __future__ import annotations
 
@@ -38,8 +38,8 @@ def _case(cell: Cell) -> TestCase:
     if kind == "skipped":
         case.result = [Skipped(f"{cell.outcome}: {first}")]
     elif kind != "passed":
-        made = Failure if kind == "failure" else Error
-        result = made(_printable(f"{cell.outcome}: {first}"), str(cell.outcome))
+        element = Failure if kind == "failure" else Error
+        result = element(_printable(f"{cell.outcome}: {first}"), str(cell.outcome))
         parts = [cell.detail, *(["diagnosis:", cell.diagnosis] if cell.diagnosis else [])]
         result.text = _printable("\n".join(parts))
         case.result = [result]
@@ -50,5 +50,5 @@ def _case(cell: Cell) -> TestCase:
 
 
 def _printable(text: str) -> str:
-    """Leave out what XML 1.0 cannot hold (a console is full of escape sequences)."""
+    """Remove the characters that XML 1.0 cannot hold (a console is full of escape sequences)."""
     return _NOT_XML.sub("", text)

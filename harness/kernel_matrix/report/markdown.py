@@ -1,7 +1,7 @@
 """A result set as Markdown, for the summary of a CI run and for a comment on a pull request. Pure.
 
-GitHub takes 65,536 characters in a comment and 1 MiB in a step's summary. What is too long loses its least important
-rows, never its end.
+GitHub takes 65,536 characters in a comment and 1 MiB in a step's summary. A text that is too long loses its least
+important rows, never its end.
 """
 
 from __future__ import annotations
@@ -16,19 +16,19 @@ from kernel_matrix.results.matrix import summary_line
 from kernel_matrix.shared.text import first_line
 
 LIMIT = 65_000
-#: characters of a row's free text, and of everything else that is somebody's text
+#: characters of a row's free text, and of every other text from outside
 _TEXT, _NAME = 300, 200
 #: notes of the run that are shown
 _NOTES = 20
-#: kernels a row names
+#: kernels that a row names
 _NAMED = 30
-#: what comes before the counts, when not all fits: that many rows that gate, and that many red ones
+#: rows that gate, and red rows, that come before the counts when not all rows fit
 _FIRST = 50
 
 
 @dataclass(frozen=True, slots=True)
 class _Row:
-    #: the section it belongs to, and what there is of it in words
+    #: the index of its section
     section: int
     #: lower is more important
     rank: int
@@ -40,7 +40,7 @@ def markdown(document: Document, limit: int = LIMIT) -> str:
     sections = [_changes(document), _red(document), _counts(document)]
     heads = [_changes_head(document), _red_head(document), _counts_head(document)]
     rows = [row for section in sections for row in section]
-    # what every section may need to say that rows are missing
+    # with room for the line that says that rows are missing
     lengths = [len(head) + 100 for head in heads]
     room = limit - len(_head(document)) - sum(lengths)
     kept: set[int] = set()
@@ -59,7 +59,7 @@ def markdown(document: Document, limit: int = LIMIT) -> str:
 
 
 def escape(text: str) -> str:
-    """Escape what Markdown tables and HTML take for markup, and what GitHub takes for a mention."""
+    """Escape the markup of Markdown tables and HTML, and GitHub's mentions."""
     for char in "\\`*_|<>[]&~#":
         text = text.replace(char, "\\" + char)
     return text.replace("@", "@\u200b").replace("\n", " ")
@@ -92,19 +92,19 @@ def _changes_head(document: Document) -> str:
 
 def _changes(document: Document) -> list[_Row]:
     rows = []
-    for number, each in enumerate(differences(document.changes)):
+    for number, difference in enumerate(differences(document.changes)):
         important = 0 if number < _FIRST else 4
-        rows.append(_Row(0, important if each.change.gates else 6, _difference(each)))
+        rows.append(_Row(0, important if difference.change.gates else 6, _difference(difference)))
     return rows
 
 
-def _difference(each: Difference) -> str:
-    change = each.change
+def _difference(difference: Difference) -> str:
+    change = difference.change
     note = f" ({escape(first_line(change.note, _TEXT))})" if change.note else ""
     what = f" {_name(change.what)}" if change.what else ""
     kind = f"**{change.kind}**" if change.gates else str(change.kind)
     before, after = (_name(side) or "-" for side in (change.before, change.after))
-    return f"- {kind}: {_kernels(each.kernels)}{what}: {before} → {after}{note}"
+    return f"- {kind}: {_kernels(difference.kernels)}{what}: {before} → {after}{note}"
 
 
 # -- red cells
@@ -116,13 +116,13 @@ def _red_head(document: Document) -> str:
 
 
 def _red(document: Document) -> list[_Row]:
-    found = enumerate(findings(document.cells))
-    return [_Row(1, 1 if number < _FIRST else 5, _finding(each)) for number, each in found]
+    numbered = enumerate(findings(document.cells))
+    return [_Row(1, 1 if number < _FIRST else 5, _finding(finding)) for number, finding in numbered]
 
 
-def _finding(each: Finding) -> str:
-    why = f": {escape(first_line(each.line, _TEXT))}" if each.line else ""
-    return f"- {each.outcome.sign} {each.outcome} {_kernels(each.kernels)} {_name(each.test)}{why}"
+def _finding(finding: Finding) -> str:
+    why = f": {escape(first_line(finding.line, _TEXT))}" if finding.line else ""
+    return f"- {finding.outcome.sign} {finding.outcome} {_kernels(finding.kernels)} {_name(finding.test)}{why}"
 
 
 # -- counts by file

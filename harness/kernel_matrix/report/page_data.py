@@ -1,4 +1,4 @@
-"""What the report's page carries as data: every cell in a few characters, every text once. Pure."""
+"""The data in the report's page: every cell in a few characters, every text once. Pure."""
 
 from __future__ import annotations
 
@@ -14,26 +14,26 @@ from kernel_matrix.shared.cells import Cell, Outcome
 from kernel_matrix.shared.features import plain_kernel
 from kernel_matrix.shared.text import capped, first_line, plain
 
-#: characters of one text, and of all texts together; beyond it a text is no more than its beginning
+#: characters of one text, and of all texts together; after that, only the beginning of a text is written
 _TEXT, _TEXTS = 100_000, 16_000_000
 _SHORT = 1000
-#: stands for the kernel in a test's command; plain enough to be quoted by nothing
+#: replaces the kernel in a test's command; no shell has to quote it
 _KERNEL = "@kernel@"
-#: what outcome a cell has, a character a column
+#: the outcome of a cell, one character for each column
 _NO_CELL = " "
 _CODES = {outcome: chr(ord("a") + number) for number, outcome in enumerate(Outcome)}
 
 
 @dataclass(slots=True)
 class Texts:
-    """Texts by number, equal ones once."""
+    """Numbered texts; equal texts have one number."""
 
     texts: list[str] = field(default_factory=list)
     _numbers: dict[str, int] = field(default_factory=dict)
     _left: int = _TEXTS
 
     def fit(self, text: str) -> str:
-        """Return the text as it is shown; each text is cut only once all of them are too much."""
+        """Return the text as it is shown: it is cut short once all texts together are too long."""
         shown = capped(text, _TEXT if self._left > 0 else _SHORT, "results.jsonl")
         self._left -= len(shown)
         return shown
@@ -49,7 +49,7 @@ class Texts:
 
 
 def parts(cell: Cell) -> tuple[tuple[str, str], ...]:
-    """Return what there is to read of a cell, in the order in which it is read."""
+    """Return the titles and texts of a cell, in the order in which they are read."""
     detail = "Why" if cell.outcome.green else "Failure"
     return (
         ("Diagnosis", cell.diagnosis),
@@ -60,7 +60,7 @@ def parts(cell: Cell) -> tuple[tuple[str, str], ...]:
 
 
 def of(document: Document, consoles: Mapping[str, str], texts: Texts) -> dict[str, Any]:
-    """Return the data of the page, ready for JSON: tests by file, outcomes as one string a test, texts by number."""
+    """Return the page's data for JSON: tests by file, the outcomes of a test as one string, texts by number."""
     columns = {column.kernel: number for number, column in enumerate(document.columns)}
     files: list[dict[str, Any]] = []
     for file, cells in by_file(document.cells).items():
@@ -71,9 +71,9 @@ def of(document: Document, consoles: Mapping[str, str], texts: Texts) -> dict[st
         files.append({"file": _valid(file), "suite": suite_of(file), "tests": rows})
     return {
         "columns": [
-            {"kernel": _valid(each.kernel), "release": _valid(each.release), "version": _valid(each.version),
-             "config": _valid(each.config), "base": _valid(plain_kernel(each.kernel))}
-            for each in document.columns
+            {"kernel": _valid(column.kernel), "release": _valid(column.release), "version": _valid(column.version),
+             "config": _valid(column.config), "base": _valid(plain_kernel(column.kernel))}
+            for column in document.columns
         ],
         "outcomes": {
             _CODES[outcome]: {"name": str(outcome), "sign": text_sign(outcome.sign), "green": outcome.green,
@@ -94,9 +94,9 @@ def _test(test: str, cells: list[Cell], columns: Mapping[str, int], texts: Texts
         number = columns[cell.kernel]
         outcomes[number] = _CODES[cell.outcome]
         durations[number] = round(cell.duration * 1000)
-        found = [(title, texts.add(text)) for title, text in parts(cell) if text]
-        if found:
-            read[number] = found
+        numbered = [(title, texts.add(text)) for title, text in parts(cell) if text]
+        if numbered:
+            read[number] = numbered
     row: dict[str, Any] = {"test": _valid(test), "outcomes": "".join(outcomes), "ms": durations}
     if command := expect.rerun(test, _KERNEL):
         row["command"] = _valid(command)
@@ -104,19 +104,19 @@ def _test(test: str, cells: list[Cell], columns: Mapping[str, int], texts: Texts
 
 
 def _changes(document: Document, columns: Mapping[str, int]) -> list[tuple[int, str, str]]:
-    """Return the changes of cells: column, test, what changed."""
-    known = {(cell.kernel, cell.test) for cell in document.cells}
-    found = []
-    for each in document.changes:
-        if (each.kernel, each.what) in known:
-            note = f" ({first_line(each.note)})" if each.note else ""
-            line = f"{each.kind}: {first_line(each.before) or '-'} → {first_line(each.after) or '-'}{note}"
-            found.append((columns[each.kernel], _valid(each.what), line))
-    return found
+    """Return the changes of cells: column, test, a line about the change."""
+    present = {(cell.kernel, cell.test) for cell in document.cells}
+    rows = []
+    for change in document.changes:
+        if (change.kernel, change.what) in present:
+            note = f" ({first_line(change.note)})" if change.note else ""
+            line = f"{change.kind}: {first_line(change.before) or '-'} → {first_line(change.after) or '-'}{note}"
+            rows.append((columns[change.kernel], _valid(change.what), line))
+    return rows
 
 
 def script(data: Mapping[str, Any]) -> str:
-    """Return JSON for a script element: no tag, comment or entity can begin in it."""
+    """Return JSON for a script element: it has no tag, comment or entity."""
     text = json.dumps(data, ensure_ascii=False, separators=(",", ":"))
     for char in "<>&\u2028\u2029":
         text = text.replace(char, f"\\u{ord(char):04x}")
@@ -124,16 +124,16 @@ def script(data: Mapping[str, Any]) -> str:
 
 
 def suite_of(file: str) -> str:
-    """Return the folder below the folder of all tests, which is the program or the subject; the rest is other."""
+    """Return the folder below the folder of all tests, such as a program; "other" for all other files."""
     folder, slash, _ = file.partition("/")[2].partition("/")
     return plain(folder) if slash and file.endswith(".py") else "other"
 
 
 def text_sign(sign: str) -> str:
-    """Return a sign that no font takes for a picture in colours."""
+    """Return a sign that no font shows as a coloured emoji."""
     return sign + "\ufe0e"
 
 
 def _valid(text: str) -> str:
-    """Return a text that can be written as UTF-8."""
+    """Return the text with characters replaced that UTF-8 cannot encode."""
     return text.encode("utf-8", "replace").decode()

@@ -1,4 +1,4 @@
-"""Bars of a result set: what programs cost the verifier, and how long tests took. Pure; the template draws them."""
+"""Bar charts of a result set: verifier costs of programs, durations of tests. Pure; the template draws them."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ class Bar:
     label: str
     #: its length, from 0 to 1
     length: float
-    #: the figure, as people read it
+    #: the figure, formatted
     figure: str
-    #: all there is to say
+    #: the tooltip
     title: str
-    #: the cell it is about; None for none
+    #: the cell that it shows, if it shows one
     cell: Cell | None = None
     #: whether it changed against the baseline
     marked: bool = False
@@ -42,7 +42,7 @@ class Picture:
 
 
 def costs(document: Document) -> tuple[Picture, ...]:
-    """Return a picture for each program: instructions the verifier processed, a bar a kernel; what changed first."""
+    """Return a picture of each program: instructions processed by the verifier for each kernel; changed ones first."""
     changed = {
         (change.kernel, change.what) for change in document.changes if change.kind in {Kind.COSTLIER, Kind.CHEAPER}
     }
@@ -50,24 +50,29 @@ def costs(document: Document) -> tuple[Picture, ...]:
     for column in document.columns:
         for program, cost in column.costs.items():
             programs.setdefault(program, []).append((column.kernel, cost))
-    found = [_program(name, of_kernels, changed) for name, of_kernels in programs.items()]
+    pictures = [_program(name, of_kernels, changed) for name, of_kernels in programs.items()]
     most = {name: max(cost.instructions for _, cost in of_kernels) for name, of_kernels in programs.items()}
-    return tuple(sorted(found, key=lambda each: (not each.marked, -most[each.title], each.title)))
+    return tuple(sorted(pictures, key=lambda picture: (not picture.marked, -most[picture.title], picture.title)))
 
 
 def _program(name: str, of_kernels: Sequence[tuple[str, Cost]], changed: set[tuple[str, str]]) -> Picture:
     figures = [cost.instructions for _, cost in of_kernels]
     low, most = min(figures), max(figures)
     bars = tuple(
-        Bar(kernel, _ratio(cost.instructions, most), f"{cost.instructions:,}", _said(kernel, cost), None, here)
+        Bar(
+            kernel,
+            _ratio(cost.instructions, most),
+            f"{cost.instructions:,}",
+            _tooltip(kernel, cost),
+            marked=(kernel, name) in changed,
+        )
         for kernel, cost in of_kernels
-        for here in [(kernel, name) in changed]
     )
     summary = f"{most:,}" if low == most else f"{low:,} to {most:,}"
     return Picture(name, f"{summary} instructions", bars, any(bar.marked for bar in bars))
 
 
-def _said(kernel: str, cost: Cost) -> str:
+def _tooltip(kernel: str, cost: Cost) -> str:
     return (
         f"{kernel}: {cost.instructions:,} instructions processed, {cost.states:,} states ({cost.peak_states:,}), "
         f"{cost.stack:,} bytes of stack, {cost.translated:,} bytes as kept, {cost.jited:,} as machine code, "
@@ -81,26 +86,29 @@ def seconds(document: Document) -> Picture:
     for cell in document.cells:
         totals[cell.kernel] = totals.get(cell.kernel, 0.0) + cell.duration
     most = max(totals.values(), default=0.0)
-    bars = [Bar(name, _ratio(each, most), spoken(each), f"{name}: {spoken(each)}") for name, each in totals.items()]
-    return Picture("Seconds of tests per kernel", f"{spoken(sum(totals.values()))} together", tuple(bars))
+    bars = [
+        Bar(name, _ratio(total, most), duration_text(total), f"{name}: {duration_text(total)}")
+        for name, total in totals.items()
+    ]
+    return Picture("Seconds of tests per kernel", f"{duration_text(sum(totals.values()))} together", tuple(bars))
 
 
 def slowest(document: Document) -> Picture:
-    """Return the slowest tests, each with the kernel on which it took longest."""
+    """Return the slowest tests, with the kernels on which they took longest."""
     longest: dict[str, Cell] = {}
     for cell in _by_duration(document.cells):
         longest.setdefault(cell.test, cell)
-    found = [cell for cell in longest.values() if cell.duration > 0][:_SLOWEST]
-    most = max((cell.duration for cell in found), default=0.0)
+    cells = [cell for cell in longest.values() if cell.duration > 0][:_SLOWEST]
+    most = max((cell.duration for cell in cells), default=0.0)
     bars = [
         Bar(
             cell.test.rpartition("/")[2],
             _ratio(cell.duration, most),
-            f"{spoken(cell.duration)} on {cell.kernel}",
-            f"{cell.test}: {spoken(cell.duration)} on {cell.kernel}",
+            f"{duration_text(cell.duration)} on {cell.kernel}",
+            f"{cell.test}: {duration_text(cell.duration)} on {cell.kernel}",
             cell,
         )
-        for cell in found
+        for cell in cells
     ]
     return Picture("Slowest tests", "each on the kernel where it took longest", tuple(bars))
 
@@ -113,8 +121,8 @@ def _ratio(value: float, most: float) -> float:
     return round(value / most, 4) if most else 0.0
 
 
-def spoken(seconds: float) -> str:
-    """Return a duration as people say it."""
+def duration_text(seconds: float) -> str:
+    """Return a duration in hours, minutes and seconds."""
     if seconds < 60:
         return f"{seconds:.2f} s" if seconds < 10 else f"{seconds:.0f} s"
     minutes, rest = divmod(round(seconds), 60)

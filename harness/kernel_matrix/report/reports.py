@@ -1,6 +1,6 @@
-"""The reports of a run: each turns the whole result set into one file of the run's folder.
+"""The reports of a run: each renders the whole result set as one file of the run's folder.
 
-A project adds its own with ``reports = ["package.module:name", ...]`` in its table.
+A project adds reports with ``reports = ["package.module:name", ...]`` in its table.
 """
 
 from __future__ import annotations
@@ -14,12 +14,12 @@ from kernel_matrix.shared import named
 from kernel_matrix.shared.errors import ManifestError
 from kernel_matrix.shared.project import Project
 
-#: kernels -> the end of each one's console
+#: kernels -> the ends of their consoles
 Consoles = Callable[[Iterable[str]], Mapping[str, str]]
 
 
 class Report(Protocol):
-    """One way to show a result set."""
+    """A renderer of result sets."""
 
     @property
     def file(self) -> str:
@@ -40,7 +40,7 @@ class Junit:
 
 
 class Markdown:
-    """For the summary of a CI run and for a comment."""
+    """For the summary of a CI run and for comments."""
 
     file = "matrix.md"
 
@@ -50,12 +50,12 @@ class Markdown:
 
 
 class Html:
-    """For people."""
+    """For browsers."""
 
     file = "matrix.html"
 
     def render(self, document: Document, consoles: Consoles) -> bytes:
-        """As in `Report`: with the consoles of guests that have died."""
+        """As in `Report`, with the consoles of guests that died."""
         ends = consoles(cell.kernel for cell in document.cells if cell.outcome.traits.cut_short)
         return html_page.html(document, ends).encode()
 
@@ -65,10 +65,10 @@ BUILT_IN: tuple[Report, ...] = (Junit(), Markdown(), Html())
 
 def of(project: Project) -> tuple[Report, ...]:
     """Return the reports of a project's runs; raises ManifestError for one that cannot be imported."""
-    found = list(BUILT_IN)
+    all_reports = list(BUILT_IN)
     for name in project.reports:
         report: Report = named.imported(name, project.root, f"{project.table}: reports")
-        if report.file in {each.file for each in found}:
+        if report.file in {existing.file for existing in all_reports}:
             raise ManifestError(f"{project.table}: reports: {name}: another report writes {report.file}")
-        found.append(report)
-    return tuple(found)
+        all_reports.append(report)
+    return tuple(all_reports)

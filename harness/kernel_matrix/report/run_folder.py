@@ -1,6 +1,6 @@
-"""What a run leaves behind: a folder of its own, and ``latest`` pointing to it.
+"""The folder of a run, and ``latest``, a link to the newest one.
 
-``results.jsonl`` grows a cell at a time, so that a run that is killed still says what it had found.
+``results.jsonl`` grows by one cell at a time, so that the results of a killed run are not lost.
 """
 
 from __future__ import annotations
@@ -26,19 +26,19 @@ from kernel_matrix.shared.errors import HarnessError, ManifestError
 from kernel_matrix.shared.features import plain_kernel
 from kernel_matrix.vm.guests import GuestRecord
 
-#: bytes of a console's end that go into the report
+#: bytes of the end of a console that go into the report
 _CONSOLE = 16_000
-#: runs that are kept, the new one among them; older ones are deleted when a new one starts
+#: runs that are kept, with the new one; older ones are deleted when a run starts
 _KEPT_RUNS = 10
-#: a run's name: when it began, and its process. A copy under another name is the user's, marker and all
+#: a run's name: when it began, and its process. A copy with another name belongs to the user, even with its marker
 _RUN = re.compile(r"\d+T\d+-\d+")
-#: of a file, its ending left to others; a file system's limit is 255
+#: characters of a file's name without suffix; a file system's limit is 255
 _LONGEST_NAME = 200
 
 
 @dataclass(frozen=True, slots=True)
 class KernelFacts:
-    """What was booted under a kernel's name."""
+    """The package that was booted for a kernel."""
 
     name: str
     #: ``uname -r``
@@ -46,7 +46,7 @@ class KernelFacts:
     #: the package's version
     version: str
     notes: tuple[str, ...] = ()
-    #: the first twelve digits of its configuration's sha256; empty where the configuration is not to be had
+    #: the first twelve digits of its configuration's sha256; empty where the configuration is unavailable
     config: str = ""
 
 
@@ -59,13 +59,13 @@ class RunFacts:
     #: guests at once
     guests: int
     kernels: tuple[KernelFacts, ...]
-    #: the command line, as pytest was given it
+    #: the command line of pytest
     arguments: tuple[str, ...] = ()
     #: whether all tests of its kernels are to run
     whole: bool = False
     #: which part of the tests ran, such as ``2/5``; empty: all
     shard: str = ""
-    #: what the user should know of the whole run, a line each
+    #: lines about the whole run for the user
     notes: tuple[str, ...] = ()
 
     @property
@@ -75,8 +75,8 @@ class RunFacts:
 
 
 def notes(kernels: Iterable[KernelFacts]) -> tuple[str, ...]:
-    """Return what the user should know of the kernels: a kernel and its variants have one image, and say it once."""
-    return tuple(dict.fromkeys(f"{plain_kernel(each.name)}: {note}" for each in kernels for note in each.notes))
+    """Return the lines about kernels for the user; those of a kernel and its variants, which share an image, once."""
+    return tuple(dict.fromkeys(f"{plain_kernel(kernel.name)}: {note}" for kernel in kernels for note in kernel.notes))
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,7 +116,7 @@ class RunDirectory:
             link = parent / f".latest-{os.getpid()}"
             link.symlink_to(path.name)
             link.replace(parent / "latest")
-            for old in [each for each in _old_runs(parent) if each != path][: 1 - _KEPT_RUNS]:
+            for old in [run for run in _old_runs(parent) if run != path][: 1 - _KEPT_RUNS]:
                 marker.remove(old)
             return cls(path, reports)
         except OSError as error:
@@ -124,16 +124,16 @@ class RunDirectory:
             raise HarnessError(f"results cannot be written to {parent}: {where}: {error.strerror}") from error
 
     def backdate(self, began: datetime, seconds: float) -> None:
-        """Say of results that were found elsewhere when that began and how long it took."""
+        """Set when a run began that ran elsewhere, and how long it took."""
         self._began = began
         self._started = time.monotonic() - seconds
 
     def console(self, kernel: str) -> Path:
-        """Return where that kernel's console goes."""
+        """Return the file of that kernel's console."""
         return self.path / "console" / f"{kernel}.log"
 
     def join_consoles(self, kernels: Iterable[str]) -> None:
-        """Put the consoles of guests beside a kernel's own behind that one's: a kernel has one console."""
+        """Append the consoles of a kernel's further guests to that of its first one."""
         for kernel in kernels:
             for path in sorted((self.path / "console").glob(f"{glob.escape(kernel + MARK)}*.log")):
                 with self.console(kernel).open("ab") as file:
@@ -146,27 +146,27 @@ class RunDirectory:
             file.write(wire.encode(cell) + b"\n")
 
     def keep_facts(self, name: str, kernel: str, text: str) -> None:
-        """Write what a test found out about a kernel, as JSON: ``<name>/<kernel>.json``."""
+        """Write facts that a test recorded about a kernel, as JSON: ``<name>/<kernel>.json``."""
         folder = self.path / name
         folder.mkdir(exist_ok=True)
         atomic.write(folder / f"{kernel}.json", text)
 
     def keep_pcap(self, kernel: str, test: str, content: str) -> None:
-        """Write what went over a failing test's veth pairs, given in base64: ``pcap/<kernel>/<test>.pcap``."""
+        """Write the packets of a failing test's veth pairs, base64 in ``content``: ``pcap/<kernel>/<test>.pcap``."""
         folder = self.path / "pcap" / kernel
         folder.mkdir(parents=True, exist_ok=True)
         atomic.write(folder / f"{file_name(test)}.pcap", base64.b64decode(content))
 
     def document(self, judged: matrix.Matrix, facts: RunFacts, exit_status: int = 0) -> Document:
-        """Make one value of what this run found, compared with nothing yet.
+        """Return the run's result set, without a comparison.
 
-        Raises HarnessError for what tests recorded and nobody can read.
+        Raises HarnessError where a file of the tests cannot be read.
         """
         costs = document.read_costs(self.path)
-        known = {kernel.name: kernel for kernel in facts.kernels}
+        by_name = {kernel.name: kernel for kernel in facts.kernels}
         columns = []
         for name in judged.kernels:
-            kernel = known.get(name, KernelFacts(name, "", ""))
+            kernel = by_name.get(name, KernelFacts(name, "", ""))
             columns.append(Column(name, kernel.release, kernel.version, kernel.config, costs.get(name, {})))
         return Document(
             version=document.VERSION,
@@ -184,39 +184,39 @@ class RunDirectory:
             changes=(),
         )
 
-    def finish(self, found: Document, facts: RunFacts, guests: tuple[GuestRecord, ...]) -> None:
-        """Write what needs the whole matrix: the cells without a report, and every file but results.jsonl."""
-        for cell in found.cells:
+    def finish(self, result: Document, facts: RunFacts, guests: tuple[GuestRecord, ...]) -> None:
+        """Write all that needs the whole matrix: the cells without a report, and every file but results.jsonl."""
+        for cell in result.cells:
             if cell.outcome is Outcome.NOTRUN:
                 self.append(cell)
-        wire.write(self.path / document.NAME, found)
-        record = RunRecord(facts, found.seconds, found.exit_status, len(found.cells), guests)
+        wire.write(self.path / document.NAME, result)
+        record = RunRecord(facts, result.seconds, result.exit_status, len(result.cells), guests)
         wire.write(self.path / "run.json", record)
         for report in self._reports:
-            atomic.write(self.path / report.file, report.render(found, self._console_ends))
+            atomic.write(self.path / report.file, report.render(result, self._console_ends))
 
     def _console_ends(self, kernels: Iterable[str]) -> dict[str, str]:
-        """Return the end of each kernel's console, of those that have one."""
-        found = {}
+        """Return kernel -> the end of its console, for kernels that have one."""
+        ends = {}
         for kernel in dict.fromkeys(kernels):
             with contextlib.suppress(FileNotFoundError), self.console(kernel).open("rb") as file:
                 file.seek(max(0, file.seek(0, os.SEEK_END) - _CONSOLE))
-                found[kernel] = file.read().decode(errors="replace")
-        return found
+                ends[kernel] = file.read().decode(errors="replace")
+        return ends
 
 
 def file_name(test: str) -> str:
-    """Return a test's name without what a file's name cannot hold, or a shell takes for something else."""
+    """Return a test's name without characters that a file's name cannot hold or a shell treats specially."""
     return re.sub(r"[^\w.,=+@-]+", "_", test.replace(".py::", "/"))[:_LONGEST_NAME].strip("_")
 
 
 def _check_latest(path: Path) -> None:
-    """Refuse to replace what is no link of an earlier run's; raises ManifestError."""
+    """Refuse to replace anything but the link of an earlier run; raises ManifestError."""
     ours = _RUN.fullmatch(str(path.readlink())) if path.is_symlink() else not path.exists()
     if not ours:
         raise ManifestError(f"results: {path} is no run of the matrix and would be replaced: choose another folder")
 
 
 def _old_runs(parent: Path) -> list[Path]:
-    """Return the runs in a folder, the oldest first: of what is there, only what the harness has made."""
+    """Return the runs in a folder, the oldest first; only folders that the harness made."""
     return sorted(path for path in parent.glob("*/") if _RUN.fullmatch(path.name) and marker.marked(path))

@@ -1,4 +1,4 @@
-"""The matrix in a terminal: a table of files and kernels, and the red cells in lines. Pure."""
+"""The matrix in a terminal: a table of files and kernels, and a line for each red cell. Pure."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from kernel_matrix.results.findings import by_file, by_kernel
 from kernel_matrix.results.matrix import Matrix
 from kernel_matrix.shared.cells import Cell, Outcome
 
-#: characters of the table where the output is no terminal: for the tests, and for each kernel
+#: columns of the table where the output is no terminal: for the tests, and for each kernel
 _LOG_WIDTH = (56, 26)
-#: red cells that are listed one by one; a broken run has thousands, and results.jsonl has them all
+#: red cells that are listed; a broken run has thousands, and results.jsonl has them all
 LISTED = 40
 
 
@@ -36,12 +36,12 @@ def render_table(matrix: Matrix, releases: Mapping[str, str]) -> Table:
 
 
 def log_width(matrix: Matrix) -> int:
-    """Return how wide the table is in a log, which has no width of its own, and folded columns are hard to read."""
+    """Return the table's width in a log, wide enough that no column is folded."""
     return _LOG_WIDTH[0] + _LOG_WIDTH[1] * len(matrix.kernels)
 
 
 def red_lines(matrix: Matrix) -> list[str]:
-    """Return a line for each red cell, the first ones when there are many."""
+    """Return a line for each red cell, at most `LISTED`."""
     lines = [
         f"{cell.outcome.sign} {cell.outcome:6} {cell.kernel} {cell.test}: {cell.detail.partition(chr(10))[0]}"
         for cell in matrix.red[:LISTED]
@@ -53,16 +53,16 @@ def red_lines(matrix: Matrix) -> list[str]:
 
 def counts(cells: Iterable[Cell]) -> Text:
     """Return the number of cells of each outcome, with its sign."""
-    found = Counter(cell.outcome for cell in cells)
+    number = Counter(cell.outcome for cell in cells)
     text = Text()
     for outcome in Outcome:
-        if found[outcome]:
+        if number[outcome]:
             text.append(" " if text else "")
-            text.append(f"{found[outcome]} {outcome.sign}", style=outcome.traits.colour)
+            text.append(f"{number[outcome]} {outcome.sign}", style=outcome.traits.colour)
     return text
 
 
 def legend(cells: Iterable[Cell]) -> str:
-    """Return the signs of the outcomes that there are, and their names."""
+    """Return the signs and names of the outcomes that the cells have."""
     present = {cell.outcome for cell in cells}
     return "  ".join(f"{outcome.sign} {outcome}" for outcome in Outcome if outcome in present)
