@@ -55,8 +55,8 @@ def test_what_was_concluded_is_listed_while_it_counts(cache: Path) -> None:
     (kvm := cache / "kvm").touch()
     lines = [line for line in kernel_list.lines(HERE, KNOWN, kvm) if line.startswith("concluded")]
     assert lines == [
-        f"concluded of this machine: KVM: {LATE} (asked again after 6 hours, or with --ask-again)",
-        "concluded of this machine: saving 6.1: no such capability (until the machine changes)",
+        f"concluded about this machine: KVM: {LATE} (asked again after 6 hours, or with --ask-again)",
+        "concluded about this machine: saving 6.1: no such capability (until the machine changes)",
     ]
 
 
@@ -64,8 +64,8 @@ def test_that_there_is_no_kvm_is_listed(cache: Path) -> None:
     remembered(cache)
     lines = [line for line in kernel_list.lines(HERE, KNOWN, cache / "kvm") if line.startswith("concluded")]
     assert lines == [
-        f"concluded of this machine: KVM: emulated: no access to {cache / 'kvm'} (until the machine changes)",
-        "concluded of this machine: saving 6.1: no such capability (until the machine changes)",
+        f"concluded about this machine: KVM: emulated: no access to {cache / 'kvm'} (until the machine changes)",
+        "concluded about this machine: saving 6.1: no such capability (until the machine changes)",
     ]
 
 
@@ -76,7 +76,7 @@ def test_prune_clears_what_was_concluded_and_nothing_else(cache: Path) -> None:
     lines = list(kernel_list.prune(cache))
     assert lines[0].startswith("0 saved guests and 0 unused images deleted; ")
     assert lines[1] == "3 conclusions about this machine forgotten"
-    assert lines[2].startswith(f"left alone, because without {marker.NAME}: {cache / 'snapshots' / 'mine'} ")
+    assert lines[2].startswith(f"not deleted, without {marker.NAME}: {cache / 'snapshots' / 'mine'} ")
     assert {path.name for path in cache.rglob("*")} == {"accelerator-notes.json", "snapshots", "mine"}
     assert list(conclusions.held(cache)) == []
     assert list(kernel_list.prune(cache))[1] == "0 conclusions about this machine forgotten"

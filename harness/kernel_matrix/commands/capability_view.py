@@ -17,7 +17,7 @@ from kernel_matrix.shared.project import Project
 
 
 def load(project: Project) -> dict[str, Table]:
-    """Read the baseline; empty when there is none yet."""
+    """Read the recorded tables by kernel; empty when there are none yet."""
     path = project.capabilities
     return capability_table.read(path.read_text()) if path.exists() else {}
 
@@ -28,10 +28,10 @@ def chosen(project: Project, names: Sequence[str]) -> list[str]:
 
 
 def update(project: Project, names: Sequence[str], run: Callable[[list[str]], int], results: Path) -> list[str]:
-    """Measure on the kernels and rewrite their entries; return the changes, a line each; raises HarnessError.
+    """Measure on the kernels and rewrite their entries; return a line for each change; raises HarnessError.
 
-    ``run`` runs the matrix with pytest's arguments and returns its exit status. What a kernel has answered counts only
-    if its measuring ended green; that it has no baseline of the matrix yet does not matter here.
+    ``run`` runs the matrix with pytest's arguments and returns its exit status. A kernel's table is recorded only if
+    all its cells are green; it need not have a baseline of the matrix yet.
     """
     kernels = chosen(project, names)
     status = run([*(word for kernel in kernels for word in ("--kernel", kernel)), *project.measure])
@@ -43,14 +43,14 @@ def update(project: Project, names: Sequence[str], run: Callable[[list[str]], in
         if kernel not in green or not path.exists():
             missing.append(kernel)
             continue
-        found = Table.from_json(json.loads(path.read_text()))
+        table = Table.from_json(json.loads(path.read_text()))
         before = tables.get(kernel)
         if before is None:
             changes.append(f"{kernel}: new")
         else:
-            changes += capability_table.compare_minimum(kernel, before, found)
-            changes += capability_table.compare_cells(kernel, before, found)
-        tables[kernel] = found
+            changes += capability_table.compare_minimum(kernel, before, table)
+            changes += capability_table.compare_cells(kernel, before, table)
+        tables[kernel] = table
     order = [kernel.name for kernel in manifest.load(project.images).kernels]
     project.baselines.mkdir(exist_ok=True)
     atomic.write(project.capabilities, capability_table.write(tables, order))
@@ -60,13 +60,13 @@ def update(project: Project, names: Sequence[str], run: Callable[[list[str]], in
 
 
 def _green(results: Path) -> set[str]:
-    """Return the kernels on which nothing of a run is red; raises HarnessError."""
+    """Return the kernels of a run that have no red cell; raises HarnessError."""
     cells = document.read(results).cells
     return {cell.kernel for cell in cells} - {cell.kernel for cell in cells if not cell.outcome.green}
 
 
 def render(kernel: str, table: Table, *, cells: bool) -> Iterator[RichTable]:
-    """Yield what a person reads of a kernel: the minimal sets of the shipped programs, and every cell."""
+    """Yield the tables of a kernel: the minimal sets of the shipped programs, and with ``cells`` every cell."""
     defaults = ", ".join(f"kernel.{name}={value}" for name, value in table.defaults.items())
     parts: list[tuple[str, str, Lines]] = [("minimal sets", "any one of these is enough", table.minimum)]
     if cells:
@@ -91,7 +91,7 @@ def _rows(contexts: Mapping[Context, str]) -> Iterator[tuple[str, str, str]]:
 
 
 def show(project: Project, names: Sequence[str], *, cells: bool) -> Iterator[RichTable]:
-    """Yield the tables of the kernels, of all in the baseline when none is named; raises ManifestError."""
+    """Yield the tables of the named kernels, none: of all recorded ones; raises ManifestError."""
     tables = load(project)
     if not tables:
         raise ManifestError(

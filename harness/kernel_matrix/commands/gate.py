@@ -1,4 +1,4 @@
-"""A gate for objects of one's own: each is loaded and attached on each kernel, and the report has a cell for each."""
+"""The command ``gate``: load and attach each object on each kernel; each try is a cell of the report."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ from kernel_matrix.shared.project import Project
 
 
 def run(project: Project, kernels: Sequence[str], paths: Sequence[Path], say: Callable[[str], None]) -> int:
-    """Try the objects on the kernels (none: core), leave a report in results/latest; return the exit status.
+    """Try the objects on the kernels (none: core), write a report to results/latest; return the exit status.
 
-    Raises HarnessError. Each object has a guest to itself.
+    Each object has a guest of its own. Raises HarnessError.
     """
     names = names_of([build.checked(path).resolve() for path in paths])
     record = RunDirectory.create(project.results, reports.of(project))
@@ -47,7 +47,7 @@ def run(project: Project, kernels: Sequence[str], paths: Sequence[Path], say: Ca
 
 
 def names_of(paths: Sequence[Path]) -> dict[str, Path]:
-    """Return the objects by the shortest names that tell them apart: their paths below the folder they share."""
+    """Return the objects by name: their paths below the folder that they share."""
     shared = os.path.commonpath([path.parent for path in paths])
     return {str(path.relative_to(shared)): path for path in paths}
 
@@ -55,15 +55,15 @@ def names_of(paths: Sequence[Path]) -> dict[str, Path]:
 def _cell(guest: PlannedGuest, record: RunDirectory, name: str, path: Path) -> Cell:
     began = time.monotonic()
     try:
-        well, text = try_object.try_in(guest, path)
+        succeeded, text = try_object.try_in(guest, path)
     except (EOFError, OSError, execnet.RemoteError) as error:
         why = f"its guest gave no answer ({error}); console: {record.console(guest.kernel).relative_to(record.path)}"
         return Cell(guest.kernel, name, Outcome.LOST, guest.release, time.monotonic() - began, why)
-    outcome = Outcome.PASS if well else Outcome.FAIL
-    return Cell(guest.kernel, name, outcome, guest.release, time.monotonic() - began, "" if well else detail(text))
+    outcome = Outcome.PASS if succeeded else Outcome.FAIL
+    return Cell(guest.kernel, name, outcome, guest.release, time.monotonic() - began, "" if succeeded else detail(text))
 
 
 def detail(text: str) -> str:
-    """Put the first refusal that `kernel_matrix.guest.bpf.trying` tells in front, for places that show one line."""
+    """Put the first refusal in a report of `kernel_matrix.guest.bpf.trying` first, for reports that show one line."""
     first = next((line for line in text.splitlines() if ": refused at " in line or ": attached, in vain" in line), "")
     return f"{first}\n{text}" if first else text

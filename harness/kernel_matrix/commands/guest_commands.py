@@ -1,4 +1,4 @@
-"""The commands for working with guests: ``shell``, ``run`` and ``rerun``, as ``python -m kernel_matrix`` takes them."""
+"""The command-line interface of ``shell``, ``run`` and ``rerun``."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from kernel_matrix.config import project
 from kernel_matrix.shared import hints
 from kernel_matrix.shared.errors import ManifestError
 
-#: runs the matrix with these arguments of pytest's
+#: runs the matrix with these arguments of pytest
 Matrix = Callable[[list[str]], int]
 
 
 class Commands(Protocol):
-    """What argparse makes for a parser's commands."""
+    """What argparse returns for the commands of a parser."""
 
     def add_parser(
         self,
@@ -30,7 +30,7 @@ class Commands(Protocol):
 
 
 def add(commands: Commands, matrix: Matrix) -> None:
-    """Add the commands to a parser's."""
+    """Add the commands."""
     _add_shell(commands)
     _add_run(commands, matrix)
     _add_rerun(commands, matrix)
@@ -47,9 +47,11 @@ def _add_shell(commands: Commands) -> None:
     shell.add_argument("--carry", type=Path, metavar="DIR", help="a folder that is /carried in the guest")
     shell.add_argument("--enter", metavar="NAME", help="a guest that a run with --keep-guest keeps")
     shell.add_argument("--cold", action="store_true", help="boot the guest instead of restoring it")
-    shell.add_argument("--gdb", action="store_true", help="let gdb connect to the guest's kernel, and say how")
-    shell.add_argument("--manifest", type=Path, metavar="DIR", help="a folder of kernels.toml and its like")
-    shell.add_argument("--results", type=Path, metavar="DIR", help="where its console goes, in shell/ there")
+    shell.add_argument("--gdb", action="store_true", help="let gdb connect to the guest's kernel, and print how")
+    shell.add_argument(
+        "--manifest", type=Path, metavar="DIR", help="a folder with kernels.toml and the other files of the images"
+    )
+    shell.add_argument("--results", type=Path, metavar="DIR", help="write its console to shell/ in this folder")
     shell.set_defaults(run=_shell)
 
 
@@ -58,17 +60,22 @@ def _add_run(commands: Commands, matrix: Matrix) -> None:
         "run",
         help="run a command on the kernels; its exit status is each kernel's cell",
         usage="%(prog)s [--kernel NAME]... [--carry DIR] [--timeout SECONDS] [--silence SECONDS] -- COMMAND...",
-        epilog="One word is a line for sh, several are a program and its arguments. Further options are the matrix's.",
+        epilog="One word is a line for sh, several are a program and its arguments."
+        " Further options are those of the matrix.",
     )
     run.add_argument("--kernel", action="append", default=[], metavar="NAME", help="also 'core' (the default), 'full'")
-    run.add_argument("--carry", type=Path, metavar="DIR", help="a folder: /carried in each guest, where it runs")
-    run.add_argument("--timeout", type=float, metavar="SECONDS", help="what takes longer fails (default: no limit)")
+    run.add_argument(
+        "--carry", type=Path, metavar="DIR", help="a folder that is /carried in each guest, and the working directory"
+    )
+    run.add_argument(
+        "--timeout", type=float, metavar="SECONDS", help="a command that takes longer fails (default: no limit)"
+    )
     run.add_argument(
         "--silence",
         type=float,
         default=120.0,
         metavar="SECONDS",
-        help="a guest whose command says nothing for so long is lost (default: 120)",
+        help="a guest whose command writes nothing for so long is lost (default: 120)",
     )
     run.set_defaults(run=lambda arguments: _run(arguments, matrix), takes_more=True)
 
@@ -79,11 +86,13 @@ def _add_rerun(commands: Commands, matrix: Matrix) -> None:
         help="repeat one cell of a report, each time in a fresh guest",
         usage="%(prog)s CELL [--repeat N]",
         epilog="The cell is a node id, tests/x.py::test[6.1-p], or as in results.jsonl: 6.1 'tests/x.py::test[p]'."
-        " Further options are the matrix's, such as -x.",
+        " Further options are those of the matrix, such as -x.",
     )
     rerun.add_argument("cell", nargs="+", metavar="CELL")
     rerun.add_argument("--repeat", type=int, default=1, metavar="N", help="how often (default: once)")
-    rerun.add_argument("--manifest", type=Path, metavar="DIR", help="a folder of kernels.toml and its like")
+    rerun.add_argument(
+        "--manifest", type=Path, metavar="DIR", help="a folder with kernels.toml and the other files of the images"
+    )
     rerun.set_defaults(run=lambda arguments: _rerun(arguments, matrix), takes_more=True)
 
 

@@ -1,4 +1,4 @@
-"""``python -m kernel_matrix kernels``: kernels and their state, what was concluded of this machine, pruning."""
+"""The command ``kernels``: kernels and their state, conclusions about this machine, pruning."""
 
 from __future__ import annotations
 
@@ -13,40 +13,43 @@ from kernel_matrix.shared import conclusions, marker
 from kernel_matrix.shared.conclusions import KVM, Conclusion
 from kernel_matrix.shared.project import Project
 
-#: folders that are named in one line
+#: folders that are named in a line
 _NAMED = 3
 
 
 def listed(project: Project) -> Iterator[str]:
-    """Yield the lines of the project's own manifest; raises ManifestError."""
+    """Yield the lines for the project's manifest; raises ManifestError."""
     yield from lines(project, images.load(project.images))
 
 
-def lines(project: Project, known: Manifest, kvm: Path = accelerator.KVM) -> Iterator[str]:
-    """Yield a line for each kernel, and one for each conclusion that stands in the way of something."""
+def lines(project: Project, manifest: Manifest, kvm: Path = accelerator.KVM) -> Iterator[str]:
+    """Yield a line for each kernel, and one for each conclusion about this machine that prevents something."""
     recorded = set(baseline.read(project.matrix_baselines))
-    for kernel in known.kernels:
-        yield f"{kernel.name:10} {kernel.tier:9} {kernel.provider:7} {_state(known, kernel, recorded)}"
+    for kernel in manifest.kernels:
+        yield f"{kernel.name:10} {kernel.tier:9} {kernel.provider:7} {_state(manifest, kernel, recorded)}"
     held = [conclusion for _, conclusion in conclusions.held(images.cache_dir())]
     if (choice := accelerator.forbidden(kvm)) is not None:
-        held = [Conclusion(KVM, choice.why, works=False, proven=True), *[each for each in held if each.about != KVM]]
+        held = [
+            Conclusion(KVM, choice.why, works=False, proven=True),
+            *[conclusion for conclusion in held if conclusion.about != KVM],
+        ]
     for conclusion in held:
-        yield f"concluded of this machine: {conclusion}"
+        yield f"concluded about this machine: {conclusion}"
 
 
-def _state(known: Manifest, kernel: Kernel, recorded: set[str]) -> str:
-    version = images.kernel_version(known, kernel)
+def _state(manifest: Manifest, kernel: Kernel, recorded: set[str]) -> str:
+    version = images.kernel_version(manifest, kernel)
     missing = "" if kernel.name in recorded else "; no baseline"
     return f"{version or images.not_locked()}{missing}"
 
 
 def update(project: Project) -> list[str]:
-    """Move the lock to what the archive has now; return a line for each change. Raises ImageError."""
+    """Update the lock to the archive's packages; return a line for each change. Raises ImageError."""
     return images.update_lock(images.load(project.images))
 
 
 def prune(cache: Path | None = None) -> Iterator[str]:
-    """Delete what the cache need not hold and forget what was concluded of this machine; say what that was."""
+    """Delete unused files of the cache and the conclusions about this machine; yield lines about it."""
     cache = cache or images.cache_dir()
     saved = cache / "snapshots"
     guests, unused, forgotten = snapshots.prune(saved), images.prune(), conclusions.clear(cache)
@@ -56,4 +59,4 @@ def prune(cache: Path | None = None) -> Iterator[str]:
     if left:
         more = f" and {len(left) - _NAMED} more" if len(left) > _NAMED else ""
         named = " ".join(str(path) for path in left[:_NAMED])
-        yield f"left alone, because without {marker.NAME}: {named}{more} (an earlier version's can be deleted by hand)"
+        yield f"not deleted, without {marker.NAME}: {named}{more} (those of an earlier version can be deleted by hand)"

@@ -1,6 +1,6 @@
-"""From the results of all shards of a run to those of the run: refused unless they are exactly one run's.
+"""Merge the results of all shards of a run; refuse them unless they are exactly those of one run.
 
-Runs of other kernels, divided or not (``--shard 1/1``), are part of it when they were asked for the same tests.
+Runs of different kernels, divided or not (``--shard 1/1``), are merged when they ran the same selection of tests.
 """
 
 from __future__ import annotations
@@ -37,9 +37,9 @@ _INTERRUPTED = 2
 
 @dataclass(frozen=True, slots=True)
 class ShardResults:
-    """What one shard has found."""
+    """The results of one shard."""
 
-    #: as the user named it
+    #: the folder as the user wrote it
     name: str
     folder: Path
     part: Part
@@ -60,33 +60,33 @@ class Joined:
 
 
 def read(name: str) -> ShardResults:
-    """Read a run's folder, or the latest of a folder of runs; raises ManifestError in one line."""
+    """Read a run's folder, or the latest run in a folder; raises ManifestError in one line."""
     folder = Path(name)
     if not (folder / document.NAME).exists() and (folder / "latest" / document.NAME).exists():
         folder /= "latest"
-    # latest will be another
+    # the merged run will be the latest
     folder = folder.resolve()
     try:
-        found = document.read(folder)
+        result = document.read(folder)
         record = wire.decode((folder / "run.json").read_bytes(), RunRecord)
     except (HarnessError, OSError, msgspec.MsgspecError) as error:
         raise ManifestError(f"{name}: no results of a run ({error})") from error
-    return ShardResults(name, folder, sharding.read(folder, name), found, record)
+    return ShardResults(name, folder, sharding.read(folder, name), result, record)
 
 
 def check(shards: Sequence[ShardResults]) -> None:
-    """Refuse what is not every shard of one run, or of runs of different kernels, once; raises ManifestError."""
-    for one, other in pairwise(shards):
-        _same_tests(one, other)
+    """Refuse all but the complete shards, once, of one run or of runs of different kernels; raises ManifestError."""
+    for first, second in pairwise(shards):
+        _same_tests(first, second)
     by_kernels: dict[tuple[str, ...], list[ShardResults]] = {}
     owners: dict[str, ShardResults] = {}
-    for each in shards:
-        by_kernels.setdefault(each.part.kernels, []).append(each)
-        for kernel in each.part.kernels:
-            other = owners.setdefault(kernel, each)
-            if other.part.kernels != each.part.kernels:
-                ran = [" ".join(run.part.kernels) for run in (other, each)]
-                raise ManifestError(f"{_different(other, each)}: on the kernels {ran[0]} and {ran[1]}")
+    for shard in shards:
+        by_kernels.setdefault(shard.part.kernels, []).append(shard)
+        for kernel in shard.part.kernels:
+            owner = owners.setdefault(kernel, shard)
+            if owner.part.kernels != shard.part.kernels:
+                ran = [" ".join(run.part.kernels) for run in (owner, shard)]
+                raise ManifestError(f"{_different(owner, shard)}: on the kernels {ran[0]} and {ran[1]}")
     for run in by_kernels.values():
         _every_shard(run, "" if len(by_kernels) == 1 else f" of {' '.join(run[0].part.kernels)}")
     _no_doubles(shards)
@@ -94,122 +94,122 @@ def check(shards: Sequence[ShardResults]) -> None:
 
 
 def _every_shard(shards: Sequence[ShardResults], of: str) -> None:
-    """Refuse what is not every shard of one run, once; ``of`` says of which."""
-    for one, other in pairwise(shards):
-        _same_run(one, other)
+    """Refuse all but the complete shards, once, of one run; ``of`` is the end of the message that names the run."""
+    for first, second in pairwise(shards):
+        _same_run(first, second)
     by_index: dict[int, ShardResults] = {}
-    for each in shards:
-        before = by_index.setdefault(each.part.shard.index, each)
-        if before is not each:
-            raise ManifestError(f"shard {each.part.shard}{of} is there twice: {before.name} and {each.name}")
-        if each.document.exit_status == _INTERRUPTED:
-            raise ManifestError(f"shard {each.part.shard}{of} ({each.name}) was interrupted: run it again")
+    for shard in shards:
+        before = by_index.setdefault(shard.part.shard.index, shard)
+        if before is not shard:
+            raise ManifestError(f"shard {shard.part.shard}{of} is there twice: {before.name} and {shard.name}")
+        if shard.document.exit_status == _INTERRUPTED:
+            raise ManifestError(f"shard {shard.part.shard}{of} ({shard.name}) was interrupted: run it again")
     count = shards[0].part.shard.count
     if missing := [f"{index}/{count}" for index in range(1, count + 1) if index not in by_index]:
         raise ManifestError(f"missing: shard {', '.join(missing)}{of}")
 
 
-def _different(one: ShardResults, other: ShardResults) -> str:
-    return f"{one.name} and {other.name} are of different runs"
+def _different(first: ShardResults, second: ShardResults) -> str:
+    return f"{first.name} and {second.name} are of different runs"
 
 
-def _same_tests(one: ShardResults, other: ShardResults) -> None:
-    where = _different(one, other)
-    if one.part.project != other.part.project:
+def _same_tests(first: ShardResults, second: ShardResults) -> None:
+    where = _different(first, second)
+    if first.part.project != second.part.project:
         raise ManifestError(f"{where}: the project's files are not the same (another commit, or changed ones)")
-    if one.part.selection != other.part.selection:
-        ran = [" ".join(each.part.selection) for each in (one, other)]
+    if first.part.selection != second.part.selection:
+        ran = [" ".join(shard.part.selection) for shard in (first, second)]
         raise ManifestError(f"{where}: they were asked for '{ran[0]}' and '{ran[1]}'")
 
 
-def _same_run(one: ShardResults, other: ShardResults) -> None:
-    where = _different(one, other)
-    if one.part.shard.count != other.part.shard.count:
-        raise ManifestError(f"{where}: shards {one.part.shard} and {other.part.shard}")
-    if one.part.division != other.part.division:
+def _same_run(first: ShardResults, second: ShardResults) -> None:
+    where = _different(first, second)
+    if first.part.shard.count != second.part.shard.count:
+        raise ManifestError(f"{where}: shards {first.part.shard} and {second.part.shard}")
+    if first.part.division != second.part.division:
         raise ManifestError(f"{where}: they were divided in different ways")
 
 
 def _no_doubles(shards: Iterable[ShardResults]) -> None:
     owners: dict[tuple[str, str], ShardResults] = {}
-    for each in shards:
-        for cell in each.document.cells:
-            # a guest that did not boot, or a folder that could not be collected, is every shard's own
-            if "::" in cell.test and owners.setdefault((cell.kernel, cell.test), each) is not each:
-                other = owners[cell.kernel, cell.test].name
-                raise ManifestError(f"{cell.kernel} {cell.test} is in two shards: {other} and {each.name}")
+    for shard in shards:
+        for cell in shard.document.cells:
+            # every shard has a cell of its own for a guest that did not boot or a folder that could not be collected
+            if "::" in cell.test and owners.setdefault((cell.kernel, cell.test), shard) is not shard:
+                owner = owners[cell.kernel, cell.test].name
+                raise ManifestError(f"{cell.kernel} {cell.test} is in two shards: {owner} and {shard.name}")
 
 
 def _same_kernels(shards: Iterable[ShardResults]) -> None:
-    """Refuse results of one kernel's name and two packages; a package that was not to be had has no release."""
+    """Refuse results of one kernel from two packages; an unavailable package has no release."""
     seen: dict[str, tuple[str, ShardResults]] = {}
-    for each in shards:
-        for column in each.document.columns:
+    for shard in shards:
+        for column in shard.document.columns:
             if not column.release:
                 continue
             present = f"{column.release} ({column.version})"
-            before, other = seen.setdefault(plain_kernel(column.kernel), (present, each))
+            before, owner = seen.setdefault(plain_kernel(column.kernel), (present, shard))
             if before != present:
                 kernel = plain_kernel(column.kernel)
-                raise ManifestError(f"kernel {kernel} is {before} in {other.name} and {present} in {each.name}")
+                raise ManifestError(f"kernel {kernel} is {before} in {owner.name} and {present} in {shard.name}")
 
 
 def _kernels(shards: Iterable[ShardResults]) -> tuple[str, ...]:
     """Return every guest of all shards, in the order of one run: those with a variant last."""
-    kernels = dict.fromkeys(kernel for each in shards for kernel in each.part.kernels)
+    kernels = dict.fromkeys(kernel for shard in shards for kernel in shard.part.kernels)
     return tuple(sorted(kernels, key=lambda kernel: VARIANT in kernel))
 
 
 def join(shards: Sequence[ShardResults]) -> matrix.Matrix:
-    """Judge what all shards have found as the whole run would have."""
-    cells = [cell for each in shards for cell in each.document.cells]
-    own: dict[str, set[str]] = {kernel: set() for kernel in _kernels(shards)}
+    """Join the shards' cells into the matrix of the whole run."""
+    cells = [cell for shard in shards for cell in shard.document.cells]
+    collected: dict[str, set[str]] = {kernel: set() for kernel in _kernels(shards)}
     for cell in cells:
         if "::" in cell.test and cell.outcome is not Outcome.NOTRUN:
-            own.setdefault(cell.kernel, set()).add(cell.test)
+            collected.setdefault(cell.kernel, set()).add(cell.test)
     left_out: dict[str, set[str]] = {}
-    for each in shards:
-        for kernel, tests in each.part.left_out.items():
+    for shard in shards:
+        for kernel, tests in shard.part.left_out.items():
             left_out.setdefault(kernel, set()).update(tests)
-    expected = matrix.expected(own, left_out, named=shards[0].part.named)
-    divided = {unit for each in shards for unit in each.part.units}
+    expected = matrix.expected(collected, left_out, named=shards[0].part.named)
+    divided = {unit for shard in shards for unit in shard.part.units}
     there = [cell for cell in expected if sharding.unit_of(*cell) in divided]
     return matrix.Matrix.of(cells, there, _kernels(shards))
 
 
 def _exit_status(joined: Joined, shards: Iterable[ShardResults]) -> int:
-    """Return that of a run; where all is green, that of a shard that did not end so for what its cells do not show."""
+    """Return the status of a run; where its cells are green, that of a shard that failed for another reason."""
     status = matrix.exit_status(joined.judged, joined.changes)
-    verdicts = {each.document.exit_status for each in shards} - {1}
+    verdicts = {shard.document.exit_status for shard in shards} - {1}
     return status or max(verdicts, default=0)
 
 
 def _fill(shards: Sequence[ShardResults], judged: matrix.Matrix, run: RunDirectory) -> None:
-    """Write what the shards' guests have left: cells, consoles, what tests recorded."""
+    """Write the shards' cells, consoles, and what their tests recorded."""
     run.backdate(
-        min(datetime.fromisoformat(each.document.started) for each in shards),
-        max(each.document.seconds for each in shards),
+        min(datetime.fromisoformat(shard.document.started) for shard in shards),
+        max(shard.document.seconds for shard in shards),
     )
     for cell in judged.cells:
         if cell.outcome is not Outcome.NOTRUN:
             run.append(cell)
-    for each in shards:
-        _copy(each.folder, run)
+    for shard in shards:
+        _copy(shard.folder, run)
 
 
 def facts(shards: Sequence[ShardResults]) -> RunFacts:
-    """Join what is known of the shards' runs."""
-    known: dict[str, KernelFacts] = {}
-    for each in shards:
-        for kernel in each.record.facts.kernels:
-            known.setdefault(kernel.name, kernel)
-    accelerators = dict.fromkeys(each.document.accelerator for each in shards if each.document.accelerator)
+    """Join the facts of the shards' runs."""
+    by_name: dict[str, KernelFacts] = {}
+    for shard in shards:
+        for kernel in shard.record.facts.kernels:
+            by_name.setdefault(kernel.name, kernel)
+    accelerators = dict.fromkeys(shard.document.accelerator for shard in shards if shard.document.accelerator)
     return RunFacts(
         accelerator="; ".join(accelerators),
-        guests=sum(each.document.guests for each in shards),
-        kernels=tuple(known[name] for name in _kernels(shards) if name in known),
+        guests=sum(shard.document.guests for shard in shards),
+        kernels=tuple(by_name[name] for name in _kernels(shards) if name in by_name),
         arguments=shards[0].part.selection,
-        whole=all(each.document.whole for each in shards),
+        whole=all(shard.document.whole for shard in shards),
     )
 
 
@@ -220,13 +220,13 @@ def _copy(folder: Path, run: RunDirectory) -> None:
     if (folder / "pcap").is_dir():
         shutil.copytree(folder / "pcap", run.path / "pcap", dirs_exist_ok=True)
     for path in sorted(folder.glob("*/*.json")):
-        # what tests recorded; the guests' own folder is the controller's
+        # what tests recorded; the guests' folder is the controller's
         if not path.parent.name.startswith("guests-"):
             run.keep_facts(path.parent.name, path.stem, path.read_text())
 
 
-def _hosts(part: Part, order: Mapping[str, int]) -> tuple[int, int]:
-    """Return what a shard's place among all is by: the manifest's order of kernels, then its number."""
+def _sort_key(part: Part, order: Mapping[str, int]) -> tuple[int, int]:
+    """Return the key by which shards are sorted: the manifest's order of kernels, then the shard's number."""
     first = min((order.get(plain_kernel(kernel), len(order)) for kernel in part.kernels), default=0)
     return first, part.shard.index
 
@@ -236,26 +236,28 @@ def merge(
 ) -> Joined:
     """Join the shards in these folders into a run of ``results``; raises HarnessError.
 
-    ``expected`` is a baseline, None the project's own. ``kernels`` are the names that the shards were planned for: what
-    of them had no job is noted.
+    ``expected`` is the folder of a baseline, None: the project's. ``kernels`` are the names that the shards were
+    planned for: a note names those that had no job.
     """
-    known_manifest = manifest.load(project.images)
-    order = {kernel.name: number for number, kernel in enumerate(known_manifest.kernels)}
-    shards = sorted((read(name) for name in names), key=lambda each: _hosts(each.part, order))
+    kernel_manifest = manifest.load(project.images)
+    order = {kernel.name: number for number, kernel in enumerate(kernel_manifest.kernels)}
+    shards = sorted((read(name) for name in names), key=lambda shard: _sort_key(shard.part, order))
     check(shards)
     there = {plain_kernel(kernel) for kernel in _kernels(shards)}
-    asked = manifest.select(known_manifest, kernels) if kernels else ()
-    unlocked = images.unlocked(known_manifest, [kernel for kernel in asked if kernel.name not in there])
+    asked = manifest.select(kernel_manifest, kernels) if kernels else ()
+    unlocked = images.unlocked(kernel_manifest, [kernel for kernel in asked if kernel.name not in there])
     left_out = tuple(f"{name}: no results, {images.not_locked()}" for name in unlocked)
     before = baseline.read(expected or project.matrix_baselines)
     run = RunDirectory.create(results, reports.of(project))
     judged, of_all = join(shards), replace(facts(shards), notes=left_out)
     _fill(shards, judged, run)
-    found = run.document(judged, of_all)
-    joined = Joined(judged, of_all, comparison.of_run(before, found, manifest.gate(project, known_manifest)), run.path)
+    result = run.document(judged, of_all)
+    joined = Joined(
+        judged, of_all, comparison.of_run(before, result, manifest.gate(project, kernel_manifest)), run.path
+    )
     joined = replace(joined, status=_exit_status(joined, shards))
-    found = replace(found, changes=joined.changes, exit_status=joined.status)
-    run.finish(found, of_all, tuple(guest for each in shards for guest in each.record.guests))
+    result = replace(result, changes=joined.changes, exit_status=joined.status)
+    run.finish(result, of_all, tuple(guest for shard in shards for guest in shard.record.guests))
     return joined
 
 

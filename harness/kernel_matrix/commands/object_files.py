@@ -1,4 +1,4 @@
-"""``kernel-matrix build`` and ``diagnose``: objects compiled, and one tried here or in guests."""
+"""The commands ``build`` and ``diagnose``: compile the objects, try an object here or in guests."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ def compiled() -> Iterator[str]:
 
 
 def diagnosed(path: Path, kernel: str | None) -> Iterator[tuple[bool, str]]:
-    """Load and attach an object's programs in guests of a kernel, None: on this machine; yield what to tell.
+    """Load and attach an object's programs in guests of a kernel, None: on this machine.
 
-    With each text whether all went well. Raises HarnessError.
+    Yield for each machine whether all programs were attached, and a report. Raises HarnessError.
     """
-    found = build.checked(path).absolute()
+    checked_path = build.checked(path).absolute()
     if kernel:
         from kernel_matrix.commands import try_object
 
-        yield from try_object.diagnose(project.find(), kernel, found)
+        yield from try_object.diagnose(project.find(), kernel, checked_path)
     else:
         from kernel_matrix.guest.bpf import trying
 
-        yield trying.report(found)
+        yield trying.report(checked_path)

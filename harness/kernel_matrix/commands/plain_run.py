@@ -1,6 +1,6 @@
-"""The plain way to run a suite on a kernel, which `harness bench` measures against: one virtme-ng, one pytest in it.
+"""The plain way to run a suite on a kernel, for comparison in `bench`: one virtme-ng, one pytest in it.
 
-On the same image, with the same tests, kernel, memory and emulator. The project is a 9p share, as users do.
+Image, tests, kernel, memory and emulator are the same. The project is a 9p share, as is usual with virtme-ng.
 """
 
 from __future__ import annotations
@@ -29,9 +29,9 @@ from kernel_matrix.vm.process_guard import GuardedGroup, cpu_seconds
 _FIRST_TEST = b"harness: start "
 #: pytest's last line, with and without -q
 _SUMMARY = re.compile(r"\d+ (passed|failed|skipped|errors?|deselected)\b.* in \d")
-#: what that line has when a run is broken
+#: in that line: a test that is red
 _RED = re.compile(r"\d+ (failed|errors?|xpassed)\b")
-#: seconds after which a run has failed: without a first test, and at all
+#: seconds after which a run has failed: before its first test, and in all
 _LIMIT_TO_START = 300.0
 _LIMIT = 3600.0
 #: where the guest finds the engine
@@ -90,7 +90,7 @@ def command(job: Job, scripts: Path) -> list[str]:
             "--user",
             "root",
         ),
-        *(word for each in job.boot.append for word in ("--append", each)),
+        *(word for option in job.boot.append for word in ("--append", option)),
         *("--cpus", str(job.boot.cpus), "--memory", f"{job.boot.memory_mib}M", f"--rodir={HOME}={job.payload.root}"),
         f"--rodir={_ENGINE}={Path(kernel_matrix.__file__).parents[1]}",
         *(f"--rodir={_SCRIPTS}={scripts}", f"--qemu-opts={shlex.join(options)}", "--", f"sh {_SCRIPTS}/run"),
@@ -98,7 +98,7 @@ def command(job: Job, scripts: Path) -> list[str]:
 
 
 def run(job: Job, plan: Plan, arguments: Sequence[str]) -> PlainRun:
-    """Run it to its end; raises HarnessError when no test starts, it does not end, or not green."""
+    """Run the suite; raises HarnessError when no test starts, the run does not end, or a test is red."""
     with tempfile.TemporaryDirectory(prefix="harness-") as name:
         console = Path(name) / "console"
         environment = {**os.environ, "TMPDIR": name}
@@ -130,7 +130,7 @@ def run(job: Job, plan: Plan, arguments: Sequence[str]) -> PlainRun:
 
 
 def ended_green(kernel: str, lines: Sequence[str]) -> str:
-    """Return pytest's last line on a console; raises HarnessError when there is none, or it tells of anything red."""
+    """Return pytest's last line on a console; raises HarnessError when there is none, or it counts a red test."""
     summary = next((line.strip("= ") for line in reversed(lines) if _SUMMARY.search(line)), "pytest did not end")
     if not _SUMMARY.search(summary) or _RED.search(summary):
         raise HarnessError(f"kernel {kernel}: the plain way is broken: {summary}; {' | '.join(lines[-5:])}")

@@ -1,4 +1,4 @@
-"""``kernel-matrix durations`` and ``schema``: what is made of a run's record, and what it looks like."""
+"""The commands ``durations`` and ``schema``: record durations from a run, print the schema of its results."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from kernel_matrix.shared.project import Project
 
 
 def record_durations(project: Project, folder: Path | None) -> Path:
-    """Record how long the tests of a run took, by which shards are balanced; return the file."""
+    """Record the durations of a run's tests, by which shards are balanced; return the file."""
     return sharding.write_durations(project.durations, document.read(folder or project.latest))
 
 

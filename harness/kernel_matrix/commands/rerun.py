@@ -1,4 +1,4 @@
-"""``rerun CELL``: from a cell, as a report names it, to the node id that repeats exactly that."""
+"""The command ``rerun``: the node id that repeats a cell of a report."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ _REPETITION = re.compile(r"(\[|-)#\d+\]$")
 
 
 def node_id(words: Sequence[str], kernels: Collection[str]) -> str:
-    """Return the node id of a cell: one, or a kernel and a test; raises ManifestError for what names no cell."""
-    said = _REPETITION.sub(lambda match: "" if match[1] == "[" else "]", " ".join(words))
-    if expect.kernel_of_argument(said, kernels):
-        return said
-    kernel, _, test = said.partition(" ")
+    """Return the node id of a cell, written as a node id or as kernel and test; raises ManifestError."""
+    text = _REPETITION.sub(lambda match: "" if match[1] == "[" else "]", " ".join(words))
+    if expect.kernel_of_argument(text, kernels):
+        return text
+    kernel, _, test = text.partition(" ")
     if kernel not in kernels or "::" not in test:
-        raise ManifestError(f"{said!r} is no cell: tests/x.py::test[6.1-p], or 6.1 tests/x.py::test[p]")
+        raise ManifestError(f"{text!r} is no cell: tests/x.py::test[6.1-p], or 6.1 tests/x.py::test[p]")
     return expect.join_nodeid(test, kernel)
 
 
 def check(project: Project, nodeid: str, kernels: Collection[str]) -> None:
-    """Find out before a guest boots that there is no such test; raises ManifestError."""
+    """Refuse a test that does not exist, before a guest boots; raises ManifestError."""
     path = nodeid.partition("::")[0]
     if not (project.root / path).is_file():
         raise ManifestError(f"{path}: no such file below {project.root}")

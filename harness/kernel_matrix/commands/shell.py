@@ -1,4 +1,4 @@
-"""``shell KERNEL [COMMAND]``: a command, or a shell to type into, as root in a guest."""
+"""The command ``shell``: a command, or an interactive shell, as root in a guest."""
 
 from __future__ import annotations
 
@@ -27,29 +27,31 @@ from kernel_matrix.shared.errors import HarnessError, ManifestError
 from kernel_matrix.shared.project import Project
 from kernel_matrix.vm import boot_spec, debugging
 
-#: what the agent runs in place of execnet's worker; the relay takes it for a bootstrap line
+#: what the agent runs instead of execnet's worker; to the relay it is a bootstrap line
 _BOOTSTRAP = "from kernel_matrix.guest.system import terminal; terminal.main()"
-#: seconds without the guest's beat, which comes every second, after which it counts as hung
+#: seconds without a heartbeat, which the guest sends every second, after which it counts as hung
 _SILENCE = 60.0
 
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """How the guest is to be."""
+    """Options of the guest."""
 
     carried: Path | None = None
     results: Path | None = None
     manifest: Path | None = None
     cold: bool = False
-    #: a debugger may connect to its kernel
+    #: let a debugger connect to its kernel
     gdb: bool = False
 
 
 def run(project: Project, kernel: str, command: Sequence[str], options: Options) -> int:
     """Run a command in a guest of that kernel and return its exit status; raises HarnessError."""
-    known = manifest.load(options.manifest or project.images)
-    if kernel not in known.guests:
-        raise ManifestError(f"unknown kernel {kernel!r} (known: {', '.join(each.name for each in known.kernels)})")
+    kernel_manifest = manifest.load(options.manifest or project.images)
+    if kernel not in kernel_manifest.guests:
+        raise ManifestError(
+            f"unknown kernel {kernel!r} (known: {', '.join(known.name for known in kernel_manifest.kernels)})"
+        )
     record = results.RunDirectory.create((options.results or project.results) / "shell")
     request = RunRequest(
         (kernel,),
@@ -103,13 +105,13 @@ def _how_it_ended(guest: PlannedGuest, log: Path) -> str:
 
 def enter(name: str, command: Sequence[str]) -> int:
     """Run a command in a guest that a run keeps; raises HarnessError."""
-    # the folder of its relay, and in it that of its boot
+    # the relay's folder, and in it the folder of the boot
     pattern = f"harness-{glob.escape(name)}/*/{boot_spec.Sockets.below(Path()).enter}"
     for path in Path(tempfile.gettempdir()).glob(pattern):
         with socket.socket(socket.AF_UNIX) as connection:
             try:
                 connection.connect(str(path))
-            except (FileNotFoundError, ConnectionRefusedError):  # of a guest that has ended
+            except (FileNotFoundError, ConnectionRefusedError):  # the guest has ended
                 continue
             try:
                 return terminal.converse(connection.fileno(), connection.fileno(), command)
@@ -119,7 +121,7 @@ def enter(name: str, command: Sequence[str]) -> int:
 
 
 def kept_name(folder: str) -> str:
-    """Return the name by which `enter` finds the guest that has this folder."""
+    """Return the name by which `enter` finds the guest with this folder."""
     return Path(folder).parent.name.removeprefix("harness-")
 
 

@@ -1,4 +1,4 @@
-"""The user's side of a command in a guest: their terminal, or pipes, at this end (kernel_matrix.shared.frames)."""
+"""The host's side of a command in a guest: the user's terminal or pipes (kernel_matrix.shared.frames)."""
 
 from __future__ import annotations
 
@@ -17,28 +17,28 @@ from kernel_matrix.shared import frames
 from kernel_matrix.shared.frames import Begin, Reader
 
 _CHUNK = 1 << 16
-#: what a shell calls a program whose reader has gone: 128 and SIGPIPE
+#: the exit status of a program whose reader is gone, as in a shell: 128 and SIGPIPE
 _NO_READER = 141
 
 
 class GuestGone(Exception):
-    """The connection ended before the command did."""
+    """The connection ended before the command."""
 
 
-class _Left(BaseException):
-    """The process was told to end; the terminal must be put back first."""
+class _Terminated(BaseException):
+    """A signal asks this process to end; the terminal must be restored first."""
 
 
 def interactive() -> bool:
-    """Whether a person types and reads here."""
+    """Whether standard input and output are terminals."""
     return os.isatty(0) and os.isatty(1)
 
 
 def converse(reader: int, writer: int, command: Sequence[str], ready: Callable[[], None] = lambda: None) -> int:
     """Run a command at the other end of a connection and return its exit status; raises GuestGone.
 
-    The terminal is the command's from the guest's first word on: until then Ctrl-C ends this, afterwards that. Then
-    ``ready`` is called.
+    With the guest's first output ``ready`` is called and the terminal belongs to the command: before that Ctrl-C ends
+    this process, afterwards the command.
     """
     size = os.get_terminal_size() if interactive() else None
     begin = Begin(
@@ -52,12 +52,12 @@ def converse(reader: int, writer: int, command: Sequence[str], ready: Callable[[
             stack.callback(signal.signal, number, signal.signal(number, _leave))
         try:
             return conversation.run(stack)
-        except _Left as left:
+        except _Terminated as left:
             return 128 + int(left.args[0])
 
 
 def _leave(number: int, frame: FrameType | None) -> None:  # noqa: ARG001 - a signal handler's signature
-    raise _Left(number)
+    raise _Terminated(number)
 
 
 class _Conversation:
@@ -69,11 +69,11 @@ class _Conversation:
         self._to_guest = bytearray(begin.encoded())
         self._input_open = True
         self._window = frames.WINDOW
-        self._said = Reader()
+        self._frames = Reader()
         os.set_blocking(writer, False)
 
     def run(self, stack: contextlib.ExitStack) -> int:
-        """Carry bytes until the command has ended; what ``stack`` takes puts the terminal back."""
+        """Transfer data until the command has ended; ``stack`` restores the terminal."""
         resized, trigger = os.pipe()
         stack.callback(os.close, resized)
         stack.callback(os.close, trigger)
@@ -97,21 +97,21 @@ class _Conversation:
             if not begun:
                 begun = True
                 self._begin(stack, trigger)
-            if (status := self._heard(data)) is not None:
+            if (status := self._handle_data(data)) is not None:
                 return status
 
     def _begin(self, stack: contextlib.ExitStack, trigger: int) -> None:
-        """Leave the terminal to the command."""
+        """Hand the terminal over to the command."""
         self._ready()
         if self._terminal:
             stack.enter_context(_raw(trigger))
 
-    def _heard(self, data: bytes) -> int | None:
-        """Do what the guest has said; return the status to end with, None to go on."""
-        for kind, payload in self._said.feed(data):
+    def _handle_data(self, data: bytes) -> int | None:
+        """Handle the guest's frames; return the exit status, None to continue."""
+        for kind, payload in self._frames.feed(data):
             if kind == frames.EXIT:
                 return frames.number_of(payload)
-            if not self._hear(kind, payload):
+            if not self._handle_frame(kind, payload):
                 return _NO_READER
         return None
 
@@ -131,7 +131,7 @@ class _Conversation:
             del self._to_guest[: os.write(self._writer, self._to_guest)]
         except BlockingIOError:
             return
-        except (BrokenPipeError, ConnectionResetError):  # its end is read, too
+        except (BrokenPipeError, ConnectionResetError):  # the end of its output is read, too
             self._to_guest.clear()
 
     def _receive(self) -> bytes:
@@ -143,8 +143,8 @@ class _Conversation:
             raise GuestGone
         return data
 
-    def _hear(self, kind: bytes, payload: bytes) -> bool:
-        """Do what a frame says; return whether there is still somebody to read the output."""
+    def _handle_frame(self, kind: bytes, payload: bytes) -> bool:
+        """Handle a frame; return whether the output still has a reader."""
         if kind == frames.TAKEN:
             self._window += frames.number_of(payload)
             return True
@@ -159,7 +159,7 @@ class _Conversation:
 
 @contextlib.contextmanager
 def _raw(trigger: int) -> Iterator[None]:
-    """Let the command have every key, and learn of the terminal's new sizes; put it back in any case."""
+    """Set the terminal to raw mode and watch its size; restore it in any case."""
     before = termios.tcgetattr(0)
     handler = signal.signal(signal.SIGWINCH, lambda *_: os.write(trigger, b"!") and None)
     try:

@@ -1,4 +1,4 @@
-"""One errand to a guest: start it, send an object, hear what became of it there; without pytest."""
+"""Try an object in a guest, without pytest: start the guest, send the object, receive the report."""
 
 from __future__ import annotations
 
@@ -28,10 +28,10 @@ with tempfile.TemporaryDirectory() as folder:
 
 
 def diagnose(project: Project, kernel: str, path: Path) -> Iterator[tuple[bool, str]]:
-    """Try an object in a guest of a kernel (of each one of a group); yield whether all went well, and what to tell.
+    """Try an object in a guest of a kernel, or of each kernel of a group.
 
-    Raises HarnessError when the kernel is not known or its guest does not come up; when an image is not to be had,
-    after the others.
+    Yield whether all programs were attached, and a report. Raises HarnessError when the kernel is unknown or its guest
+    does not boot; when an image is unavailable, after the other guests.
     """
     # not beside the matrix's runs: `latest` is one of those
     record = run_folder.RunDirectory.create(project.results / "diagnose")
@@ -48,15 +48,15 @@ def diagnose(project: Project, kernel: str, path: Path) -> Iterator[tuple[bool, 
 
 
 def try_in(guest: PlannedGuest, path: Path) -> tuple[bool, str]:
-    """Start a guest, try an object in it and end it; return whether all went well, and what to tell.
+    """Start a guest, try an object in it and end it; return whether all programs were attached, and a report.
 
-    Raises EOFError, OSError or execnet.RemoteError when the guest gives no answer.
+    Raises EOFError, OSError or execnet.RemoteError when the guest does not answer.
     """
     group = execnet.Group()
     try:
         channel = group.makegateway(f"popen//python={shlex.join(guest.relay())}").remote_exec(_IN_THE_GUEST)
         channel.send((path.name, path.read_bytes()))
-        well, text = channel.receive()
+        succeeded, text = channel.receive()
     finally:
         group.terminate(timeout=10)
-    return bool(well), str(text)
+    return bool(succeeded), str(text)
