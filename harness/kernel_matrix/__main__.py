@@ -43,18 +43,18 @@ def _matrix(arguments: argparse.Namespace) -> int:
     from kernel_matrix.config import options
 
     here = project.find()
-    given = [_relative(argument, here.root) for argument in arguments.pytest]
-    # pytest looks for its root there, and guests get its words as they are
+    words = [_relative(argument, here.root) for argument in arguments.pytest]
+    # pytest looks for its root there, and guests get its arguments unchanged
     os.chdir(here.root)
-    # as `python -m pytest` there, and as guests have it
+    # as with `python -m pytest` there, and as in guests
     sys.path.insert(0, str(here.root))
-    if {"-h", "--help"} & set(given):
+    if {"-h", "--help"} & set(words):
         _print_options()
-    return int(pytest.main([*options.own_arguments(here), *given]))
+    return int(pytest.main([*options.leading_arguments(here), *words]))
 
 
 def _print_options() -> None:
-    """Begin the help with the matrix's own options: in pytest's they come last."""
+    """Print the options of the matrix before pytest's help, which has them last."""
     from kernel_matrix.config import options
 
     usage = hints.command("matrix", "[--kernel NAME]... [any pytest argument]")
@@ -65,7 +65,7 @@ def _print_options() -> None:
 
 
 def _relative(argument: str, root: Path) -> str:
-    """Make an absolute path below the project relative: it has another place in a guest."""
+    """Make an absolute path below the project relative: the project is in another folder in a guest."""
     path = Path(argument.partition("::")[0])
     if not path.is_absolute() or not path.is_relative_to(root):
         return argument
@@ -87,7 +87,7 @@ def _kernels(arguments: argparse.Namespace) -> int:
         return 0
     for line in kernel_list.update(here):
         print(line)
-    for line in workflow.follow(here):
+    for line in workflow.update(here):
         print(line)
     return 0
 
@@ -104,9 +104,9 @@ def _diagnose(arguments: argparse.Namespace) -> int:
     from kernel_matrix.commands import object_files
 
     status = 0
-    for well, text in object_files.diagnosed(arguments.object, arguments.kernel):
+    for succeeded, text in object_files.diagnosed(arguments.object, arguments.kernel):
         print(text)
-        status = status if well else 1
+        status = status if succeeded else 1
     return status
 
 
@@ -116,11 +116,11 @@ def _capabilities(arguments: argparse.Namespace) -> int:
     from kernel_matrix.commands import capability_view
 
     if arguments.update:
-        given = [*arguments.pytest]
+        options = [*arguments.pytest]
         here = project.find()
 
         def run(words: list[str]) -> int:
-            return _matrix(argparse.Namespace(pytest=[*words, *given]))
+            return _matrix(argparse.Namespace(pytest=[*words, *options]))
 
         for line in capability_view.update(here, arguments.kernel or ["core"], run, here.latest):
             print(line)
@@ -137,19 +137,19 @@ def _baseline(arguments: argparse.Namespace) -> int:
     here = project.find()
     results: Path = arguments.results or here.latest
     if not arguments.update:
-        return _answered(baseline_view.differences(here, results, arguments.kernel))
+        return _print_answer(baseline_view.differences(here, results, arguments.kernel))
     if arguments.results is None:
         kernels = [word for name in arguments.kernel or ["core"] for word in ("--kernel", name)]
         status = _matrix(argparse.Namespace(pytest=kernels))
         if status not in {0, 1}:
             return status
-    return _answered(baseline_view.update(here, results, arguments.kernel))
+    return _print_answer(baseline_view.update(here, results, arguments.kernel))
 
 
 def _compare(arguments: argparse.Namespace) -> int:
     from kernel_matrix.commands import baseline_view
 
-    return _answered(baseline_view.compare(project.find(), arguments.first, arguments.second))
+    return _print_answer(baseline_view.compare(project.find(), arguments.first, arguments.second))
 
 
 def _schema(_: argparse.Namespace) -> int:
@@ -159,7 +159,7 @@ def _schema(_: argparse.Namespace) -> int:
     return 0
 
 
-def _answered(answer: Answer) -> int:
+def _print_answer(answer: Answer) -> int:
     for line in answer.lines:
         print(line)
     return answer.status
@@ -190,7 +190,7 @@ def _durations(arguments: argparse.Namespace) -> int:
 
 class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
-        """Say it in one line; 4 is the status of bad usage everywhere in this project."""
+        """Exit with one line and status 4, which means bad usage everywhere in this project."""
         self.exit(4, f"{self.prog}: {message} (see {self.prog} --help)\n")
 
 
@@ -214,16 +214,16 @@ def parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     build = commands.add_parser("build", help="compile the BPF objects")
     build.set_defaults(run=_build)
-    bootstrap = commands.add_parser("bootstrap", help="install what the machine lacks, with its own package manager")
-    bootstrap.add_argument("--dry-run", action="store_true", help="only say how")
+    bootstrap = commands.add_parser("bootstrap", help="install what the machine lacks, with its package manager")
+    bootstrap.add_argument("--dry-run", action="store_true", help="only print the commands")
     bootstrap.set_defaults(run=_bootstrap)
     kernels = commands.add_parser(
-        "kernels", help="list the kernels and what was concluded of this machine, update the lock, prune the cache"
+        "kernels", help="list the kernels and conclusions about this machine, update the lock, prune the cache"
     )
     kernels.add_argument("what", choices=["list", "update", "prune"], nargs="?", default="list")
     kernels.set_defaults(run=_kernels)
     _add_bench(commands.add_parser)
-    diagnose = commands.add_parser("diagnose", help="load and attach an object's programs, and explain what is refused")
+    diagnose = commands.add_parser("diagnose", help="load and attach an object's programs, and explain refusals")
     diagnose.add_argument("object", type=Path, metavar="OBJECT", help="such as build/NAME.bpf.o")
     diagnose.add_argument("--kernel", metavar="NAME", help="in a guest of this kernel (default: on this machine)")
     diagnose.set_defaults(run=_diagnose)
@@ -233,27 +233,35 @@ def parser() -> argparse.ArgumentParser:
     capabilities.add_argument("--update", action="store_true", help="measure in guests and rewrite the baseline")
     capabilities.set_defaults(run=_capabilities)
     baseline = commands.add_parser(
-        "baseline", help="show what the last run changes against the baseline, or rewrite it"
+        "baseline", help="show how the last run differs from the baseline, or rewrite the baseline"
     )
     baseline.add_argument("--kernel", action="append", default=[], metavar="NAME", help="also 'core', 'full'")
     baseline.add_argument("--results", type=Path, metavar="DIR", help="a run's folder (default: results/latest)")
-    baseline.add_argument("--update", action="store_true", help="rewrite it, from --results or from a run made now")
+    baseline.add_argument("--update", action="store_true", help="rewrite it from --results, or from a new run")
     baseline.set_defaults(run=_baseline)
     compare = commands.add_parser("compare", help="compare two result sets, or two kernels of them")
     for name in ("first", "second"):
-        compare.add_argument(name, help="a run's folder or 'baseline'; of one kernel: FOLDER:KERNEL")
+        compare.add_argument(name, help="a run's folder or 'baseline'; for one kernel: FOLDER:KERNEL")
     compare.set_defaults(run=_compare)
-    schema = commands.add_parser("schema", help="print the JSON schema of matrix.json ")
+    schema = commands.add_parser("schema", help="print the JSON schema of matrix.json")
     schema.set_defaults(run=_schema)
-    merge = commands.add_parser("merge", help="join the results of all shards of a run into the run's")
+    merge = commands.add_parser("merge", help="join the results of all shards of a run")
     merge.add_argument("folders", nargs="+", metavar="DIR", help="a shard's results")
-    merge.add_argument("--results", type=Path, metavar="DIR", help="where the run's results go (default: results/)")
-    merge.add_argument("--baseline", type=Path, metavar="DIR", help="what is expected (default: the project's own)")
     merge.add_argument(
-        "--kernel", action="append", default=[], metavar="NAME", help="what was planned: what of it had no job is noted"
+        "--results", type=Path, metavar="DIR", help="write the run's results to this folder (default: results/)"
+    )
+    merge.add_argument(
+        "--baseline", type=Path, metavar="DIR", help="a folder with the expected outcomes (default: the project's)"
+    )
+    merge.add_argument(
+        "--kernel",
+        action="append",
+        default=[],
+        metavar="NAME",
+        help="the planned kernels: those without a job are noted",
     )
     merge.set_defaults(run=_merge)
-    durations = commands.add_parser("durations", help="record how long tests take, by which shards are balanced")
+    durations = commands.add_parser("durations", help="record the durations of tests, by which shards are balanced")
     durations.add_argument(
         "folder", type=Path, nargs="?", metavar="DIR", help="a run's results (default: results/latest)"
     )
@@ -269,7 +277,7 @@ def parser() -> argparse.ArgumentParser:
 
 
 def _add_gate(add_parser: Callable[..., argparse.ArgumentParser]) -> None:
-    gate = add_parser("gate", help="load and attach objects on kernels, a cell of the matrix for each")
+    gate = add_parser("gate", help="load and attach objects on kernels; each is a cell of the matrix")
     gate.add_argument("--kernel", action="append", default=[], metavar="NAME", help="also 'core' (the default), 'full'")
     gate.add_argument("objects", type=Path, nargs="+", metavar="OBJECT")
     gate.set_defaults(run=_gate)
@@ -279,7 +287,7 @@ def main() -> int:
     """Run one command."""
     words, command = sys.argv[1:], []
     if words[:1] == ["run"] and "--" in words:
-        # what is behind it is none of ours
+        # the words after -- are the user's command
         command = words[words.index("--") + 1 :]
         words = words[: words.index("--")]
     arguments, rest = parser().parse_known_args(words)

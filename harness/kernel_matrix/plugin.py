@@ -1,7 +1,7 @@
-"""The pytest plugin: options, and which half takes part, the host's or the guest's.
+"""The pytest plugin: it adds the options, and starts the host's or the guest's half.
 
-Installed, it is loaded by every pytest, and does nothing without ``--matrix`` but refuse to run a project's kernel
-tests on the host. So it imports neither half before it knows where it is.
+Once installed, every pytest loads it. Without ``--matrix`` it only refuses to run a project's kernel tests on the host.
+So it imports neither half before it knows which one is needed.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ MATRIX = "--matrix"
 
 
 def pytest_load_initial_conftests(early_config: pytest.Config, parser: pytest.Parser, args: list[str]) -> None:
-    """Add the matrix's options to a run of the matrix: elsewhere their names are the project's own."""
+    """Add the matrix's options to a run of the matrix only: their names may be used by other plugins."""
     if MATRIX in args:
         options.add_all(parser.getgroup("kernel matrix").addoption)
     else:
@@ -27,12 +27,12 @@ def pytest_load_initial_conftests(early_config: pytest.Config, parser: pytest.Pa
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """Add the one option that asks for a run of the matrix."""
+    """Add the option that starts a run of the matrix."""
     options.add_matrix(parser.getgroup("kernel matrix").addoption)
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Become the controller of the matrix, a guest's worker, or nothing."""
+    """Start the controller of the matrix or a guest's worker, or do nothing."""
     worker: dict[str, Any] | None = getattr(config, "workerinput", None)
     if worker is not None:
         _configure_worker(config, worker)
@@ -54,8 +54,8 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         return
     from kernel_matrix.config import project
 
-    found = project.load(config.rootpath)
-    if found is not None and any(found.is_test(item.nodeid.partition("::")[0]) for item in items):
+    configured = project.load(config.rootpath)
+    if configured is not None and any(configured.is_test(item.nodeid.partition("::")[0]) for item in items):
         raise pytest.UsageError("these tests run inside guests: use `kernel-matrix matrix`, or pytest with --matrix")
 
 
@@ -66,18 +66,18 @@ def _configure_worker(config: pytest.Config, worker: dict[str, Any]) -> None:
         return
     from kernel_matrix.guest.pytest import plugin
 
-    given, channel = worker_input.unpack(worker[worker_input.WORKER_KEY])
-    # what it writes nobody reads, and an emulated guest takes milliseconds for each report; it is registered after this
+    work, channel = worker_input.unpack(worker[worker_input.WORKER_KEY])
+    # nobody reads its output, and an emulated guest takes milliseconds for each report; it would be registered later
     config.pluginmanager.set_blocked("terminalreporter")
-    if given.gone:
+    if work.gone:
         config.pluginmanager.register(plugin.GonePlugin())
         return
-    if given.keep:
+    if work.keep:
         from kernel_matrix.guest.pytest.keeping import KeepPlugin
 
         config.pluginmanager.register(KeepPlugin(channel.send))
-    if given.command:
+    if work.command:
         from kernel_matrix.guest.pytest.command import CommandPlugin
 
-        config.pluginmanager.register(CommandPlugin(given.facts, list(given.command), given.timeout, channel.send))
-    plugin.register(config, given.facts, given.arguments, given.begins)
+        config.pluginmanager.register(CommandPlugin(work.facts, list(work.command), work.timeout, channel.send))
+    plugin.register(config, work.facts, work.arguments, work.begins)

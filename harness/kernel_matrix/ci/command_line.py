@@ -1,4 +1,4 @@
-"""The commands of a CI: what its workflow is, what its jobs are, what their caches are named, what they found."""
+"""The commands of a CI: its workflow, its jobs, the keys of their caches, the counts of their results."""
 
 from __future__ import annotations
 
@@ -14,18 +14,20 @@ from kernel_matrix.shared.errors import ManifestError
 
 
 def add(add_parser: Callable[..., argparse.ArgumentParser]) -> None:
-    """Add the commands to a parser's."""
+    """Add the commands."""
     workflow = add_parser("workflow", help="write GitHub's workflow from the manifest")
-    workflow.add_argument("--check", action="store_true", help="only say whether it is what it would be")
+    workflow.add_argument("--check", action="store_true", help="only check that the file is up to date")
     workflow.set_defaults(run=_workflow)
-    plan = add_parser("plan", help="print the jobs of a CI, a matrix of GitHub's as JSON")
+    plan = add_parser("plan", help="print the jobs of a CI, as JSON for GitHub's strategy.matrix")
     _kernels(plan)
     plan.add_argument("--shards", type=int, default=1, metavar="N", help="jobs for each kernel (default: 1)")
     plan.set_defaults(run=_plan)
-    cache_key = add_parser("cache-key", help="print what a CI's caches of images and saved guests are named by")
+    cache_key = add_parser("cache-key", help="print the keys of a CI's caches of images and saved guests")
     _kernels(cache_key)
     cache_key.set_defaults(run=_cache_key)
-    images = add_parser("images", help="get the images of kernels and of the guests' root, as every run does first")
+    images = add_parser(
+        "images", help="fetch or build the images of kernels and of the guests' root, as every run does first"
+    )
     _kernels(images)
     images.set_defaults(run=_images)
     counts = add_parser("counts", help="print how many cells of a report are green and red")
@@ -44,11 +46,11 @@ def _workflow(arguments: argparse.Namespace) -> int:
     from kernel_matrix.config import manifest
 
     here = project.find()
-    known = manifest.load(here.images)
-    text = workflow.render(here, known)
+    kernel_manifest = manifest.load(here.images)
+    text = workflow.render(here, kernel_manifest)
     if not arguments.check:
         print(f"{workflow.PATH}: {'written' if workflow.write(here, text) else 'up to date'}")
-    elif not workflow.current(here, text):
+    elif not workflow.is_current(here, text):
         raise ManifestError(f"{workflow.PATH} is not what the manifest makes: run `{hints.command('workflow')}`")
     return 0
 
@@ -57,11 +59,11 @@ def _plan(arguments: argparse.Namespace) -> int:
     from kernel_matrix import images
     from kernel_matrix.ci import jobs
 
-    known = images.load(project.find().images)
-    print(jobs.matrix(jobs.plan(known, arguments.kernel, arguments.shards)))
-    # GitHub shows a line of that kind beside the jobs
+    kernel_manifest = images.load(project.find().images)
+    print(jobs.matrix(jobs.plan(kernel_manifest, arguments.kernel, arguments.shards)))
+    # GitHub shows such a line beside the jobs
     kind = "::warning::" if os.environ.get("GITHUB_ACTIONS") else "kernel-matrix: "
-    for name in jobs.left_out(known, arguments.kernel):
+    for name in jobs.left_out(kernel_manifest, arguments.kernel):
         print(f"{kind}{name}: no job, {images.not_locked()}", file=sys.stderr)
     return 0
 
@@ -71,8 +73,8 @@ def _cache_key(arguments: argparse.Namespace) -> int:
     from kernel_matrix.ci import cache_keys
     from kernel_matrix.config import manifest
 
-    known = images.load(project.find().images)
-    for name, key in cache_keys.keys(known, manifest.select(known, arguments.kernel)).items():
+    kernel_manifest = images.load(project.find().images)
+    for name, key in cache_keys.keys(kernel_manifest, manifest.select(kernel_manifest, arguments.kernel)).items():
         print(f"{name}={key}")
     return 0
 
@@ -81,10 +83,10 @@ def _images(arguments: argparse.Namespace) -> int:
     from kernel_matrix import images
     from kernel_matrix.config import manifest
 
-    known = images.load(project.find().images)
-    print(f"root: {images.root_image(known).digest[:16]}")
-    for kernel in manifest.select(known, arguments.kernel):
-        image = images.kernel_image(known, kernel)
+    kernel_manifest = images.load(project.find().images)
+    print(f"root: {images.root_image(kernel_manifest).digest[:16]}")
+    for kernel in manifest.select(kernel_manifest, arguments.kernel):
+        image = images.kernel_image(kernel_manifest, kernel)
         print(f"{kernel.name}: {image.release} ({image.version})", *image.notes, sep="; ")
     return 0
 

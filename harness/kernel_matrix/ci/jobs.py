@@ -1,4 +1,4 @@
-"""What the jobs of a CI are, and what one of them found, as values that a workflow reads."""
+"""The jobs of a CI, and the counts of a job's results, as values for a workflow."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from kernel_matrix.config.manifest import Manifest
 from kernel_matrix.results import document
 from kernel_matrix.shared.errors import ManifestError
 
-#: jobs that GitHub makes of one matrix
+#: the limit of GitHub for the jobs of one matrix
 _LIMIT = 256
 
 
@@ -22,22 +22,22 @@ _LIMIT = 256
 class Job:
     """One job: a kernel, or one part of its tests."""
 
-    #: of the job and of its artifact, such as ``6.1`` or ``6.1-2of4``
+    #: the name of the job and of its artifact, such as ``6.1`` or ``6.1-2of4``
     name: str
-    #: with all its variants
+    #: its kernel, with all variants
     kernel: str
-    #: such as ``2/4``; all of it is ``1/1``, because only the results of shards can be merged
+    #: such as ``2/4``; ``1/1`` for all of it, because only the results of shards can be merged
     shard: str
 
 
-def plan(known: Manifest, names: Sequence[str], shards: int = 1) -> tuple[Job, ...]:
+def plan(kernel_manifest: Manifest, names: Sequence[str], shards: int = 1) -> tuple[Job, ...]:
     """Return the jobs for the kernels of these names (none: core), ``shards`` for each; raises ManifestError."""
     if shards < 1:
         raise ManifestError(f"--shards {shards}: at least one job for each kernel is needed")
     jobs = []
-    without = left_out(known, names)
-    for kernel in manifest.select(known, names):
-        if kernel.name in without:
+    jobless = left_out(kernel_manifest, names)
+    for kernel in manifest.select(kernel_manifest, names):
+        if kernel.name in jobless:
             continue
         if not re.fullmatch(r"[\w.-]+", kernel.name):
             raise ManifestError(f"kernel {kernel.name!r}: no name for a job (letters, digits, '_', '.' and '-')")
@@ -51,17 +51,17 @@ def plan(known: Manifest, names: Sequence[str], shards: int = 1) -> tuple[Job, .
     return tuple(jobs)
 
 
-def left_out(known: Manifest, names: Sequence[str]) -> tuple[str, ...]:
-    """Return the kernels that a group among the names has and the lock has not: each night would be red for them.
+def left_out(kernel_manifest: Manifest, names: Sequence[str]) -> tuple[str, ...]:
+    """Return the kernels of named groups that are not locked: a scheduled run would always be red for them.
 
-    One that is named itself has its job. The merged report says which had none.
+    A kernel that is named itself gets its job. The merged report names those without a job.
     """
-    chosen = manifest.select(known, names)
-    return images.unlocked(known, [kernel for kernel in chosen if kernel.name not in names])
+    chosen = manifest.select(kernel_manifest, names)
+    return images.unlocked(kernel_manifest, [kernel for kernel in chosen if kernel.name not in names])
 
 
 def matrix(jobs: Iterable[Job]) -> str:
-    """Return the jobs as a value of ``strategy.matrix``, one line of JSON."""
+    """Return the jobs as a value for ``strategy.matrix``, one line of JSON."""
     return json.dumps({"include": [asdict(job) for job in jobs]})
 
 

@@ -1,8 +1,8 @@
 """The workflow of GitHub Actions, made from the manifest: `.github/workflows/kernel-matrix.yml`.
 
-Which kernels a job matrix has is found out when it runs (`kernel_matrix.ci.jobs`); what must stand in the file, such as
-the choices of a run by hand, is filled into the project's template (``workflow`` of its table). Its marks are not
-Jinja's own: those are GitHub's.
+The kernels of its job matrix are computed when it runs (`kernel_matrix.ci.jobs`). Values that must be in the file,
+such as the choices of a manual run, are filled into the project's template (``workflow`` of its table). The template's
+delimiters are not Jinja's, as GitHub uses those.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from kernel_matrix.shared.project import Project
 PATH = Path(".github/workflows/kernel-matrix.yml")
 
 
-def render(project: Project, known: Manifest) -> str:
+def render(project: Project, kernel_manifest: Manifest) -> str:
     """Return the workflow's text; raises ManifestError where the project has no template."""
     if not project.workflow:
         raise ManifestError(f"{project.table}: workflow: no template of the workflow is named")
@@ -37,28 +37,28 @@ def render(project: Project, known: Manifest) -> str:
         lstrip_blocks=True,
         keep_trailing_newline=True,
         undefined=jinja2.StrictUndefined,
-        # what is filled in is YAML, not HTML, and comes from this repository
+        # the values are YAML, not HTML, and come from this repository
         autoescape=False,  # noqa: S701
     )
     template = environment.from_string((project.root / project.workflow).read_text())
-    return template.render(groups=GROUPS, kernels=known.kernels, suite=known.root.suite)
+    return template.render(groups=GROUPS, kernels=kernel_manifest.kernels, suite=kernel_manifest.root.suite)
 
 
 def write(project: Project, text: str) -> bool:
-    """Write it; return whether that changed it."""
-    if current(project, text):
+    """Write the workflow; return whether the file changed."""
+    if is_current(project, text):
         return False
     (project.root / PATH).parent.mkdir(parents=True, exist_ok=True)
     atomic.write(project.root / PATH, text)
     return True
 
 
-def follow(project: Project) -> Iterator[str]:
-    """Write it where the project has one and the manifest has changed; yield a line that says so."""
+def update(project: Project) -> Iterator[str]:
+    """Write the workflow if the project has one and the manifest has changed it; yield a line that says so."""
     if project.workflow and write(project, render(project, manifest.load(project.images))):
         yield f"{PATH}: written"
 
 
-def current(project: Project, text: str) -> bool:
-    """Whether the file is there and says that."""
+def is_current(project: Project, text: str) -> bool:
+    """Whether the file exists and has this text."""
     return (project.root / PATH).exists() and (project.root / PATH).read_text() == text

@@ -1,4 +1,4 @@
 """From TOML and the command line to frozen data.
 
-Not here: what is booted for it (kernel_matrix.plan).
+Not here: which guests are booted for it (kernel_matrix.plan).
 """

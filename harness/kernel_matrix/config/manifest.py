@@ -1,6 +1,6 @@
-"""What kernels there are and what is in the guest's root: the TOML files of the project's images as frozen data.
+"""The manifest: the TOML files of the project's images (kernels, features, guest root, variants) as frozen data.
 
-Every mistake in a manifest is a ManifestError of one line that names the file, the key and what is allowed.
+Every mistake in it is a ManifestError of one line that names the file, the key and what is allowed.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from kernel_matrix.shared.errors import ManifestError
 from kernel_matrix.shared.features import VARIANT, Feature, parse_features
 from kernel_matrix.shared.project import Project
 
-#: tiers by name; ``full`` is both
+#: groups of kernels; ``full`` is all tiers
 GROUPS = ("core", "full")
 
 
@@ -30,29 +30,29 @@ class Kernel(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     provider: str
     #: the names of features.toml that this kernel has
     features: tuple[str, ...] = ()
-    #: how many times longer its own waits, such as grace periods, are than other kernels'
+    #: factor by which its waits, such as grace periods, are longer than those of other kernels
     patience: Annotated[float, msgspec.Meta(ge=1)] = 1.0
-    #: the table's name; not a key of its own
+    #: the table's name; not a key
     name: str = ""
-    #: what else its table has, which is for its provider to read
+    #: the other keys of its table, which its provider reads
     keys: dict[str, Any] = {}
 
 
-#: the keys that every kernel may have, whatever its provider
+#: the keys that a kernel may have with any provider
 KERNEL_KEYS = tuple(name for name in Kernel.__struct_fields__ if name not in {"name", "keys"})
 
 
 class Variant(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """One kernel command line of variants.toml."""
+    """A kernel command line of variants.toml."""
 
-    #: one line: what is different then
+    #: one line about what is different
     meaning: str
     #: added to the kernel's command line
     append: Annotated[tuple[str, ...], msgspec.Meta(min_length=1)]
-    #: features that a kernel has then, and features that it has not
+    #: features that a kernel gains, and features that it loses
     adds: tuple[str, ...] = ()
     removes: tuple[str, ...] = ()
-    #: the table's name; not a key of its own
+    #: the table's name; not a key
     name: str = ""
 
     def of(self, kernel: Kernel) -> str:
@@ -60,11 +60,11 @@ class Variant(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         return f"{kernel.name}{VARIANT}{self.name}"
 
     def features(self, kernel: Kernel) -> frozenset[str]:
-        """Return what that kernel has with this command line."""
+        """Return the features of that kernel with this command line."""
         return (frozenset(kernel.features) | set(self.adds)) - set(self.removes)
 
     def changes(self, kernel: Kernel) -> bool:
-        """Say whether that kernel differs with it; one that has already what the variant adds does not."""
+        """Whether that kernel differs with it; a kernel with all the features that the variant adds does not."""
         return not self.adds or self.features(kernel) != frozenset(kernel.features)
 
 
@@ -80,22 +80,22 @@ class Root(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     suite: str
     packages: Annotated[tuple[str, ...], msgspec.Meta(min_length=1)]
-    #: file of this folder -> its absolute path in the image, mode 0755
+    #: file of this folder -> its absolute path in the image; mode 0755
     files: dict[str, str]
     #: pip's requirements for the guest's Python, a file of this folder
     requirements: str
-    #: folders of the image that are made empty
+    #: empty folders of the image
     folders: tuple[str, ...]
     #: unprivileged users: name -> uid
     users: dict[str, int]
-    #: globs of what is deleted after the installation
+    #: globs of files that are deleted after the installation
     drop: tuple[str, ...]
-    #: names of kernel modules that are kept, with what they depend on
+    #: kernel modules that are kept, with their dependencies
     modules: tuple[str, ...]
 
 
 class Manifest(msgspec.Struct, frozen=True):
-    """All that the folder of the project's images says."""
+    """The contents of the folder of the project's images."""
 
     folder: Path
     kernels: tuple[Kernel, ...]
@@ -106,16 +106,16 @@ class Manifest(msgspec.Struct, frozen=True):
 
     @property
     def guests(self) -> dict[str, frozenset[str]]:
-        """Every guest there can be, kernels and their variants, and its features."""
+        """All possible guests, which are kernels and their variants, with their features."""
         plain = {kernel.name: frozenset(kernel.features) for kernel in self.kernels}
         return plain | {
             variant.of(kernel): variant.features(kernel) for kernel in self.kernels for variant in self.variants
         }
 
 
-def gate(project: Project, known: Manifest) -> Scope:
-    """Return how strictly a project's run is compared: where it keeps no baselines, a kernel need not have one."""
-    return known.gate if project.keeps_baselines else replace(known.gate, kernels=frozenset())
+def gate(project: Project, manifest: Manifest) -> Scope:
+    """Return how strictly a project's run is compared; in a project without baselines, no kernel needs one."""
+    return manifest.gate if project.keeps_baselines else replace(manifest.gate, kernels=frozenset())
 
 
 _T = TypeVar("_T")
@@ -139,66 +139,66 @@ def load(folder: Path) -> Manifest:
 
 
 def parse_kernels(text: str, features: Iterable[str]) -> tuple[Kernel, ...]:
-    """Read the text of kernels.toml; ``features`` are the names a kernel may list.
+    """Parse the text of kernels.toml; ``features`` are the names that a kernel may list.
 
-    What a provider has for keys of its own is not looked into here (`kernel_matrix.images.load` has it checked).
+    The keys of providers are not checked here (`kernel_matrix.images.load` checks them).
     """
     tables = _toml(text, "kernels.toml")
     if set(tables) - {"gate"} != {"kernel"} or not isinstance(tables["kernel"], dict):
         raise ManifestError('kernels.toml: only [gate] and tables [kernel."NAME"] are allowed')
-    known = set(features)
+    feature_names = set(features)
     kernels = []
     for name, table in tables["kernel"].items():
         where = f'kernels.toml: kernel "{name}"'
         if not isinstance(table, dict) or "name" in table:
-            raise ManifestError(f"{where}: must be a table without a name of its own")
+            raise ManifestError(f"{where}: must be a table without a key 'name'")
         keys = {key: value for key, value in table.items() if key not in KERNEL_KEYS}
         common = {key: value for key, value in table.items() if key in KERNEL_KEYS}
         kernel = _convert({**common, "name": name, "keys": keys}, Kernel, where)
         if name in GROUPS or "/" in name or VARIANT in name or name.strip() != name or not name:
             raise ManifestError(f"{where}: not a name for a kernel")
         for feature in kernel.features:
-            if feature not in known:
-                raise ManifestError(f"{where}: unknown feature {feature!r} (known: {', '.join(sorted(known))})")
+            if feature not in feature_names:
+                raise ManifestError(f"{where}: unknown feature {feature!r} (known: {', '.join(sorted(feature_names))})")
         kernels.append(kernel)
     return tuple(kernels)
 
 
 def parse_gate(text: str) -> Scope:
-    """Read [gate] of kernels.toml's text: what makes a run red besides red cells."""
+    """Parse [gate] of kernels.toml: what makes a run red besides red cells."""
     gate = _convert(_toml(text, "kernels.toml").get("gate", {}), _Gate, "kernels.toml: [gate]")
     return Scope(cost_growth=gate.cost_growth, drift_gates=gate.drift == "gate")
 
 
 def parse_variants(text: str, features: Iterable[str]) -> tuple[Variant, ...]:
-    """Read the text of variants.toml; ``features`` are the names a variant may add or remove."""
-    known = set(features)
+    """Parse the text of variants.toml; ``features`` are the names that a variant may add or remove."""
+    feature_names = set(features)
     variants = []
     for name, table in _toml(text, "variants.toml").items():
         where = f"variants.toml: {name}"
         if not isinstance(table, dict) or "name" in table:
-            raise ManifestError(f"{where}: must be a table without a name of its own")
+            raise ManifestError(f"{where}: must be a table without a key 'name'")
         variant = _convert({**table, "name": name}, Variant, where)
         if not name.isidentifier():
             raise ManifestError(f"{where}: not a name for a variant (letters, digits and _)")
         for feature in (*variant.adds, *variant.removes):
-            if feature not in known:
-                raise ManifestError(f"{where}: unknown feature {feature!r} (known: {', '.join(sorted(known))})")
+            if feature not in feature_names:
+                raise ManifestError(f"{where}: unknown feature {feature!r} (known: {', '.join(sorted(feature_names))})")
         variants.append(variant)
     return tuple(variants)
 
 
 def select(manifest: Manifest, names: Iterable[str]) -> tuple[Kernel, ...]:
-    """Return the kernels of these names in the manifest's order; none: core; ``core`` and ``full`` are groups."""
-    wanted = list(names) or ["core"]
+    """Return the kernels of these names (none: core; ``core`` and ``full`` are groups) in the manifest's order."""
+    selected = list(names) or ["core"]
     by_name = {kernel.name: kernel for kernel in manifest.kernels}
-    for name in wanted:
+    for name in selected:
         if name not in by_name and name not in GROUPS:
             raise ManifestError(f"unknown kernel {name!r} (known: {', '.join([*GROUPS, *by_name])})")
     return tuple(
         kernel
         for kernel in manifest.kernels
-        if kernel.name in wanted or "full" in wanted or (kernel.tier == "core" and "core" in wanted)
+        if kernel.name in selected or "full" in selected or (kernel.tier == "core" and "core" in selected)
     )
 
 

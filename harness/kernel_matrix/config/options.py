@@ -1,4 +1,4 @@
-"""The matrix's options: pytest's, and the beginning of ``matrix --help``."""
+"""The options of the matrix, for pytest and for ``matrix --help``."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from pathlib import Path
 from kernel_matrix.shared.project import Project
 
 
-def own_arguments(project: Project) -> tuple[str, ...]:
-    """Return what a run of the matrix has before the user's arguments.
+def leading_arguments(project: Project) -> tuple[str, ...]:
+    """Return pytest's arguments that a run of the matrix has before the user's.
 
-    pytest takes every folder among those, an option's value too, for a place of tests: it would look for its root
-    there. Relative, because guests get it too. Importing Hypothesis takes 0.3 s, and no guest has it.
+    pytest takes every folder among its arguments, even an option's value, for a folder of tests and looks for its root
+    there. Paths are relative, because guests get them, too. Importing Hypothesis takes 0.3 s, and no guest has it.
     """
     return (
         *("-p", "kernel_matrix.plugin", "--matrix", *project.pytest_options),
@@ -22,8 +22,8 @@ def own_arguments(project: Project) -> tuple[str, ...]:
     )
 
 
-def rehearsal(project: Project) -> tuple[str, ...]:
-    """Return the words of a pytest in a guest that has the project but its test files: it imports the conftests."""
+def rehearsal_arguments(project: Project) -> tuple[str, ...]:
+    """Return the arguments of a pytest in a guest with the project but no test files: it imports the conftests."""
     return (
         *("-p", "kernel_matrix.plugin", *project.pytest_options, "-p", "no:cacheprovider"),
         *("--collect-only", "-qq", *project.tests),
@@ -31,12 +31,12 @@ def rehearsal(project: Project) -> tuple[str, ...]:
 
 
 def add_matrix(add: Callable[..., object]) -> None:
-    """Add the option that the others go with."""
+    """Add the option that starts the matrix: all others need it."""
     add("--matrix", action="store_true", help="run the tests inside the guests of the kernel matrix, not here")
 
 
 def add_all(add: Callable[..., object]) -> None:
-    """Add them by that function: pytest's, or argparse's for a help that begins with them."""
+    """Add all other options; ``add`` is pytest's function, or argparse's for the help."""
     add(
         "--kernel",
         action="append",
@@ -73,7 +73,7 @@ def add_all(add: Callable[..., object]) -> None:
         type=float,
         default=None,
         metavar="SECONDS",
-        help="a guest that says nothing for so long is lost (default: scaled by its measured speed)",
+        help="a guest that sends nothing for so long is lost (default: scaled by its measured speed)",
     )
     add(
         "--test-timeout",
@@ -93,7 +93,7 @@ def add_all(add: Callable[..., object]) -> None:
         "--fresh",
         choices=["kernel", "file", "test"],
         default="kernel",
-        help="how often a guest that nothing has run in is used (default: kernel)",
+        help="start a fresh guest for each kernel, test file or test (default: kernel)",
     )
     add(
         "--repeat",
@@ -105,13 +105,13 @@ def add_all(add: Callable[..., object]) -> None:
     add(
         "--keep-guest",
         action="store_true",
-        help="stop at the first failure, with its guest as it is, and say how to enter it",
+        help="stop at the first failure, keep its guest as it is, and print how to enter it",
     )
-    add("--gdb", action="store_true", help="with --keep-guest: let gdb connect to the guest's kernel, and say how")
+    add("--gdb", action="store_true", help="with --keep-guest: let gdb connect to the guest's kernel, and print how")
     add(
         "--pcap",
         action="store_true",
-        help="keep what went over the veth pairs of a failing test: pcap/<kernel>/<test>.pcap of the results",
+        help="keep the packets on the veth pairs of a failing test: pcap/<kernel>/<test>.pcap of the results",
     )
     add(
         "--cold",
@@ -121,7 +121,7 @@ def add_all(add: Callable[..., object]) -> None:
     add(
         "--ask-again",
         action="store_true",
-        help="try again at once what an earlier run concluded from a time-out: that KVM, or saving a guest, is no use",
+        help="ignore what earlier runs concluded from time-outs, such as that KVM or saving guests does not work",
     )
     add(
         "--carry",
@@ -130,7 +130,7 @@ def add_all(add: Callable[..., object]) -> None:
         metavar="DIR",
         help="a folder that is /carried in every guest",
     )
-    # of `run`: a word of the command each, and the seconds it may take
+    # for `run`: one option for each word of the command, and the seconds that the command may take
     add("--command", action="append", default=[], help=argparse.SUPPRESS)
     add("--command-timeout", type=float, default=None, help=argparse.SUPPRESS)
     add(
@@ -138,19 +138,19 @@ def add_all(add: Callable[..., object]) -> None:
         type=Path,
         default=None,
         metavar="DIR",
-        help="a folder of kernels.toml and its like (default: the project's)",
+        help="a folder with kernels.toml and the other files of the images (default: the project's)",
     )
     add(
         "--baseline",
         type=Path,
         default=None,
         metavar="DIR",
-        help="what the matrix is expected to find (default: matrix/ of the project's baselines)",
+        help="a folder with the expected outcomes (default: matrix/ of the project's baselines)",
     )
     add(
         "--results",
         type=Path,
         default=None,
         metavar="DIR",
-        help="where the run's results go (default: results/ of the project)",
+        help="write the run's results to this folder (default: results/ of the project)",
     )

@@ -14,10 +14,10 @@ from kernel_matrix.shared.project import ROOT_VARIABLE, Bench, Program, Project
 
 OWN_FILE = "kernel-matrix.toml"
 PYPROJECT = "pyproject.toml"
-#: the engine's own kernels, features, variants and guest image, for a project that brings none
+#: the engine's kernels, features, variants and guest image, for a project without its own
 DEFAULT_IMAGES = Path(__file__).resolve().parent.parent / "defaults"
 
-#: pytest's configuration files in the order in which it looks for them, and what makes them one
+#: pytest's configuration files in the order in which it looks for them -> the text that makes a file one
 _PYTEST_CONFIGS = {
     "pytest.toml": "",
     ".pytest.toml": "",
@@ -37,7 +37,7 @@ class _Compile(msgspec.Struct, frozen=True, forbid_unknown_fields=True, rename="
     sources: _Name = "bpf"
     #: flags that come after the engine's
     flags: tuple[str, ...] = ()
-    #: source -> flags of its own that come after those
+    #: source -> flags for it, after those
     source_flags: dict[str, tuple[str, ...]] = {}
 
 
@@ -68,12 +68,12 @@ class _Table(msgspec.Struct, frozen=True, forbid_unknown_fields=True, rename="ke
 
 
 def find(start: Path | None = None) -> Project:
-    """Return the project that a folder is in: the nearest folder, from it upwards, that has a table.
+    """Return the project of a folder: the nearest folder, from it upwards, that has a table.
 
-    The environment variable KERNEL_MATRIX_ROOT names another. Raises ManifestError.
+    The environment variable KERNEL_MATRIX_ROOT overrides it. Raises ManifestError.
     """
     setting = os.environ.get(ROOT_VARIABLE)
-    # resolved: the engine's own files are, and it must find them again below the project
+    # resolved like the engine's files, which must be found below the project
     folder = (Path(setting) if setting else start or Path.cwd()).resolve()
     for candidate in [folder] if setting else [folder, *folder.parents]:
         if (project := load(candidate)) is not None:
@@ -83,50 +83,50 @@ def find(start: Path | None = None) -> Project:
 
 
 def load(root: Path) -> Project | None:
-    """Read the table of that folder; None when it has none. Raises ManifestError for one that is wrong."""
-    own, shared = root / OWN_FILE, root / PYPROJECT
-    if own.is_file():
-        return _project(root, OWN_FILE, _read(own), OWN_FILE)
+    """Read the table of that folder; None when it has none. Raises ManifestError for a wrong one."""
+    separate, shared = root / OWN_FILE, root / PYPROJECT
+    if separate.is_file():
+        return _project(root, OWN_FILE, _read(separate), OWN_FILE)
     tables = _read(shared).get("tool") if shared.is_file() else None
     if not isinstance(tables, dict) or "kernel-matrix" not in tables:
         return None
     return _project(root, PYPROJECT, tables["kernel-matrix"], f"{PYPROJECT}: [tool.kernel-matrix]")
 
 
-def _project(root: Path, table: str, content: Any, where: str) -> Project:  # noqa: ANN401 - what TOML has
+def _project(root: Path, table: str, content: Any, where: str) -> Project:  # noqa: ANN401 - a value of TOML
     try:
-        found = msgspec.convert(content, _Table)
+        settings = msgspec.convert(content, _Table)
     except msgspec.ValidationError as error:
         keys = ", ".join(field.encode_name for field in msgspec.structs.fields(_Table))
         raise ManifestError(f"{where}: {error} (keys: {keys})") from error
-    compiled = found.compile
+    compiled = settings.compile
     if compiled is None and (root / "bpf").is_dir():
         compiled = _Compile()
     project = Project(
         root=root,
         table=table,
         pytest_config=_pytest_config(root),
-        images=root / found.images if found.images else DEFAULT_IMAGES,
-        own_images=found.images is not None,
+        images=root / settings.images if settings.images else DEFAULT_IMAGES,
+        own_images=settings.images is not None,
         sources=root / compiled.sources if compiled else None,
         flags=compiled.flags if compiled else (),
         source_flags=compiled.source_flags if compiled else {},
-        tests=tuple(path.rstrip("/") for path in found.tests),
-        baselines=root / (found.baselines or "baselines"),
-        keeps_baselines=found.baselines is not None,
-        programs=tuple(Program(each.object, each.program, each.type, each.symbol) for each in found.programs),
-        carry=tuple(path.rstrip("/") for path in found.carry),
-        measure=found.measure,
-        reports=found.reports,
-        workflow=found.workflow,
-        bench=Bench(found.bench.file, found.bench.keyword, found.bench.panic) if found.bench else Bench(),
+        tests=tuple(path.rstrip("/") for path in settings.tests),
+        baselines=root / (settings.baselines or "baselines"),
+        keeps_baselines=settings.baselines is not None,
+        programs=tuple(Program(entry.object, entry.program, entry.type, entry.symbol) for entry in settings.programs),
+        carry=tuple(path.rstrip("/") for path in settings.carry),
+        measure=settings.measure,
+        reports=settings.reports,
+        workflow=settings.workflow,
+        bench=Bench(settings.bench.file, settings.bench.keyword, settings.bench.panic) if settings.bench else Bench(),
     )
-    _check(project, found, where)
+    _check(project, settings, where)
     return project
 
 
 def _pytest_config(root: Path) -> str:
-    """Return the file that pytest would find, empty when there is none."""
+    """Return the configuration file that pytest finds, empty when there is none."""
     for name, sign in _PYTEST_CONFIGS.items():
         if (root / name).is_file() and sign in (root / name).read_text():
             return name
@@ -134,7 +134,7 @@ def _pytest_config(root: Path) -> str:
 
 
 def _check(project: Project, table: _Table, where: str) -> None:
-    """Refuse what the table names and the project has not; raises ManifestError."""
+    """Refuse paths of the table that do not exist in the project; raises ManifestError."""
     named = {"images": [table.images], "measure": table.measure, "workflow": [table.workflow]}
     if table.compile is not None:
         named["compile.sources"] = [table.compile.sources]

@@ -253,7 +253,7 @@ class _Jobs:
             silence_timeout=request.silence,
             patience=guest.listed.patience,
             worker_kind=request.worker_kind,
-            rehearsal=options.rehearsal(self.project) if request.rehearsed else (),
+            rehearsal=options.rehearsal_arguments(self.project) if request.rehearsed else (),
         )
 
 

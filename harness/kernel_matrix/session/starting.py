@@ -85,7 +85,7 @@ def start(config: pytest.Config) -> None:
     before = config.invocation_params
     words = expect.without_options(_words(config, project), _HOST_OPTIONS, _HOST_FLAGS)
     config.invocation_params = type(before)(
-        args=(*options.own_arguments(project), *words), plugins=before.plugins, dir=before.dir
+        args=(*options.leading_arguments(project), *words), plugins=before.plugins, dir=before.dir
     )
     # versions and plugins of the host's Python: none of them matters in a guest
     config.option.no_header = config.option.no_header or config.option.verbose <= 0
@@ -117,7 +117,7 @@ def _project(config: pytest.Config) -> Project:
 
 def _words(config: pytest.Config, project: Project) -> tuple[str, ...]:
     """Return the words of the command line that the user wrote."""
-    words, added = tuple(map(str, config.invocation_params.args)), options.own_arguments(project)
+    words, added = tuple(map(str, config.invocation_params.args)), options.leading_arguments(project)
     return words[len(added) :] if words[: len(added)] == added else words
 
 
