@@ -23,9 +23,9 @@ import actionlint  # noqa: E402 - nox's own environment has nothing of the proje
 from kernel_matrix.dev import bootstrap as machine  # noqa: E402
 from kernel_matrix.shared import hints  # noqa: E402
 
-# what is started says `nox -s NAME` where it names a command
+# makes messages name commands as `nox -s NAME`
 os.environ[hints.NOX_VARIABLE] = "1"
-# no environment is made by nox itself: whether it could use uv is nothing to know
+# nox makes no environment here: it does not matter that uv is missing
 logging.getLogger("nox").addFilter(lambda record: record.getMessage() != "uv binary not found.")
 nox.options.sessions = ["kernel-matrix"]
 nox.needs_version = ">=2024.4.15"
@@ -33,12 +33,12 @@ nox.needs_version = ">=2024.4.15"
 #: one environment for all sessions, kept between runs
 ENVIRONMENT = ROOT / ".nox" / "harness"
 LOCK = ROOT / "requirements" / "host.txt"
-#: how long a run has to end its guests after Ctrl-C
+#: seconds that a run has to end its guests after Ctrl-C
 SECONDS_TO_END = 15.0
 
 
 def python(session: nox.Session, *groups: str) -> str:
-    """Return the Python of the locked environment; first see that the machine has what the groups need."""
+    """Return the Python of the locked environment; fail first if the machine lacks what the groups need."""
     lacking = machine.missing(groups)
     if lacking:
         session.error(machine.explain(session.name, lacking, machine.family(), hints.command("bootstrap")))
@@ -53,19 +53,19 @@ def python(session: nox.Session, *groups: str) -> str:
         venv.create(ENVIRONMENT, clear=True, with_pip=True)
         pip = (interpreter, "-m", "pip", "install", "--quiet", "--disable-pip-version-check")
         session.run(*pip, "--require-hashes", "-r", str(LOCK), external=True)
-        # the engine as everybody installs it, but where it is edited
+        # the engine as a user installs it, but editable
         session.run(*pip, "--no-deps", "--no-build-isolation", "--editable", str(ROOT), external=True)
         stamp.write_text(key)
     return interpreter
 
 
 def run(session: nox.Session, *command: str) -> None:
-    """Run a command and let nox end with its exit status, which says more than failed or not.
+    """Run a command and exit nox with its exit status, which says more than whether it failed.
 
     ``session.run`` makes every failure a 1, and kills a command 0.3 s after Ctrl-C: a run ends its guests first.
     """
     session.log(shlex.join(command))
-    # compiled once, wherever the user wants no bytecode beside the sources
+    # bytecode is cached even where the user wants none beside the sources
     environment = {**os.environ, "PYTHONPYCACHEPREFIX": str(ENVIRONMENT / "pycache")}
     environment.pop("PYTHONDONTWRITEBYTECODE", None)
     with subprocess.Popen(command, cwd=ROOT, env=environment) as process:
@@ -79,7 +79,7 @@ def run(session: nox.Session, *command: str) -> None:
 
 @nox.session(venv_backend="none")
 def bootstrap(session: nox.Session) -> None:
-    """Install what the machine lacks, with its own package manager (-- --dry-run: say how)."""
+    """Install what the machine lacks, with its package manager (-- --dry-run: only print the commands)."""
     status = machine.main(session.posargs, hints.command("bootstrap", "[--dry-run]"))
     if status:
         sys.exit(status)
@@ -105,7 +105,7 @@ def merge(session: nox.Session) -> None:
 
 @nox.session(venv_backend="none")
 def durations(session: nox.Session) -> None:
-    """Record how long the tests of a run took, by which shards are balanced (-- [DIR])."""
+    """Record the durations of a run's tests, by which shards are balanced (-- [DIR])."""
     run(session, python(session), "-m", "kernel_matrix", "durations", *session.posargs)
 
 
@@ -118,7 +118,7 @@ def capabilities(session: nox.Session) -> None:
 
 @nox.session(venv_backend="none")
 def baseline(session: nox.Session) -> None:
-    """Say what the last run changes (-- [--kernel NAME]... [--results DIR]); --update: run and rewrite it."""
+    """Show how the last run differs (-- [--kernel NAME]... [--results DIR]); --update: run and rewrite it."""
     groups = ["build", "matrix"] if "--update" in session.posargs and "--results" not in session.posargs else []
     run(session, python(session, *groups), "-m", "kernel_matrix", "baseline", *session.posargs)
 
@@ -137,7 +137,7 @@ def shell(session: nox.Session) -> None:
 
 @nox.session(name="run", venv_backend="none")
 def run_command(session: nox.Session) -> None:
-    """Run a command of yours on the kernels (-- [--kernel NAME]... [--carry DIR] -- COMMAND...)."""
+    """Run a command on the kernels (-- [--kernel NAME]... [--carry DIR] -- COMMAND...)."""
     run(session, python(session, "build", "matrix"), "-m", "kernel_matrix", "run", *session.posargs)
 
 
@@ -151,8 +151,8 @@ def rerun(session: nox.Session) -> None:
 def tests(session: nox.Session) -> None:
     """Run the harness's own tests (no VM, no root), then a smoke run of the matrix on one kernel."""
     interpreter = python(session, "build", "matrix", "tests", "report")
-    others = [f"--ignore=tests/{name}" for name in ("faults", "hosts", "soak")]
-    run(session, interpreter, "-m", "pytest", "tests", *others, *session.posargs)
+    with_guests = [f"--ignore=tests/{name}" for name in ("faults", "hosts", "soak")]
+    run(session, interpreter, "-m", "pytest", "tests", *with_guests, *session.posargs)
     if not session.posargs:
         run(session, interpreter, "-m", "kernel_matrix", "matrix", "--kernel", "6.1", "suites/features")
 
@@ -165,7 +165,7 @@ def faults(session: nox.Session) -> None:
 
 @nox.session(venv_backend="none")
 def hosts(session: nox.Session) -> None:
-    """Run guests over ssh on this machine in namespaces of its own, and kill them (with VMs, root and sshd)."""
+    """Run guests over ssh in separate namespaces of this machine, and kill them (with VMs, root and sshd)."""
     run(session, python(session, "build", "matrix", "tests"), "-m", "pytest", "tests/hosts", *session.posargs)
 
 
@@ -189,19 +189,19 @@ def kernels(session: nox.Session) -> None:
 
 @nox.session(venv_backend="none")
 def gate(session: nox.Session) -> None:
-    """Load and attach objects of your own on the kernels (-- [--kernel NAME]... OBJECT...)."""
+    """Load and attach objects on the kernels (-- [--kernel NAME]... OBJECT...)."""
     run(session, python(session, "build", "matrix"), "-m", "kernel_matrix", "gate", *session.posargs)
 
 
 @nox.session(venv_backend="none")
 def workflow(session: nox.Session) -> None:
-    """Write GitHub's workflow from the manifest (-- --check: say whether it is what it would be)."""
+    """Write GitHub's workflow from the manifest (-- --check: only check that it is up to date)."""
     run(session, python(session), "-m", "kernel_matrix", "workflow", *session.posargs)
 
 
 @nox.session(venv_backend="none")
 def structure(session: nox.Session) -> None:
-    """Show the rooms of the harness, and which imports which; fail where there are too many, or a circle."""
+    """Show the rooms of the harness and their imports; fail where there are too many, or a cycle."""
     run(session, python(session), "harness/tools/structure.py", *session.posargs)
 
 
@@ -235,7 +235,7 @@ def lint(session: nox.Session) -> None:
     run(session, str(tools / "ruff"), "check", ".")
     run(session, str(tools / "ruff"), "format", "--check", ".")
     run(session, str(tools / "mypy"))
-    # the host's half again, with the oldest Python it runs on; the guest's needs what its own Python has
+    # the host's half again, for the oldest Python that it runs on; the guest's half has a newer one
     host = ["--python-version", "3.11", "--follow-imports", "silent", "--exclude", "harness/kernel_matrix/guest/"]
     run(session, str(tools / "mypy"), *host, "harness/kernel_matrix", "noxfile.py")
     run(session, str(tools / "lint-imports"))
@@ -254,7 +254,7 @@ def lint(session: nox.Session) -> None:
         program = actionlint.built(ROOT, interpreter, ENVIRONMENT.parent)
     except machine.BootstrapError as error:
         session.error(str(error))
-    # named one by one: without them it looks for a git repository
+    # with file names: without them actionlint looks for a git repository
     run(session, str(program), *sorted(str(path.relative_to(ROOT)) for path in ROOT.glob(".github/workflows/*.yml")))
     zizmor = ["--offline", "--no-progress", "--quiet", "--strict-collection", "--pedantic"]
     run(session, str(tools / "zizmor"), *zizmor, ".github")

@@ -28,11 +28,11 @@ def test_every_family_has_a_package_and_every_need_a_session() -> None:
 
 def test_a_program_is_looked_for_where_distributions_put_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
-    assert not need("some-program-of-ours").found()
+    assert not need("some-program-of-ours").present()
     (tmp_path / "some-program-of-ours").touch(mode=0o755)
-    assert need("some-program-of-ours").found()
-    assert need(None, "/etc/pass*").found()
-    assert not need(None, "/no/such/*", "/nor/this").found()
+    assert need("some-program-of-ours").present()
+    assert need(None, "/etc/pass*").present()
+    assert not need(None, "/no/such/*", "/nor/this").present()
 
 
 APT_INSTALL = ("apt-get", "install", "--yes", "--no-install-recommends")

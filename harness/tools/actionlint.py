@@ -1,7 +1,7 @@
-"""actionlint, built from its locked source by a locked Go, once per lock: its releases are on no registry.
+"""Build actionlint from its locked source with a locked Go, once per lock: no registry has its releases.
 
-The standard library only, as in kernel_matrix.dev.bootstrap. requirements/go.txt pins Go (a wheel),
-requirements/go.mod and requirements/go.sum pin actionlint and all it is made of.
+This uses the standard library only, as kernel_matrix.dev.bootstrap does. requirements/go.txt pins Go (a wheel),
+requirements/go.mod and requirements/go.sum pin actionlint and its dependencies.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ _PACKAGE = "github.com/rhysd/actionlint/cmd/actionlint"
 
 
 def built(project: Path, python: str, into: Path) -> Path:
-    """Return the program in ``into``, built now if this lock's is not there; raises BootstrapError in one line.
+    """Return the program in ``into``, built first if there is none for this lock; raises BootstrapError in one line.
 
-    ``python`` has pip. What builds it, 400 MB, is gone afterwards.
+    ``python`` has pip. The files for the build, 400 MB, are deleted afterwards.
     """
     requirements = project / "requirements"
     program = into / f"actionlint-{key(requirements)}"
@@ -45,15 +45,15 @@ def key(requirements: Path) -> str:
     return hashlib.sha256(b"\0".join((requirements / name).read_bytes() for name in _LOCKS)).hexdigest()[:16]
 
 
-def environment(given: Mapping[str, str], work: Path) -> dict[str, str]:
-    """Return in what environment Go builds: the user's, proxy and all, but nothing kept and nothing else chosen."""
-    kept = {name: value for name, value in given.items() if name not in {"GOROOT", "GOBIN", "GOOS", "GOARCH"}}
+def environment(inherited: Mapping[str, str], work: Path) -> dict[str, str]:
+    """Return the environment for Go: the user's with its proxies, but with caches in ``work`` and this Go only."""
+    kept = {name: value for name, value in inherited.items() if name not in {"GOROOT", "GOBIN", "GOOS", "GOARCH"}}
     return {
         **kept,
         "GOPATH": str(work / "go"),
         "GOMODCACHE": str(work / "go" / "mod"),
         "GOCACHE": str(work / "cache"),
-        # without modcacherw what it has downloaded is read-only and cannot be deleted
+        # without -modcacherw the downloaded files are read-only and cannot be deleted
         "GOFLAGS": "-mod=readonly -modcacherw -trimpath -buildvcs=false",
         "GOTOOLCHAIN": "local",
         "GOWORK": "off",

@@ -1,6 +1,6 @@
-"""What the machine must have, and the one command that installs what is missing.
+"""The programs that the machine must have, and the command that installs the missing ones.
 
-The standard library only: it runs before anything is installed. The table is packages.toml.
+This uses the standard library only, as it runs before anything is installed. The table is packages.toml.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 _TABLE = Path(__file__).with_name("packages.toml")
-#: where distributions put tools that a user's PATH may lack
+#: folders of system tools that a user's PATH may lack
 _SBIN = "/usr/local/sbin:/usr/sbin:/sbin"
 
 #: family -> the commands before the packages' names
@@ -32,12 +32,12 @@ _MANAGERS = {"apt": "apt-get", "dnf": "dnf", "pacman": "pacman"}
 
 
 class BootstrapError(Exception):
-    """One line: why nothing can be installed."""
+    """A line that says why nothing can be installed."""
 
 
 @dataclass(frozen=True, slots=True)
 class Need:
-    """One thing that must be there."""
+    """A program or file that the machine must have."""
 
     #: a program's name, or a glob of files
     program: str | None
@@ -49,10 +49,10 @@ class Need:
 
     @property
     def name(self) -> str:
-        """What is looked for."""
+        """The program, or the glob of files."""
         return self.program or self.files[0]
 
-    def found(self) -> bool:
+    def present(self) -> bool:
         """Whether the machine has it."""
         if self.program is not None:
             return shutil.which(self.program, path=f"{os.environ.get('PATH', '')}:{_SBIN}") is not None
@@ -60,7 +60,7 @@ class Need:
 
 
 def needs() -> tuple[Need, ...]:
-    """Read the table."""
+    """Return the entries of the table."""
     entries = tomllib.loads(_TABLE.read_text())["need"]
     return tuple(
         Need(
@@ -74,13 +74,13 @@ def needs() -> tuple[Need, ...]:
 
 
 def missing(groups: Iterable[str] | None = None) -> tuple[Need, ...]:
-    """Return what the machine lacks of what these groups need (None: all)."""
-    wanted = None if groups is None else frozenset(groups)
-    return tuple(need for need in needs() if (wanted is None or need.groups & wanted) and not need.found())
+    """Return what the machine lacks that these groups need (None: all groups)."""
+    selected = None if groups is None else frozenset(groups)
+    return tuple(need for need in needs() if (selected is None or need.groups & selected) and not need.present())
 
 
 def family(which: Callable[[str], str | None] = shutil.which) -> str:
-    """Return the machine's package family; on a Debian machine with dnf installed, apt comes first."""
+    """Return the machine's package family; apt comes first, as a Debian machine may have dnf."""
     for name, manager in _MANAGERS.items():
         if which(manager) is not None:
             return name
@@ -88,7 +88,7 @@ def family(which: Callable[[str], str | None] = shutil.which) -> str:
 
 
 def commands(lacking: Sequence[Need], manager: str, *, root: bool) -> list[list[str]]:
-    """Return the commands that install what is lacking; empty when nothing is."""
+    """Return the commands that install what is missing; empty when nothing is."""
     if not lacking:
         return []
     packages = list(dict.fromkeys(need.packages[manager] for need in lacking))
@@ -98,21 +98,21 @@ def commands(lacking: Sequence[Need], manager: str, *, root: bool) -> list[list[
 
 
 def explain(session: str, lacking: Sequence[Need], manager: str, command: str) -> str:
-    """Return the one line with which a session ends that lacks something; ``command`` installs it."""
-    each = ", ".join(f"{need.name} is missing (package {need.packages[manager]})" for need in lacking)
-    return f"{session}: {each}: run `{command}`"
+    """Return the error line of a session that lacks something; ``command`` installs it."""
+    lines = ", ".join(f"{need.name} is missing (package {need.packages[manager]})" for need in lacking)
+    return f"{session}: {lines}: run `{command}`"
 
 
 _OPTIONS = """options:
-  --dry-run  only say how what is missing would be installed"""
+  --dry-run  only print the commands that would install what is missing"""
 
 
 def main(arguments: Sequence[str], typed: str) -> int:
-    """Install what is missing; ``--dry-run`` says how. ``typed`` is what a user types, with its options."""
+    """Install what is missing; ``--dry-run`` prints how. ``typed`` is the usage line of the command."""
     if set(arguments) - {"--dry-run"}:
-        asked = bool({"-h", "--help"} & set(arguments))
-        print(f"usage: {typed}\n\n{_OPTIONS}", file=sys.stdout if asked else sys.stderr)
-        return 0 if asked else 4
+        help_requested = bool({"-h", "--help"} & set(arguments))
+        print(f"usage: {typed}\n\n{_OPTIONS}", file=sys.stdout if help_requested else sys.stderr)
+        return 0 if help_requested else 4
     try:
         lacking = missing()
         if not lacking:
