@@ -251,7 +251,7 @@ def lint(session: nox.Session) -> None:
     scripts += ROOT.glob("vmimages/mount.*")
     run(session, "shellcheck", *sorted(str(path.relative_to(ROOT)) for path in scripts))
     try:
-        program = actionlint.built(ROOT, interpreter, ENVIRONMENT.parent)
+        program = actionlint.build(ROOT, interpreter, ENVIRONMENT.parent)
     except machine.BootstrapError as error:
         session.error(str(error))
     # with file names: without them actionlint looks for a git repository

@@ -1,4 +1,4 @@
-"""What the tests of the harness share."""
+"""Fixtures of all tests of the harness."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ import pytest
 
 from kernel_matrix.shared.hints import NOX_VARIABLE
 
-#: a project of its own (tests/faults/test_extending.py)
+#: a separate project (tests/faults/test_extending.py)
 collect_ignore = ["extending/one_program"]
 
 
 @pytest.fixture(autouse=True, scope="session")
 def commands_are_the_engines() -> Iterator[None]:
-    """Let messages name the engine's own commands, whether nox has started the tests or not."""
+    """Let messages name the engine's commands, even if nox has started the tests."""
     with pytest.MonkeyPatch.context() as patch:
         patch.delenv(NOX_VARIABLE, raising=False)
         yield

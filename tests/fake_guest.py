@@ -1,4 +1,4 @@
-"""Jobs of relays: one that is only looked at, and one whose guest is a process of the host (`fake_vng.py`)."""
+"""Jobs for relays: one that never runs, and one whose guest is a process on the host (`fake_vng.py`)."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from kernel_matrix.vm import slots
 from kernel_matrix.vm.boot_spec import Accelerator, BootSpec
 
 FAKE_VNG = Path(__file__).with_name("fake_vng.py")
-#: far more than any of this takes; reached only when a test fails
+#: seconds; much longer than any test takes, and reached only when one fails
 LIMIT = 20.0
 
-#: nothing of it is there
+#: none of these files exists
 BOOT = BootSpec(
     vmlinuz=Path("/k/boot/vmlinuz-6.1"),
     modules=Path("/k/modules.erofs"),
@@ -32,7 +32,7 @@ JOB = Job(
 
 
 def job_below(folder: Path) -> Job:
-    """Return a job with everything that it names below that folder, and a project of one file."""
+    """Return a job with all its files below that folder, and a project of one file."""
     project = folder / "project"
     project.mkdir()
     (project / "file").write_text("carried")

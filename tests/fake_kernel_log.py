@@ -1,4 +1,4 @@
-"""A kernel's log without a kernel, for a guest's plugin in a pytest of the host."""
+"""A fake kernel log, for a guest's plugin in a pytest on the host."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from kernel_matrix.guest.system.kernel_log import KernelLog
 
 
 class FakeLog(KernelLog):
-    """A log without a kernel: what is put into `said` is what it says next."""
+    """A kernel log whose next records are the texts in `pending`."""
 
-    said: ClassVar[list[str]] = []
+    pending: ClassVar[list[str]] = []
 
     def __init__(self) -> None:
         self._next = 0
@@ -20,7 +20,7 @@ class FakeLog(KernelLog):
         """Write nothing."""
 
     def read(self) -> list[str]:
-        records = [f"4,{number},0,-;{text}" for number, text in enumerate(self.said, self._count)]
+        records = [f"4,{number},0,-;{text}" for number, text in enumerate(self.pending, self._count)]
         self._count += len(records)
-        self.said.clear()
+        self.pending.clear()
         return records

@@ -1,10 +1,10 @@
 #!/usr/bin/env python3
-"""Stands in for virtme-ng and QEMU in the relay's tests: a "guest" that is a process of the host.
+"""A fake virtme-ng and QEMU for the relay's tests: the "guest" is a process on the host.
 
-HARNESS_FAKE says how it behaves: well, unsavable, stuck (its monitor never answers a save), gone (ends at a save),
+HARNESS_FAKE sets its behaviour: well, unsavable, stuck (its monitor never answers a save), gone (ends at a save),
 failing (a save fails), deaf (never answers once it is restored), mute (never connects), dies (before it is ready),
-panics or vanishes (ends after its hello). Some fall silent after their hello, and of those only the agent answers
-(silent), the kernel its keyboard (starved) or an NMI (masked), QEMU's monitor (frozen), nobody (stopped).
+panics or vanishes (ends after its hello). Other modes fall silent after their hello. Then only one part still answers:
+the agent (silent), the kernel its keyboard (starved) or an NMI (masked), QEMU's monitor (frozen), nothing (stopped).
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ import sys
 import threading
 from pathlib import Path
 
-#: where a worker leaves its mark in the guest's memory, which is four times as large
+#: offset of a worker's mark in the guest's memory, which is four times as large
 MARK = 1 << 18
 
 
 def monitor(path: str, mode: str) -> None:
-    """Answer what a save or a restore asks of QEMU's monitor, one connection after another."""
+    """Answer the requests of a save or a restore to QEMU's monitor, one connection after another."""
     listener = socket.socket(socket.AF_UNIX)
     listener.bind(path)
     listener.listen()
@@ -75,7 +75,7 @@ def connected(words: list[str], identity: str) -> socket.socket:
 
 
 def mapped(words: list[str]) -> mmap.mmap:
-    """Map the guest's memory as QEMU does, with the mark of who has run in it: a guest, and a worker that collects."""
+    """Map the guest's memory as QEMU does, and write the mark of a guest or of a worker that collects."""
     backend = next(word for word in words if "mem-path=" in word)
     options = dict(part.partition("=")[::2] for part in backend.split(","))
     shared = options["share"] == "on"
@@ -89,7 +89,7 @@ def mapped(words: list[str]) -> mmap.mmap:
     return memory
 
 
-def answer_wakes(port: socket.socket, memory: mmap.mmap | None, found: Path, mode: str) -> None:
+def answer_wakes(port: socket.socket, memory: mmap.mmap | None, marks_file: Path, mode: str) -> None:
     stream = port.makefile("rb", buffering=0)
     while line := stream.readline():
         if "stacks" in json.loads(line):
@@ -99,11 +99,11 @@ def answer_wakes(port: socket.socket, memory: mmap.mmap | None, found: Path, mod
         assert json.loads(line)["entropy"]
         if memory is not None:
             # the console is not written at once
-            found.write_bytes(b" ".join(memory[at : at + 6].strip(b"\0 ") for at in (0, MARK)))
+            marks_file.write_bytes(b" ".join(memory[at : at + 6].strip(b"\0 ") for at in (0, MARK)))
         port.sendall(b"awake\n")
 
 
-def take(stream: socket.SocketIO) -> dict[str, object]:
+def receive_payload(stream: socket.SocketIO) -> dict[str, object]:
     header: dict[str, object] = json.loads(stream.readline())
     size = int(str(header["bytes"]))
     while size:
@@ -131,12 +131,12 @@ def serve(mode: str) -> None:
     if not restored:
         port.sendall(json.dumps({"release": "6.0.0-fake", "seconds": 0.024}).encode() + b"\n")
     stream = port.makefile("rb", buffering=0)
-    # a prepared guest has had the first
-    header = take(stream)
+    # a prepared guest has received the first header
+    header = receive_payload(stream)
     if header.get("rehearse", "no") != "no":
         if header["rehearse"] == {}:
             port.sendall(b"prepared\n")
-        take(stream)
+        receive_payload(stream)
     if mode in {"silent", "starved", "masked", "frozen", "stopped"}:
         signal.pause()
     if mode == "vanishes":

@@ -1,4 +1,4 @@
-"""What tests ask about processes that others have started and are to end."""
+"""Checks of processes that must have ended."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import time
 
 
 def gone(group: int, seconds: float = 10) -> bool:
-    """Wait for a process group to be gone; return whether it is."""
+    """Wait until a process group has ended; return whether it has."""
     end = time.monotonic() + seconds
     while time.monotonic() < end:
         try:

@@ -1,4 +1,4 @@
-"""Projects for tests: this repository's, and one below a folder."""
+"""Projects for tests: that of this repository, and one below a folder."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ ROOT = Path(__file__).resolve().parents[1]
 
 
 def _here() -> Project:
-    found = configuration.load(ROOT)
-    assert found is not None
-    return found
+    project = configuration.load(ROOT)
+    assert project is not None
+    return project
 
 
-#: this repository's
+#: the project of this repository
 HERE = _here()
 
 
-def below(folder: Path, **fields: Any) -> Project:  # noqa: ANN401 - a field's
-    """Return a project in that folder, with this repository's kernels and no sources; ``fields`` are what is else."""
+def below(folder: Path, **fields: Any) -> Project:  # noqa: ANN401 - values of fields
+    """Return a project in that folder, with this repository's kernels and no sources; ``fields`` override."""
     project = Project(
         root=folder,
         table="kernel-matrix.toml",

@@ -1,4 +1,4 @@
-"""Result sets to look at: as large as the full matrix, all green or with a failure of every kind."""
+"""Example result sets, as large as the full matrix: all green, or with a failure of every kind."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ Kernel panic - not syncing: Fatal exception in interrupt"""
 NO_FIELD = (
     "kernel_matrix.guest.bpf.loaders.LoadError: trace_connect_exit: EACCES: invalid bpf_context access off=16 size=8"
 )
-#: a test, its parameter, the kernels where it is red, and how
+#: a test, its parameter, the kernels on which it is red, and its cell
 BROKEN = (
     ("test_vlan", "vlan-7", {"7.1", "7.2", "7.3"}, Cell("", "", Outcome.FAIL, detail=FAILURE, log=LOG)),
     (
@@ -82,7 +82,7 @@ def document(
     columns: Sequence[Column] | None = None,
     exit_status: int | None = None,
 ) -> Document:
-    """Return a result set of these cells; the columns are those of the cells unless given."""
+    """Return a result set of these cells; the default columns are those of the cells."""
     cells = tuple(cells)
     if columns is None:
         columns = [Column(kernel, "", "", "", {}) for kernel in dict.fromkeys(cell.kernel for cell in cells)]
@@ -123,15 +123,15 @@ def full(kernels: int = 13, tests: int = 600, *, variants: bool = True, red: boo
 def _tests(count: int) -> list[str]:
     """Return test names, spread over the files, sorted."""
     files = list(FILES.items())
-    found = []
+    tests = []
     for number in range(count):
         file, functions = files[number % len(files)]
-        place = number // len(files)
-        parameter = PARAMETERS[place % len(PARAMETERS)]
-        round_ = place // (len(PARAMETERS) * len(functions))
-        name = functions[place // len(PARAMETERS) % len(functions)]
-        found.append(f"{file}::{name}[{parameter}{f'-{round_}' if round_ else ''}]")
-    return sorted(found)
+        index = number // len(files)
+        parameter = PARAMETERS[index % len(PARAMETERS)]
+        round_ = index // (len(PARAMETERS) * len(functions))
+        name = functions[index // len(PARAMETERS) % len(functions)]
+        tests.append(f"{file}::{name}[{parameter}{f'-{round_}' if round_ else ''}]")
+    return sorted(tests)
 
 
 def _column(kernel: str, *, red: bool, costs: bool = True) -> Column:
@@ -139,12 +139,16 @@ def _column(kernel: str, *, red: bool, costs: bool = True) -> Column:
     base = kernel.partition("+")[0]
     version, _, flavour = base.partition("-")
     release = f"{version}.{chance.randrange(2, 40)}-{flavour or 'amd64'}"
-    found = {}
+    costs_by_program = {}
     for program, instructions in PROGRAMS.items() if costs else ():
         count = instructions if KERNELS.index(base) < 4 else instructions - instructions // 9
         count += 210 if red and (base, program) == ("7.3", "trace_accept_exit") else 0
-        found[program] = Cost(count, count // 11, count // 12, 56, count * 3, count * 2, chance.uniform(0.5, 2))
-    return Column(kernel, release, f"{version}.{chance.randrange(40, 99)}-1", f"{chance.getrandbits(48):012x}", found)
+        costs_by_program[program] = Cost(
+            count, count // 11, count // 12, 56, count * 3, count * 2, chance.uniform(0.5, 2)
+        )
+    return Column(
+        kernel, release, f"{version}.{chance.randrange(40, 99)}-1", f"{chance.getrandbits(48):012x}", costs_by_program
+    )
 
 
 def _cell(column: Column, test: str, number: int, chance: random.Random, *, red: bool) -> Cell:
@@ -161,7 +165,7 @@ def _cell(column: Column, test: str, number: int, chance: random.Random, *, red:
 
 
 def _red(cell: Cell) -> Cell | None:
-    """Return what went wrong with this cell, None for nothing."""
+    """Return the cell as it is when red, None when it stays green."""
     for name, parameter, kernels, broken in BROKEN:
         if name in cell.test and f"[{parameter}]" in cell.test and cell.kernel in kernels:
             return replace(broken, kernel=cell.kernel, test=cell.test, release=cell.release, duration=cell.duration)
@@ -170,19 +174,19 @@ def _red(cell: Cell) -> Cell | None:
 
 def _changes(cells: Sequence[Cell]) -> list[Change]:
     red = [cell for cell in cells if not cell.outcome.green]
-    found = [
+    changes = [
         Change(Kind.REGRESSION, cell.kernel, cell.test, "pass", str(cell.outcome), gates=True)
         for cell in red
         if cell.outcome in {Outcome.FAIL, Outcome.CRASH}
     ]
     cost = ("instructions 702", "instructions 912")
-    found.append(Change(Kind.COSTLIER, "7.3", "trace_accept_exit", *cost, "the threshold is 10 %", gates=True))
-    found.append(Change(Kind.DRIFTED, "6.17", "", "6.17.4-1", "6.17.8-1"))
-    found += [
+    changes.append(Change(Kind.COSTLIER, "7.3", "trace_accept_exit", *cost, "the threshold is 10 %", gates=True))
+    changes.append(Change(Kind.DRIFTED, "6.17", "", "6.17.4-1", "6.17.8-1"))
+    changes += [
         Change(Kind.FIXED, cell.kernel, cell.test, "fail", "pass") for cell in cells if cell.test == cells[7].test
     ]
-    found.append(Change(Kind.GONE, "6.1", "suites/xdp/test_old.py::test_that_is_no_more", "pass", ""))
-    return found
+    changes.append(Change(Kind.GONE, "6.1", "suites/xdp/test_old.py::test_that_is_no_more", "pass", ""))
+    return changes
 
 
 def read_cells(path: Path) -> tuple[Cell, ...]:

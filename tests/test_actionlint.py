@@ -68,10 +68,10 @@ def test_it_is_built_once_and_leaves_only_itself(tmp_path: Path, monkeypatch: py
         return subprocess.CompletedProcess(command, 0, "", "")
 
     monkeypatch.setattr(subprocess, "run", run)
-    program = actionlint.built(a_project(tmp_path), sys.executable, tmp_path / ".nox")
+    program = actionlint.build(a_project(tmp_path), sys.executable, tmp_path / ".nox")
     assert [path.name for path in (tmp_path / ".nox").iterdir()] == [program.name]
     assert ["--require-hashes" in command for command in commands] == [True, False]
-    assert actionlint.built(tmp_path, sys.executable, tmp_path / ".nox") == program
+    assert actionlint.build(tmp_path, sys.executable, tmp_path / ".nox") == program
     assert len(commands) == 2
 
 
@@ -85,7 +85,7 @@ def test_a_failure_is_one_line_and_leaves_no_file(tmp_path: Path) -> None:
         r"this needs PyPI and a Go module proxy \(GOPROXY\) once$"
     )
     with pytest.raises(BootstrapError, match=expected):
-        actionlint.built(a_project(tmp_path), str(pip), tmp_path / ".nox")
+        actionlint.build(a_project(tmp_path), str(pip), tmp_path / ".nox")
     assert list((tmp_path / ".nox").iterdir()) == []
     with pytest.raises(BootstrapError, match=r"^actionlint cannot be built: /no/python: No such file or directory$"):
-        actionlint.built(tmp_path, "/no/python", tmp_path / ".nox")
+        actionlint.build(tmp_path, "/no/python", tmp_path / ".nox")

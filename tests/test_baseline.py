@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from kernel_matrix.config import manifest
 from kernel_matrix.results import baseline
-from kernel_matrix.results.baseline import Expectation, recorded
+from kernel_matrix.results.baseline import Expectation, updated
 from kernel_matrix.results.document import VERSION, Column, Document
 from kernel_matrix.shared.cells import IMAGE, Cell, Outcome
 from kernel_matrix.shared.costs import Cost
@@ -34,7 +34,7 @@ def document(*cells: Cell) -> Document:
 @given(tests, st.dictionaries(names, st.just(COST)))
 def test_a_file_is_read_as_it_was_written(of: dict[str, Outcome], costs: dict[str, Cost]) -> None:
     wanted = Expectation("6.1.0", "6.1.192-2", "abc", costs, of)
-    read = baseline.parsed(baseline.text(wanted).encode(), "6.1.json")
+    read = baseline.parse(baseline.text(wanted).encode(), "6.1.json")
     assert (dict(read.tests), dict(read.costs)) == (of, costs)
     assert (read.release, read.version, read.config) == ("6.1.0", "6.1.192-2", "abc")
 
@@ -77,7 +77,7 @@ def test_what_was_found_leaves_out_a_kernel_without_an_image() -> None:
 def test_red_is_not_recorded_and_its_former_entry_stays() -> None:
     before = Expectation("1", "1", "", {}, {"a": Outcome.PASS, "old": Outcome.PASS})
     now = Expectation("2", "2", "", {}, {"a": Outcome.FAIL, "b": Outcome.SKIP, "c": Outcome.LOST})
-    wanted, red = recorded(before, now, whole=True)
+    wanted, red = updated(before, now, whole=True)
     assert red == ["a", "c"]
     assert wanted.tests == {"a": Outcome.PASS, "b": Outcome.SKIP}
     assert wanted.release == "2"
@@ -86,7 +86,7 @@ def test_red_is_not_recorded_and_its_former_entry_stays() -> None:
 def test_a_run_of_some_tests_leaves_the_others() -> None:
     before = Expectation("1", "1", "", {"p": COST}, {"a": Outcome.PASS, "old": Outcome.PASS})
     now = Expectation("1", "1", "", {}, {"a": Outcome.SKIP})
-    wanted, _ = recorded(before, now, whole=False)
+    wanted, _ = updated(before, now, whole=False)
     assert wanted.tests == {"a": Outcome.SKIP, "old": Outcome.PASS}
     assert wanted.costs == {"p": COST}
 
@@ -94,11 +94,11 @@ def test_a_run_of_some_tests_leaves_the_others() -> None:
 def test_a_time_that_was_measured_anew_is_no_difference() -> None:
     before = Expectation("1", "1", "", {"p": COST, "q": COST}, {})
     now = Expectation("1", "1", "", {"p": replace(COST, load=9.0), "q": replace(COST, states=1, load=9.0)}, {})
-    wanted, _ = recorded(before, now, whole=True)
+    wanted, _ = updated(before, now, whole=True)
     assert wanted.costs == {"p": COST, "q": now.costs["q"]}
-    gone, _ = recorded(before, replace(now, costs={"p": COST}), whole=True)
+    gone, _ = updated(before, replace(now, costs={"p": COST}), whole=True)
     assert set(gone.costs) == {"p"}
-    unmeasured, _ = recorded(before, replace(now, costs={}), whole=True)
+    unmeasured, _ = updated(before, replace(now, costs={}), whole=True)
     assert unmeasured.costs == before.costs
 
 

@@ -198,7 +198,7 @@ def test_a_gap_lies_between_restored_guests() -> None:
     ["===== 18 passed, 2 skipped, 1 xfailed in 3.21s =====", "18 passed, 3 deselected in 100.00s (0:01:40)"],
 )
 def test_a_plain_run_that_ended_green_has_a_summary(line: str) -> None:
-    assert plain_run.ended_green("6.1", ["x", line, "[   9.0] reboot: Power down"]) == line.strip("= ")
+    assert plain_run.green_summary("6.1", ["x", line, "[   9.0] reboot: Power down"]) == line.strip("= ")
 
 
 @pytest.mark.parametrize(
@@ -211,7 +211,7 @@ def test_a_plain_run_that_ended_green_has_a_summary(line: str) -> None:
 )
 def test_a_plain_run_that_is_broken_is_an_error(lines: list[str], why: str) -> None:
     with pytest.raises(HarnessError, match=rf"^kernel 6\.1: the plain way is broken: {why}; "):
-        plain_run.ended_green("6.1", lines)
+        plain_run.green_summary("6.1", lines)
 
 
 def test_memory_is_that_of_the_process_and_its_descendants() -> None:

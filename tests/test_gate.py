@@ -47,14 +47,14 @@ def answer(monkeypatch: pytest.MonkeyPatch) -> Callable[..., list[RunRequest]]:
             facts = RunFacts("emulated", 1, tuple(KernelFacts(name, f"{name}.0", "1") for name in names))
             return Plan(tuple(guests), Path(), missing or {}, frozenset(), {}, facts, ())
 
-        def try_in(guest: PlannedGuest, path: Path) -> tuple[bool, str]:
+        def try_in_guest(guest: PlannedGuest, path: Path) -> tuple[bool, str]:
             found = answers.get((guest.kernel, path.name), (True, "attached"))
             if isinstance(found, Exception):
                 raise found
             return found  # type: ignore[no-any-return]
 
         monkeypatch.setattr(preparation, "prepare", prepare)
-        monkeypatch.setattr(try_object, "try_in", try_in)
+        monkeypatch.setattr(try_object, "try_in_guest", try_in_guest)
         return wished
 
     return let

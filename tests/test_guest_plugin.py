@@ -98,7 +98,7 @@ import pytest
 from tests.fake_kernel_log import FakeLog
 
 def warn(text="------------[ cut here ]------------"):
-    FakeLog.said.append(text)
+    FakeLog.pending.append(text)
 
 @pytest.fixture
 def sets_up():
@@ -132,7 +132,7 @@ def pytest_configure(config):
 
 def in_a_guest(pytester: pytest.Pytester, body: str, conftest: str = "") -> pytest.RunResult:
     """Run tests as a guest's pytest does."""
-    FakeLog.said.clear()
+    FakeLog.pending.clear()
     pytester.makeconftest(_GUEST + conftest)
     pytester.makepyfile(_WARNS + body)
     return pytester.runpytest_inprocess("-rA")
@@ -185,7 +185,7 @@ def test_a_warning_outside_every_test_is_the_guests(
     pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch, hook: str, outcomes: dict[str, int]
 ) -> None:
     monkeypatch.setattr(plugin, "KernelLog", FakeLog)
-    warns = f"from tests.fake_kernel_log import FakeLog\ndef {hook}(): FakeLog.said.append('WARNING: CPU: 0')\n"
+    warns = f"from tests.fake_kernel_log import FakeLog\ndef {hook}(): FakeLog.pending.append('WARNING: CPU: 0')\n"
     result = in_a_guest(pytester, "def test_x(): pass\n", warns)
     assert result.parseoutcomes() == outcomes
     result.stdout.fnmatch_lines([f"ERROR {GUEST} - kernel k: the kernel warned outside every test:"])

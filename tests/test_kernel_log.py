@@ -74,7 +74,7 @@ def test_a_warning_while_an_object_is_tried_is_its_own(
     monkeypatch: pytest.MonkeyPatch, said: list[str], *, well: bool
 ) -> None:
     def report(_: Path) -> tuple[bool, str]:
-        FakeLog.said.extend(said)
+        FakeLog.pending.extend(said)
         return True, "attached"
 
     monkeypatch.setattr(trying, "KernelLog", FakeLog)

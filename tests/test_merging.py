@@ -66,7 +66,7 @@ def _run(
 
 def _merge(
     names: list[str], results: Path, expected: Path | None = None, kernels: Sequence[str] = ()
-) -> merging.Joined:
+) -> merging.MergedRun:
     if expected is None:
         expected = results.with_name("as expected")
         for kernel, release in RELEASES.items():

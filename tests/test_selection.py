@@ -57,7 +57,7 @@ def test_a_narrower_choice_is_collected(
 
 
 def test_an_unknown_and_an_unused_variant_are_refused(project: Project) -> None:
-    files = selection.declared(project.root, Selection(("suites",)))
+    files = selection.variants_by_file(project.root, Selection(("suites",)))
     assert files == {"suites/test_marked.py": {"quiet", "loud"}}
     selection.check(project, files, ["quiet", "loud"])
     with pytest.raises(ManifestError, match=r"suites/test_marked\.py: unknown variant 'loud' .*has: quiet\)"):
@@ -70,7 +70,7 @@ def test_a_name_that_is_not_written_out_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "test_x.py"
     path.write_text("@boots_with(NAME)\ndef test_x(): pass\n")
     with pytest.raises(ManifestError, match=r"test_x\.py:1: boots_with takes names, written out"):
-        selection.declared(tmp_path, Selection(("test_x.py",)))
+        selection.variants_by_file(tmp_path, Selection(("test_x.py",)))
 
 
 _VARIANT = '[quiet]\nmeaning = "m"\nappend = ["quiet"]\n'

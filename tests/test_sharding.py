@@ -91,9 +91,9 @@ def test_a_folder_whose_fixtures_are_the_packages_is_not_divided(tmp_path: Path)
         (tmp_path / name).mkdir()
         (tmp_path / name / "conftest.py").write_text(text)
     (tmp_path / "c").mkdir()
-    found = [selection.whole(tmp_path, f"{name}/test_x.py") for name in "abc"]
+    found = [selection.piece_path(tmp_path, f"{name}/test_x.py") for name in "abc"]
     assert found == ["a", "b/test_x.py", "c/test_x.py"]
-    assert selection.whole(ROOT, "suites/capabilities/test_table.py") == "suites/capabilities"
+    assert selection.piece_path(ROOT, "suites/capabilities/test_table.py") == "suites/capabilities"
 
 
 @given(weights, st.integers(1, 40))

@@ -39,7 +39,7 @@ ALLOWED = {
         "suppress(OSError)",
     ): "why an image was not made goes on; `prune` deletes the rest",
     (
-        "harness/kernel_matrix/remote/places.py",
+        "harness/kernel_matrix/remote/guest_hosts.py",
         "except OSError",
     ): "execnet's, without an errno, for a connection that is gone",
     # of what may be lost, and is not yet named by its errno

@@ -23,7 +23,7 @@ CLIENT = """
 import sys
 from kernel_matrix.commands import terminal
 end = int(sys.argv.pop(1))
-exit(terminal.converse(end, end, sys.argv[1:]))
+exit(terminal.run_command(end, end, sys.argv[1:]))
 """
 LIMIT = 20.0
 

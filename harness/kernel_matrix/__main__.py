@@ -20,13 +20,13 @@ from kernel_matrix.shared import hints
 from kernel_matrix.shared.errors import HarnessError, of_system
 
 if TYPE_CHECKING:
-    from kernel_matrix.commands.baseline_view import Answer
+    from kernel_matrix.commands.baseline_view import CommandOutput
 
 
 def _build(_: argparse.Namespace) -> int:
     from kernel_matrix.commands import object_files
 
-    for line in object_files.compiled():
+    for line in object_files.compile_objects():
         print(line)
     return 0
 
@@ -82,7 +82,7 @@ def _kernels(arguments: argparse.Namespace) -> int:
         return 0
     here = project.find()
     if arguments.what == "list":
-        for line in kernel_list.listed(here):
+        for line in kernel_list.list_kernels(here):
             print(line)
         return 0
     for line in kernel_list.update(here):
@@ -104,7 +104,7 @@ def _diagnose(arguments: argparse.Namespace) -> int:
     from kernel_matrix.commands import object_files
 
     status = 0
-    for succeeded, text in object_files.diagnosed(arguments.object, arguments.kernel):
+    for succeeded, text in object_files.diagnose(arguments.object, arguments.kernel):
         print(text)
         status = status if succeeded else 1
     return status
@@ -137,19 +137,19 @@ def _baseline(arguments: argparse.Namespace) -> int:
     here = project.find()
     results: Path = arguments.results or here.latest
     if not arguments.update:
-        return _print_answer(baseline_view.differences(here, results, arguments.kernel))
+        return _print_output(baseline_view.differences(here, results, arguments.kernel))
     if arguments.results is None:
         kernels = [word for name in arguments.kernel or ["core"] for word in ("--kernel", name)]
         status = _matrix(argparse.Namespace(pytest=kernels))
         if status not in {0, 1}:
             return status
-    return _print_answer(baseline_view.update(here, results, arguments.kernel))
+    return _print_output(baseline_view.update(here, results, arguments.kernel))
 
 
 def _compare(arguments: argparse.Namespace) -> int:
     from kernel_matrix.commands import baseline_view
 
-    return _print_answer(baseline_view.compare(project.find(), arguments.first, arguments.second))
+    return _print_output(baseline_view.compare(project.find(), arguments.first, arguments.second))
 
 
 def _schema(_: argparse.Namespace) -> int:
@@ -159,10 +159,10 @@ def _schema(_: argparse.Namespace) -> int:
     return 0
 
 
-def _print_answer(answer: Answer) -> int:
-    for line in answer.lines:
+def _print_output(output: CommandOutput) -> int:
+    for line in output.lines:
         print(line)
-    return answer.status
+    return output.status
 
 
 def _merge(arguments: argparse.Namespace) -> int:

@@ -19,7 +19,7 @@ _LOCKS = ("go.txt", "go.mod", "go.sum")
 _PACKAGE = "github.com/rhysd/actionlint/cmd/actionlint"
 
 
-def built(project: Path, python: str, into: Path) -> Path:
+def build(project: Path, python: str, into: Path) -> Path:
     """Return the program in ``into``, built first if there is none for this lock; raises BootstrapError in one line.
 
     ``python`` has pip. The files for the build, 400 MB, are deleted afterwards.

@@ -27,7 +27,7 @@ def room(module: str) -> str:
     return ".".join(parts[: 2 if parts[:1] == ["guest"] else 1]) or "(front door)"
 
 
-def measured() -> Rooms:
+def measure() -> Rooms:
     """Return the rooms of this project."""
     graph = grimp.build_graph(ENGINE)
     packages = {module for module in graph.modules if graph.find_children(module)}
@@ -59,7 +59,7 @@ def counts(rooms: Rooms) -> dict[str, int]:
 
 def main() -> int:
     """Print the rooms, the highest first; return 1 where a limit is exceeded or rooms import each other."""
-    rooms = measured()
+    rooms = measure()
     try:
         floor, measures = floors(rooms), counts(rooms)
     except CycleError as error:

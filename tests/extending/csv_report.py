@@ -1,4 +1,4 @@
-"""A report of one's own: every cell as a line of CSV. In the table: ``reports = ["csv_report:REPORT"]``."""
+"""A report outside the engine: every cell as a line of CSV. In the table: ``reports = ["csv_report:REPORT"]``."""
 
 from __future__ import annotations
 

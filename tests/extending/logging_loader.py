@@ -1,4 +1,4 @@
-"""A loader of one's own: libbpf's, and a line for each object and each attachment."""
+"""A loader outside the engine: libbpf's, with a log line for each object and each attachment."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ LOG = logging.getLogger(__name__)
 
 
 class LoggingObject:
-    """As in `kernel_matrix.guest.bpf.loaders.Object`: what it does not log is the other loader's."""
+    """As in `kernel_matrix.guest.bpf.loaders.Object`: all that it does not log is passed on."""
 
     def __init__(self, inner: Object, path: Path) -> None:
         self._inner = inner

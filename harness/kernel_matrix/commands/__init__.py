@@ -1,4 +1,4 @@
-"""What the command line calls beside the matrix.
+"""The commands other than the matrix, called by the command line.
 
 Not here: options of the matrix (kernel_matrix.config).
 """

@@ -20,7 +20,7 @@ _LISTED = 200
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class CommandOutput:
     """The lines that a command prints, and its exit status."""
 
     lines: tuple[str, ...]
@@ -38,15 +38,15 @@ def chosen(project: Project, names: Sequence[str]) -> set[str]:
     }
 
 
-def differences(project: Project, results: Path, names: Sequence[str]) -> Answer:
+def differences(project: Project, results: Path, names: Sequence[str]) -> CommandOutput:
     """Return how a result set differs from the baseline; status 1 when a difference gates."""
     run = document.read(results)
     columns = _columns(run, chosen(project, names))
     changes = comparison.compare(baseline.read(project.matrix_baselines), columns, _scope(project, run))
-    return Answer(tuple(_lines(changes)), int(any(change.gates for change in changes)))
+    return CommandOutput(tuple(_lines(changes)), int(any(change.gates for change in changes)))
 
 
-def update(project: Project, results: Path, names: Sequence[str]) -> Answer:
+def update(project: Project, results: Path, names: Sequence[str]) -> CommandOutput:
     """Rewrite the baseline of a result set's kernels; return what changed, and what is red and so not recorded.
 
     Raises HarnessError when the result set has none of the kernels, was interrupted or has no verdict.
@@ -66,18 +66,18 @@ def update(project: Project, results: Path, names: Sequence[str]) -> Answer:
             lines.append(f"not recorded: {kernel}: nothing of it is green")
             status = 1
             continue
-        entry, red = baseline.recorded(before.get(kernel), now, whole=scope.whole)
+        entry, red = baseline.updated(before.get(kernel), now, whole=scope.whole)
         lines += [f"not recorded: {kernel} {test}: {now.tests[test]}, and red is never expected" for test in red]
         status = status or int(bool(red))
         baseline.write(project.matrix_baselines, kernel, entry)
         count += 1
-    return Answer(
+    return CommandOutput(
         (*lines, f"{count} kernels recorded in {project.relative(project.matrix_baselines)}/: review the difference"),
         status,
     )
 
 
-def compare(project: Project, first: str, second: str) -> Answer:
+def compare(project: Project, first: str, second: str) -> CommandOutput:
     """Compare two result sets: folders, files, ``baseline``, or one kernel of them (``FOLDER:6.1``).
 
     Status 1 when a difference would gate.
@@ -102,7 +102,7 @@ def compare(project: Project, first: str, second: str) -> Answer:
     ]
     common = {kernel: column for kernel, column in right.items() if kernel in left}
     changes = comparison.compare({kernel: left[kernel] for kernel in common}, common, scope)
-    return Answer((*only, *_lines(changes)), int(any(change.gates for change in changes)))
+    return CommandOutput((*only, *_lines(changes)), int(any(change.gates for change in changes)))
 
 
 def _lines(changes: Sequence[Change]) -> Iterator[str]:

@@ -12,7 +12,7 @@ import execnet
 from kernel_matrix.commands import try_object
 from kernel_matrix.objects import build
 from kernel_matrix.plan import preparation
-from kernel_matrix.plan.guest_list import RunRequest, without_tests
+from kernel_matrix.plan.guest_list import RunRequest, arguments_without_tests
 from kernel_matrix.plan.preparation import PlannedGuest
 from kernel_matrix.report import reports, terminal
 from kernel_matrix.report.run_folder import RunDirectory
@@ -28,7 +28,7 @@ def run(project: Project, kernels: Sequence[str], paths: Sequence[Path], say: Ca
     """
     names = names_of([build.checked(path).resolve() for path in paths])
     record = RunDirectory.create(project.results, reports.of(project))
-    arguments = without_tests(project, kernels)
+    arguments = arguments_without_tests(project, kernels)
     request = RunRequest(tuple(kernels), arguments=arguments, guests=1, locked=False, silence=None, words=tuple(names))
     plan = preparation.prepare(project, request, record, say=say)
     cells = [Cell(kernel, IMAGE, Outcome.ERROR, detail=why) for kernel, why in plan.missing.items()]
@@ -55,7 +55,7 @@ def names_of(paths: Sequence[Path]) -> dict[str, Path]:
 def _cell(guest: PlannedGuest, record: RunDirectory, name: str, path: Path) -> Cell:
     began = time.monotonic()
     try:
-        succeeded, text = try_object.try_in(guest, path)
+        succeeded, text = try_object.try_in_guest(guest, path)
     except (EOFError, OSError, execnet.RemoteError) as error:
         why = f"its guest gave no answer ({error}); console: {record.console(guest.kernel).relative_to(record.path)}"
         return Cell(guest.kernel, name, Outcome.LOST, guest.release, time.monotonic() - began, why)

@@ -17,7 +17,7 @@ from kernel_matrix.shared.project import Project
 _NAMED = 3
 
 
-def listed(project: Project) -> Iterator[str]:
+def list_kernels(project: Project) -> Iterator[str]:
     """Yield the lines for the project's manifest; raises ManifestError."""
     yield from lines(project, images.load(project.images))
 

@@ -48,7 +48,7 @@ class ShardResults:
 
 
 @dataclass(frozen=True, slots=True)
-class Joined:
+class MergedRun:
     """A run made of shards."""
 
     judged: matrix.Matrix
@@ -177,7 +177,7 @@ def join(shards: Sequence[ShardResults]) -> matrix.Matrix:
     return matrix.Matrix.of(cells, there, _kernels(shards))
 
 
-def _exit_status(joined: Joined, shards: Iterable[ShardResults]) -> int:
+def _exit_status(joined: MergedRun, shards: Iterable[ShardResults]) -> int:
     """Return the status of a run; where its cells are green, that of a shard that failed for another reason."""
     status = matrix.exit_status(joined.judged, joined.changes)
     verdicts = {shard.document.exit_status for shard in shards} - {1}
@@ -233,7 +233,7 @@ def _sort_key(part: Part, order: Mapping[str, int]) -> tuple[int, int]:
 
 def merge(
     project: Project, names: Sequence[str], results: Path, expected: Path | None = None, kernels: Sequence[str] = ()
-) -> Joined:
+) -> MergedRun:
     """Join the shards in these folders into a run of ``results``; raises HarnessError.
 
     ``expected`` is the folder of a baseline, None: the project's. ``kernels`` are the names that the shards were
@@ -252,7 +252,7 @@ def merge(
     judged, of_all = join(shards), replace(facts(shards), notes=left_out)
     _fill(shards, judged, run)
     result = run.document(judged, of_all)
-    joined = Joined(
+    joined = MergedRun(
         judged, of_all, comparison.of_run(before, result, manifest.gate(project, kernel_manifest)), run.path
     )
     joined = replace(joined, status=_exit_status(joined, shards))

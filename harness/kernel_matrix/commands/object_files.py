@@ -9,14 +9,14 @@ from kernel_matrix.config import project
 from kernel_matrix.objects import build
 
 
-def compiled() -> Iterator[str]:
+def compile_objects() -> Iterator[str]:
     """Compile the project's objects; yield a line for each. Raises BuildError and ToolMissing."""
     here = project.find()
     for name, path in sorted(build.build_all(here).items()):
         yield f"{name}: {here.relative(path)}"
 
 
-def diagnosed(path: Path, kernel: str | None) -> Iterator[tuple[bool, str]]:
+def diagnose(path: Path, kernel: str | None) -> Iterator[tuple[bool, str]]:
     """Load and attach an object's programs in guests of a kernel, None: on this machine.
 
     Yield for each machine whether all programs were attached, and a report. Raises HarnessError.

@@ -126,10 +126,10 @@ def run(job: Job, plan: Plan, arguments: Sequence[str]) -> PlainRun:
         lines = console.read_text(errors="replace").splitlines()
         if first is None:
             raise HarnessError(f"kernel {job.kernel}: no test started the plain way: {' | '.join(lines[-5:])}")
-        return PlainRun(first[0], first[1], total, cpu, ended_green(job.kernel, lines))
+        return PlainRun(first[0], first[1], total, cpu, green_summary(job.kernel, lines))
 
 
-def ended_green(kernel: str, lines: Sequence[str]) -> str:
+def green_summary(kernel: str, lines: Sequence[str]) -> str:
     """Return pytest's last line on a console; raises HarnessError when there is none, or it counts a red test."""
     summary = next((line.strip("= ") for line in reversed(lines) if _SUMMARY.search(line)), "pytest did not end")
     if not _SUMMARY.search(summary) or _RED.search(summary):

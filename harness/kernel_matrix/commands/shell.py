@@ -16,7 +16,7 @@ from kernel_matrix.commands import terminal
 from kernel_matrix.commands.terminal import GuestGone
 from kernel_matrix.config import manifest
 from kernel_matrix.plan import preparation
-from kernel_matrix.plan.guest_list import RunRequest, without_tests
+from kernel_matrix.plan.guest_list import RunRequest, arguments_without_tests
 from kernel_matrix.plan.preparation import PlannedGuest
 from kernel_matrix.relay import client
 from kernel_matrix.relay.job import Job
@@ -55,7 +55,7 @@ def run(project: Project, kernel: str, command: Sequence[str], options: Options)
     record = results.RunDirectory.create((options.results or project.results) / "shell")
     request = RunRequest(
         (kernel,),
-        arguments=without_tests(project, [kernel]),
+        arguments=arguments_without_tests(project, [kernel]),
         guests=1,
         locked=False,
         silence=debugging.PATIENCE if options.gdb else _SILENCE,
@@ -82,7 +82,7 @@ def _in_guest(root: Path, guest: PlannedGuest, command: Sequence[str], log: Path
         with client.started(guest.relay(), _BOOTSTRAP, root) as relay:
             relay.sending.write(frames.PREAMBLE)
             _read_answer(relay.receiving)
-            return terminal.converse(relay.receiving.fileno(), relay.sending.fileno(), command, ready)
+            return terminal.run_command(relay.receiving.fileno(), relay.sending.fileno(), command, ready)
     except (GuestGone, BrokenPipeError):
         raise HarnessError(_how_it_ended(guest, log)) from None
 
@@ -114,7 +114,7 @@ def enter(name: str, command: Sequence[str]) -> int:
             except (FileNotFoundError, ConnectionRefusedError):  # the guest has ended
                 continue
             try:
-                return terminal.converse(connection.fileno(), connection.fileno(), command)
+                return terminal.run_command(connection.fileno(), connection.fileno(), command)
             except GuestGone:
                 raise HarnessError(f"the guest {name} has ended") from None
     raise ManifestError(f"no guest is kept under the name {name!r}")
@@ -125,6 +125,6 @@ def kept_name(folder: str) -> str:
     return Path(folder).parent.name.removeprefix("harness-")
 
 
-def how_to_enter(folder: str) -> str:
+def enter_command(folder: str) -> str:
     """Return the command that enters a guest."""
     return hints.command("shell", f"--enter {shlex.quote(kept_name(folder))}")

@@ -34,7 +34,7 @@ def interactive() -> bool:
     return os.isatty(0) and os.isatty(1)
 
 
-def converse(reader: int, writer: int, command: Sequence[str], ready: Callable[[], None] = lambda: None) -> int:
+def run_command(reader: int, writer: int, command: Sequence[str], ready: Callable[[], None] = lambda: None) -> int:
     """Run a command at the other end of a connection and return its exit status; raises GuestGone.
 
     With the guest's first output ``ready`` is called and the terminal belongs to the command: before that Ctrl-C ends

@@ -9,7 +9,7 @@ from pathlib import Path
 import execnet
 
 from kernel_matrix.plan import preparation
-from kernel_matrix.plan.guest_list import RunRequest, without_tests
+from kernel_matrix.plan.guest_list import RunRequest, arguments_without_tests
 from kernel_matrix.plan.preparation import PlannedGuest
 from kernel_matrix.report import run_folder
 from kernel_matrix.shared.errors import HarnessError
@@ -35,11 +35,13 @@ def diagnose(project: Project, kernel: str, path: Path) -> Iterator[tuple[bool, 
     """
     # not beside the matrix's runs: `latest` is one of those
     record = run_folder.RunDirectory.create(project.results / "diagnose")
-    request = RunRequest((kernel,), arguments=without_tests(project, [kernel]), guests=1, locked=False, silence=None)
+    request = RunRequest(
+        (kernel,), arguments=arguments_without_tests(project, [kernel]), guests=1, locked=False, silence=None
+    )
     plan = preparation.prepare(project, request, record, say=lambda _: None)
     for guest in plan.guests:
         try:
-            yield try_in(guest, path)
+            yield try_in_guest(guest, path)
         except (EOFError, OSError, execnet.RemoteError) as error:
             console = record.console(guest.kernel)
             raise HarnessError(f"{guest.kernel}: its guest gave no answer ({error}); console: {console}") from error
@@ -47,7 +49,7 @@ def diagnose(project: Project, kernel: str, path: Path) -> Iterator[tuple[bool, 
         raise HarnessError("; ".join(f"{name}: {why}" for name, why in plan.missing.items()))
 
 
-def try_in(guest: PlannedGuest, path: Path) -> tuple[bool, str]:
+def try_in_guest(guest: PlannedGuest, path: Path) -> tuple[bool, str]:
     """Start a guest, try an object in it and end it; return whether all programs were attached, and a report.
 
     Raises EOFError, OSError or execnet.RemoteError when the guest does not answer.

@@ -1,4 +1,4 @@
-"""What a developer's machine needs: packages of the system, linters that are built.
+"""The system packages that a developer's machine needs.
 
-Not here: what a run needs.
+Not here: the needs of a run.
 """

@@ -1,4 +1,4 @@
-"""From configuration and command line to what is booted and what runs where.
+"""From configuration and command line to the guests of a run and their tests.
 
-Not here: booting it.
+Not here: booting guests (kernel_matrix.vm).
 """

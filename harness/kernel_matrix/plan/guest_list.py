@@ -64,7 +64,7 @@ class RunRequest:
     dealt: dict[str, tuple[str, ...]] | None = None
 
 
-def without_tests(project: Project, kernels: Iterable[str]) -> tuple[str, ...]:
+def arguments_without_tests(project: Project, kernels: Iterable[str]) -> tuple[str, ...]:
     """Return the `RunRequest.arguments` of a run without tests.
 
     A kernel's variants are listed only where tests ask for them.
@@ -153,7 +153,7 @@ class GuestChoice:
                 names = ", ".join(variant.name for variant in kernel_manifest.variants)
                 raise ManifestError(f"unknown kernel {name!r} (a kernel's name, +, and one of: {names or 'none'})")
         tests = selection.Selection(request.arguments, request.options)
-        files = selection.declared(project.root, tests)
+        files = selection.variants_by_file(project.root, tests)
         selection.check(project, files, [variant.name for variant in kernel_manifest.variants])
         possible = {
             variant.of(kernel): variant.name
@@ -202,7 +202,7 @@ def pieces(project: Project, listed: GuestList, request: RunRequest) -> tuple[di
     weights = weigh(project, listed, request)
     if listed.part is not None:
         weights = {unit: seconds for unit, seconds in weights.items() if unit in listed.part.units}
-    return weights, {unit.file: selection.whole(project.root, unit.file) for unit in weights}
+    return weights, {unit.file: selection.piece_path(project.root, unit.file) for unit in weights}
 
 
 def part_of(project: Project, whole: GuestList, request: RunRequest, shard: Shard) -> Part:
@@ -211,7 +211,7 @@ def part_of(project: Project, whole: GuestList, request: RunRequest, shard: Shar
         raise ManifestError(
             "--shard: which tests failed last differs between machines: use it without --lf, --last-failed"
         )
-    folder = cache(lambda file: selection.whole(project.root, file))
+    folder = cache(lambda file: selection.piece_path(project.root, file))
     parts = sharding.divide(weigh(project, whole, request), shard.count, folder)
     return Part(
         shard=shard,

@@ -93,11 +93,11 @@ class Plan:
     #: the seconds of the units that further guests of a kernel may run; empty: there are no further guests
     weights: Mapping[Unit, float] = field(default_factory=dict)
     #: file -> the folder that it is not divided from, where there is one
-    whole: Mapping[str, str] = field(default_factory=dict)
+    piece_paths: Mapping[str, str] = field(default_factory=dict)
 
-    def not_divided_from(self, file: str) -> str:
+    def piece_path(self, file: str) -> str:
         """Return the file or folder whose tests run in one guest with the file's."""
-        return self.whole.get(file, file)
+        return self.piece_paths.get(file, file)
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,7 +132,7 @@ def prepare(project: Project, request: RunRequest, run: RunDirectory, *, say: Ca
 
 def plan(project: Project, request: RunRequest, listed: GuestList, prepared: Prepared) -> Plan:
     """Return the plan of a run from its prepared guests."""
-    weights, whole = pieces(project, listed, request) if request.divided else ({}, {})
+    weights, piece_paths = pieces(project, listed, request) if request.divided else ({}, {})
     return Plan(
         guests=prepared.guests,
         folder=prepared.folder,
@@ -153,7 +153,7 @@ def plan(project: Project, request: RunRequest, listed: GuestList, prepared: Pre
         scope=_scope(project, request, listed),
         part=listed.part,
         weights=weights,
-        whole=whole,
+        piece_paths=piece_paths,
     )
 
 

@@ -43,7 +43,7 @@ class Selection:
         return bool(self.options) or any("::" in argument for argument in self.arguments)
 
 
-def declared(root: Path, selection: Selection) -> dict[str, frozenset[str]]:
+def variants_by_file(root: Path, selection: Selection) -> dict[str, frozenset[str]]:
     """Return the selected files in which a test asks for a variant -> the variants."""
     files = {}
     for path in _files(root, selection.arguments):
@@ -62,7 +62,7 @@ def check(project: Project, files: Mapping[str, frozenset[str]], variants: Seque
             )
     if not project.own_images:
         return
-    used = frozenset[str]().union(*declared(project.root, Selection(project.tests)).values())
+    used = frozenset[str]().union(*variants_by_file(project.root, Selection(project.tests)).values())
     for name in variants:
         if name not in used:
             raise ManifestError(f"variants.toml: {name}: no test asks for it (@{_MARK})")
@@ -70,7 +70,7 @@ def check(project: Project, files: Mapping[str, frozenset[str]], variants: Seque
 
 def guests(project: Project, selection: Selection, names: Mapping[str, str]) -> frozenset[str]:
     """Return the guests that have a selected test; ``names`` are the possible guests (name -> variant)."""
-    variants = frozenset[str]().union(*declared(project.root, selection).values())
+    variants = frozenset[str]().union(*variants_by_file(project.root, selection).values())
     possible = frozenset(name for name, variant in names.items() if variant in variants)
     if not possible or not selection.narrowed:
         return possible
@@ -118,7 +118,7 @@ def test_files(root: Path, argument: str) -> list[str]:
     return sorted(str(file.relative_to(root)) for file in files)
 
 
-def whole(root: Path, file: str) -> str:
+def piece_path(root: Path, file: str) -> str:
     """Return what a test file is not divided from: its folder if a fixture there has package scope, else the file."""
     conftest = (root / file).with_name("conftest.py")
     if not conftest.is_file():

@@ -127,13 +127,13 @@ def weigh(units: Iterable[Unit], durations: Durations) -> dict[Unit, float]:
 
 
 def divide(
-    weights: Mapping[Unit, float], count: int, whole: Callable[[str], str] = str
+    weights: Mapping[Unit, float], count: int, piece_path: Callable[[str], str] = str
 ) -> tuple[tuple[Unit, ...], ...]:
     """Divide into ``count`` parts: the longest piece first, into the part with the least so far; names break ties.
 
-    ``whole`` returns what a file is not divided from: the file itself, or its folder.
+    ``piece_path`` returns what a file is not divided from: the file itself, or its folder.
     """
-    units = pieces(weights, whole)
+    units = pieces(weights, piece_path)
     seconds = weigh_pieces(weights, units)
     parts: list[list[Unit]] = [[] for _ in range(count)]
     loads = [0.0] * count
@@ -144,11 +144,11 @@ def divide(
     return tuple(tuple(sorted(part)) for part in parts)
 
 
-def pieces(units: Iterable[Unit], whole: Callable[[str], str]) -> dict[Piece, list[Unit]]:
+def pieces(units: Iterable[Unit], piece_path: Callable[[str], str]) -> dict[Piece, list[Unit]]:
     """Return the pieces, in the order of their first units, and the units of each."""
     by_piece: dict[Piece, list[Unit]] = {}
     for unit in units:
-        by_piece.setdefault(Piece(unit.kernel, whole(unit.file)), []).append(unit)
+        by_piece.setdefault(Piece(unit.kernel, piece_path(unit.file)), []).append(unit)
     return by_piece
 
 

@@ -1,4 +1,4 @@
-"""Where guests run: on this machine, or on others over ssh.
+"""The machines of guests: this one, or others over ssh.
 
-Not here: what they run.
+Not here: the guests' tests (kernel_matrix.session).
 """

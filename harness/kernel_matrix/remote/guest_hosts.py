@@ -265,7 +265,7 @@ class RemoteHosts:
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_sessionfinish(self, session: pytest.Session) -> None:
-        """Remove the nodes that xdist would wait for without end: those behind a connection that is lost or ends first.
+        """Retire gateways that xdist would wait for forever: those behind a connection that is lost or ends first.
 
         execnet ends a connection before the gateways through it where those are ending already.
         """

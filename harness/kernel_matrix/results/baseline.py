@@ -63,10 +63,10 @@ def of_document(document: Document) -> dict[str, Expectation]:
 
 def read(folder: Path) -> dict[str, Expectation]:
     """Read the baselines of all kernels; raises ManifestError in one line."""
-    return {path.stem: parsed(path.read_bytes(), str(path)) for path in sorted(folder.glob("*.json"))}
+    return {path.stem: parse(path.read_bytes(), str(path)) for path in sorted(folder.glob("*.json"))}
 
 
-def parsed(data: bytes, source: str) -> Expectation:
+def parse(data: bytes, source: str) -> Expectation:
     """Parse a file's content; ``source`` names the file. Raises ManifestError in one line."""
     try:
         file = msgspec.json.decode(data, type=_File)
@@ -113,7 +113,7 @@ def _joined(rows: Iterable[str]) -> list[str]:
     return [row + "," for row in rows[:-1]] + rows[-1:]
 
 
-def recorded(before: Expectation | None, now: Expectation, *, whole: bool) -> tuple[Expectation, list[str]]:
+def updated(before: Expectation | None, now: Expectation, *, whole: bool) -> tuple[Expectation, list[str]]:
     """Return what to record, and the red tests: their former entries stay.
 
     After a run of some tests, the entries of all other tests stay, too.

@@ -60,7 +60,7 @@ class KeepingPlugin:
         for kept in alive:
             self._show(f"kept: {kept.kernel} as it is in {kept.test}; its namespaces have names (ip netns)")
             folder = debugging.started(self._folder, kept.kernel).folder
-            self._show(f"  enter it from another terminal: {shell.how_to_enter(folder)}")
+            self._show(f"  enter it from another terminal: {shell.enter_command(folder)}")
             if self._config.option.gdb:
                 self._show(f"  debug its kernel: {self._gdb(kept.kernel, folder)}")
         with contextlib.suppress(KeyboardInterrupt), _keyboard() as keyboard:

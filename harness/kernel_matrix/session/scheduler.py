@@ -48,8 +48,8 @@ def file_of(nodeid: str) -> str:
 class KernelScheduling:
     """Implements ``xdist.scheduler.Scheduling``.
 
-    ``worker_of`` returns a node's worker; the session is finished when all ``kernels`` have run; ``whole`` returns the
-    file or folder that a file is not divided from.
+    ``worker_of`` returns a node's worker; the session is finished when all ``kernels`` have run; ``piece_path`` returns
+    the file or folder that a file is not divided from.
     """
 
     def __init__(
@@ -57,11 +57,11 @@ class KernelScheduling:
         kernels: Iterable[str],
         worker_of: Callable[[WorkerController], WorkerId],
         fresh: Fresh = Fresh.KERNEL,
-        whole: Callable[[str], str] = str,
+        piece_path: Callable[[str], str] = str,
     ) -> None:
         self._worker_of = worker_of
         self._fresh = fresh
-        self._whole = whole
+        self._piece_path = piece_path
         #: kernel -> node ids in the order of its guest's collection, once collected
         self._collections: dict[str, list[str]] = {}
         #: kernel -> node ids that have not run yet; a kernel that has not collected is None
@@ -219,7 +219,7 @@ class KernelScheduling:
         return [nodeid for nodeid in self._todo[worker.kernel] or () if self.owner(worker.kernel, nodeid) == worker]
 
     def _piece(self, kernel: str, nodeid: str) -> Piece:
-        return Piece(kernel, self._whole(file_of(nodeid)))
+        return Piece(kernel, self._piece_path(file_of(nodeid)))
 
     def _done(self, node: WorkerController, index: int) -> None:
         nodeid = self._running[node].pop(index)

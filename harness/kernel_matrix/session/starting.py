@@ -97,7 +97,7 @@ def start(config: pytest.Config) -> None:
     show = partial(output.show, config)
     shared = (config, plan, run, hosts, output.Outputs(run.path / "output", show))
     kernels = [guest.kernel for guest in plan.guests]
-    scheduling = KernelScheduling(kernels, worker_of, Fresh(config.option.fresh), plan.not_divided_from)
+    scheduling = KernelScheduling(kernels, worker_of, Fresh(config.option.fresh), plan.piece_path)
     times = Guests(plan.folder)
     config.pluginmanager.register(ControllerPlugin(*shared, scheduling, times), "matrix-controller")
     config.pluginmanager.register(WorkersPlugin(*shared, scheduling, times), "matrix-workers")
@@ -154,7 +154,7 @@ def _selected(config: pytest.Config, project: Project) -> tuple[str, ...]:
     """Return the paths and node ids that decide which guests are booted."""
     if not config.option.command:
         return tuple(config.args)
-    return guest_list.without_tests(project, config.option.kernel)
+    return guest_list.arguments_without_tests(project, config.option.kernel)
 
 
 def _takes_all(config: pytest.Config) -> bool:

@@ -58,7 +58,7 @@ class WorkersPlugin:
         self._outputs = outputs
         self._guests = {guest.kernel: guest for guest in plan.guests}
         self._scheduling = scheduling
-        pieces = sharding.pieces(plan.weights, plan.not_divided_from)
+        pieces = sharding.pieces(plan.weights, plan.piece_path)
         self._beginnings = division.beginnings(sharding.weigh_pieces(plan.weights, pieces))
         #: workers that have a guest, or will
         self._workers = {WorkerId(kernel) for kernel in self._guests}
