@@ -206,14 +206,14 @@ def structure(session: nox.Session) -> None:
 
 
 def build_site(session: nox.Session, interpreter: str) -> None:
-    """Make the site of docs/; a link or an anchor that leads nowhere is an error."""
+    """Build the site of docs/; a broken link or anchor is an error."""
     site = ["--site-dir", str(ENVIRONMENT.parent / "site")]
     run(session, interpreter, "-m", "mkdocs", "build", "--quiet", "--config-file", "harness/tools/mkdocs.yml", *site)
 
 
 @nox.session(venv_backend="none")
 def docs(session: nox.Session) -> None:
-    """Build the pages of docs/ as a site in .nox/site; a link that leads nowhere fails (-- --check: write nothing)."""
+    """Build the pages of docs/ as a site in .nox/site; a broken link fails (-- --check: write no page)."""
     interpreter = python(session)
     check = session.posargs == ["--check"]
     if session.posargs and not check:

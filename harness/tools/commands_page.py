@@ -1,4 +1,4 @@
-"""docs/commands.md: every command and option, from the parsers that ``--help`` prints (``nox -s docs`` writes it)."""
+"""Write docs/commands.md: every command and option, from the parsers of ``--help`` (``nox -s docs`` runs this)."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def page() -> str:
     """Return the page's text."""
     parser = command_line.parser()
     sections = [_HEAD]
-    for action in parser._actions:  # noqa: SLF001 - argparse has no public way to list what it knows
+    for action in parser._actions:  # noqa: SLF001 - argparse has no public list of actions
         if isinstance(action, argparse._SubParsersAction):  # noqa: SLF001
             meanings = {choice.dest: choice.help or "" for choice in action._choices_actions}  # noqa: SLF001
             for name, command in sorted(action.choices.items()):
@@ -35,9 +35,9 @@ def _section(name: str, meaning: str, command: argparse.ArgumentParser) -> Itera
     yield f"## {name}\n"
     yield f"{meaning[:1].upper()}{meaning[1:]}.\n"
     if name == "matrix":
-        own = argparse.ArgumentParser(add_help=False)
-        options.add_all(own.add_argument)
-        yield from _table(own._actions)  # noqa: SLF001
+        matrix = argparse.ArgumentParser(add_help=False)
+        options.add_all(matrix.add_argument)
+        yield from _table(matrix._actions)  # noqa: SLF001
         yield "All of pytest's options work, too.\n"
         return
     yield from _table(command._actions)  # noqa: SLF001
@@ -53,7 +53,7 @@ def _table(actions: Iterable[argparse.Action]) -> Iterator[str]:
 
 
 def _row(action: argparse.Action) -> str:
-    """Return the row of an option or argument; empty for one that is not for users."""
+    """Return the row of an option or argument; empty for a hidden one."""
     if action.help == argparse.SUPPRESS:
         return ""
     values = "\\|".join(map(str, action.choices)) if action.choices else action.metavar or action.dest.upper()
@@ -64,12 +64,12 @@ def _row(action: argparse.Action) -> str:
 
 
 def main(arguments: list[str]) -> int:
-    """Write the page; with ``--check`` only say whether it is what it would be."""
+    """Write the page; with ``--check`` only check that it is up to date."""
     text = page()
     if "--check" not in arguments:
         PAGE.write_text(text)
     elif PAGE.read_text() != text:
-        print("docs/commands.md is not what the commands' help makes: run `nox -s docs`", file=sys.stderr)
+        print("docs/commands.md differs from the commands' help: run `nox -s docs`", file=sys.stderr)
         return 1
     return 0
 

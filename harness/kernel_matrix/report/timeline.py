@@ -1,4 +1,4 @@
-"""When a run reached what, for whoever wants it shorter: ``timeline.json`` of its folder."""
+"""The timeline of a run, ``timeline.json`` of its folder: how long each stage took."""
 
 from __future__ import annotations
 
@@ -9,17 +9,17 @@ NAME = "timeline.json"
 
 @dataclass(slots=True)
 class Timeline:
-    """Seconds from the start of the run's process; 0 where the run has not come that far."""
+    """Seconds from the start of the run's process; 0 for what the run has not reached."""
 
-    #: all that a run needs is imported
+    #: the modules that a run needs are imported
     imported: float = 0.0
-    #: kernels, images and objects are there; guests are started
+    #: kernels, images and objects are ready; guests start
     planned: float = 0.0
     #: the first guest has collected
     collected: float = 0.0
     first_test: float = 0.0
     last_test: float = 0.0
-    #: all guests are let go, and the results are to be judged
+    #: all guests are released; the results are judged next
     judged: float = 0.0
-    #: everything is written
+    #: all results are written
     ended: float = 0.0

@@ -40,7 +40,7 @@ _HOST_FLAGS = ("--ask-again",)
 
 def start(config: pytest.Config) -> None:
     """Prepare everything the run needs and register the plugin that runs it; raises HarnessError."""
-    passed = Timeline(imported=timeline.now())
+    run_timeline = Timeline(imported=timeline.now())
     if config.option.gdb and not config.option.keep_guest:
         raise ManifestError(f"--gdb goes with --keep-guest (or `{hints.command('shell', '--gdb KERNEL')}`)")
     if config.option.gdb and config.option.test_timeout is None:
@@ -79,7 +79,7 @@ def start(config: pytest.Config) -> None:
         run,
         say,
     )
-    passed.planned = timeline.now()
+    run_timeline.planned = timeline.now()
     if plan.part is not None and not plan.guests:
         _end_empty(plan, plan.part, run)
     before = config.invocation_params
@@ -101,7 +101,7 @@ def start(config: pytest.Config) -> None:
     times = Guests(plan.folder)
     config.pluginmanager.register(ControllerPlugin(*shared, scheduling, times), "matrix-controller")
     config.pluginmanager.register(WorkersPlugin(*shared, scheduling, times), "matrix-workers")
-    config.pluginmanager.register(timeline.TimelinePlugin(run.path, passed), "matrix-timeline")
+    config.pluginmanager.register(timeline.TimelinePlugin(run.path, run_timeline), "matrix-timeline")
     config.pluginmanager.register(progress.ProgressPlugin(config, kernels))
     if config.option.keep_guest:
         config.pluginmanager.register(KeepingPlugin(config, plan.folder, show))
