@@ -70,11 +70,11 @@ def test_hosts_are_where_ssh_is_told_to_go_and_a_folder() -> None:
 @pytest.mark.parametrize(
     ("text", "line"),
     [
-        ("", "'' is no host such as user@name or user@name:/folder"),
-        ("a,,b", "'' is no host"),
-        ("a,-p", "'-p' is no host"),
-        ("a://b", "'a://b' is no host"),
-        ("a,b,a", "a host is there twice"),
+        ("", "'' is not a host such as user@name or user@name:/folder"),
+        ("a,,b", "'' is not a host"),
+        ("a,-p", "'-p' is not a host"),
+        ("a://b", "'a://b' is not a host"),
+        ("a,b,a", "a host is named twice"),
     ],
 )
 def test_what_is_no_host_is_refused_in_a_line(text: str, line: str) -> None:

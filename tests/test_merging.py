@@ -223,7 +223,7 @@ def test_gaps_are_named(tmp_path: Path) -> None:
 
 def test_doubles_are_named(tmp_path: Path) -> None:
     names = _shards(tmp_path)
-    assert _refused(tmp_path, [*names, names[0]]) == f"shard 1/2 is there twice: {names[0]} and {names[0]}"
+    assert _refused(tmp_path, [*names, names[0]]) == f"shard 1/2 appears twice: {names[0]} and {names[0]}"
     more = _run(tmp_path / "3", _part(2), [*_own(_part(2)), _own(_part(1))[0]])
     cell = _own(_part(1))[0]
     assert _refused(tmp_path, [names[0], more]) == f"{cell.kernel} {cell.test} is in two shards: {names[0]} and {more}"
@@ -278,7 +278,7 @@ def test_a_gap_in_one_kernels_run_is_named(tmp_path: Path) -> None:
     names = _runs_of_kernels(tmp_path, 2)
     assert _refused(tmp_path, names[:3]) == "missing: shard 2/2 of 5.10"
     twice = [*names, names[3]]
-    assert _refused(tmp_path, twice) == f"shard 2/2 of 5.10 is there twice: {names[3]} and {names[3]}"
+    assert _refused(tmp_path, twice) == f"shard 2/2 of 5.10 appears twice: {names[3]} and {names[3]}"
 
 
 def test_runs_that_share_a_kernel_are_refused(tmp_path: Path) -> None:

@@ -69,7 +69,7 @@ def test_what_is_written_is_current_and_what_was_edited_is_not(
     with (tmp_path / workflow.PATH).open("a") as file:
         file.write("# edited\n")
     with pytest.raises(
-        ManifestError, match=r"kernel-matrix\.yml is not what the manifest makes: run `kernel-matrix workflow`$"
+        ManifestError, match=r"kernel-matrix\.yml differs from the manifest: run `kernel-matrix workflow`$"
     ):
         check.run(check)
     write = parser.parse_args(["workflow"])

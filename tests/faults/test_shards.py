@@ -59,7 +59,7 @@ def test_a_shard_that_is_missing_or_there_twice_is_refused(shards: list[Path], t
     one = str(shards[0])
     assert _harness("merge", one, f"--results={tmp_path}") == (4, "kernel-matrix: missing: shard 2/2\n")
     status, output = _harness("merge", one, one, f"--results={tmp_path}")
-    assert (status, output) == (4, f"kernel-matrix: shard 1/2 is there twice: {one} and {one}\n")
+    assert (status, output) == (4, f"kernel-matrix: shard 1/2 appears twice: {one} and {one}\n")
 
 
 @pytest.mark.parametrize("text", ["0/3", "4/3", "x"])

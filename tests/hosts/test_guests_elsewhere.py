@@ -347,8 +347,8 @@ def test_a_machines_faults_are_one_line_before_any_boot(machine: Callable[[str],
     made.die()
     status, output = refused(made.host)
     assert status == 3, output
-    assert "made: ssh does not get there\n" in output
+    assert "made: ssh cannot connect\n" in output
     assert refused("made:relative,,") == (
         4,
-        "Exit: --hosts made:relative,,: '' is no host such as user@name or user@name:/folder\n",
+        "Exit: --hosts made:relative,,: '' is not a host such as user@name or user@name:/folder\n",
     )

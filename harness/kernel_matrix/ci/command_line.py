@@ -51,7 +51,7 @@ def _workflow(arguments: argparse.Namespace) -> int:
     if not arguments.check:
         print(f"{workflow.PATH}: {'written' if workflow.write(here, text) else 'up to date'}")
     elif not workflow.is_current(here, text):
-        raise ManifestError(f"{workflow.PATH} is not what the manifest makes: run `{hints.command('workflow')}`")
+        raise ManifestError(f"{workflow.PATH} differs from the manifest: run `{hints.command('workflow')}`")
     return 0
 
 

@@ -101,7 +101,7 @@ def _every_shard(shards: Sequence[ShardResults], of: str) -> None:
     for shard in shards:
         before = by_index.setdefault(shard.part.shard.index, shard)
         if before is not shard:
-            raise ManifestError(f"shard {shard.part.shard}{of} is there twice: {before.name} and {shard.name}")
+            raise ManifestError(f"shard {shard.part.shard}{of} appears twice: {before.name} and {shard.name}")
         if shard.document.exit_status == _INTERRUPTED:
             raise ManifestError(f"shard {shard.part.shard}{of} ({shard.name}) was interrupted: run it again")
     count = shards[0].part.shard.count

@@ -70,11 +70,11 @@ def parse(text: str, root: Path) -> tuple[Host, ...]:
         match = re.fullmatch(r"(?P<ssh>.*?)(?::(?P<folder>/.*))?", entry.strip())
         words = match["ssh"].split() if match else []
         if not match or not words or words[-1].startswith("-") or "//" in entry:
-            raise ManifestError(f"--hosts {text}: {entry!r} is no host such as user@name or user@name:/folder")
+            raise ManifestError(f"--hosts {text}: {entry!r} is not a host such as user@name or user@name:/folder")
         folder = Path(match["folder"] or root)
         hosts.append(Host(f"host-{number}", " ".join(words), folder, _python(root, folder)))
     if len({(host.ssh, host.folder) for host in hosts}) < len(hosts):
-        raise ManifestError(f"--hosts {text}: a host is there twice")
+        raise ManifestError(f"--hosts {text}: a host is named twice")
     return tuple(hosts)
 
 
@@ -117,7 +117,7 @@ class Connection:
                 gateway = group.makegateway(host.spec)
             self._channel = gateway.remote_exec(hosted.SOURCE)
         except HostNotFound as error:
-            raise HarnessError(f"{host.name}: ssh does not get there") from error
+            raise HarnessError(f"{host.name}: ssh cannot connect") from error
         except (OSError, EOFError) as error:
             raise ManifestError(
                 f"{host.name}: {host.python} does not answer: is the project there, and set up?"

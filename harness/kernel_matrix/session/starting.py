@@ -47,9 +47,9 @@ def start(config: pytest.Config) -> None:
         # a kernel that is stopped in a debugger takes longer than any limit
         config.option.test_timeout = 0.0
     if config.option.test_timeout is not None and config.option.test_timeout < 0:
-        raise ManifestError(f"--test-timeout {config.option.test_timeout:g}: 0 is no limit, less is none at all")
+        raise ManifestError(f"--test-timeout {config.option.test_timeout:g}: must be 0 (no limit) or more")
     if config.option.repeat < 1:
-        raise ManifestError(f"--repeat {config.option.repeat}: once is the least")
+        raise ManifestError(f"--repeat {config.option.repeat}: must be at least 1")
     project = _project(config)
     shard, hosts = _shard(config), _hosts(config)
     run = run_folder.RunDirectory.create(config.option.results or project.results, reports.of(project))
