@@ -77,36 +77,80 @@ def run(session: nox.Session, *command: str) -> None:
         sys.exit(status if status > 0 else 128 - status)
 
 
+#: sessions that are commands of the engine: what each does, and the groups of programs that it needs
+COMMANDS: dict[str, tuple[str, tuple[str, ...]]] = {
+    "kernel-matrix": (
+        "Run the suites on the kernels (-- [--kernel NAME]... [any pytest argument]).",
+        ("build", "matrix"),
+    ),
+    "build": (
+        "Compile the BPF objects.",
+        ("build",),
+    ),
+    "merge": (
+        "Join the results of all shards of a run (-- DIR... [--results DIR]).",
+        (),
+    ),
+    "durations": (
+        "Record the durations of a run's tests, by which shards are balanced (-- [DIR]).",
+        (),
+    ),
+    "compare": (
+        "Compare two result sets, or two kernels (-- results/A results/B, -- baseline:6.1 baseline:6.12).",
+        (),
+    ),
+    "shell": (
+        "Open a root shell in a guest (-- KERNEL), or run a command there (-- KERNEL COMMAND...).",
+        ("build", "matrix"),
+    ),
+    "run": (
+        "Run a command on the kernels (-- [--kernel NAME]... [--carry DIR] -- COMMAND...).",
+        ("build", "matrix"),
+    ),
+    "rerun": (
+        "Repeat one cell, each time in a fresh guest (-- CELL [--repeat N]).",
+        ("build", "matrix"),
+    ),
+    "bench": (
+        "Measure the matrix against the plain way to run it (-- [--kernel NAME]... [--runs N] [--whole N]).",
+        ("build", "matrix"),
+    ),
+    "kernels": (
+        "List the kernels (-- update: rewrite their lock; -- prune: saved guests within 8 GiB, no unused image).",
+        ("matrix",),
+    ),
+    "gate": (
+        "Load and attach objects on the kernels (-- [--kernel NAME]... OBJECT...).",
+        ("build", "matrix"),
+    ),
+    "workflow": (
+        "Write GitHub's workflow from the manifest (-- --check: only check that it is up to date).",
+        (),
+    ),
+}
+
+
+def add(name: str, meaning: str, groups: tuple[str, ...]) -> None:
+    """Add the session of a command."""
+
+    def command(session: nox.Session) -> None:
+        words = ["matrix" if name == "kernel-matrix" else name, *session.posargs]
+        run(session, python(session, *groups), "-m", "kernel_matrix", *words)
+
+    command.__doc__ = meaning
+    nox.session(name=name, venv_backend="none")(command)
+
+
+for _name, _command in COMMANDS.items():
+    add(_name, *_command)
+
+
 @nox.session(venv_backend="none")
 def bootstrap(session: nox.Session) -> None:
     """Install what the machine lacks, with its package manager (-- --dry-run: only print the commands)."""
     status = machine.main(session.posargs, hints.command("bootstrap", "[--dry-run]"))
     if status:
         sys.exit(status)
-
-
-@nox.session(venv_backend="none")
-def build(session: nox.Session) -> None:
-    """Compile the BPF objects."""
-    run(session, python(session, "build"), "-m", "kernel_matrix", "build", *session.posargs)
-
-
-@nox.session(name="kernel-matrix", venv_backend="none")
-def kernel_matrix(session: nox.Session) -> None:
-    """Run the suites on the kernels (-- [--kernel NAME]... [any pytest argument])."""
-    run(session, python(session, "build", "matrix"), "-m", "kernel_matrix", "matrix", *session.posargs)
-
-
-@nox.session(venv_backend="none")
-def merge(session: nox.Session) -> None:
-    """Join the results of all shards of a run (-- DIR... [--results DIR])."""
-    run(session, python(session), "-m", "kernel_matrix", "merge", *session.posargs)
-
-
-@nox.session(venv_backend="none")
-def durations(session: nox.Session) -> None:
-    """Record the durations of a run's tests, by which shards are balanced (-- [DIR])."""
-    run(session, python(session), "-m", "kernel_matrix", "durations", *session.posargs)
 
 
 @nox.session(venv_backend="none")
@@ -121,30 +165,6 @@ def baseline(session: nox.Session) -> None:
     """Show how the last run differs (-- [--kernel NAME]... [--results DIR]); --update: run and rewrite it."""
     groups = ["build", "matrix"] if "--update" in session.posargs and "--results" not in session.posargs else []
     run(session, python(session, *groups), "-m", "kernel_matrix", "baseline", *session.posargs)
-
-
-@nox.session(venv_backend="none")
-def compare(session: nox.Session) -> None:
-    """Compare two result sets, or two kernels (-- results/A results/B, -- baseline:6.1 baseline:6.12)."""
-    run(session, python(session), "-m", "kernel_matrix", "compare", *session.posargs)
-
-
-@nox.session(venv_backend="none")
-def shell(session: nox.Session) -> None:
-    """Open a root shell in a guest (-- KERNEL), or run a command there (-- KERNEL COMMAND...)."""
-    run(session, python(session, "build", "matrix"), "-m", "kernel_matrix", "shell", *session.posargs)
-
-
-@nox.session(name="run", venv_backend="none")
-def run_command(session: nox.Session) -> None:
-    """Run a command on the kernels (-- [--kernel NAME]... [--carry DIR] -- COMMAND...)."""
-    run(session, python(session, "build", "matrix"), "-m", "kernel_matrix", "run", *session.posargs)
-
-
-@nox.session(venv_backend="none")
-def rerun(session: nox.Session) -> None:
-    """Repeat one cell, each time in a fresh guest (-- CELL [--repeat N])."""
-    run(session, python(session, "build", "matrix"), "-m", "kernel_matrix", "rerun", *session.posargs)
 
 
 @nox.session(venv_backend="none")
@@ -173,30 +193,6 @@ def hosts(session: nox.Session) -> None:
 def soak(session: nox.Session) -> None:
     """Restore every core kernel a hundred times, four at once (with VMs)."""
     run(session, python(session, "build", "matrix"), "-m", "pytest", "tests/soak", "-rP", *session.posargs)
-
-
-@nox.session(venv_backend="none")
-def bench(session: nox.Session) -> None:
-    """Measure the matrix against the plain way to run it (-- [--kernel NAME]... [--runs N] [--whole N])."""
-    run(session, python(session, "build", "matrix"), "-m", "kernel_matrix", "bench", *session.posargs)
-
-
-@nox.session(venv_backend="none")
-def kernels(session: nox.Session) -> None:
-    """List the kernels (-- update: rewrite their lock; -- prune: saved guests within 8 GiB, no unused image)."""
-    run(session, python(session, "matrix"), "-m", "kernel_matrix", "kernels", *session.posargs)
-
-
-@nox.session(venv_backend="none")
-def gate(session: nox.Session) -> None:
-    """Load and attach objects on the kernels (-- [--kernel NAME]... OBJECT...)."""
-    run(session, python(session, "build", "matrix"), "-m", "kernel_matrix", "gate", *session.posargs)
-
-
-@nox.session(venv_backend="none")
-def workflow(session: nox.Session) -> None:
-    """Write GitHub's workflow from the manifest (-- --check: only check that it is up to date)."""
-    run(session, python(session), "-m", "kernel_matrix", "workflow", *session.posargs)
 
 
 @nox.session(venv_backend="none")

@@ -54,7 +54,10 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         return
     from kernel_matrix.config import project
 
-    configured = project.load(config.rootpath)
+    try:
+        configured = project.load(config.rootpath)
+    except HarnessError as error:
+        raise pytest.UsageError(str(error)) from error
     if configured is not None and any(configured.is_test(item.nodeid.partition("::")[0]) for item in items):
         raise pytest.UsageError("these tests run inside guests: use `kernel-matrix matrix`, or pytest with --matrix")
 

@@ -19,6 +19,7 @@ import kernel_matrix
 from kernel_matrix.plan.preparation import Plan
 from kernel_matrix.relay.job import Job
 from kernel_matrix.shared import worker_input
+from kernel_matrix.shared.console import START_MARK
 from kernel_matrix.shared.errors import HarnessError
 from kernel_matrix.shared.features import GuestFacts
 from kernel_matrix.shared.project import HOME, ROOT_VARIABLE
@@ -26,7 +27,7 @@ from kernel_matrix.vm import boot_spec
 from kernel_matrix.vm.process_guard import GuardedGroup, cpu_seconds
 
 #: what the guest's plugin writes to the console when a test starts
-_FIRST_TEST = b"harness: start "
+_FIRST_TEST = START_MARK.encode()
 #: pytest's last line, with and without -q
 _SUMMARY = re.compile(r"\d+ (passed|failed|skipped|errors?|deselected)\b.* in \d")
 #: in that line: a test that is red

@@ -84,8 +84,6 @@ class Root(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     files: dict[str, str]
     #: pip's requirements for the guest's Python, a file of this folder
     requirements: str
-    #: empty folders of the image
-    folders: tuple[str, ...]
     #: unprivileged users: name -> uid
     users: dict[str, int]
     #: globs of files that are deleted after the installation

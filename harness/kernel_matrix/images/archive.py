@@ -16,8 +16,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
-
 from kernel_matrix.arch import CURRENT
 from kernel_matrix.images import mirror
 from kernel_matrix.images.cache import disk_errors, locked, run
@@ -158,6 +156,9 @@ def verify(path: Path, package: Package) -> None:
 
 
 def _download(command: list[str], packages: Sequence[Package], into: Path) -> None:
+    # a run whose kernels are in the cache does not import it
+    from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
+
     total = sum(package.size for package in packages)
     columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn())
     label = packages[0].name

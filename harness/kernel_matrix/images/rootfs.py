@@ -17,6 +17,7 @@ from kernel_matrix.images import mirror
 from kernel_matrix.images.archive import keyring
 from kernel_matrix.images.cache import building, cache_dir, digest, disk_errors, locked, run, used, working
 from kernel_matrix.shared.errors import ImageError
+from kernel_matrix.shared.project import CARRIED, HOME
 from kernel_matrix.vm.boot_spec import AGENT
 
 #: part of the cache's key: the version of this module's output
@@ -174,5 +175,5 @@ def _stage(manifest: Manifest, staging: Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(source, path)
         path.chmod(0o755)
-    for folder in root.folders:
-        (staging / folder.lstrip("/")).mkdir(parents=True, exist_ok=True)
+    for folder in (HOME, CARRIED):
+        (staging / folder.relative_to("/")).mkdir(parents=True, exist_ok=True)

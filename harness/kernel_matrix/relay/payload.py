@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from kernel_matrix.shared.errors import reraise
-from kernel_matrix.shared.project import ENGINE, Project
+from kernel_matrix.shared.project import ARRIVED, ENGINE, Project
 
 #: folders that no guest needs, at any depth; hidden folders are left out, too
 _LEFT_OUT = frozenset({"__pycache__", "results", "node_modules", "venv"})
@@ -20,8 +20,6 @@ _CACHE = ".pytest_cache"
 TEST_FILES = ("test_*.py", "*_test.py")
 #: modification time of every file: 1980, because tar does not trust earlier ones
 _TIME = 315532800
-#: the path of the user's folder in a guest (kernel_matrix.guest.system.child)
-_CARRIED = ".carried"
 _PACKAGE = Path(__file__).resolve().parent.parent
 #: the first program of a guest; no module imports it
 _AGENT = Path("guest", "agent.py")
@@ -116,7 +114,7 @@ def pack(payload: Payload) -> Packed:
             tar = first if _is_shared(path) else second
             tar.add(payload.root / path, arcname=str(path), recursive=False, filter=_of_any_clone)
         if payload.carried is not None:
-            second.add(payload.carried, arcname=_CARRIED, filter=_of_root)
+            second.add(payload.carried, arcname=ARRIVED, filter=_of_root)
     return Packed(shared.getvalue(), rest.getvalue())
 
 

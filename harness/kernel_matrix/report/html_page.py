@@ -12,9 +12,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+from typing import TYPE_CHECKING
 from urllib.parse import quote
 
-import jinja2
 from markupsafe import Markup
 
 from kernel_matrix.report import page_data, pictures
@@ -25,6 +25,9 @@ from kernel_matrix.shared.cells import Cell, Outcome
 from kernel_matrix.shared.changes import Kind
 from kernel_matrix.shared.features import VARIANT, plain_kernel
 from kernel_matrix.shared.text import first_line, plain
+
+if TYPE_CHECKING:
+    import jinja2
 
 #: the folder of the template, its style and its scripts
 _PAGE = Path(__file__).with_name("page")
@@ -64,6 +67,11 @@ class Changes:
     kind: Kind
     gates: bool
     differences: tuple[Difference, ...]
+
+
+def prepare() -> None:
+    """Compile the template, which takes longer than rendering it: a run has time for that while its guests start."""
+    _template()
 
 
 def html(document: Document, consoles: Mapping[str, str] | None = None) -> str:
@@ -191,6 +199,8 @@ def _script() -> Markup:
 
 @cache
 def _template() -> jinja2.Template:
+    import jinja2
+
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(_PAGE),
         autoescape=True,

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Generator, Iterable, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
-from rich.table import Column
-from rich.text import Text
 from xdist.workermanage import WorkerController
 
 from kernel_matrix.session import reports
 from kernel_matrix.shared import expect, pytest_internals
+
+if TYPE_CHECKING:
+    # a run that nobody watches does not import it
+    from rich.console import Console
+    from rich.progress import Progress, TaskID
 
 #: of a kernel without a test: its guest waits for a slot, boots, or collects
 WAITING = "waiting for its guest"
@@ -44,6 +45,10 @@ class ProgressPlugin:
         """Start the display, in place of xdist's lines about its workers."""
         if not self._console and not enabled(self._config):
             return
+        from rich.console import Console
+        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+        from rich.table import Column
+
         manager = self._config.pluginmanager
         if manager.hasplugin("terminaldistreporter"):
             manager.unregister(name="terminaldistreporter")
@@ -116,6 +121,9 @@ class ProgressPlugin:
 
     def lines(self) -> list[str]:
         """Return the lines that are shown now, without colours."""
+        from rich.console import Console
+        from rich.text import Text
+
         if self._progress is None:
             return []
         screen = Console(width=120, color_system=None)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from functools import partial
 from typing import NoReturn
 
@@ -11,7 +12,7 @@ from kernel_matrix.config import options
 from kernel_matrix.config.project import load
 from kernel_matrix.plan import guest_list, preparation, sharding
 from kernel_matrix.remote import guest_hosts
-from kernel_matrix.report import reports, run_folder
+from kernel_matrix.report import html_page, reports, run_folder
 from kernel_matrix.report.timeline import Timeline
 from kernel_matrix.results import matrix
 from kernel_matrix.session import events, output, progress, timeline
@@ -101,6 +102,7 @@ def start(config: pytest.Config) -> None:
     times = Guests(plan.folder)
     config.pluginmanager.register(ControllerPlugin(*shared, scheduling, times), "matrix-controller")
     config.pluginmanager.register(WorkersPlugin(*shared, scheduling, times), "matrix-workers")
+    threading.Thread(target=html_page.prepare, daemon=True).start()
     config.pluginmanager.register(timeline.TimelinePlugin(run.path, run_timeline), "matrix-timeline")
     config.pluginmanager.register(progress.ProgressPlugin(config, kernels))
     if config.option.keep_guest:
@@ -152,9 +154,10 @@ def _end_empty(plan: preparation.Plan, part: sharding.Part, run: run_folder.RunD
 
 def _selected(config: pytest.Config, project: Project) -> tuple[str, ...]:
     """Return the paths and node ids that decide which guests are booted."""
-    if not config.option.command:
-        return tuple(config.args)
-    return guest_list.arguments_without_tests(project, config.option.kernel)
+    if config.option.command:
+        return guest_list.arguments_without_tests(project, config.option.kernel)
+    # where the project's tests do not exist, pytest has taken all that is below its root instead
+    return tuple(config.args) if config.args_source is config.ArgsSource.ARGS else project.tests
 
 
 def _takes_all(config: pytest.Config) -> bool:

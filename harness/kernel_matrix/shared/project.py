@@ -12,6 +12,8 @@ HOME = Path("/harness")
 ENGINE = ".engine"
 #: a guest's folder with a folder of the user
 CARRIED = Path("/carried")
+#: below its project: the same folder as it arrives
+ARRIVED = ".carried"
 #: the environment variable with the project's root; a guest's agent sets it
 ROOT_VARIABLE = "KERNEL_MATRIX_ROOT"
 

@@ -14,7 +14,7 @@ import os
 import socket
 import struct
 from contextlib import ExitStack
-from ctypes import c_uint32, c_uint64
+from ctypes import c_char_p, c_uint32, c_uint64
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -88,6 +88,20 @@ def kprobe_multi(program: int, address: int, undo: ExitStack) -> int:
     number = steps.type_numbers("attach")["trace_kprobe_multi"]
     result = library.libbpf().bpf_link_create(program, 0, number, ctypes.byref(opts))
     return _fd(result, "attach", "kprobe.multi link", undo)
+
+
+def kprobe_multi_by_name(program: int, symbol: str, undo: ExitStack) -> int:
+    """Make the same call for a kernel function by its name, which the kernel looks up.
+
+    libbpf compares a pattern with all that can be traced first, which takes a second where it is emulated.
+    """
+    symbols = (c_char_p * 1)(symbol.encode())
+    opts = structs.KprobeMultiOpts(
+        sz=ctypes.sizeof(structs.KprobeMultiOpts), count=1, symbols=ctypes.addressof(symbols)
+    )
+    number = steps.type_numbers("attach")["trace_kprobe_multi"]
+    result = library.libbpf().bpf_link_create(program, 0, number, ctypes.byref(opts))
+    return _fd(result, "attach", f"kprobe.multi link of {symbol}", undo)
 
 
 def raw_tracepoint(program: int, name: str | None, undo: ExitStack) -> int:

@@ -13,9 +13,10 @@ import resource
 import signal
 import socket
 from collections.abc import Callable, Collection
+from contextlib import ExitStack
 from pathlib import Path
 
-from kernel_matrix.guest.bpf import instructions, steps
+from kernel_matrix.guest.bpf import bpf_calls, instructions, steps
 from kernel_matrix.guest.bpf.btf import Btf
 from kernel_matrix.guest.bpf.verifier import verified
 from kernel_matrix.guest.system import execs
@@ -146,7 +147,15 @@ def _fentry() -> bool:
 
 def _kprobe_multi() -> bool:
     """Attach by kprobe.multi: EINVAL for an unknown attach type, EOPNOTSUPP without CONFIG_FPROBE."""
-    return _does(lambda: _attach_by_section("probe_kprobe_multi"), unsupported={errno.EINVAL, errno.EOPNOTSUPP})
+
+    def step() -> None:
+        with (
+            steps.loaded(steps.object_path("engine/probes"), "probe_kprobe_multi") as probe,
+            ExitStack() as undo,
+        ):
+            bpf_calls.kprobe_multi_by_name(probe.programs["probe_kprobe_multi"].fd, "bpf_fentry_test1", undo)
+
+    return _does(step, unsupported={errno.EINVAL, errno.EOPNOTSUPP})
 
 
 def _bpf_token() -> bool:

@@ -17,6 +17,7 @@ import pytest
 from kernel_matrix.guest.pytest.marks import boots_with, timeout
 from kernel_matrix.guest.system import child
 from kernel_matrix.shared.features import GuestFacts
+from kernel_matrix.shared.project import CARRIED, HOME
 
 _CHUNK = 1 << 16
 #: chunks to read after the command has ended: more than a pipe holds
@@ -49,7 +50,7 @@ class Command(pytest.Item):
 
     def runtest(self) -> None:
         """Run the command; raises CommandFailed."""
-        folder = child.CARRIED if child.carried() else child.PROJECT
+        folder = CARRIED if child.carried() else HOME
         run(self._words, folder, self._timeout, self._sink)
 
     def repr_failure(self, excinfo: pytest.ExceptionInfo[BaseException]) -> str:  # type: ignore[override]

@@ -5,13 +5,11 @@ from __future__ import annotations
 import os
 import subprocess
 from collections.abc import Sequence
-from pathlib import Path
 
-PROJECT = Path("/harness")
-#: where a command finds the user's folder
-CARRIED = Path("/carried")
-#: where the payload's tar is unpacked with it
-_ARRIVED = PROJECT / ".carried"
+from kernel_matrix.shared.project import ARRIVED, CARRIED, HOME
+
+#: where the payload's tar is unpacked with the user's folder
+_ARRIVED = HOME / ARRIVED
 _PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 
