@@ -166,3 +166,13 @@ def test_a_link_that_leads_out_of_a_folder_is_deleted_alone(tmp_path: Path) -> N
     cache.remove(tmp_path / "image")
     assert not (tmp_path / "image").exists()
     assert outside.stat().st_mode & 0o777 == 0o755
+
+
+def test_no_setting_of_this_python_reaches_an_images(monkeypatch: pytest.MonkeyPatch) -> None:
+    """PYTHONPYCACHEPREFIX would put compiled modules where no guest looks, under a path of this machine."""
+    monkeypatch.setenv("PYTHONPYCACHEPREFIX", "/somewhere")
+    monkeypatch.setenv("PYTHONDONTWRITEBYTECODE", "1")
+    names = cache.run(["env"], "showing the environment").splitlines()
+    assert [name for name in names if name.startswith("PYTHON")] == []
+    names = cache.run(["env"], "showing the environment", environment={"PYTHONHOME": "/x", "KEPT": "1"}).splitlines()
+    assert [name for name in names if name.startswith(("PYTHON", "KEPT"))] == ["KEPT=1"]

@@ -145,7 +145,10 @@ def run(command: list[str], what: str, *, environment: dict[str, str] | None = N
     It has its own process group, because mmdebstrap sends SIGHUP to its whole group when it fails.
     """
     path = f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin"
-    environment = {**(environment if environment is not None else os.environ), "PATH": path, "LC_ALL": "C.UTF-8"}
+    source = os.environ if environment is None else environment
+    # settings of this machine's Python would be those of the Python that works inside an image, too
+    own = {name: value for name, value in source.items() if not name.startswith("PYTHON")}
+    environment = {**own, "PATH": path, "LC_ALL": "C.UTF-8"}
     try:
         process = subprocess.Popen(
             command,

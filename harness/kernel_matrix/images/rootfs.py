@@ -21,7 +21,7 @@ from kernel_matrix.shared.project import CARRIED, HOME
 from kernel_matrix.vm.boot_spec import AGENT
 
 #: part of the cache's key: the version of this module's output
-_FORMAT = "2"
+_FORMAT = "3"
 #: version of the guest's Python, which the suite determines
 _PYTHON = "3.13"
 _SITE = "usr/lib/python3/dist-packages"
