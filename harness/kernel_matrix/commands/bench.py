@@ -123,8 +123,8 @@ def _row(project: Project, job: Job, plan: Plan, runs: int) -> Row:
 def _start(run: _Run, how: str) -> Start:
     """Return how the run's one guest began; raises HarnessError when it is not one, or came up in another way."""
     guests = run.record.guests
-    if [each.how for each in guests] != [how]:
-        came = ", ".join(f"{each.kernel} {each.how} {each.note}".strip() for each in guests) or "none"
+    if [guest.how for guest in guests] != [how]:
+        came = ", ".join(f"{guest.kernel} {guest.how} {guest.note}".strip() for guest in guests) or "none"
         raise HarnessError(f"one guest was to be {how}, there came: {came} ({run.folder})")
     (guest,) = guests
     if guest.first_test is None or guest.first_test_cpu is None:
@@ -134,16 +134,17 @@ def _start(run: _Run, how: str) -> Start:
 
 def _gaps(run: _Run) -> list[float]:
     """Return what lies between the run's guests; raises HarnessError when nothing does, or one was not restored."""
-    gaps = [each.gap for each in run.record.guests if each.gap is not None]
-    if not gaps or len(gaps) != len(run.record.guests) - 1 or any(each.how != "restored" for each in run.record.guests):
-        came = ", ".join(f"{each.how} {each.note}".strip() for each in run.record.guests) or "none"
+    gaps = [guest.gap for guest in run.record.guests if guest.gap is not None]
+    guests = run.record.guests
+    if not gaps or len(gaps) != len(guests) - 1 or any(guest.how != "restored" for guest in guests):
+        came = ", ".join(f"{guest.how} {guest.note}".strip() for guest in guests) or "none"
         raise HarnessError(f"guests were to be restored one after another, there came: {came} ({run.folder})")
     return gaps
 
 
 def _whole(project: Project, jobs: Mapping[PlannedGuest, Job], named: Sequence[str], plan: Plan) -> Whole:
     warm = _warm(project.root, *(word for kernel in named for word in ("--kernel", kernel)))
-    if unfit := [each for each in warm.record.guests if each.how != "restored"]:
+    if unfit := [guest for guest in warm.record.guests if guest.how != "restored"]:
         raise HarnessError(f"kernel {unfit[0].kernel}: its guest was not restored ({unfit[0].note})")
     # the same tests: a kernel's other command lines are boots of their own, of the files that ask for them
     plain = {
@@ -151,11 +152,11 @@ def _whole(project: Project, jobs: Mapping[PlannedGuest, Job], named: Sequence[s
         for guest, job in jobs.items()
     }
     return Whole(
-        plain=round(sum(each.total for each in plain.values()), 1),
+        plain=round(sum(run.total for run in plain.values()), 1),
         warm=round(warm.seconds, 1),
         tests_cpu=round(sum(guest.tests_cpu or 0.0 for guest in warm.record.guests), 1),
         memory_mib=warm.memory_mib,
-        summaries=tuple(f"{kernel}: {each.summary}" for kernel, each in plain.items()),
+        summaries=tuple(f"{kernel}: {run.summary}" for kernel, run in plain.items()),
     )
 
 
@@ -212,8 +213,8 @@ def _matrix(project: Path, *arguments: str, panics: str = "") -> _Run:
     if record.exit_status != process.returncode:
         raise HarnessError(f"{what}, but its results say {record.exit_status}; results in {folder}")
     if not (_panicked(folder, panics) if panics else process.returncode == 0 and record.cells):
-        found = matrix.summary_line(document.read(folder).cells)
-        raise HarnessError(f"{what}, {found}: its time is no figure; results in {folder}")
+        summary = matrix.summary_line(document.read(folder).cells)
+        raise HarnessError(f"{what}, {summary}: its time is no figure; results in {folder}")
     return _Run(folder, record, seconds, memory)
 
 
@@ -236,7 +237,7 @@ def _anonymous_mib(ancestor: int) -> int:
         pid = int(path.parent.name)
         parents[pid] = int(fields["PPid"])
         sizes[pid] = int(fields.get("RssAnon", "0").split()[0])
-    found = {ancestor}
-    while more := {pid for pid, parent in parents.items() if parent in found} - found:
-        found |= more
-    return sum(sizes.get(pid, 0) for pid in found) // 1024
+    family = {ancestor}
+    while children := {pid for pid, parent in parents.items() if parent in family} - family:
+        family |= children
+    return sum(sizes.get(pid, 0) for pid in family) // 1024

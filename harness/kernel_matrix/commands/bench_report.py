@@ -80,9 +80,9 @@ def markdown(report: Report) -> str:
             "",
             "| plain | warm | plain / warm | CPU of the tests | warm / the tests' share | memory, MiB |",
             "|---|---|---|---|---|---|",
-            *[whole_line(each, report.cores) for each in report.whole],
+            *[whole_line(whole, report.cores) for whole in report.whole],
             "",
-            *[f"- plain, {summary}" for each in report.whole for summary in each.summaries],
+            *[f"- plain, {summary}" for whole in report.whole for summary in whole.summaries],
         ]
     return "\n".join(lines) + "\n"
 
@@ -111,14 +111,13 @@ def _tables(rows: Sequence[Row]) -> list[str]:
 def start_line(row: Row) -> str:
     """Return the line of a kernel's starts: each as a spread."""
     ratios = [plain.cpu / warm.cpu for plain, warm in zip(row.plain, row.restored, strict=True) if warm.cpu]
-    starts = [
-        [getattr(each, what) for each in of] for of in (row.plain, row.booted, row.restored) for what in ("wall", "cpu")
-    ]
+    kinds = (row.plain, row.booted, row.restored)
+    starts = [[getattr(start, what) for start in kind] for kind in kinds for what in ("wall", "cpu")]
     return f"| {row.kernel} | {' | '.join(_spread(column) for column in [*starts, ratios, row.fresh, row.panic])} |"
 
 
 def _phases_line(row: Row) -> str:
-    columns = [[getattr(each, field.name) for each in row.phases] for field in fields(Phases)]
+    columns = [[getattr(phases, field.name) for phases in row.phases] for field in fields(Phases)]
     return f"| {row.kernel} | {' | '.join(_spread(column) for column in columns)} |"
 
 
