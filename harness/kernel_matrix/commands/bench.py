@@ -189,7 +189,7 @@ def _matrix(project: Path, *arguments: str, panics: str = "") -> _Run:
     Raises HarnessError when it did not end as it should: green, or with the kernel's panic. The time of a broken run is
     no figure.
     """
-    # always the same: a worker is told the whole command line, and one that was told another is not restored
+    # always the same: a worker gets the whole command line, and one that got another is not restored
     results_of_bench = project / "results" / "bench"
     command = [sys.executable, "-m", "kernel_matrix", "matrix", f"--results={results_of_bench}", *arguments]
     command += [panics] if panics else []
@@ -199,7 +199,7 @@ def _matrix(project: Path, *arguments: str, panics: str = "") -> _Run:
     memory = 0
     log = project / "results" / "bench.log"
     log.parent.mkdir(exist_ok=True)
-    with log.open("wb") as said, subprocess.Popen(command, cwd=project, stdout=said, stderr=said) as process:
+    with log.open("wb") as output, subprocess.Popen(command, cwd=project, stdout=output, stderr=output) as process:
         ended = os.pidfd_open(process.pid)
         while not select.select([ended], [], [], _MEMORY_SECONDS)[0]:
             memory = max(memory, _anonymous_mib(process.pid))

@@ -244,8 +244,8 @@ def merge(
     shards = sorted((read(name) for name in names), key=lambda shard: _sort_key(shard.part, order))
     check(shards)
     there = {plain_kernel(kernel) for kernel in _kernels(shards)}
-    asked = manifest.select(kernel_manifest, kernels) if kernels else ()
-    unlocked = images.unlocked(kernel_manifest, [kernel for kernel in asked if kernel.name not in there])
+    chosen = manifest.select(kernel_manifest, kernels) if kernels else ()
+    unlocked = images.unlocked(kernel_manifest, [kernel for kernel in chosen if kernel.name not in there])
     left_out = tuple(f"{name}: no results, {images.not_locked()}" for name in unlocked)
     before = baseline.read(expected or project.matrix_baselines)
     run = RunDirectory.create(results, reports.of(project))

@@ -201,8 +201,8 @@ class Boots:
         name = snapshots.worker_name(key, data, _PREPARED)
         if prepared := snapshots.find(folder, name):
             return prepared, note
-        asked = snapshots.asked_before(folder, name, str(self._job.console.parent))
-        if self._job.worker != "again" or not asked:
+        requested = snapshots.asked_before(folder, name, str(self._job.console.parent))
+        if self._job.worker != "again" or not requested:
             return base, note
         try:
             return self._find_or_save(name, lambda place, name: self._save_prepared(base, data, place, name)), note

@@ -136,7 +136,7 @@ class Machine:
             if not sent:
                 self._tick(_TICK)
         if (line := self._line(self.channel, "prepared")) != b"prepared\n":
-            raise BootError(f"the guest was to be prepared and said {line!r}")
+            raise BootError(f"the guest was to be prepared and answered {line!r}")
 
     def save(self, state: Path) -> bytes:
         """Stop the guest and write its devices' state; return what it has sent and is not yet read.

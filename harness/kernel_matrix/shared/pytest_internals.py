@@ -132,7 +132,7 @@ class _Nothing:
 
 
 def retire(group: execnet.Group, identity: str, *, ended: bool = False) -> None:
-    """Stop waiting for the workers of a lost gateway; ``ended``: only for those that were told to end."""
+    """Stop waiting for the workers of a lost gateway; ``ended``: only for those that were ordered to end."""
     gateways = [*group._gateways_to_join, *([] if ended else group)]  # noqa: SLF001
     for gateway in gateways:
         if gateway.spec.via == identity:
