@@ -94,14 +94,14 @@ def test_a_probe_that_failed_in_passing_is_repeated_when_wanted(probes: list[End
     assert [ask().accelerator, ask(again=True).accelerator] == [Accelerator.TCG, Accelerator.KVM]
 
 
-@pytest.mark.parametrize("said", [FORBIDDEN, NO_DEVICE])
+@pytest.mark.parametrize("message", [FORBIDDEN, NO_DEVICE])
 def test_what_the_machine_has_proven_stays_until_it_changes(
-    tmp_path: Path, probes: list[Ending | None], ask: Ask, monkeypatch: pytest.MonkeyPatch, said: str
+    tmp_path: Path, probes: list[Ending | None], ask: Ask, monkeypatch: pytest.MonkeyPatch, message: str
 ) -> None:
-    probes += [Ending("6.1", End.NO_BOOT, ENDED, "", 0.0, 0.0, f"{said}\n"), WORKS]
+    probes += [Ending("6.1", End.NO_BOOT, ENDED, "", 0.0, 0.0, f"{message}\n"), WORKS]
     first = ask()
     assert first.accelerator is Accelerator.TCG
-    assert first.why.endswith(f"({said.removeprefix('qemu-system-x86_64: ').removesuffix(' or address')})")
+    assert first.why.endswith(f"({message.removeprefix('qemu-system-x86_64: ').removesuffix(' or address')})")
     later(tmp_path)
     assert ask() == ask(again=True) == first
     # another owner of the device is another machine, as are another kernel, processor and QEMU

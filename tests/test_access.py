@@ -18,9 +18,9 @@ _OWNER, _OTHER = os.getuid(), os.getuid() + 1
 @pytest.fixture
 def file(tmp_path: Path) -> Path:
     """Make a file below a folder that everybody reaches."""
-    for each in (tmp_path, *tmp_path.parents):
-        if each.stat().st_uid == _OWNER and each != Path("/"):
-            each.chmod(0o755)
+    for folder in (tmp_path, *tmp_path.parents):
+        if folder.stat().st_uid == _OWNER and folder != Path("/"):
+            folder.chmod(0o755)
     (tmp_path / "folder").mkdir()
     path = tmp_path / "folder" / "file"
     path.touch()

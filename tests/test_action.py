@@ -47,7 +47,7 @@ class Repository:
         environment = {"PATH": "/usr/bin:/bin", **files, **defaults, **inputs}
         return subprocess.run(command, cwd=self.workspace, env=environment, capture_output=True, text=True, check=False)
 
-    def asked(self) -> list[str]:
+    def arguments(self) -> list[str]:
         """What nox was told, without what is always the same."""
         calls = [json.loads(line) for line in (self.root / "calls").read_text().splitlines()]
         sessions = [call for call in calls if "--session" in call]
@@ -78,29 +78,29 @@ def repository(tmp_path: Path) -> Repository:
 
 
 @pytest.mark.parametrize(
-    ("objects", "found"),
+    ("objects", "names"),
     [
         ("build", ["build/a.bpf.o", "build/sub dir/b.bpf.o"]),
         ("build/*.o d.o", ["build/a.bpf.o", "build/c.o", "d.o"]),
         ("no.o", ["no.o"]),
     ],
 )
-def test_objects_are_files_folders_and_patterns(repository: Repository, objects: str, found: list[str]) -> None:
+def test_objects_are_files_folders_and_patterns(repository: Repository, objects: str, names: list[str]) -> None:
     assert repository.step("matrix", OBJECTS=objects, KERNELS="5.10 6.1").returncode == 0
-    paths = [str(repository.workspace / name) for name in found]
-    assert repository.asked() == ["gate", "--", "--kernel", "5.10", "--kernel", "6.1", *paths]
+    paths = [str(repository.workspace / name) for name in names]
+    assert repository.arguments() == ["gate", "--", "--kernel", "5.10", "--kernel", "6.1", *paths]
 
 
 def test_a_command_is_one_word_for_the_guests_shell(repository: Repository) -> None:
     command = "cd build && ./test --all '*'"
     repository.step("matrix", COMMAND=command, CARRY="build")
     carried = ["--carry", str(repository.workspace / "build")]
-    assert repository.asked() == ["run", "--", "--kernel", "core", *carried, "--", "sh", "-c", command]
+    assert repository.arguments() == ["run", "--", "--kernel", "core", *carried, "--", "sh", "-c", command]
 
 
 def test_without_objects_and_command_the_suites_run(repository: Repository) -> None:
     repository.step("matrix", SHARD="1/2")
-    assert repository.asked() == ["kernel-matrix", "--", "--kernel", "core", "--shard", "1/2"]
+    assert repository.arguments() == ["kernel-matrix", "--", "--kernel", "core", "--shard", "1/2"]
 
 
 @pytest.mark.parametrize(

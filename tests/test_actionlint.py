@@ -51,11 +51,11 @@ def test_the_users_proxy_stays_and_what_else_go_is_told_does_not(tmp_path: Path)
         "GOBIN": "/bin",
         "A": "b",
     }
-    found = actionlint.environment(given, tmp_path)
-    assert (found["GOPROXY"], found["A"]) == ("off", "b")
-    assert not {"GOROOT", "GOBIN"} & set(found)
-    assert "-mod=readonly" in found["GOFLAGS"]
-    assert all(found[name].startswith(str(tmp_path)) for name in ("GOPATH", "GOMODCACHE", "GOCACHE"))
+    variables = actionlint.environment(given, tmp_path)
+    assert (variables["GOPROXY"], variables["A"]) == ("off", "b")
+    assert not {"GOROOT", "GOBIN"} & set(variables)
+    assert "-mod=readonly" in variables["GOFLAGS"]
+    assert all(variables[name].startswith(str(tmp_path)) for name in ("GOPATH", "GOMODCACHE", "GOCACHE"))
 
 
 def test_it_is_built_once_and_leaves_only_itself(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

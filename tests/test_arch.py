@@ -23,21 +23,21 @@ _SAYS = re.compile(r"x86|amd64|x64|i386|int 0x80|\btsc\b|\b[er][abcd]x\b", re.IG
 
 
 def test_no_other_module_of_the_engine_names_an_architecture() -> None:
-    found = {}
+    files = {}
     for path in sorted(ENGINE.rglob("*")):
         name = str(path.relative_to(ENGINE))
         if path.suffix == ".pyc" or not path.is_file() or name.startswith(("arch/", *ALLOWED)):
             continue
-        if said := sorted({word.lower() for word in _SAYS.findall(path.read_text())}):
-            found[name] = said
-    assert found == {}
+        if words := sorted({word.lower() for word in _SAYS.findall(path.read_text())}):
+            files[name] = words
+    assert files == {}
 
 
 @pytest.mark.parametrize("name", ALLOWED)
 def test_what_is_excused_is_there_and_needs_it(name: str) -> None:
     path = ENGINE / name
     files = [path] if path.is_file() else list(path.iterdir())
-    assert any(_SAYS.search(each.read_text()) for each in files)
+    assert any(_SAYS.search(file.read_text()) for file in files)
 
 
 def test_the_guests_are_of_this_machines_architecture(monkeypatch: pytest.MonkeyPatch) -> None:

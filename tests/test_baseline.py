@@ -60,18 +60,18 @@ def test_a_test_is_a_line() -> None:
 )
 def test_a_wrong_file_is_one_line(tmp_path: Path, data: bytes, line: str) -> None:
     (tmp_path / "6.1.json").write_bytes(data)
-    with pytest.raises(ManifestError, match=line) as found:
+    with pytest.raises(ManifestError, match=line) as error:
         baseline.read(tmp_path)
-    assert str(found.value).startswith(f"{tmp_path}/6.1.json: ")
-    assert "\n" not in str(found.value)
+    assert str(error.value).startswith(f"{tmp_path}/6.1.json: ")
+    assert "\n" not in str(error.value)
 
 
 def test_what_was_found_leaves_out_a_kernel_without_an_image() -> None:
     cells = (Cell("6.1", "a.py::x", Outcome.PASS), Cell("7.0", IMAGE, Outcome.ERROR, detail="gone"))
-    found = baseline.of_document(document(*cells))
-    assert set(found) == {"6.1"}
-    assert found["6.1"].tests == {"a.py::x": Outcome.PASS}
-    assert found["6.1"].costs == {"p": COST}
+    baselines = baseline.of_document(document(*cells))
+    assert set(baselines) == {"6.1"}
+    assert baselines["6.1"].tests == {"a.py::x": Outcome.PASS}
+    assert baselines["6.1"].costs == {"p": COST}
 
 
 def test_red_is_not_recorded_and_its_former_entry_stays() -> None:

@@ -143,6 +143,6 @@ def test_result_sets_without_a_common_kernel_do_not_compare(project: Project) ->
 )
 def test_what_is_not_there_is_one_line(project: Project, name: str, line: str) -> None:
     first = run(project, "first", x="pass")
-    with pytest.raises(HarnessError, match=line) as found:
+    with pytest.raises(HarnessError, match=line) as error:
         baseline_view.compare(project, str(first.parent / name), str(first))
-    assert "\n" not in str(found.value)
+    assert "\n" not in str(error.value)

@@ -89,9 +89,9 @@ status, recorded, cells = {status}, {recorded}, {cells}
 folder = Path(sys.argv[-1]) / {name!r}
 if recorded is not None:
     folder.mkdir()
-    found = tuple(Cell("6.1", f"{file}::{{test}}", Outcome(outcome)) for test, outcome in cells.items())
+    results = tuple(Cell("6.1", f"{file}::{{test}}", Outcome(outcome)) for test, outcome in cells.items())
     wire.write(folder / "run.json", RunRecord(RunFacts("emulated", 1, ()), 0.0, recorded, len(cells), ()))
-    wire.write(folder / "matrix.json", document.Document(1, "", 0, recorded, "", 1, (), True, "", (), (), found, ()))
+    wire.write(folder / "matrix.json", document.Document(1, "", 0, recorded, "", 1, (), True, "", (), (), results, ()))
     (folder.parent / "latest").unlink(missing_ok=True)
     (folder.parent / "latest").symlink_to(folder.name)
 sys.exit(status)
@@ -129,9 +129,9 @@ def run_matrix(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> FakeMatrix:
 
 
 def test_the_time_of_a_green_run_is_a_figure(run_matrix: FakeMatrix) -> None:
-    found = run_matrix(0, 0, {"a": "pass", "b": "skip", "c": "refused"})
-    assert (found.record.exit_status, found.folder.name) == (0, "run-1")
-    assert found.seconds > 0
+    run = run_matrix(0, 0, {"a": "pass", "b": "skip", "c": "refused"})
+    assert (run.record.exit_status, run.folder.name) == (0, "run-1")
+    assert run.seconds > 0
 
 
 @pytest.mark.parametrize(
@@ -235,9 +235,9 @@ def test_a_kernel_that_is_not_to_be_had_is_no_row_less(tmp_path: Path, monkeypat
     monkeypatch.setattr(preparation, "prepare", lambda *_, **__: plan)
     with pytest.raises(HarnessError, match=r"^7\.0: it is not locked$"):
         bench.run(below(tmp_path, bench=Bench("a.py", "x", "b.py")), ["full"], bench.Counts(1, 0, 0), print)
-    found = try_object.diagnose(below(tmp_path), "full", tmp_path / "x.bpf.o")
+    diagnoses = try_object.diagnose(below(tmp_path), "full", tmp_path / "x.bpf.o")
     with pytest.raises(HarnessError, match=r"^7\.0: it is not locked$"):
-        next(found)
+        next(diagnoses)
 
 
 def test_a_project_without_tests_to_time_is_told_so(tmp_path: Path) -> None:

@@ -54,12 +54,12 @@ def start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Starter]:
     yield starter
     for guest in starter.guests:
         guest.channel.close()
-    for each in starter.started:
-        each.stop()
+    for boots in starter.started:
+        boots.stop()
 
 
 def test_the_first_use_boots_and_saves_and_every_use_restores(start: Starter) -> None:
-    assert [(each.how, each.note, each.hello.release) for each in (start(), start())] == [
+    assert [(guest.how, guest.note, guest.hello.release) for guest in (start(), start())] == [
         ("restored", "", "6.0.0-fake"),
         ("restored", "", "6.0.0-fake"),
     ]
@@ -178,12 +178,12 @@ def next_run(start: Starter) -> None:
 
 def prepared_for(start: Starter, *texts: bytes) -> list[tuple[bool, bytes | None]]:
     """Start a guest a run, each with another test; return which were prepared, and their answers."""
-    found = []
+    answers = []
     for text in texts:
         next_run(start)
         guest = start(preamble(OPENING.replace(b"{}", b'{"TEST": "%s"}' % text), PREPARE))
-        found.append((guest.prepared, guest.answer))
-    return found
+        answers.append((guest.prepared, guest.answer))
+    return answers
 
 
 def test_a_guest_is_prepared_when_two_runs_share_all_but_a_test(start: Starter) -> None:
@@ -205,13 +205,13 @@ def test_a_change_of_shared_code_prepares_no_guest(start: Starter) -> None:
 def test_an_endless_rehearsal_leaves_the_guest_as_it_was(start: Starter, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(boot, "_COLLECT_TIMEOUT", 1.0)
     start.job = replace(start.job, worker="again")
-    found = []
+    outcomes = []
     for _ in range(2):
         next_run(start)
         # the fake does not answer to this
         guest = start(preamble(OPENING, SHARED.replace(b"null", b'"deaf"')))
-        found.append((guest.prepared, guest.note))
-    assert found == [(False, ""), (False, "no guest is prepared for the project: not prepared after 1 s")]
+        outcomes.append((guest.prepared, guest.note))
+    assert outcomes == [(False, ""), (False, "no guest is prepared for the project: not prepared after 1 s")]
 
 
 def test_without_a_key_it_boots_cold(start: Starter) -> None:
@@ -224,7 +224,7 @@ def test_a_qemu_that_cannot_save_boots_cold_and_says_so(start: Starter, monkeypa
     """It is not asked again."""
     monkeypatch.setenv("HARNESS_FAKE", "unsavable")
     note = "no snapshot: migrate-set-capabilities: no such capability"
-    assert [(each.how, each.note) for each in (start(), start())] == [("cold", note), ("cold", note)]
+    assert [(guest.how, guest.note) for guest in (start(), start())] == [("cold", note), ("cold", note)]
     # one try to save, two cold boots
     assert start.cold_boots == 3
     # QEMU itself has said so: neither time nor the option changes that

@@ -20,10 +20,10 @@ def need(program: str | None = None, *files: str, groups: str = "matrix") -> Nee
 
 def test_every_family_has_a_package_and_every_need_a_session() -> None:
     """The table of the tools names them."""
-    for each in bootstrap.needs():
-        assert all(each.packages[family] for family in ("apt", "dnf", "pacman")), each
-        assert each.groups <= {"build", "matrix", "tests", "report", "lint"}, each
-        assert each.groups, each
+    for requirement in bootstrap.needs():
+        assert all(requirement.packages[family] for family in ("apt", "dnf", "pacman")), requirement
+        assert requirement.groups <= {"build", "matrix", "tests", "report", "lint"}, requirement
+        assert requirement.groups, requirement
 
 
 def test_a_program_is_looked_for_where_distributions_put_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -89,10 +89,10 @@ def test_a_change_changes_the_names_of_what_it_is_part_of(
 def _lock(project: Path, kernel: str) -> None:
     path = project / "vmimages/kernels.lock.toml"
     table = f'[[kernel."{kernel}"]]'
-    head, found, rest = path.read_text().partition(table)
-    assert found
+    head, separator, rest = path.read_text().partition(table)
+    assert separator
     sha256 = rest.partition('sha256 = "')[2][:64]
-    path.write_text(head + found + rest.replace(sha256, "0" * 64, 1))
+    path.write_text(head + separator + rest.replace(sha256, "0" * 64, 1))
 
 
 def test_the_code_that_makes_an_image_is_part_of_its_name(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -115,7 +115,7 @@ def test_the_guests_agent_is_part_of_the_roots_name(
 def test_the_names_differ_by_kernel_and_the_root_is_shared(project: Path) -> None:
     one, other = keys(project, "6.1"), keys(project, "5.10")
     assert one["root"] == other["root"]
-    assert len({each["kernels"] for each in (one, other, keys(project, "core"))}) == 3
+    assert len({names["kernels"] for names in (one, other, keys(project, "core"))}) == 3
 
 
 def test_a_kernel_without_a_lock_is_named_by_the_manifest(project: Path) -> None:
@@ -157,7 +157,7 @@ def test_saved_guests_are_those_that_a_run_saves(project: Path, tmp_path: Path) 
     (tmp_path / "run").mkdir()
     request = RunRequest(("6.1",), arguments=(), guests=None, locked=False, silence=None)
     jobs = preparation._Jobs(below(project), root, RunDirectory(tmp_path / "run"), request)
-    changing = [(each.of(kernel), each.append) for each in known.variants if each.changes(kernel)]
+    changing = [(variant.of(kernel), variant.append) for variant in known.variants if variant.changes(kernel)]
     assert changing
     theirs = [
         jobs.of(preparation._Guest(ListedGuest(name, frozenset(), append), image), Accelerator.TCG, (), "m").snapshot

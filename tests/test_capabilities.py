@@ -17,9 +17,9 @@ tables = st.lists(st.sampled_from([OK, "EPERM", "EACCES", "EINVAL"]), min_size=1
 
 
 def test_there_are_sixteen_sets_each_after_its_own_subsets() -> None:
-    found = subsets()
-    assert len(set(found)) == 16
-    assert not any(later < earlier for number, earlier in enumerate(found) for later in found[number:])
+    all_sets = subsets()
+    assert len(set(all_sets)) == 16
+    assert not any(later < earlier for number, earlier in enumerate(all_sets) for later in all_sets[number:])
 
 
 @given(tables)
@@ -55,10 +55,10 @@ def test_what_is_not_a_list_of_rules_is_an_error(text: str) -> None:
 
 @given(st.lists(sets))
 def test_minimal_sets_are_an_antichain_below_all(given_sets: list[frozenset[str]]) -> None:
-    found = capabilities.minimal(given_sets)
-    assert not any(one < other for one in found for other in found)
-    assert all(any(one <= each for one in found) for each in given_sets)
-    assert set(found) <= set(given_sets)
+    antichain = capabilities.minimal(given_sets)
+    assert not any(one < other for one in antichain for other in antichain)
+    assert all(any(one <= given_set for one in antichain) for given_set in given_sets)
+    assert set(antichain) <= set(given_sets)
 
 
 @given(st.lists(sets, max_size=6))
@@ -98,23 +98,23 @@ def test_a_capability_that_takes_away_is_an_error() -> None:
 def test_both_steps_work_with_exactly_the_joined_sets(one: list[frozenset[str]], other: list[frozenset[str]]) -> None:
     joined = capabilities.both(one, other)
     for caps in subsets(_NAMES):
-        both = any(each <= caps for each in one) and any(each <= caps for each in other)
-        assert both == any(each <= caps for each in joined)
+        both = any(member <= caps for member in one) and any(member <= caps for member in other)
+        assert both == any(member <= caps for member in joined)
     assert capabilities.minimal(joined) == joined
 
 
 @given(tables)
 def test_the_witnesses_have_every_answer(table: dict[frozenset[str], str]) -> None:
-    found = capabilities.witnesses(table)
-    assert {table[caps] for caps in found} == set(table.values())
+    witnesses = capabilities.witnesses(table)
+    assert {table[caps] for caps in witnesses} == set(table.values())
     for answer in set(table.values()):
         getting = [caps for caps in subsets() if table[caps] == answer]
-        assert {getting[0], getting[-1]} <= set(found)
+        assert {getting[0], getting[-1]} <= set(witnesses)
 
 
 @given(st.lists(sets).map(capabilities.minimal))
-def test_minimal_sets_round_trip(found: tuple[frozenset[str], ...]) -> None:
-    assert capabilities.parse_sets(capabilities.show_sets(found)) == found
+def test_minimal_sets_round_trip(minimal_sets: tuple[frozenset[str], ...]) -> None:
+    assert capabilities.parse_sets(capabilities.show_sets(minimal_sets)) == minimal_sets
 
 
 def test_no_set_and_the_empty_set_are_different_words() -> None:
@@ -123,7 +123,7 @@ def test_no_set_and_the_empty_set_are_different_words() -> None:
 
 
 @pytest.mark.parametrize(
-    ("before", "after", "said"),
+    ("before", "after", "lines"),
     [
         ("BPF+NET_ADMIN", "BPF+NET_ADMIN+PERFMON", ["minimal set grew: {BPF, NET_ADMIN} -> {BPF, NET_ADMIN, PERFMON}"]),
         ("BPF+PERFMON | SYS_ADMIN", "BPF | SYS_ADMIN", ["minimal set shrank: {BPF, PERFMON} -> {BPF}"]),
@@ -134,9 +134,9 @@ def test_no_set_and_the_empty_set_are_different_words() -> None:
         ("BPF | SYS_ADMIN", "BPF | SYS_ADMIN", []),
     ],
 )
-def test_a_change_says_which_set_grew_or_shrank(before: str, after: str, said: list[str]) -> None:
-    found = capabilities.describe_change(capabilities.parse_sets(before), capabilities.parse_sets(after))
-    assert list(found) == said
+def test_a_change_says_which_set_grew_or_shrank(before: str, after: str, lines: list[str]) -> None:
+    changes = capabilities.describe_change(capabilities.parse_sets(before), capabilities.parse_sets(after))
+    assert list(changes) == lines
 
 
 @given(st.lists(sets).map(capabilities.minimal), st.lists(sets).map(capabilities.minimal))

@@ -54,7 +54,7 @@ def sentences(line: str) -> Iterator[str]:
 def test_every_sentence_has_a_note(line: str) -> None:
     """At its end; code that stands alone is no sentence."""
     if not line.startswith("EPERM |"):
-        bare = [each for each in sentences(line) if not re.search(rf"{_MARKERS}(?: \|)?$", each)]
+        bare = [sentence for sentence in sentences(line) if not re.search(rf"{_MARKERS}(?: \|)?$", sentence)]
         assert not bare
 
 
@@ -63,10 +63,10 @@ def test_every_note_is_used_and_says_something() -> None:
 
 
 def _references() -> list[tuple[str, str]]:
-    return [(name, " ".join(each.split())) for name, text in _NOTES.items() for each in re.findall(r"`([^`]+)`", text)]
+    return [(name, " ".join(code.split())) for name, text in _NOTES.items() for code in re.findall(r"`([^`]+)`", text)]
 
 
-@pytest.mark.parametrize(("name", "reference"), _references(), ids=lambda each: each)
+@pytest.mark.parametrize(("name", "reference"), _references(), ids=lambda text: text)
 def test_what_a_note_says_is_so(name: str, reference: str) -> None:
     """A test is there; a cell, and minimal sets, are in the table as written, on each of the kernels."""
     assert name
@@ -80,29 +80,29 @@ def test_what_a_note_says_is_so(name: str, reference: str) -> None:
 @functools.cache
 def _tests(path: Path) -> set[str]:
     return {
-        each.name
-        for each in ast.walk(ast.parse(path.read_text()))
-        if isinstance(each, ast.FunctionDef) and each.name.startswith("test_")
+        node.name
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.FunctionDef) and node.name.startswith("test_")
     }
 
 
 def _untrue(reference: str) -> Iterator[str]:
     """Yield each kernel on which a cell is not as written, and how it is there."""
-    found = _CELL.fullmatch(reference)
-    assert found, reference
-    setting = found["setting"] or ""
-    kernels = list(_kernels(found["kernels"], found["row"], found["who"]))
+    cell = _CELL.fullmatch(reference)
+    assert cell, reference
+    setting = cell["setting"] or ""
+    kernels = list(_kernels(cell["kernels"], cell["row"], cell["who"]))
     assert kernels
     for kernel in kernels:
-        if found["sets"]:
-            least = test_remedies.least(kernel, found["row"], found["who"], setting)
-            told = capabilities.show_sets(least)
-            if found["sets"] != told:
-                yield f"{kernel}: {told}"
+        if cell["sets"]:
+            least = test_remedies.least(kernel, cell["row"], cell["who"], setting)
+            sets = capabilities.show_sets(least)
+            if cell["sets"] != sets:
+                yield f"{kernel}: {sets}"
         else:
-            caps = capabilities.parse(found["caps"])
-            answer = test_remedies.answer(State(kernel, found["row"], found["who"], caps, setting))
-            if answer != found["answer"]:
+            caps = capabilities.parse(cell["caps"])
+            answer = test_remedies.answer(State(kernel, cell["row"], cell["who"], caps, setting))
+            if answer != cell["answer"]:
                 yield f"{kernel}: {answer}"
 
 

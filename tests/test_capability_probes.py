@@ -83,7 +83,7 @@ def test_a_second_sysctl_changes_only_what_depends_on_it(kernel: str) -> None:
     """What a review found otherwise in 452 cells: under two sysctls what depends on one is as under that one."""
     for table, name, probe, context in _of(kernel, composed=False):
         if "&" in context.sysctl:
-            alone = [each for each in context.sysctl.split("&") if each.partition("=")[0] in probe.sysctls]
+            alone = [setting for setting in context.sysctl.split("&") if setting.partition("=")[0] in probe.sysctls]
             if len(alone) < 2:
                 as_under = Context(context.who, "".join(alone))
                 assert _answers(table, name, context) == _answers(table, name, as_under), f"{name}, {context}"

@@ -6,7 +6,7 @@ import json
 from dataclasses import replace
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from kernel_matrix.shared import capabilities, capability_table
@@ -24,12 +24,12 @@ _RULES = ["EPERM", "ok", "EPERM | BPF ok", "EPERM | BPF+PERFMON EACCES | SYS_ADM
 
 @st.composite
 def lines(draw: st.DrawFn, texts: list[str]) -> dict[str, dict[Context, str]]:
-    found: dict[str, dict[Context, str]] = {}
+    rows: dict[str, dict[Context, str]] = {}
     for name in draw(st.sets(st.sampled_from(["xdp load", "xdp attach link", "array map_create"]))):
         people = draw(st.sets(st.sampled_from(["root", "nobody", "userns"]), min_size=1))
         contexts = [Context(who, sysctl) for sysctl in ("", *_SETTINGS) for who in sorted(people)]
-        found[name] = {context: draw(st.sampled_from(texts)) for context in contexts}
-    return found
+        rows[name] = {context: draw(st.sampled_from(texts)) for context in contexts}
+    return rows
 
 
 tables = st.builds(
@@ -41,7 +41,6 @@ tables = st.builds(
 )
 
 
-@settings(deadline=None)
 @given(tables)
 def test_a_table_comes_back_from_the_file_as_it_went(table: Table) -> None:
     text = capability_table.write({"6.1": table}, ["6.1"])
@@ -50,14 +49,12 @@ def test_a_table_comes_back_from_the_file_as_it_went(table: Table) -> None:
     assert capability_table.write({"6.1": back}, ["6.1"]) == text
 
 
-@settings(deadline=None)
 @given(tables, tables)
 def test_a_comparison_is_silent_only_about_equal_tables(one: Table, other: Table) -> None:
     differences = compare_cells("6.1", one, other) + compare_minimum("6.1", one, other)
     assert bool(differences) == ((one.minimum, one.cells) != (other.minimum, other.cells))
 
 
-@settings(deadline=None)
 @given(tables)
 def test_what_the_file_says_is_read_as_it_was_measured(table: Table) -> None:
     """Every cell, by the rule: a line of its own or the defaults', whatever was measured and left out as equal."""
@@ -89,7 +86,7 @@ _TOGETHER = f"{_BPF}&{_PERF}"
 
 def _derived(cells: dict[str, dict[str, str]], name: str, sysctl: str) -> str:
     """Derive a table of what root was measured to be answered; return one line."""
-    lines = {each: {Context("root", where): text for where, text in texts.items()} for each, texts in cells.items()}
+    lines = {row: {Context("root", where): text for where, text in texts.items()} for row, texts in cells.items()}
     measured = Table(_DEFAULTS, _SETTINGS, {}, lines)
     order = ["kprobe load", "kprobe attach link", "kprobe load+attach link", "kprobe_execve attach link"]
     return capability_table.derived(measured, order, {"kprobe_execve attach link": "kprobe attach link"}).cells[name][
@@ -128,14 +125,14 @@ def test_loading_and_attaching_that_was_measured_is_as_measured() -> None:
         "kprobe attach link": {"": "EPERM"},
         "kprobe load+attach link": {"": "EINVAL", _BPF: "ok"},
     }
-    found = [_derived(cells, "kprobe load+attach link", sysctl) for sysctl in ("", _BPF, _PERF, _TOGETHER)]
-    assert found == ["EINVAL", "ok", "EINVAL", "ok"]
+    answers = [_derived(cells, "kprobe load+attach link", sysctl) for sysctl in ("", _BPF, _PERF, _TOGETHER)]
+    assert answers == ["EINVAL", "ok", "EINVAL", "ok"]
 
 
 def test_a_shipped_program_is_as_its_type_under_a_sysctl() -> None:
     cells = {"kprobe attach link": {"": "EACCES", _PERF: "ok"}, "kprobe_execve attach link": {"": "EPERM"}}
-    found = [_derived(cells, "kprobe_execve attach link", sysctl) for sysctl in ("", _BPF, _PERF, _TOGETHER)]
-    assert found == ["EPERM", "EACCES", "ok", "ok"]
+    answers = [_derived(cells, "kprobe_execve attach link", sysctl) for sysctl in ("", _BPF, _PERF, _TOGETHER)]
+    assert answers == ["EPERM", "EACCES", "ok", "ok"]
 
 
 @given(st.lists(st.sampled_from([OK, "EPERM", "EACCES"]), min_size=32, max_size=32))
@@ -145,8 +142,8 @@ def test_two_stages_are_ok_where_both_are(answers: list[str]) -> None:
         "kprobe load": {"": capabilities.rules(load)},
         "kprobe attach link": {"": capabilities.rules(attach)},
     }
-    found = capabilities.answers(_derived(cells, "kprobe load+attach link", _TOGETHER))
-    assert found == {caps: attach[caps] if load[caps] == OK else load[caps] for caps in subsets()}
+    both_stages = capabilities.answers(_derived(cells, "kprobe load+attach link", _TOGETHER))
+    assert both_stages == {caps: attach[caps] if load[caps] == OK else load[caps] for caps in subsets()}
 
 
 def test_minimal_sets_of_two_stages_are_joined() -> None:
@@ -155,8 +152,8 @@ def test_minimal_sets_of_two_stages_are_joined() -> None:
         "kprobe_execve attach tracefs": {Context("nobody"): "PERFMON+DAC_OVERRIDE | SYS_ADMIN+DAC_OVERRIDE"},
     }
     order = [*minimum, "kprobe_execve load+attach tracefs"]
-    found = capability_table.derived(Table(_DEFAULTS, _SETTINGS, minimum, {}), order, {}).minimum[order[-1]]
-    assert set(found.values()) == {"BPF+PERFMON+DAC_OVERRIDE | SYS_ADMIN+DAC_OVERRIDE"}
+    row = capability_table.derived(Table(_DEFAULTS, _SETTINGS, minimum, {}), order, {}).minimum[order[-1]]
+    assert set(row.values()) == {"BPF+PERFMON+DAC_OVERRIDE | SYS_ADMIN+DAC_OVERRIDE"}
 
 
 def _table(minimum: str, cells: str, sysctl: str = "") -> Table:

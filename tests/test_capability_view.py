@@ -39,10 +39,10 @@ def _table(minimum: str) -> Table:
 
 @pytest.fixture
 def project(tmp_path: Path) -> Project:
-    found = below(tmp_path, measure=MEASURE)
-    found.baselines.mkdir()
-    found.capabilities.write_text(capability_table.write({"6.1": _table("PERFMON | SYS_ADMIN")}, ["6.1"]))
-    return found
+    example = below(tmp_path, measure=MEASURE)
+    example.baselines.mkdir()
+    example.capabilities.write_text(capability_table.write({"6.1": _table("PERFMON | SYS_ADMIN")}, ["6.1"]))
+    return example
 
 
 def _shown(project: Project, *names: str, cells: bool = False) -> str:
@@ -73,12 +73,12 @@ def test_that_no_kernel_is_recorded_is_an_error(project: Project) -> None:
         _shown(project)
 
 
-def _run(project: Project, found: dict[str, Table], status: int, asked: list[str]) -> int:
+def _run(project: Project, tables: dict[str, Table], status: int, arguments: list[str]) -> int:
     folder = project.results / "capabilities"
     folder.mkdir(parents=True)
-    for kernel, table in found.items():
+    for kernel, table in tables.items():
         (folder / f"{kernel}.json").write_text(json.dumps(table.to_json()))
-    assert asked == ["--kernel", "6.1", "--kernel", "7.3", *MEASURE]
+    assert arguments == ["--kernel", "6.1", "--kernel", "7.3", *MEASURE]
     return status
 
 
@@ -89,9 +89,9 @@ def test_what_an_update_asks_for_is_there() -> None:
 
 
 def test_an_update_rewrites_measured_rows_and_names_changes(project: Project) -> None:
-    found = {"6.1": _table("SYS_ADMIN"), "7.3": _table("SYS_ADMIN")}
+    tables = {"6.1": _table("SYS_ADMIN"), "7.3": _table("SYS_ADMIN")}
     changes = capability_view.update(
-        project, ["6.1", "7.3"], lambda asked: _run(project, found, 0, asked), project.results
+        project, ["6.1", "7.3"], lambda arguments: _run(project, tables, 0, arguments), project.results
     )
     assert changes == [
         "6.1 kprobe_execve attach perf (root, perf_event_paranoid=2): minimal set gone: {PERFMON}",
@@ -104,7 +104,9 @@ def test_an_unmeasured_kernel_keeps_its_entry_and_is_red(project: Project) -> No
     """A kernel that was not measured keeps its entry, and the command ends with an error."""
     before = project.capabilities.read_text()
     with pytest.raises(HarnessError, match=r"not measured: 6\.1, 7\.3; the run ended with status 3"):
-        capability_view.update(project, ["6.1", "7.3"], lambda asked: _run(project, {}, 3, asked), project.results)
+        capability_view.update(
+            project, ["6.1", "7.3"], lambda arguments: _run(project, {}, 3, arguments), project.results
+        )
     assert project.capabilities.read_text() == before
 
 
@@ -112,30 +114,30 @@ def test_an_unmeasured_kernel_keeps_its_entry_and_is_red(project: Project) -> No
 def test_what_an_earlier_run_has_measured_is_not_recorded(project: Project, status: int) -> None:
     """Its results lie there when this one ends before it has any."""
     before = project.capabilities.read_text()
-    found = {"6.1": _table("SYS_ADMIN"), "7.3": _table("SYS_ADMIN")}
+    tables = {"6.1": _table("SYS_ADMIN"), "7.3": _table("SYS_ADMIN")}
     with pytest.raises(HarnessError, match=rf"^not measured: 6\.1, 7\.3; the run ended with status {status}$"):
         capability_view.update(
-            project, ["6.1", "7.3"], lambda asked: _run(project, found, status, asked), project.results
+            project, ["6.1", "7.3"], lambda arguments: _run(project, tables, status, arguments), project.results
         )
     assert project.capabilities.read_text() == before
 
 
 def test_a_kernel_whose_measuring_is_red_keeps_its_entry(project: Project) -> None:
     """That the run is red because a kernel has no baseline of the matrix yet is another thing."""
-    found = {"6.1": _table("SYS_ADMIN"), "7.3": _table("SYS_ADMIN")}
+    tables = {"6.1": _table("SYS_ADMIN"), "7.3": _table("SYS_ADMIN")}
     cells = [Cell("6.1", "a.py::test_x", Outcome.PASS), Cell("7.3", "a.py::test_x", Outcome.PASS)]
 
-    def run(asked: list[str]) -> int:
+    def run(arguments: list[str]) -> int:
         with contextlib.suppress(FileNotFoundError):
             shutil.rmtree(project.results)
-        status = _run(project, found, 1, asked)
+        status = _run(project, tables, 1, arguments)
         wire.write(project.results / document.NAME, result_sets.document(cells, exit_status=1))
         return status
 
     assert "7.3: new" in capability_view.update(project, ["6.1", "7.3"], run, project.results)
     recorded = capability_view.load(project)["7.3"]
     cells[1] = Cell("7.3", "a.py::test_x", Outcome.FAIL)
-    found["7.3"] = _table("PERFMON")
+    tables["7.3"] = _table("PERFMON")
     with pytest.raises(HarnessError, match=r"^not measured: 7\.3; the run ended with status 1$"):
         capability_view.update(project, ["6.1", "7.3"], run, project.results)
     assert capability_view.load(project)["7.3"] == recorded

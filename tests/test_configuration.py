@@ -26,9 +26,9 @@ def no_root_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def loaded(root: Path, text: str = "", name: str = OWN) -> Project:
     (root / name).write_text(text)
-    found = configuration.load(root)
-    assert found is not None
-    return found
+    project = configuration.load(root)
+    assert project is not None
+    return project
 
 
 def defaults(root: Path, table: str) -> Project:
@@ -65,21 +65,21 @@ def test_the_nearest_table_upwards_is_the_projects(tmp_path: Path, monkeypatch: 
 def test_its_own_file_comes_before_pyproject(tmp_path: Path) -> None:
     (tmp_path / "pyproject.toml").write_text(f'{TABLE}tests = ["shared"]\n')
     assert configuration.find(tmp_path).tests == ("shared",)
-    found = loaded(tmp_path, 'tests = ["own"]\n')
-    assert (found.table, found.tests) == (OWN, ("own",))
+    project = loaded(tmp_path, 'tests = ["own"]\n')
+    assert (project.table, project.tests) == (OWN, ("own",))
 
 
 def test_no_table_at_all_is_a_line_that_says_what_is_missing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     lacks = f"{tmp_path}: no project: no kernel-matrix.toml, and no [tool.kernel-matrix] in pyproject.toml, here"
-    with pytest.raises(ManifestError) as found:
+    with pytest.raises(ManifestError) as error:
         configuration.find(tmp_path)
-    assert str(found.value) == f"{lacks} or above"
+    assert str(error.value) == f"{lacks} or above"
     # a folder that is named is not looked for
     monkeypatch.setenv("KERNEL_MATRIX_ROOT", str(tmp_path))
     monkeypatch.chdir(ROOT)
-    with pytest.raises(ManifestError) as found:
+    with pytest.raises(ManifestError) as error:
         configuration.find()
-    assert str(found.value) == lacks
+    assert str(error.value) == lacks
 
 
 def test_a_root_that_is_named_is_the_project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -207,15 +207,15 @@ CONFIGS = {
 def test_the_config_that_is_named_is_the_one_pytest_finds(tmp_path: Path, names: tuple[str, ...]) -> None:
     for name in names:
         (tmp_path / name).write_text(CONFIGS[name])
-    found = loaded(tmp_path)
-    assert tmp_path / found.pytest_config == locate_config(tmp_path, [tmp_path])[1]
+    project = loaded(tmp_path)
+    assert tmp_path / project.pytest_config == locate_config(tmp_path, [tmp_path])[1]
 
 
 @pytest.mark.parametrize("name", ["pyproject.toml", "tox.ini", "setup.cfg"])
 def test_a_file_that_says_nothing_of_pytest_is_not_named(tmp_path: Path, name: str) -> None:
     (tmp_path / name).write_text("[other]\n")
-    found = loaded(tmp_path)
-    assert (found.pytest_config, found.pytest_options) == ("", ("-c", "/dev/null", "--rootdir=."))
+    project = loaded(tmp_path)
+    assert (project.pytest_config, project.pytest_options) == ("", ("-c", "/dev/null", "--rootdir=."))
 
 
 # -- what is wrong in it
@@ -267,10 +267,10 @@ def test_what_is_wrong_is_one_line_that_names_it(tmp_path: Path, name: str, text
         text = TABLE + text.replace("[[", "[[tool.kernel-matrix.").replace("\n[c", "\n[tool.kernel-matrix.c")
         for table in ("[compile", "[bench"):
             text = text.replace(table, f"[tool.kernel-matrix.{table[1:]}")
-    with pytest.raises(ManifestError) as found:
+    with pytest.raises(ManifestError) as error:
         loaded(root, text, name)
-    assert str(found.value) == f"{where}: {line.format(root=root)}"
-    assert found.value.exit_status == 4
+    assert str(error.value) == f"{where}: {line.format(root=root)}"
+    assert error.value.exit_status == 4
 
 
 @pytest.mark.parametrize("content", [b"images = \n", b"\xff\xfe"])

@@ -123,9 +123,9 @@ _CASES: list[tuple[Situation, Cause, str]] = [
 
 @pytest.mark.parametrize(("situation", "cause", "why"), _CASES, ids=[f"{c[1].name} {c[2]}" for c in _CASES])
 def test_a_situation_has_a_cause_and_a_remedy(situation: Situation, cause: Cause, why: str) -> None:
-    found = diagnose(situation)
-    assert (found.cause, why in str(found)) == (cause, True), found
-    assert found.remedy
+    diagnosis = diagnose(situation)
+    assert (diagnosis.cause, why in str(diagnosis)) == (cause, True), diagnosis
+    assert diagnosis.remedy
 
 
 def test_every_cause_has_a_case() -> None:
@@ -167,26 +167,26 @@ _SITUATIONS = st.builds(
 @given(_SITUATIONS)
 def test_every_situation_has_one_cause_and_one_remedy(situation: Situation) -> None:
     """The cause and the remedy are one line each."""
-    found = diagnose(situation)
-    assert isinstance(found, Diagnosis)
-    assert found.why
-    assert found.remedy
+    diagnosis = diagnose(situation)
+    assert isinstance(diagnosis, Diagnosis)
+    assert diagnosis.why
+    assert diagnosis.remedy
 
 
 @given(_SITUATIONS)
 def test_no_capability_is_missing_for_who_has_them_all(situation: Situation) -> None:
     """A user with every capability is never advised that one is missing."""
-    found = diagnose(replace(situation, effective=_ALL, in_user_namespace=False))
-    assert found.cause is not Cause.PERMISSION
+    diagnosis = diagnose(replace(situation, effective=_ALL, in_user_namespace=False))
+    assert diagnosis.cause is not Cause.PERMISSION
 
 
 @given(_SITUATIONS)
 def test_what_is_said_to_be_missing_is_missing_and_is_needed(situation: Situation) -> None:
-    found = diagnose(replace(situation, stage="load", path="", errno=errno.EPERM, lockdown="none"))
-    if found.cause is Cause.PERMISSION:
-        assert set(found.cure.capabilities) <= set(needed(situation.kind))
+    diagnosis = diagnose(replace(situation, stage="load", path="", errno=errno.EPERM, lockdown="none"))
+    if diagnosis.cause is Cause.PERMISSION:
+        assert set(diagnosis.cure.capabilities) <= set(needed(situation.kind))
         inside = situation.in_user_namespace and not situation.token
-        assert inside or not any(situation.has(name, "CAP_SYS_ADMIN") for name in found.cure.capabilities)
+        assert inside or not any(situation.has(name, "CAP_SYS_ADMIN") for name in diagnosis.cure.capabilities)
 
 
 def _given(situation: Situation, remedy: Remedy) -> Situation:
@@ -198,8 +198,8 @@ def _given(situation: Situation, remedy: Remedy) -> Situation:
 
 @given(_SITUATIONS)
 def test_a_remedy_applied_is_not_said_again(situation: Situation) -> None:
-    found = diagnose(situation)
-    for remedy in filter(None, [found.cure, found.other]):
+    diagnosis = diagnose(situation)
+    for remedy in filter(None, [diagnosis.cure, diagnosis.other]):
         if remedy.capabilities or remedy.sysctls:
             again = diagnose(_given(situation, remedy))
             assert set(remedy.capabilities).isdisjoint(again.cure.capabilities)
@@ -208,22 +208,22 @@ def test_a_remedy_applied_is_not_said_again(situation: Situation) -> None:
 
 @given(_SITUATIONS)
 def test_the_text_of_a_remedy_names_what_its_value_does(situation: Situation) -> None:
-    found = diagnose(situation)
-    for remedy in filter(None, [found.cure, found.other]):
+    diagnosis = diagnose(situation)
+    for remedy in filter(None, [diagnosis.cure, diagnosis.other]):
         if not remedy.advice:
             text = str(remedy)
             assert re.findall(r"CAP_\w+", text) == [*remedy.capabilities, *remedy.verifier]
             assert {name: int(value) for name, value in re.findall(r"set ([\w.]+) to (-?\d+)", text)} == remedy.sysctls
-            assert text in found.remedy
+            assert text in diagnosis.remedy
 
 
 @pytest.mark.parametrize("disabled", [0, 1, 2])
 def test_a_sysctl_that_is_final_is_no_remedy(disabled: int) -> None:
     """bpf_unpriv_handler() lets go of a 2, and never of a 1; at 0 it is not in the way."""
     sysctls = {"kernel.unprivileged_bpf_disabled": disabled}
-    found = diagnose(replace(_LOAD, kind="socket_filter", effective=0, sysctls=sysctls))
-    assert found.cure.capabilities == ("CAP_BPF",)
-    assert (found.other is not None) == (disabled == 2)
+    diagnosis = diagnose(replace(_LOAD, kind="socket_filter", effective=0, sysctls=sysctls))
+    assert diagnosis.cure.capabilities == ("CAP_BPF",)
+    assert (diagnosis.other is not None) == (disabled == 2)
 
 
 def test_the_last_line_is_what_the_verifier_found() -> None:
@@ -237,5 +237,5 @@ def test_the_last_line_is_what_the_verifier_found() -> None:
 def test_what_the_verifier_suggests_is_the_remedy() -> None:
     report = "Verification failed: X\n\nReason:\n  y\n\nSuggestion:\n  Initialize R2\n  first.\n\nprocessed 1 insns\n"
     log = f"0: (bf) r0 = r2\nR2 !read_ok\n\n{report}"
-    found = diagnose(replace(_LOAD, errno=errno.EACCES, log=log))
-    assert (found.why, found.remedy) == ("R2 !read_ok", "Initialize R2 first.")
+    diagnosis = diagnose(replace(_LOAD, errno=errno.EACCES, log=log))
+    assert (diagnosis.why, diagnosis.remedy) == ("R2 !read_ok", "Initialize R2 first.")

@@ -50,7 +50,7 @@ def test_a_chosen_file_is_worth_it_and_the_longest_left(left: dict[Piece, float]
 def test_each_kernel_begins_with_one_of_its_pieces(takes: dict[Piece, float]) -> None:
     begins = division.beginnings(takes)
     assert begins.keys() == {piece.kernel for piece in takes}
-    assert {Piece(*each) for each in begins.items()} <= takes.keys()
+    assert {Piece(*beginning) for beginning in begins.items()} <= takes.keys()
 
 
 def test_kernels_that_are_alike_begin_far_from_each_other() -> None:

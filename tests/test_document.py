@@ -69,9 +69,9 @@ def test_a_result_set_is_valid_and_read_back(value: Document) -> None:
 def test_what_is_no_result_set_is_one_line(tmp_path: Path, content: str | None, line: str) -> None:
     if content is not None:
         (tmp_path / document.NAME).write_text(content)
-    with pytest.raises(HarnessError, match=line) as found:
+    with pytest.raises(HarnessError, match=line) as error:
         document.read(tmp_path)
-    assert "\n" not in str(found.value)
+    assert "\n" not in str(error.value)
 
 
 def test_another_version_is_refused(tmp_path: Path) -> None:

@@ -37,12 +37,12 @@ _MEANT = {
 
 def lines() -> list[tuple[str, str]]:
     """Return (file, line) of every text file of the engine."""
-    found = []
+    pairs = []
     for path in sorted(PACKAGE.rglob("*")):
         if path.is_dir() or path.is_relative_to(DEFAULTS) or "__pycache__" in path.parts:
             continue
-        found += [(str(path.relative_to(PACKAGE)), line) for line in path.read_text("utf-8").splitlines()]
-    return found
+        pairs += [(str(path.relative_to(PACKAGE)), line) for line in path.read_text("utf-8").splitlines()]
+    return pairs
 
 
 LINES = lines()
@@ -64,7 +64,7 @@ def test_all_of_the_engine_is_read() -> None:
 @pytest.mark.parametrize("what", _OWN)
 def test_nothing_of_this_repository_is_in_the_engine(what: str) -> None:
     pattern = re.compile(_OWN[what])
-    assert [each for each in LINES if pattern.search(each[1]) and each not in _MEANT] == []
+    assert [pair for pair in LINES if pattern.search(pair[1]) and pair not in _MEANT] == []
 
 
 def test_no_file_of_the_engine_is_named_for_this_repository() -> None:

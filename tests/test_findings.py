@@ -20,15 +20,15 @@ changes = st.builds(Change, st.sampled_from(Kind), kernels, words, words, words,
 
 @given(st.lists(cells))
 def test_every_red_cell_is_in_one_finding(came: list[Cell]) -> None:
-    found = [cell for each in findings(came) for cell in each.cells]
-    assert sorted(found) == sorted(cell for cell in came if not cell.outcome.green)
+    red_cells = [cell for finding in findings(came) for cell in finding.cells]
+    assert sorted(red_cells) == sorted(cell for cell in came if not cell.outcome.green)
 
 
 @given(st.lists(changes))
 def test_every_change_is_in_one_difference_gating_first(came: list[Change]) -> None:
-    found = differences(came)
-    assert sum(len(each.kernels) for each in found) == len(came)
-    gates = [each.change.gates for each in found]
+    groups = differences(came)
+    assert sum(len(group.kernels) for group in groups) == len(came)
+    gates = [group.change.gates for group in groups]
     assert gates == sorted(gates, reverse=True)
 
 
@@ -46,6 +46,9 @@ def test_what_was_not_compared_is_not_said_to_be_the_same() -> None:
 
 def test_the_same_reason_on_three_kernels_is_one_finding() -> None:
     red = [Cell(kernel, "t", Outcome.FAIL, detail=f"a.py:3\nE   no\n{kernel}") for kernel in ("5.10", "6.1", "7.3")]
-    (found,) = findings([*red, Cell("7.4", "t", Outcome.PASS)])
-    assert (found.kernels, found.line) == (("5.10", "6.1", "7.3"), "no")
-    assert [each.outcome for each in findings([*red, Cell("8.0", "u", Outcome.CRASH)])] == [Outcome.CRASH, Outcome.FAIL]
+    (common,) = findings([*red, Cell("7.4", "t", Outcome.PASS)])
+    assert (common.kernels, common.line) == (("5.10", "6.1", "7.3"), "no")
+    assert [finding.outcome for finding in findings([*red, Cell("8.0", "u", Outcome.CRASH)])] == [
+        Outcome.CRASH,
+        Outcome.FAIL,
+    ]

@@ -10,10 +10,10 @@ from kernel_matrix.shared.frames import Begin, Reader
 
 
 @given(st.lists(st.tuples(st.sampled_from([frames.INPUT, frames.OUTPUT]), st.binary(max_size=40))), st.integers(1, 9))
-def test_frames_come_out_as_they_went_in_however_they_are_cut(said: list[tuple[bytes, bytes]], step: int) -> None:
-    data = b"".join(frames.frame(kind, payload) for kind, payload in said)
+def test_frames_come_out_as_they_went_in_however_they_are_cut(messages: list[tuple[bytes, bytes]], step: int) -> None:
+    data = b"".join(frames.frame(kind, payload) for kind, payload in messages)
     reader = Reader()
-    assert [each for at in range(0, len(data), step) for each in reader.feed(data[at : at + step])] == said
+    assert [message for at in range(0, len(data), step) for message in reader.feed(data[at : at + step])] == messages
 
 
 @given(st.lists(st.text()), st.none() | st.tuples(st.integers(0, 500), st.integers(0, 500)), st.text())
@@ -25,6 +25,6 @@ def test_what_is_to_be_run_survives_its_frame(words: list[str], size: tuple[int,
 
 
 def test_numbers_and_sizes_are_read_back() -> None:
-    said = dict(Reader().feed(frames.number(frames.EXIT, 255) + frames.size(24, 80)))
-    assert frames.number_of(said[frames.EXIT]) == 255
-    assert tuple(frames.size_of(said[frames.SIZE])) == (24, 80)
+    payloads = dict(Reader().feed(frames.number(frames.EXIT, 255) + frames.size(24, 80)))
+    assert frames.number_of(payloads[frames.EXIT]) == 255
+    assert tuple(frames.size_of(payloads[frames.SIZE])) == (24, 80)

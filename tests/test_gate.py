@@ -48,10 +48,10 @@ def answer(monkeypatch: pytest.MonkeyPatch) -> Callable[..., list[RunRequest]]:
             return Plan(tuple(guests), Path(), missing or {}, frozenset(), {}, facts, ())
 
         def try_in_guest(guest: PlannedGuest, path: Path) -> tuple[bool, str]:
-            found = answers.get((guest.kernel, path.name), (True, "attached"))
-            if isinstance(found, Exception):
-                raise found
-            return found  # type: ignore[no-any-return]
+            verdict = answers.get((guest.kernel, path.name), (True, "attached"))
+            if isinstance(verdict, Exception):
+                raise verdict
+            return verdict  # type: ignore[no-any-return]
 
         monkeypatch.setattr(preparation, "prepare", prepare)
         monkeypatch.setattr(try_object, "try_in_guest", try_in_guest)
@@ -61,21 +61,21 @@ def answer(monkeypatch: pytest.MonkeyPatch) -> Callable[..., list[RunRequest]]:
 
 
 def cells(root: Path) -> dict[tuple[str, str], tuple[Outcome, str]]:
-    found = document.read(root / "results" / "latest").cells
-    return {(cell.kernel, cell.test): (cell.outcome, cell.detail.partition("\n")[0]) for cell in found}
+    rows = document.read(root / "results" / "latest").cells
+    return {(cell.kernel, cell.test): (cell.outcome, cell.detail.partition("\n")[0]) for cell in rows}
 
 
 def test_all_that_attaches_is_green(
     tmp_path: Path, objects: list[Path], answer: Callable[..., list[RunRequest]]
 ) -> None:
-    said: list[str] = []
+    output: list[str] = []
     wished = answer({})
-    assert gate.run(below(tmp_path), ["5.10", "6.1"], objects, said.append) == 0
+    assert gate.run(below(tmp_path), ["5.10", "6.1"], objects, output.append) == 0
     assert wished[0].kernels == ("5.10", "6.1")
     assert cells(tmp_path) == {
         (kernel, name): (Outcome.PASS, "") for kernel in ("5.10", "6.1") for name in ("a.bpf.o", "sub/b.bpf.o")
     }
-    assert said[-1] == "4 pass"
+    assert output[-1] == "4 pass"
     names = {path.name for path in (tmp_path / "results" / "latest").iterdir()}
     assert {"matrix.md", "matrix.json", "junit.xml", "results.jsonl"} <= names
 
@@ -83,12 +83,12 @@ def test_all_that_attaches_is_green(
 def test_a_refusal_is_red_and_its_line_comes_first(
     tmp_path: Path, objects: list[Path], answer: Callable[..., list[RunRequest]]
 ) -> None:
-    said: list[str] = []
+    output: list[str] = []
     answer({("6.1", "b.bpf.o"): (False, REFUSED)})
-    assert gate.run(below(tmp_path), ["5.10", "6.1"], objects, said.append) == 1
+    assert gate.run(below(tmp_path), ["5.10", "6.1"], objects, output.append) == 1
     red = {key: value for key, value in cells(tmp_path).items() if not value[0].green}
     assert red == {("6.1", "sub/b.bpf.o"): (Outcome.FAIL, "second (kprobe): refused at load: EINVAL")}
-    assert any("6.1 sub/b.bpf.o: second (kprobe): refused at load: EINVAL" in line for line in said)
+    assert any("6.1 sub/b.bpf.o: second (kprobe): refused at load: EINVAL" in line for line in output)
     assert "the kernel has no such helper" in (tmp_path / "results" / "latest" / "junit.xml").read_text()
 
 
@@ -98,13 +98,13 @@ def test_lost_guests_and_missing_kernels_are_red_alone(
     """They are red, and no other cell changes."""
     answer({("6.1", "a.bpf.o"): EOFError("gone")}, {"7.3": "the mirror has no 7.3"})
     assert gate.run(below(tmp_path), ["6.1", "7.3"], objects, lambda _: None) == 1
-    found = cells(tmp_path)
-    assert found["6.1", "a.bpf.o"] == (
+    outcomes = cells(tmp_path)
+    assert outcomes["6.1", "a.bpf.o"] == (
         Outcome.LOST,
         "its guest gave no answer (gone); console: console/6.1.log",
     )
-    assert found["6.1", "sub/b.bpf.o"] == (Outcome.PASS, "")
-    assert found["7.3", "image"] == (Outcome.ERROR, "the mirror has no 7.3")
+    assert outcomes["6.1", "sub/b.bpf.o"] == (Outcome.PASS, "")
+    assert outcomes["7.3", "image"] == (Outcome.ERROR, "the mirror has no 7.3")
 
 
 def test_a_kernel_that_is_not_to_be_had_is_no_verdict(

@@ -158,8 +158,8 @@ def test_security_modules_are_unknown_only_without_a_list(tmp_path: Path, monkey
 
 def test_a_rehearsal_that_is_none_ends_the_agent(monkeypatch: pytest.MonkeyPatch) -> None:
     """What a saved guest is to have imported is missing in all its copies then."""
-    found = iter([pytest.ExitCode.NO_TESTS_COLLECTED, pytest.ExitCode.USAGE_ERROR])
-    monkeypatch.setattr(pytest, "main", lambda _: next(found))
+    statuses = iter([pytest.ExitCode.NO_TESTS_COLLECTED, pytest.ExitCode.USAGE_ERROR])
+    monkeypatch.setattr(pytest, "main", lambda _: next(statuses))
     agent.rehearse()
     with pytest.raises(SystemExit, match=r"the rehearsal ended with <ExitCode\.USAGE_ERROR: 4>"):
         agent.rehearse()
@@ -177,6 +177,6 @@ def test_a_refused_step_is_reported_where_fdinfo_is_hidden(
     refused = SimpleNamespace(bpf_xdp_attach=lambda *_: -errno.EPERM)
     monkeypatch.setattr(steps, "libbpf", lambda: refused)
     monkeypatch.setattr(Path, "read_text", hidden)
-    with pytest.raises(StepError) as found:
+    with pytest.raises(StepError) as refusal:
         steps.xdp_attach(3, 1)
-    assert (found.value.errno, found.value.stage, found.value.kind) == (errno.EPERM, "attach", "")
+    assert (refusal.value.errno, refusal.value.stage, refusal.value.kind) == (errno.EPERM, "attach", "")

@@ -19,15 +19,15 @@ def _wishes(*arguments: str, named: tuple[str, ...] = (), options: tuple[str, ..
 
 
 def _planned(*named: str, arguments: tuple[str, ...] = ("suites",)) -> list[str]:
-    found = list_guests(HERE, _wishes(*arguments, named=named))
-    return [form.name for _, forms in found.kernels for form in forms]
+    guest_list = list_guests(HERE, _wishes(*arguments, named=named))
+    return [form.name for _, forms in guest_list.kernels for form in forms]
 
 
 def test_a_kernel_is_booted_with_each_variant_that_matters() -> None:
     """A kernel is booted once with each command line that changes it."""
-    assert _planned("5.10") == ["5.10", "5.10+lsm_bpf", *[f"5.10{each}" for each in _LOCKED]]
+    assert _planned("5.10") == ["5.10", "5.10+lsm_bpf", *[f"5.10{variant}" for variant in _LOCKED]]
     # bpf is in its list anyway
-    assert _planned("6.1") == ["6.1", *[f"6.1{each}" for each in _LOCKED]]
+    assert _planned("6.1") == ["6.1", *[f"6.1{variant}" for variant in _LOCKED]]
 
 
 def test_a_named_guest_is_booted_alone_or_with_others() -> None:
@@ -53,26 +53,26 @@ def _shards(count: int, *arguments: str, options: tuple[str, ...] = ()) -> list[
 
 
 def _parts(count: int, *arguments: str, options: tuple[str, ...] = ()) -> list[Part]:
-    return [found.part for found in _shards(count, *arguments, options=options) if found.part]
+    return [shard.part for shard in _shards(count, *arguments, options=options) if shard.part]
 
 
 def test_shards_have_every_file_on_every_guest_once() -> None:
     """All shards agree on what the whole run is."""
     parts = _parts(3, "suites")
-    found = [unit for part in parts for unit in part.units]
-    assert len(found) == len(set(found))
+    units = [unit for part in parts for unit in part.units]
+    assert len(units) == len(set(units))
     files = sorted(str(path.relative_to(ROOT)) for path in (ROOT / "suites").rglob("test_*.py"))
-    assert [unit.file for unit in sorted(found) if unit.kernel == "6.1"] == files
-    assert [unit.file for unit in found if unit.kernel == "5.10+lsm_bpf"].count("suites/variants/test_lsm.py") == 1
+    assert [unit.file for unit in sorted(units) if unit.kernel == "6.1"] == files
+    assert [unit.file for unit in units if unit.kernel == "5.10+lsm_bpf"].count("suites/variants/test_lsm.py") == 1
     assert len({(part.division, part.project, part.selection, part.kernels) for part in parts}) == 1
 
 
 def test_a_shard_boots_what_it_has_files_for() -> None:
     """Two files on four kernels in eight shards: each has one kernel to boot."""
-    for found in _shards(8, "suites/execve"):
-        assert found.part
-        assert [Unit(form.name, file) for form in found.guests for file in form.arguments] == list(found.part.units)
-        assert len(found.kernels) == len(found.guests) == 1
+    for shard in _shards(8, "suites/execve"):
+        assert shard.part
+        assert [Unit(form.name, file) for form in shard.guests for file in form.arguments] == list(shard.part.units)
+        assert len(shard.kernels) == len(shard.guests) == 1
 
 
 def test_a_shard_without_files_boots_nothing() -> None:
@@ -81,8 +81,8 @@ def test_a_shard_without_files_boots_nothing() -> None:
 
 def test_another_machine_may_decide_what_is_booted_here() -> None:
     dealt = {"6.1": ("suites/execve/test_counts.py",), "5.10+lsm_bpf": ()}
-    found = list_guests(HERE, replace(_wishes("suites"), dealt=dealt))
-    assert {form.name: form.arguments for form in found.guests} == dealt
+    guest_list = list_guests(HERE, replace(_wishes("suites"), dealt=dealt))
+    assert {form.name: form.arguments for form in guest_list.guests} == dealt
 
 
 def test_node_ids_that_name_a_kernel_are_divided_for_that_kernel() -> None:

@@ -50,8 +50,8 @@ def test_a_guest_beside_another_of_its_kernel_has_its_own_times(tmp_path: Path) 
         guests.test_starts(worker)
     guests.ends(beside, alive=True)
     guests.ends(WorkerId("6.1"), alive=False)
-    assert [(each.how, each.tests is None) for each in guests.records()] == [("cold", True), ("restored", False)]
-    assert {each.kernel for each in guests.records()} == {"6.1"}
+    assert [(record.how, record.tests is None) for record in guests.records()] == [("cold", True), ("restored", False)]
+    assert {record.kernel for record in guests.records()} == {"6.1"}
 
 
 def test_a_guest_without_a_test_is_known_by_how_it_came_up(tmp_path: Path) -> None:

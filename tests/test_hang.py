@@ -13,7 +13,7 @@ from tests.fake_guest import job_below
 
 
 @pytest.mark.parametrize(
-    ("mode", "said"),
+    ("mode", "message"),
     [
         ("silent", "what the guest was doing, asked of its agent:\nFile fake.py, line 1 in hangs"),
         ("starved", "what the guest was doing, asked of its kernel (SysRq w, l):\n[   10.0] sysrq: Show alt sysrq w\n"),
@@ -26,7 +26,7 @@ from tests.fake_guest import job_below
     ],
 )
 def test_a_silent_guest_is_asked_what_it_does(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, mode: str, said: str
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, mode: str, message: str
 ) -> None:
     """In turns: who knows most first."""
     monkeypatch.setenv("HARNESS_FAKE", mode)
@@ -36,6 +36,6 @@ def test_a_silent_guest_is_asked_what_it_does(
     boots = Boots(job_below(tmp_path), tmp_path, lambda _: os.sched_yield())
     try:
         boots.start()
-        assert boots.doing(1.0).startswith(said)
+        assert boots.doing(1.0).startswith(message)
     finally:
         boots.stop()

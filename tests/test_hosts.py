@@ -78,9 +78,9 @@ def test_hosts_are_where_ssh_is_told_to_go_and_a_folder() -> None:
     ],
 )
 def test_what_is_no_host_is_refused_in_a_line(text: str, line: str) -> None:
-    with pytest.raises(ManifestError) as found:
+    with pytest.raises(ManifestError) as error:
         hosts.parse(text, Path("/x"))
-    assert str(found.value).startswith(f"--hosts {text}: {line}")
+    assert str(error.value).startswith(f"--hosts {text}: {line}")
 
 
 def test_a_python_outside_the_project_keeps_its_path(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -120,7 +120,7 @@ def test_every_guest_is_dealt_once_to_the_earliest_machine(weights: dict[str, fl
         # the last one that was dealt to a host could not have been done earlier on another, as that is now
         if guests:
             last = guests[-1]
-            assert all(done[host] <= done[each] + weights[last] / capacity[each] + 1e-9 for each in capacity)
+            assert all(done[host] <= done[machine] + weights[last] / capacity[machine] + 1e-9 for machine in capacity)
 
 
 def test_a_machine_that_runs_more_at_once_gets_more() -> None:
@@ -212,7 +212,7 @@ def test_a_file_that_a_machine_cannot_send_is_reported(tmp_path: Path) -> None:
         HostGone("b: the connection is lost"),
         {"6.1.log": b"last"},
     )
-    place._connections = {str(number): Answers(each) for number, each in enumerate(answers)}  # type: ignore[misc]
+    place._connections = {str(number): Answers(answer) for number, answer in enumerate(answers)}  # type: ignore[misc]
     run = RunDirectory.create(tmp_path)
     with pytest.raises(HarnessError, match=r"^a: x\.log: Input/output error$"):
         place.collect(run, tmp_path)
@@ -222,11 +222,11 @@ def test_a_file_that_a_machine_cannot_send_is_reported(tmp_path: Path) -> None:
 def test_an_error_there_keeps_its_status_here(tmp_path: Path) -> None:
     service = Service(HERE, tmp_path, print)
     request = RunRequest(("9.9",), arguments=("suites",), guests=None, locked=False, silence=None)
-    kind, found = service.answer("prepare", wire.encode(request))
+    kind, answer = service.answer("prepare", wire.encode(request))
     assert kind == hosted.FAILED
-    assert isinstance(found, tuple)
-    assert found[0] == 4
-    assert found[1].startswith("unknown kernel '9.9'")
+    assert isinstance(answer, tuple)
+    assert answer[0] == 4
+    assert answer[1].startswith("unknown kernel '9.9'")
 
 
 def test_what_the_relays_leave_is_found(tmp_path: Path) -> None:

@@ -46,10 +46,10 @@ def test_a_kernel_of_no_archive_gets_a_job_only_by_name(
     command_line.add(parser.add_subparsers().add_parser)
     plan = parser.parse_args(["plan", "--kernel", "full"])
     assert plan.run(plan) == 0
-    said = capsys.readouterr()
-    assert '"6.1"' not in said.out
+    output = capsys.readouterr()
+    assert '"6.1"' not in output.out
     locks = "`kernel-matrix kernels update` locks it once the archive has all of it"
-    assert f"6.1: no job, not locked: {locks}\n" in said.err
+    assert f"6.1: no job, not locked: {locks}\n" in output.err
 
 
 def test_a_plan_without_a_job_tests_nothing_and_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -102,8 +102,8 @@ def test_a_kernel_whose_name_no_artifact_can_have_is_named() -> None:
 def test_a_report_is_counted(tmp_path: Path) -> None:
     outcomes = [Outcome.PASS, Outcome.REFUSED, Outcome.FAIL, Outcome.NOTRUN, Outcome.SKIP]
     cells = tuple(Cell("6.1", f"test_{outcome}", outcome) for outcome in outcomes)
-    found = Document(document.VERSION, "", 0.0, 1, "", 1, (), False, "", (), (), cells, ())
-    wire.write(tmp_path / document.NAME, found)
+    report = Document(document.VERSION, "", 0.0, 1, "", 1, (), False, "", (), (), cells, ())
+    wire.write(tmp_path / document.NAME, report)
     assert jobs.counts(tmp_path) == {"green": 3, "red": 2}
     with pytest.raises(HarnessError, match=r"none: No such file or directory$"):
         jobs.counts(tmp_path / "none")

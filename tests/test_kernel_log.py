@@ -23,25 +23,25 @@ def record(sequence: int, text: str = "line") -> str:
 @given(st.sets(st.integers(0, 300)), st.integers(0, 10))
 def test_every_record_that_is_missing_is_counted(present: set[int], expected: int) -> None:
     numbers = sorted(number for number in present if number >= expected)
-    found = excerpt([record(number) for number in numbers], expected)
-    assert found.next == (numbers[-1] + 1 if numbers else expected)
-    assert found.lost == found.next - expected - len(numbers)
-    assert bool(found.wrong) == bool(found.lost)
-    assert sum("[    1.500000] line" in line for line in found.lines) == len(numbers)
+    extract = excerpt([record(number) for number in numbers], expected)
+    assert extract.next == (numbers[-1] + 1 if numbers else expected)
+    assert extract.lost == extract.next - expected - len(numbers)
+    assert bool(extract.wrong) == bool(extract.lost)
+    assert sum("[    1.500000] line" in line for line in extract.lines) == len(numbers)
 
 
 def test_the_harnesss_own_marks_are_no_lines_of_the_kernel() -> None:
-    found = excerpt([record(0, "harness: start suites/x.py::test_x[6.1]"), record(1)], 0)
-    assert found.lines == ("[    1.500000] line",)
+    extract = excerpt([record(0, "harness: start suites/x.py::test_x[6.1]"), record(1)], 0)
+    assert extract.lines == ("[    1.500000] line",)
 
 
 def test_a_failure_begins_with_its_first_warning() -> None:
     lines = ["before", "WARNING: CPU: 0", *["registers"] * 300, "BUG: later"]
-    found = excerpt([record(number, line) for number, line in enumerate(lines)], 0)
-    assert found.wrong == "the kernel warned"
-    assert found.why.splitlines()[0].endswith("WARNING: CPU: 0")
-    assert len(found.why.splitlines()) == 100
-    assert len(found.text.splitlines()) == len(lines)
+    extract = excerpt([record(number, line) for number, line in enumerate(lines)], 0)
+    assert extract.wrong == "the kernel warned"
+    assert extract.why.splitlines()[0].endswith("WARNING: CPU: 0")
+    assert len(extract.why.splitlines()) == 100
+    assert len(extract.text.splitlines()) == len(lines)
 
 
 def test_what_is_no_record_is_an_error() -> None:
@@ -69,17 +69,17 @@ def test_reading_goes_on_behind_what_was_overwritten(monkeypatch: pytest.MonkeyP
     assert not log.new().wrong
 
 
-@pytest.mark.parametrize(("said", "well"), [([], True), (["device up"], True), (["WARNING: CPU: 0"], False)])
+@pytest.mark.parametrize(("lines", "well"), [([], True), (["device up"], True), (["WARNING: CPU: 0"], False)])
 def test_a_warning_while_an_object_is_tried_is_its_own(
-    monkeypatch: pytest.MonkeyPatch, said: list[str], *, well: bool
+    monkeypatch: pytest.MonkeyPatch, lines: list[str], *, well: bool
 ) -> None:
     def report(_: Path) -> tuple[bool, str]:
-        FakeLog.pending.extend(said)
+        FakeLog.pending.extend(lines)
         return True, "attached"
 
     monkeypatch.setattr(trying, "KernelLog", FakeLog)
     monkeypatch.setattr(trying, "report", report)
-    found, text = trying.report_in_guest(Path("x.bpf.o"))
-    assert found is well
+    verdict, text = trying.report_in_guest(Path("x.bpf.o"))
+    assert verdict is well
     assert text.endswith("attached")
     assert ("the kernel warned" in text) is not well

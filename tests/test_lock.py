@@ -22,7 +22,7 @@ packages = st.builds(Package, name=words, version=words, sha256=words, size=st.i
     )
 )
 def test_a_lock_is_read_as_it_was_written(written: dict[str, tuple[Package, ...]]) -> None:
-    in_order = {name: tuple(sorted(each, key=lambda package: package.name)) for name, each in written.items()}
+    in_order = {name: tuple(sorted(entries, key=lambda package: package.name)) for name, entries in written.items()}
     assert lock.parse(lock.format_lock(written)) == in_order
 
 

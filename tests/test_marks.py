@@ -103,7 +103,7 @@ def test_not_refused_where_the_feature_is(): pass
 
 
 @pytest.mark.parametrize(
-    ("body", "found"),
+    ("body", "ending"),
     [
         ("pass", "succeeded"),
         ("raise StepError(errno.EPERM, 'load', 'xdp')", "ended with load refused with EPERM: *"),
@@ -114,11 +114,11 @@ def test_not_refused_where_the_feature_is(): pass
     ],
 )
 def test_anything_but_the_declared_refusal_fails_with_one_line(
-    pytester: pytest.Pytester, body: str, found: str
+    pytester: pytest.Pytester, body: str, ending: str
 ) -> None:
     result = _run(pytester, f'@refused_without("xdp_frags", errno.EINVAL, stage="load")\ndef test_x(): {body}\n')
     result.assert_outcomes(failed=1)
-    line = f"expected load refused with EINVAL because kernel 5.10 lacks xdp_frags, but it {found}"
+    line = f"expected load refused with EINVAL because kernel 5.10 lacks xdp_frags, but it {ending}"
     result.stdout.fnmatch_lines([line])
     assert "refused')" not in result.stdout.str()
 

@@ -23,10 +23,10 @@ expectations = st.sets(st.tuples(kernels, tests))
 @given(st.lists(cells), expectations)
 def test_every_expected_cell_exists_once_and_missing_is_red(came: list[Cell], expected: set[tuple[str, str]]) -> None:
     judged = matrix.Matrix.of(came, expected, ["5.10", "6.1", "7.3"])
-    found = [(cell.kernel, cell.test) for cell in judged.cells]
+    pairs = [(cell.kernel, cell.test) for cell in judged.cells]
     reported = {(cell.kernel, cell.test) for cell in came}
-    assert len(found) == len(set(found))
-    assert set(found) == reported | expected
+    assert len(pairs) == len(set(pairs))
+    assert set(pairs) == reported | expected
     missing = {(cell.kernel, cell.test) for cell in judged.red if (cell.kernel, cell.test) not in reported}
     assert missing == expected - reported
 
@@ -130,6 +130,6 @@ def test_a_part_of_a_run_may_have_no_cells() -> None:
 def test_a_kernel_must_run_what_others_of_its_variant_do() -> None:
     """A test that another kernel of the same variant collected is expected on this kernel too."""
     own = {"5.10": {"a", "b"}, "6.1": {"a"}, "6.1+locked": {"c"}, "7.3": set[str]()}
-    found = matrix.expected(own, {"7.3": {"b"}}, named=False)
-    assert found == {("5.10", "a"), ("5.10", "b"), ("6.1", "a"), ("6.1", "b"), ("6.1+locked", "c"), ("7.3", "a")}
+    pairs = matrix.expected(own, {"7.3": {"b"}}, named=False)
+    assert pairs == {("5.10", "a"), ("5.10", "b"), ("6.1", "a"), ("6.1", "b"), ("6.1+locked", "c"), ("7.3", "a")}
     assert matrix.expected(own, {}, named=True) == {("5.10", "a"), ("5.10", "b"), ("6.1", "a"), ("6.1+locked", "c")}

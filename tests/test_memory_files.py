@@ -43,8 +43,8 @@ def write(path: Path, pages: list[int]) -> bytes:
 def test_only_a_file_system_without_holes_may_have_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     tool = tmp_path / "fallocate"
     monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
-    for said in ("fallocate failed: Operation not supported", "keep size mode is unsupported"):
-        tool.write_text(f"#!/bin/sh\necho 'fallocate: {said}' >&2\nexit 1\n")
+    for message in ("fallocate failed: Operation not supported", "keep size mode is unsupported"):
+        tool.write_text(f"#!/bin/sh\necho 'fallocate: {message}' >&2\nexit 1\n")
         tool.chmod(0o755)
         memory_files.dig_holes(tmp_path / "ram")
     tool.write_text("#!/bin/sh\necho 'fallocate: fallocate failed: Input/output error' >&2\nexit 1\n")

@@ -91,9 +91,9 @@ def test_all_shards_are_the_run(tmp_path: Path) -> None:
     facts, folder = joined.facts, joined.folder
     assert facts.arguments == ("suites",)
     assert facts.releases == RELEASES
-    found = document.read(tmp_path / "joined" / "latest")
-    assert found.cells == WHOLE.cells
-    assert found.shard == ""
+    merged = document.read(tmp_path / "joined" / "latest")
+    assert merged.cells == WHOLE.cells
+    assert merged.shard == ""
     assert set(read_cells(folder / "results.jsonl")) == set(WHOLE.cells)
     record = wire.decode((folder / "run.json").read_bytes(), results.RunRecord)
     assert len(record.guests) == 2
@@ -109,9 +109,9 @@ def test_a_merged_run_has_the_first_start_and_longest_time(tmp_path: Path) -> No
         json.dumps({**json.loads(shown.read_text()), "started": "2020-01-01T00:00:00+00:00", "seconds": 99})
     )
     _merge(names, tmp_path / "joined")
-    found = document.read(tmp_path / "joined" / "latest")
-    assert datetime.fromisoformat(found.started).year == 2020
-    assert 99 <= found.seconds < 120
+    merged = document.read(tmp_path / "joined" / "latest")
+    assert datetime.fromisoformat(merged.started).year == 2020
+    assert 99 <= merged.seconds < 120
 
 
 outcomes = st.sampled_from(Outcome)
@@ -119,9 +119,9 @@ outcomes = st.sampled_from(Outcome)
 
 @given(st.lists(outcomes, min_size=len(WHOLE.cells), max_size=len(WHOLE.cells)), st.integers(1, 8))
 @settings(max_examples=50)
-def test_joining_what_was_divided_gives_the_whole(found: list[Outcome], count: int) -> None:
+def test_joining_what_was_divided_gives_the_whole(drawn: list[Outcome], count: int) -> None:
     """Whatever the tests did; also what the whole run would miss is missed, where another kernel has collected it."""
-    cells = [replace(cell, outcome=outcome) for cell, outcome in zip(WHOLE.cells, found, strict=True)]
+    cells = [replace(cell, outcome=outcome) for cell, outcome in zip(WHOLE.cells, drawn, strict=True)]
     came = [cell for cell in cells if cell.outcome is not Outcome.NOTRUN]
     collected = {kernel: {cell.test for cell in came if cell.kernel == kernel} for kernel in KERNELS}
     whole = matrix.Matrix.of(came, matrix.expected(collected, {}, named=False), KERNELS)
@@ -207,12 +207,12 @@ def test_green_cells_do_not_hide_that_a_shard_ended_badly(tmp_path: Path) -> Non
 
 
 def _refused(tmp_path: Path, names: list[str]) -> str:
-    with pytest.raises(ManifestError) as found:
+    with pytest.raises(ManifestError) as refusal:
         _merge(names, tmp_path / "joined")
-    assert "\n" not in str(found.value)
-    assert found.value.exit_status == 4
+    assert "\n" not in str(refusal.value)
+    assert refusal.value.exit_status == 4
     assert not (tmp_path / "joined").exists(), "a refusal leaves no run"
-    return str(found.value)
+    return str(refusal.value)
 
 
 def test_gaps_are_named(tmp_path: Path) -> None:

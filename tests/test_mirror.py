@@ -46,10 +46,10 @@ def sources(etc: Path, **files: str) -> Path:
 
 
 def test_deb822_sources(tmp_path: Path) -> None:
-    found = mirror.find(sources(tmp_path, debian_sources=DEB822))
-    assert found == mirror.Mirror("http://a.example/debian", "http://s.example/debian-security")
-    assert found.uri("trixie-backports") == "http://a.example/debian"
-    assert found.uri("bookworm-security") == "http://s.example/debian-security"
+    archive = mirror.find(sources(tmp_path, debian_sources=DEB822))
+    assert archive == mirror.Mirror("http://a.example/debian", "http://s.example/debian-security")
+    assert archive.uri("trixie-backports") == "http://a.example/debian"
+    assert archive.uri("bookworm-security") == "http://s.example/debian-security"
 
 
 def test_one_line_sources(tmp_path: Path) -> None:

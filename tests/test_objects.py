@@ -33,13 +33,13 @@ def source(project: Project, name: str) -> Path:
 
 
 def test_objects_have_the_names_of_their_sources(project: Project) -> None:
-    found = build.build_all(project)
-    assert found == {
+    objects = build.build_all(project)
+    assert objects == {
         "one": project.build / "one.bpf.o",
         "fixtures/two": project.build / "fixtures" / "two.bpf.o",
         "engine/probes": project.build / "engine" / "probes.bpf.o",
     }
-    for path in found.values():
+    for path in objects.values():
         # e_machine of an ELF header (linux/elf-em.h): EM_BPF is 247
         assert int.from_bytes(path.read_bytes()[18:20], "little") == 247
 
@@ -59,10 +59,10 @@ def test_only_what_changed_is_compiled_again(project: Project) -> None:
 def test_a_source_has_flags_of_its_own(project: Project) -> None:
     before = {name: path.stat().st_mtime_ns for name, path in build.build_all(project).items()}
     flagged = replace(project, source_flags={"fixtures/two.bpf.c": ("-target", "bpfeb")})
-    found = build.build_all(flagged)
-    assert [name for name in before if before[name] != found[name].stat().st_mtime_ns] == ["fixtures/two"]
+    objects = build.build_all(flagged)
+    assert [name for name in before if before[name] != objects[name].stat().st_mtime_ns] == ["fixtures/two"]
     # e_ident[EI_DATA] of an ELF header: 1 is little-endian, 2 big-endian
-    assert {name: path.read_bytes()[5] for name, path in found.items()} == {
+    assert {name: path.read_bytes()[5] for name, path in objects.items()} == {
         "one": 1,
         "fixtures/two": 2,
         "engine/probes": 1,

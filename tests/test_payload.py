@@ -55,9 +55,9 @@ def project(tmp_path: Path) -> Path:
 
 
 def test_this_repository_carries_its_tests_and_objects(project: Path) -> None:
-    found = Payload(project, HERE.carry)
+    uncached = Payload(project, HERE.carry)
     names = ["baselines/capabilities.json", "build/x.bpf.o", "suites/test_x.py"]
-    assert of_project(payload.pack(found)) == names
+    assert of_project(payload.pack(uncached)) == names
     cached = Payload(project, HERE.carry, with_cache=True)
     assert of_project(payload.pack(cached)) == [".pytest_cache/v/cache/lastfailed", *names]
 
@@ -154,16 +154,16 @@ def test_every_clone_is_carried_alike(tmp_path: Path) -> None:
             os.utime(root / file, (time, time))
         packed.append(payload.pack(Payload(root)))
     assert packed[0] == packed[1]
-    found = {member.name: member for member in members(packed[0])}
-    assert (found["suites/test_x.py"].mode, found["suites/tool.sh"].mode) == (0o644, 0o755)
-    assert {(member.uid, member.gid, member.mtime) for member in found.values()} == {(0, 0, 315532800)}
+    by_name = {member.name: member for member in members(packed[0])}
+    assert (by_name["suites/test_x.py"].mode, by_name["suites/tool.sh"].mode) == (0o644, 0o755)
+    assert {(member.uid, member.gid, member.mtime) for member in by_name.values()} == {(0, 0, 315532800)}
 
 
 def test_a_folder_of_the_users_own_is_carried_as_it_is(project: Path, tmp_path: Path) -> None:
     write(tmp_path / "own", ".hidden/x", "venv/y", "program")
     (tmp_path / "own" / "program").chmod(0o700)
-    found = members(payload.pack(Payload(project, ("suites",), carried=tmp_path / "own")))
-    own = {member.name: member for member in found if member.name.startswith(".carried")}
+    packed = members(payload.pack(Payload(project, ("suites",), carried=tmp_path / "own")))
+    own = {member.name: member for member in packed if member.name.startswith(".carried")}
     assert {name for name, member in own.items() if member.isfile()} == {
         ".carried/.hidden/x",
         ".carried/venv/y",

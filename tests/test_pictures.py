@@ -29,16 +29,16 @@ def test_a_dearer_program_comes_first_with_a_marked_bar() -> None:
     first, *others = pictures.costs(result_sets.full())
     assert [bar.label for bar in first.bars if bar.marked] == ["7.3"]
     assert first.title == "trace_accept_exit"
-    assert not any(each.marked for each in others)
+    assert not any(chart.marked for chart in others)
 
 
 def test_a_slow_test_is_listed_once_with_its_slowest_kernel() -> None:
     cells = [Cell(kernel, f"a.py::t{n}", Outcome.PASS, "", n + extra) for n in range(20) for kernel, extra in
              (("5.10", 0.0), ("6.1", 0.5))]  # fmt: skip
     document = result_sets.document(cells)
-    found = pictures.slowest(document).bars
-    assert [bar.figure for bar in found[:2]] == ["20 s on 6.1", "18 s on 6.1"]
-    assert (len(found), len({bar.label for bar in found})) == (10, 10)
+    bars = pictures.slowest(document).bars
+    assert [bar.figure for bar in bars[:2]] == ["20 s on 6.1", "18 s on 6.1"]
+    assert (len(bars), len({bar.label for bar in bars})) == (10, 10)
     assert [bar.figure for bar in pictures.seconds(document).bars] == ["3 min 10 s", "3 min 20 s"]
 
 

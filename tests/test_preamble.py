@@ -15,9 +15,9 @@ from kernel_matrix.shared import frames
 BOOTSTRAP = b"'serve(io, id=\\'gw3-worker\\')'\n"
 
 
-def messages(*said: tuple[int, object]) -> bytes:
+def messages(*pairs: tuple[int, object]) -> bytes:
     stream = io.BytesIO()
-    for code, value in said:
+    for code, value in pairs:
         Message(code, 1, dumps_internal(value)).to_io(stream)  # type: ignore[arg-type]
     return stream.getvalue()
 
@@ -32,8 +32,8 @@ ANSWER = b"1" + messages(
 
 @given(st.integers(0, len(OPENING) + 40))
 def test_a_preamble_ends_with_its_first_data_of_any_length(cut: int) -> None:
-    said = (OPENING + messages((Message.CHANNEL_DATA, ("runtests", {}))))[:cut]
-    assert preamble.end(said) == (len(OPENING) if cut >= len(OPENING) else None)
+    stream = (OPENING + messages((Message.CHANNEL_DATA, ("runtests", {}))))[:cut]
+    assert preamble.end(stream) == (len(OPENING) if cut >= len(OPENING) else None)
 
 
 @given(st.integers(0, len(ANSWER) - 1))
@@ -48,8 +48,8 @@ def test_the_word_elsewhere_is_no_answer() -> None:
 
 def test_a_shells_preamble_and_its_answer_have_the_fixed_form() -> None:
     """The first bytes that a shell sends have the form of a preamble, and the answer has its own form."""
-    said = BOOTSTRAP + frames.PREAMBLE
-    assert preamble.end(said + b"more") == len(said)
+    opening = BOOTSTRAP + frames.PREAMBLE
+    assert preamble.end(opening + b"more") == len(opening)
     assert preamble.answered(b"1" + frames.ANSWER)
 
 

@@ -21,8 +21,8 @@ COMMON = "keys: tier, provider, features, patience; of provider"
 
 
 def kernel(provider: str, **keys: object) -> tuple[Manifest, Kernel]:
-    found = Kernel(tier="core", provider=provider, name="x", keys=keys)
-    return msgspec.structs.replace(KNOWN, kernels=(found,)), found
+    entry = Kernel(tier="core", provider=provider, name="x", keys=keys)
+    return msgspec.structs.replace(KNOWN, kernels=(entry,)), entry
 
 
 @dataclass

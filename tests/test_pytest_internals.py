@@ -32,9 +32,9 @@ def test_nothing_else_of_the_engine_uses_private_names() -> None:
     private = re.compile(
         r"# noqa: SLF001|^\s*(?:from|import) (?:_pytest|execnet\.|xdist\.(?!dsession|workermanage))", re.MULTILINE
     )
-    found = {str(path.relative_to(PACKAGE)) for path in PACKAGE.rglob("*.py") if private.search(path.read_text())}
+    paths = {str(path.relative_to(PACKAGE)) for path in PACKAGE.rglob("*.py") if private.search(path.read_text())}
     # sys._current_frames is documented
-    assert found == {"shared/pytest_internals.py", "guest/agent.py", "guest/pytest/limits.py"}
+    assert paths == {"shared/pytest_internals.py", "guest/agent.py", "guest/pytest/limits.py"}
 
 
 # -- pytest
@@ -49,7 +49,7 @@ def test_a_plugin_is_left_out_of_the_header(pytestconfig: pytest.Config, monkeyp
     pytest_internals.hide_from_header(pytestconfig, "other.plugin")
     assert manager._plugin_distinfo[0][0] is plugin
     pytest_internals.hide_from_header(pytestconfig, "some.plugin")
-    assert [each for each, _ in manager.list_plugin_distinfo()] == before
+    assert [entry for entry, _ in manager.list_plugin_distinfo()] == before
 
 
 def test_a_terminals_column_and_file_are_found(pytestconfig: pytest.Config) -> None:
@@ -147,9 +147,9 @@ def run(pytester: pytest.Pytester, session: Session, *arguments: str, failed: in
 
 def test_the_session_is_xdists_and_makes_gateways_as_told(pytester: pytest.Pytester) -> None:
     seen: list[object] = []
-    found = run(pytester, Session(lambda session, _: seen.append(session)))
-    assert [type(each) for each in seen] == [DSession]
-    assert found.made == found.nodes == ["gw0"]
+    xdist_run = run(pytester, Session(lambda session, _: seen.append(session)))
+    assert [type(argument) for argument in seen] == [DSession]
+    assert xdist_run.made == xdist_run.nodes == ["gw0"]
 
 
 def test_a_node_is_replaced_and_one_is_added(pytester: pytest.Pytester) -> None:
@@ -157,8 +157,8 @@ def test_a_node_is_replaced_and_one_is_added(pytester: pytest.Pytester) -> None:
         pytest_internals.replace_node(session, node)
         pytest_internals.add_node(session, execnet.XSpec(_SPEC))
 
-    found = run(pytester, Session(ready))
-    assert found.made == sorted(found.nodes) == ["gw0", "gw1", "gw2"]
+    xdist_run = run(pytester, Session(ready))
+    assert xdist_run.made == sorted(xdist_run.nodes) == ["gw0", "gw1", "gw2"]
 
 
 def test_a_session_does_not_wait_for_a_node_that_it_has_left(pytester: pytest.Pytester) -> None:
@@ -167,7 +167,7 @@ def test_a_session_does_not_wait_for_a_node_that_it_has_left(pytester: pytest.Py
 
     def ready(session: DSession, _: WorkerController) -> None:
         pytest_internals.add_node(session, execnet.XSpec(_SPEC))
-        (silent,) = (each for each in session._active_nodes if each.gateway.id == "gw1")
+        (silent,) = (node for node in session._active_nodes if node.gateway.id == "gw1")
         silent.putevent = lambda _: None
         pytest_internals.leave_node(session, silent)
         left.append({silent} & session._active_nodes)
@@ -178,14 +178,14 @@ def test_a_session_does_not_wait_for_a_node_that_it_has_left(pytester: pytest.Py
 
 @pytest.mark.parametrize(("arguments", "stops"), [((), False), (("-x",), True)])
 def test_that_a_run_is_to_stop_is_found(pytester: pytest.Pytester, arguments: tuple[str, ...], stops: bool) -> None:
-    asked: list[bool] = []
-    found = run(
-        pytester, Session(lambda session, _: asked.append(pytest_internals.stops(session))), *arguments, failed=1
+    answers: list[bool] = []
+    xdist_run = run(
+        pytester, Session(lambda session, _: answers.append(pytest_internals.stops(session))), *arguments, failed=1
     )
-    assert asked == [False]
+    assert answers == [False]
     # every session shuts down at its end
-    assert found.stops is True
-    assert bool(pytest_internals.dsession(found.config).shouldstop) is stops  # type: ignore[arg-type]
+    assert xdist_run.stops is True
+    assert bool(pytest_internals.dsession(xdist_run.config).shouldstop) is stops  # type: ignore[arg-type]
 
 
 # -- execnet

@@ -111,9 +111,9 @@ def test_every_way_a_guest_can_end_has_its_name(
     job: Job, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, mode: str, end: End, reason: str
 ) -> None:
     monkeypatch.setenv("HARNESS_FAKE", mode)
-    found = converse(replace(job, silence_timeout=1, boot_timeout=1 if mode == "mute" else LIMIT), tmp_path)
-    assert (found.end, found.reason) == (end, reason)
-    assert "Linux version 6.0.0-fake" in found.console
+    result = converse(replace(job, silence_timeout=1, boot_timeout=1 if mode == "mute" else LIMIT), tmp_path)
+    assert (result.end, result.reason) == (end, reason)
+    assert "Linux version 6.0.0-fake" in result.console
     # what is killed takes a moment to die
     assert until(lambda: not alive(f"{FAKE_VNG}.*{tmp_path}"))
 
@@ -127,8 +127,8 @@ def test_what_a_silent_guest_answers_is_not_how_it_ended(job: Job, tmp_path: Pat
     relay.end_console()
     with job.console.open("a") as console:
         console.write("Kernel panic - not syncing: NMI: Not continuing\n")
-    found = relay.ending(Over(End.SILENT, "no word", "asked"))
-    assert (found.end, found.reason, found.doing, found.console) == (End.SILENT, "no word", "asked", "begins\n")
+    result = relay.ending(Over(End.SILENT, "no word", "asked"))
+    assert (result.end, result.reason, result.doing, result.console) == (End.SILENT, "no word", "asked", "begins\n")
 
 
 @pytest.mark.parametrize("victim", ["controller", "relay"])

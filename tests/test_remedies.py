@@ -74,7 +74,7 @@ class State:
 
 
 def _values(setting: str) -> dict[str, int]:
-    pairs = [each.partition("=") for each in setting.split("&") if each]
+    pairs = [part.partition("=") for part in setting.split("&") if part]
     return {name: int(value) for name, _, value in pairs}
 
 
@@ -99,10 +99,10 @@ def least(kernel: str, row: str, who: str, setting: str) -> tuple[Caps, ...]:
 
 def answer(at: State) -> str | None:
     """Return what came of a cell; None where the table does not say."""
-    if any(each <= at.caps for each in least(at.kernel, at.row, at.who, at.setting)):
+    if any(caps <= at.caps for caps in least(at.kernel, at.row, at.who, at.setting)):
         return OK
-    found = column(at.kernel, at.row, at.who, at.setting)
-    return None if found is None else found[at.caps & _FOUR]
+    answers = column(at.kernel, at.row, at.who, at.setting)
+    return None if answers is None else answers[at.caps & _FOUR]
 
 
 def situation(at: State, refused: str) -> Situation:
@@ -118,7 +118,7 @@ def situation(at: State, refused: str) -> Situation:
 def _but_caps(kernel: str, row: str, who: str, setting: str, *, loaded: bool) -> Situation:
     """Say what is known beside the errno and the set; ``loaded``: of two stages the first has worked."""
     old, at = kernel == "5.10", State(kernel, row, who, frozenset(), setting)
-    asker = Situation(
+    base = Situation(
         stage=row,
         uid=_UID[who],
         in_user_namespace=who in {"userns", "token"},
@@ -134,14 +134,14 @@ def _but_caps(kernel: str, row: str, who: str, setting: str, *, loaded: bool) ->
     step, _, path = stage.partition(" ")
     if row in _COMMANDS:
         step, target = _COMMANDS[row]
-        return replace(asker, stage=step, target=target)
+        return replace(base, stage=step, target=target)
     if step in {"pin", "open", "read"}:
-        return _of_file(asker, at)
+        return _of_file(base, at)
     if step in {"load", "attach", "load+attach"}:
         now = "attach" if loaded or step == "attach" else "load"
         hook = "tcx" if path == "tcx" else _HOOKS.get(_SHIPPED.get(subject, subject), "")
-        return replace(asker, stage=now, kind=_KINDS.get(subject, subject), path=path, hook=hook)
-    return replace(asker, stage=step, target="array" if subject in _SHIPPED else subject)
+        return replace(base, stage=now, kind=_KINDS.get(subject, subject), path=path, hook=hook)
+    return replace(base, stage=step, target="array" if subject in _SHIPPED else subject)
 
 
 #: commands of bpf() that are of no program or map: stage, and what `StepError.what` calls them
@@ -158,19 +158,19 @@ _COMMANDS = {
 }
 
 
-def _of_file(asker: Situation, at: State) -> Situation:
+def _of_file(base: Situation, at: State) -> Situation:
     subject, _, stage = at.row.partition(" ")
     foreign = at.who != "root"
     if stage == "read id":
-        return replace(asker, stage="read", target="/sys/kernel/tracing/events/x/id", denied=foreign)
+        return replace(base, stage="read", target="/sys/kernel/tracing/events/x/id", denied=foreign)
     if subject == "perf_event_array":
         # opening is of no command of bpf(), putting the event's fd into the map is
-        return replace(asker, stage="attach", hook="perf_event", path="perf" if stage == "read open" else "map")
+        return replace(base, stage="attach", hook="perf_event", path="perf" if stage == "read open" else "map")
     if stage.startswith("open"):
-        return replace(asker, stage="open", target="/sys/fs/bpf/map", denied=foreign)
+        return replace(base, stage="open", target="/sys/fs/bpf/map", denied=foreign)
     if stage.startswith("pin"):
-        return replace(asker, stage="pin", target="/sys/fs/bpf/step", denied=foreign and stage != "pin public")
-    return replace(asker, stage="lookup" if subject in _SHIPPED else "read")
+        return replace(base, stage="pin", target="/sys/fs/bpf/step", denied=foreign and stage != "pin public")
+    return replace(base, stage="lookup" if subject in _SHIPPED else "read")
 
 
 def applied(remedy: Remedy, at: State) -> State:
@@ -193,7 +193,7 @@ def refusals(row: str) -> Iterator[tuple[State, str]]:
     for kernel, table in _TABLES.items():
         subject, _, path = row.partition(" load+attach ")
         used = [row, _TWINS.get(row, row), f"{subject} load", f"{subject} attach {path}"]
-        alike = json.dumps([[repr(lines.get(each)) for each in used] for lines in (table.cells, table.minimum)])
+        alike = json.dumps([[repr(lines.get(name)) for name in used] for lines in (table.cells, table.minimum)])
         if alike in seen:
             continue
         seen.add(alike)
@@ -206,11 +206,11 @@ def refusals(row: str) -> Iterator[tuple[State, str]]:
 @functools.cache
 def _allowed(kernel: str, row: str, who: str) -> tuple[Caps, ...]:
     """Return the minimal sets that do under any setting that was measured."""
-    found: list[Caps] = []
+    sets: list[Caps] = []
     for setting in ("", *_TABLES[kernel].settings):
-        found += least(kernel, row, who, setting)
-        found += [caps for caps, text in (column(kernel, row, who, setting) or {}).items() if text == OK]
-    return capabilities.minimal(found)
+        sets += least(kernel, row, who, setting)
+        sets += [caps for caps, text in (column(kernel, row, who, setting) or {}).items() if text == OK]
+    return capabilities.minimal(sets)
 
 
 def curable(at: State) -> bool:
@@ -234,26 +234,28 @@ def cures(remedy: Remedy, at: State) -> bool:
 def _less(remedy: Remedy) -> Iterator[Remedy]:
     """Yield a remedy without one of its parts each."""
     for name in remedy.capabilities:
-        yield replace(remedy, capabilities=tuple(each for each in remedy.capabilities if each != name))
+        yield replace(remedy, capabilities=tuple(other for other in remedy.capabilities if other != name))
     for name in remedy.sysctls:
-        yield replace(remedy, sysctls={each: value for each, value in remedy.sysctls.items() if each != name})
+        yield replace(remedy, sysctls={other: value for other, value in remedy.sysctls.items() if other != name})
 
 
-def faults(at: State, found: Diagnosis) -> Iterator[str]:
+def faults(at: State, diagnosis: Diagnosis) -> Iterator[str]:
     """Yield what is wrong with a diagnosis of a cell that something cures."""
-    if found.cause is Cause.UNKNOWN:
+    if diagnosis.cause is Cause.UNKNOWN:
         yield "not known"
         return
     # what is no capability and no sysctl is not to be found in the table; the first remedy always is
-    for remedy in [found.cure, *([found.other] if found.other and not found.other.advice else [])]:
+    for remedy in [diagnosis.cure, *([diagnosis.other] if diagnosis.other and not diagnosis.other.advice else [])]:
         if remedy.outside:
             yield f"'{remedy}' goes elsewhere, where something does here"
         elif not cures(remedy, at):
             yield f"'{remedy}' does not cure: {answer(applied(remedy, at))}"
         elif any(cures(less, at) for less in _less(remedy)):
             yield f"'{remedy}' is more than it takes"
-    if found.cure.sysctls and any(answer(replace(at, caps=at.caps | more)) == OK for more in capabilities.subsets()):
-        yield f"'{found.cure}' sets a sysctl where a capability does"
+    if diagnosis.cure.sysctls and any(
+        answer(replace(at, caps=at.caps | more)) == OK for more in capabilities.subsets()
+    ):
+        yield f"'{diagnosis.cure}' sets a sysctl where a capability does"
 
 
 _ROWS = list(dict.fromkeys(row for table in _TABLES.values() for row in table.cells))
@@ -283,11 +285,11 @@ def _helps(at: State, text: str, cure: Remedy) -> bool:
 def test_what_no_set_cures_is_explained_too(row: str) -> None:
     """What is said to help outside of a user namespace helps there."""
     wrong = [
-        f"{at}: {text}: {found}"
+        f"{at}: {text}: {diagnosis}"
         for at, text in refusals(row)
         if not curable(at)
-        for found in [diagnose(situation(at, text))]
-        if found.cause is Cause.UNKNOWN or not _helps(at, text, found.cure)
+        for diagnosis in [diagnose(situation(at, text))]
+        if diagnosis.cause is Cause.UNKNOWN or not _helps(at, text, diagnosis.cure)
     ]
     assert not wrong, f"{len(wrong)}:\n" + "\n".join(wrong[:20])
 

@@ -57,7 +57,7 @@ class Page(HTMLParser):
 
     @property
     def links(self) -> list[str]:
-        return [str(each["href"]) for tag, each in self.elements if tag == "a"]
+        return [str(attributes["href"]) for tag, attributes in self.elements if tag == "a"]
 
     @property
     def tags(self) -> set[str]:
@@ -70,32 +70,34 @@ def page(document: Document, **consoles: str) -> Page:
     return Page(html)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(st.lists(cells, max_size=5), st.lists(changes, max_size=4))
 def test_hostile_text_makes_no_element_script_or_attribute(came: list[Cell], changed: list[Change]) -> None:
     judged = {(cell.kernel, cell.test): cell for cell in came}.values()
-    found = page(result_sets.document(judged, changed))
-    assert len(found.scripts) == 2
-    assert not found.tags & {"img", "iframe", "object", "embed", "link", "base"}
-    assert not any(name.startswith("on") for _, attributes in found.elements for name in attributes)
-    assert sum(len(file["tests"]) for file in found.data["files"]) == len({cell.test for cell in judged})
-    assert all(link.startswith("#") for link in found.links)
+    rendered = page(result_sets.document(judged, changed))
+    assert len(rendered.scripts) == 2
+    assert not rendered.tags & {"img", "iframe", "object", "embed", "link", "base"}
+    assert not any(name.startswith("on") for _, attributes in rendered.elements for name in attributes)
+    assert sum(len(file["tests"]) for file in rendered.data["files"]) == len({cell.test for cell in judged})
+    assert all(link.startswith("#") for link in rendered.links)
 
 
 def test_nothing_is_fetched_and_the_policy_says_so() -> None:
     html = html_page.html(result_sets.full())
-    found = Page(html)
-    assert not {"src", "srcset", "action", "data", "poster", "ping"} & {n for _, each in found.elements for n in each}
+    rendered = Page(html)
+    assert not {"src", "srcset", "action", "data", "poster", "ping"} & {
+        n for _, attributes in rendered.elements for n in attributes
+    }
     assert not re.search(r"url\(|@import|https?:|fetch\(|XMLHttp|import\(", html)
-    policy = next(each["content"] for tag, each in found.elements if tag == "meta" and "http-equiv" in each) or ""
+    policy = next(meta["content"] for tag, meta in rendered.elements if tag == "meta" and "http-equiv" in meta) or ""
     assert policy.startswith("default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; ")
 
 
 def test_without_javascript_the_page_has_the_essentials() -> None:
     """The verdict, the changes, the red cells and the counts."""
     document = result_sets.full()
-    found = page(document)
-    words = " ".join(found.text.split())
+    rendered = page(document)
+    words = " ".join(rendered.text.split())
     assert "9 red cells of 7,800 in 6 tests on 6 kernels, of 600 tests on 13 kernels and 13 variants of them" in words
     assert document.accelerator in words
     assert document.notes[0] in words
@@ -104,18 +106,18 @@ def test_without_javascript_the_page_has_the_essentials() -> None:
         in words
     )
     assert words.index("regression") < words.index("cost grew") < words.index("kernel drifted") < words.index("Red 9")
-    assert found.text.count(result_sets.DIAGNOSIS) == 1, "once for both kernels"
+    assert rendered.text.count(result_sets.DIAGNOSIS) == 1, "once for both kernels"
     for part in (result_sets.FAILURE, result_sets.LOG, result_sets.VERIFIER, result_sets.DIAGNOSIS):
-        assert part in found.text
+        assert part in rendered.text
     row = words[words.index("suites/xdp/test_frames.py 60") :]
     # 13 kernels: of the first four the last has a failure
     assert row.startswith("suites/xdp/test_frames.py 60 60 60 60 1✗\ufe0e 59 60 60")
 
 
 def test_a_link_of_the_changes_leads_to_the_red_cells_text() -> None:
-    found = page(result_sets.full())
-    places = {each.get("id") for _, each in found.elements}
-    red = [link for link in found.links if "test_vlan" in link and "7.3" in link]
+    rendered = page(result_sets.full())
+    places = {attributes.get("id") for _, attributes in rendered.elements}
+    red = [link for link in rendered.links if "test_vlan" in link and "7.3" in link]
     assert len(red) >= 2, "among the changes and among the red cells"
     assert {link[1:] for link in red} <= places
 
@@ -135,14 +137,14 @@ def test_the_data_has_every_cell_with_outcome_time_and_texts() -> None:
     document = result_sets.full(4, 100)
     data = page(document).data
     names = [column["kernel"] for column in data["columns"]]
-    found = {}
+    shown = {}
     for test in (test for file in data["files"] for test in file["tests"]):
         for number, code in enumerate(test["outcomes"]):
             if code != " ":
-                parts = {title: data["texts"][each] for title, each in test.get("parts", {}).get(str(number), [])}
-                told = (data["outcomes"][code]["name"], test["ms"][number], parts)
-                found[names[number], test["test"]] = told
-    assert found == {
+                parts = {title: data["texts"][index] for title, index in test.get("parts", {}).get(str(number), [])}
+                row = (data["outcomes"][code]["name"], test["ms"][number], parts)
+                shown[names[number], test["test"]] = row
+    assert shown == {
         (cell.kernel, cell.test): (
             cell.outcome.value,
             round(cell.duration * 1000),
@@ -190,8 +192,8 @@ def test_equal_texts_are_carried_once() -> None:
 def test_the_end_of_a_console_explains_what_did_not_run() -> None:
     data = page(result_sets.document([Cell("6.1", "a.py::t", Outcome.NOTRUN)]), **{"6_1": "\x1b[0mpanic"}).data
     assert data["texts"][data["consoles"]["6.1"]] == "panic"
-    told = [each["name"] for each in data["outcomes"].values() if each["console"]]
-    assert sorted(told) == ["crash", "lost", "notrun"]
+    names = [outcome["name"] for outcome in data["outcomes"].values() if outcome["console"]]
+    assert sorted(names) == ["crash", "lost", "notrun"]
 
 
 @pytest.mark.parametrize(
@@ -217,8 +219,8 @@ def test_the_verdict_is_the_exit_status_in_words(
     cells: list[Outcome], changes: list[Change], status: int, *, green: bool, text: str
 ) -> None:
     came = [Cell("6.1", f"t{number}", outcome) for number, outcome in enumerate(cells)]
-    found = html_page.verdict(result_sets.document(came, changes, exit_status=status))
-    assert (found.green, found.text) == (green, text)
+    verdict = html_page.verdict(result_sets.document(came, changes, exit_status=status))
+    assert (verdict.green, verdict.text) == (green, text)
 
 
 def test_a_suite_is_the_folder_below_that_of_all_tests() -> None:

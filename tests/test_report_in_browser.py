@@ -100,10 +100,10 @@ def reader(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Reader]:
         options.add_argument(argument)
     options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
     browser = webdriver.Chrome(options=options, service=Service(programs["chromedriver"]))
-    found = Reader(browser, tmp_path_factory.mktemp("report"))
-    found.write("red", result_sets.full(), **{"6_12-cloud": "the last words of the guest"})
-    found.write("green", result_sets.full(red=False))
-    yield found
+    page_reader = Reader(browser, tmp_path_factory.mktemp("report"))
+    page_reader.write("red", result_sets.full(), **{"6_12-cloud": "the last words of the guest"})
+    page_reader.write("green", result_sets.full(red=False))
+    yield page_reader
     browser.quit()
 
 
@@ -117,7 +117,7 @@ def no_complaint(reader: Reader) -> Iterator[None]:
 def test_red_files_are_unfolded_and_others_open_on_a_click(reader: Reader) -> None:
     reader.open("red")
     first, *_ = toggles = reader.all("button.toggle")
-    unfolded = [each.text.split()[0] for each in toggles if each.get_attribute("aria-expanded") == "true"]
+    unfolded = [toggle.text.split()[0] for toggle in toggles if toggle.get_attribute("aria-expanded") == "true"]
     names = [
         f"suites/{name}.py"
         for name in ("execve/test_events", "sockets/test_connect", "xdp/test_frames", "xdp/test_modes")
@@ -158,8 +158,8 @@ def test_a_cell_opens_with_its_texts_and_escape_closes_it(reader: Reader) -> Non
     assert reader.address == "#failed=1&suite=sockets"
 
 
-@pytest.mark.parametrize(("works", "said"), [(True, "copied"), (False, "not copied")])
-def test_what_is_copied_is_the_text_and_what_is_not_is_said(reader: Reader, *, works: bool, said: str) -> None:
+@pytest.mark.parametrize(("works", "label"), [(True, "copied"), (False, "not copied")])
+def test_what_is_copied_is_the_text_and_what_is_not_is_said(reader: Reader, *, works: bool, label: str) -> None:
     reader.open("red", "#failed=1&suite=sockets")
     copying = "document.execCommand = () => { window.copied = document.activeElement.value; return works }"
     reader.run(f"const works = arguments[0]; {copying}", works)
@@ -170,7 +170,7 @@ def test_what_is_copied_is_the_text_and_what_is_not_is_said(reader: Reader, *, w
     assert reader.run("return window.copied") == result_sets.VERIFIER
     button = reader.one('button[aria-label="Copy: Verifier log"]')
     WebDriverWait(reader.browser, 5).until(lambda _: button.text != "copy")
-    assert button.text == said
+    assert button.text == label
 
 
 def test_a_guest_that_was_lost_is_explained_by_its_console(reader: Reader) -> None:
@@ -293,8 +293,8 @@ return [found, light(behind(document.querySelector("h1")))];
 def test_every_text_has_enough_contrast(reader: Reader, *, dark: bool) -> None:
     cell = html_page.fragment("6.12-cloud", VLAN)
     reader.open("red", f"#text=test_every&{cell}", dark=dark)
-    found, paper = reader.run(CONTRAST)
-    assert found == {}
+    failures, paper = reader.run(CONTRAST)
+    assert failures == {}
     assert (paper < 0.05) if dark else (paper > 0.9)
 
 

@@ -28,10 +28,10 @@ class Worker:
 
 def failing(pytester: pytest.Pytester, body: str) -> list[pytest.TestReport]:
     run = pytester.inline_run(pytester.makepyfile(body))
-    found = [report for report in run.getreports("pytest_runtest_logreport") if report.when == "call"]
-    for report in found:
+    calls = [report for report in run.getreports("pytest_runtest_logreport") if report.when == "call"]
+    for report in calls:
         report.__dict__["node"] = Worker()
-    return found
+    return calls
 
 
 def test_a_failure_begins_with_what_went_wrong(pytester: pytest.Pytester) -> None:

@@ -35,9 +35,9 @@ def test_a_cell_is_found_however_a_report_names_it(words: list[str], wanted: str
 
 @pytest.mark.parametrize("words", [["a.py::test"], ["6.1", "boot"], ["9.9", "a.py::test"], ["6.1"], ["./loader x"]])
 def test_what_is_no_cell_is_refused_in_a_line(words: list[str]) -> None:
-    with pytest.raises(ManifestError, match=r"is no cell: tests/x\.py::test\[6\.1-p\], or 6\.1 ") as found:
+    with pytest.raises(ManifestError, match=r"is no cell: tests/x\.py::test\[6\.1-p\], or 6\.1 ") as refusal:
         rerun.node_id(words, KERNELS)
-    assert "\n" not in str(found.value)
+    assert "\n" not in str(refusal.value)
 
 
 @pytest.mark.parametrize("test", ["a.py::test", "a.py::test[p]", "a.py::test[p-q]"])

@@ -39,8 +39,8 @@ def test_the_end_adds_what_did_not_come(tmp_path: Path) -> None:
     judged = matrix.Matrix.of(CELLS, [("7.3", "suites/a.py::test_y")], ["6.1", "7.3"])
     run.console("6.1").write_bytes(b"x" * 100_000 + b"\xff the last words")
     run.finish(run.document(judged, FACTS, 1), FACTS, (GuestRecord("6.1", "cold", "", 1.0),))
-    found = read_cells(tmp_path / "latest" / "results.jsonl")
-    assert set(found) == set(judged.cells)
+    rows = read_cells(tmp_path / "latest" / "results.jsonl")
+    assert set(rows) == set(judged.cells)
     record = wire.decode((tmp_path / "latest" / "run.json").read_bytes(), run_folder.RunRecord)
     assert (record.facts, record.exit_status, record.cells) == (FACTS, 1, 4)
     assert "panic" in (tmp_path / "latest" / "matrix.md").read_text()
@@ -62,11 +62,11 @@ def test_junit_has_a_suite_per_kernel_and_can_be_parsed() -> None:
 
 def made(folder: Path, count: int, monkeypatch: pytest.MonkeyPatch) -> list[Path]:
     """Make so many runs, a minute apart."""
-    found = []
+    folders = []
     for number in range(count):
         monkeypatch.setattr(time, "strftime", lambda _, number=number: f"20200101T00{number:02}00")
-        found.append(run_folder.RunDirectory.create(folder).path)
-    return found
+        folders.append(run_folder.RunDirectory.create(folder).path)
+    return folders
 
 
 def test_only_the_last_runs_are_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -136,8 +136,8 @@ def test_a_kernel_has_one_console_of_all_its_guests(tmp_path: Path) -> None:
     for name in ("6.1", "6.1~2", "6.1~3", "6.1+locked", "6.1+locked~2", "6.12~2"):
         run.console(name).write_text(f"{name}\n")
     run.join_consoles(["6.1", "6.1+locked", "6.12", "7.3"])
-    found = {path.name: path.read_text().split() for path in (run.path / "console").iterdir()}
-    assert found == {
+    consoles = {path.name: path.read_text().split() for path in (run.path / "console").iterdir()}
+    assert consoles == {
         "6.1.log": ["6.1", "6.1~2", "6.1~3"],
         "6.1+locked.log": ["6.1+locked", "6.1+locked~2"],
         "6.12.log": ["6.12~2"],

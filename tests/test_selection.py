@@ -40,7 +40,7 @@ def test_files_without_the_mark_need_no_guest_and_no_collection(
 
 
 @pytest.mark.parametrize(
-    ("arguments", "options", "found"),
+    ("arguments", "options", "guests"),
     [
         (["suites"], ["-k", "plain"], set()),
         (["suites"], ["-k", "test_quiet"], {"5.10+quiet", "6.1+quiet"}),
@@ -51,9 +51,9 @@ def test_files_without_the_mark_need_no_guest_and_no_collection(
     ],
 )
 def test_a_narrower_choice_is_collected(
-    project: Project, arguments: list[str], options: list[str], found: set[str]
+    project: Project, arguments: list[str], options: list[str], guests: set[str]
 ) -> None:
-    assert selection.guests(project, Selection(tuple(arguments), tuple(options)), _NAMES) == found
+    assert selection.guests(project, Selection(tuple(arguments), tuple(options)), _NAMES) == guests
 
 
 def test_an_unknown_and_an_unused_variant_are_refused(project: Project) -> None:
@@ -96,7 +96,7 @@ def test_a_variant_changes_what_a_kernel_has() -> None:
     ],
 )
 def test_a_wrong_variant_is_refused_in_a_line(text: str, line: str) -> None:
-    with pytest.raises(ManifestError) as found:
+    with pytest.raises(ManifestError) as refusal:
         manifest.parse_variants(text, ["a"])
-    assert line in str(found.value)
-    assert "\n" not in str(found.value)
+    assert line in str(refusal.value)
+    assert "\n" not in str(refusal.value)

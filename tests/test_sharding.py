@@ -91,8 +91,8 @@ def test_a_folder_whose_fixtures_are_the_packages_is_not_divided(tmp_path: Path)
         (tmp_path / name).mkdir()
         (tmp_path / name / "conftest.py").write_text(text)
     (tmp_path / "c").mkdir()
-    found = [selection.piece_path(tmp_path, f"{name}/test_x.py") for name in "abc"]
-    assert found == ["a", "b/test_x.py", "c/test_x.py"]
+    pieces = [selection.piece_path(tmp_path, f"{name}/test_x.py") for name in "abc"]
+    assert pieces == ["a", "b/test_x.py", "c/test_x.py"]
     assert selection.piece_path(ROOT, "suites/capabilities/test_table.py") == "suites/capabilities"
 
 
@@ -111,9 +111,9 @@ def test_two_divisions_with_one_digest_are_one(one: dict[Unit, float], other: di
 
 @pytest.mark.parametrize("text", ["0/3", "4/3", "x", "", "1", "1/0", "-1/2", "1/2/3", " 1/2", "01/2", "१/२", "1/2\n"])
 def test_what_is_no_part_is_refused_in_a_line(text: str) -> None:
-    with pytest.raises(ManifestError, match="not a part such as 2/5") as found:
+    with pytest.raises(ManifestError, match="not a part such as 2/5") as refusal:
         Shard.parse(text)
-    assert found.value.exit_status == 4
+    assert refusal.value.exit_status == 4
 
 
 @given(st.integers(1, 99), st.integers(0, 99))
@@ -134,17 +134,17 @@ def test_units_are_the_chosen_files_on_the_chosen_kernels() -> None:
     guests = {"5.10": (), "6.1": (), "6.1+locked": ("s/test_b.py",)}
     files = {"s": ["s/test_a.py", "s/test_b.py"]}
 
-    def found(*arguments: str) -> list[str]:
+    def pairs(*arguments: str) -> list[str]:
         listed = sharding.units(
-            guests, arguments, [*guests, "9.9"], lambda each: files.get(each, [each.partition("::")[0]])
+            guests, arguments, [*guests, "9.9"], lambda argument: files.get(argument, [argument.partition("::")[0]])
         )
         return [f"{kernel} {file}" for kernel, file in listed]
 
     everywhere = ["5.10 s/test_a.py", "5.10 s/test_b.py", "6.1 s/test_a.py", "6.1 s/test_b.py"]
-    assert found("s") == [*everywhere, "6.1+locked s/test_b.py"]
-    assert found("s/test_a.py::test_x") == ["5.10 s/test_a.py", "6.1 s/test_a.py"]
-    assert found("s/test_b.py::test_x[6.1-p]", "s/test_a.py::test_x[6.1]") == ["6.1 s/test_a.py", "6.1 s/test_b.py"]
-    assert found("s/test_b.py::test_x[9.9]") == []
+    assert pairs("s") == [*everywhere, "6.1+locked s/test_b.py"]
+    assert pairs("s/test_a.py::test_x") == ["5.10 s/test_a.py", "6.1 s/test_a.py"]
+    assert pairs("s/test_b.py::test_x[6.1-p]", "s/test_a.py::test_x[6.1]") == ["6.1 s/test_a.py", "6.1 s/test_b.py"]
+    assert pairs("s/test_b.py::test_x[9.9]") == []
 
 
 def test_the_test_files_of_a_folder_are_those_that_pytest_takes(tmp_path: Path) -> None:

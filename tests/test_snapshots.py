@@ -55,9 +55,9 @@ def forget_verification(place: Path) -> None:
 
 def test_what_was_kept_is_found(tmp_path: Path) -> None:
     place = make(tmp_path)
-    found = snapshots.find(tmp_path, "key")
-    assert found is not None
-    assert (found.ram, found.meta.hello) == (place / "ram", Hello("6.1.0", 0.1))
+    snapshot = snapshots.find(tmp_path, "key")
+    assert snapshot is not None
+    assert (snapshot.ram, snapshot.meta.hello) == (place / "ram", Hello("6.1.0", 0.1))
     assert [path.name for path in tmp_path.iterdir()] == ["key"]
     assert snapshots.find(tmp_path, "other") is None
 
@@ -99,9 +99,9 @@ def test_what_is_not_what_was_saved_is_taken_away(tmp_path: Path, damage: Callab
 def test_a_worker_has_its_guests_memory_and_its_own_pages(tmp_path: Path) -> None:
     guest = make(tmp_path)
     place = make_worker(tmp_path, "key+a")
-    found = snapshots.find(tmp_path, "key+a")
-    assert found is not None
-    assert (found.ram, found.changes, found.answer) == (guest / "ram", place, b"answer")
+    snapshot = snapshots.find(tmp_path, "key+a")
+    assert snapshot is not None
+    assert (snapshot.ram, snapshot.changes, snapshot.answer) == (guest / "ram", place, b"answer")
     assert sum(path.stat().st_blocks for path in place.iterdir()) * 512 < 1 << 16
     base = snapshots.find(tmp_path, "key")
     assert base is not None
@@ -165,9 +165,9 @@ def test_zeros_of_the_memory_take_no_room(tmp_path: Path) -> None:
     make(tmp_path, ram=b"memory" + bytes(1 << 19) + b"more")
     ((_, size),) = snapshots.held(tmp_path)
     assert size < 1 << 16
-    found = snapshots.find(tmp_path, "key")
-    assert found is not None
-    assert found.ram.read_bytes() == (b"memory" + bytes(1 << 19) + b"more").ljust(1 << 20, b"\0")
+    snapshot = snapshots.find(tmp_path, "key")
+    assert snapshot is not None
+    assert snapshot.ram.read_bytes() == (b"memory" + bytes(1 << 19) + b"more").ljust(1 << 20, b"\0")
 
 
 def test_everything_the_state_depends_on_is_in_the_key() -> None:
@@ -205,7 +205,7 @@ def test_where_the_project_lies_is_nothing_that_a_guest_knows(tmp_path: Path, mo
         monkeypatch.setattr(sys, "executable", str(tmp_path / name / "python"))
         jobs.append(planned(tmp_path / name, WISHES))
     one, other = jobs
-    assert all(getattr(one, each) != getattr(other, each) for each in ("payload", "console", "slots", "vng"))
+    assert all(getattr(one, field) != getattr(other, field) for field in ("payload", "console", "slots", "vng"))
     assert one.snapshot == other.snapshot == (tmp_path / "cache" / "snapshots", snapshots.key(BOOT, "QEMU 7.2"))
 
 
@@ -258,7 +258,7 @@ def test_a_folder_without_the_marker_is_never_taken_away(tmp_path: Path) -> None
 
 
 def test_a_guest_keeps_one_worker_of_each_kind(tmp_path: Path) -> None:
-    names = [snapshots.worker_name("key", said, kind) for kind in ("", "shell") for said in (b"old", b"new")]
+    names = [snapshots.worker_name("key", content, kind) for kind in ("", "shell") for content in (b"old", b"new")]
     make(tmp_path, "key")
     for name in names:
         make_worker(tmp_path, name)
@@ -278,7 +278,7 @@ def test_contents_change_by_saving_or_asking_not_by_use(tmp_path: Path) -> None:
     """The digest of the contents changes when an entry is saved or requested, not when it is used."""
     assert snapshots.contents(tmp_path / "none") == frozenset()
     make(tmp_path, "key")
-    one, two = (snapshots.worker_name("key", said) for said in (b"one", b"two"))
+    one, two = (snapshots.worker_name("key", content) for content in (b"one", b"two"))
     seen = [snapshots.contents(tmp_path)]
     snapshots.asked_before(tmp_path, one, "first run")
     seen.append(snapshots.contents(tmp_path))
@@ -324,9 +324,9 @@ def test_the_option_reaches_saved_guests(tmp_path: Path, monkeypatch: pytest.Mon
     monkeypatch.setenv("KERNEL_MATRIX_CACHE", str(tmp_path))
 
     def place(request: RunRequest) -> tuple[Path, str]:
-        found = planned(tmp_path, request).snapshot
-        assert found is not None
-        return found
+        snapshot = planned(tmp_path, request).snapshot
+        assert snapshot is not None
+        return snapshot
 
     snapshots.mark_unusable(*place(WISHES), "late")
     assert snapshots.unusable(*place(WISHES)) == "late"

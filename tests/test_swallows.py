@@ -47,9 +47,9 @@ ALLOWED = {
 
 
 def test_every_swallowed_failure_is_named_or_listed() -> None:
-    found = {(name, each) for name, text in sources() for each in swallowed(name, text)}
-    assert sorted(found - set(ALLOWED)) == []
-    assert sorted(set(ALLOWED) - found) == [], "no longer there: take them off the list"
+    failures = {(name, failure) for name, text in sources() for failure in swallowed(name, text)}
+    assert sorted(failures - set(ALLOWED)) == []
+    assert sorted(set(ALLOWED) - failures) == [], "no longer there: take them off the list"
     assert all(ALLOWED.values())
 
 
@@ -108,8 +108,8 @@ def test_a_swallow_of_a_shells_is_seen(text: str) -> None:
 
 def sources() -> Iterator[tuple[str, str]]:
     """Yield the files of the project that run, and their text."""
-    found = [each for name in FOLDERS for each in (ROOT / name).rglob("*")] + [*ROOT.glob("*.py")]
-    for path in sorted(found):
+    paths = [entry for name in FOLDERS for entry in (ROOT / name).rglob("*")] + [*ROOT.glob("*.py")]
+    for path in sorted(paths):
         name = str(path.relative_to(ROOT))
         if (
             path.suffix in {".py", ".yml", ".j2", ".toml", ".9p", ""}
@@ -123,7 +123,7 @@ def swallowed(name: str, text: str) -> Iterator[str]:
     """Yield what a file swallows, in short."""
     if not name.endswith(".py"):
         if text.startswith("#!") or name.endswith((".yml", ".j2", ".toml")):
-            yield from (found[0] for found in SHELL.finditer(text))
+            yield from (match[0] for match in SHELL.finditer(text))
         return
     for node in ast.walk(ast.parse(text)):
         for kind, look in LOOKS:
@@ -133,9 +133,13 @@ def swallowed(name: str, text: str) -> Iterator[str]:
 
 def of_call(call: ast.Call) -> Iterator[str]:
     name = ast.unparse(call.func).rpartition(".")[2]
-    if name == "suppress" and (broad := BROAD & {each for argument in call.args for each in _names(argument)}):
+    if name == "suppress" and (broad := BROAD & {error for argument in call.args for error in _names(argument)}):
         yield f"suppress({', '.join(sorted(broad))})"
-    if name == "walk" and ast.unparse(call.func) == "os.walk" and all(each.arg != "onerror" for each in call.keywords):
+    if (
+        name == "walk"
+        and ast.unparse(call.func) == "os.walk"
+        and all(option.arg != "onerror" for option in call.keywords)
+    ):
         yield "os.walk without onerror"
     if name == "callback":
         yield from _unlooked(call.args[0])
@@ -159,21 +163,23 @@ def _unlooked(function: ast.expr) -> Iterator[str]:
 def of_statement(statement: ast.Expr) -> Iterator[str]:
     if isinstance(statement.value, ast.Call):
         yield from _unlooked(statement.value.func)
-        if any(each.arg == "check" and ast.unparse(each.value) == "False" for each in statement.value.keywords):
+        if any(
+            keyword.arg == "check" and ast.unparse(keyword.value) == "False" for keyword in statement.value.keywords
+        ):
             yield "check=False, unused"
 
 
 def of_handler(handler: ast.ExceptHandler) -> Iterator[str]:
     caught = BROAD & ({"BaseException"} if handler.type is None else _names(handler.type))
-    body = [each for statement in handler.body for each in ast.walk(statement)]
+    body = [node for statement in handler.body for node in ast.walk(statement)]
     looks = {handler.name, "traceback"}
-    if not any(isinstance(each, ast.Raise) or (isinstance(each, ast.Name) and each.id in looks) for each in body):
-        yield from (f"except {each}" for each in sorted(caught))
+    if not any(isinstance(node, ast.Raise) or (isinstance(node, ast.Name) and node.id in looks) for node in body):
+        yield from (f"except {error}" for error in sorted(caught))
 
 
 def of_try(block: ast.Try) -> Iterator[str]:
-    ends = [each for statement in block.finalbody for each in ast.walk(statement)]
-    yield from (found for each in ends if isinstance(each, ast.Call) and (found := ast.unparse(each)) == "os._exit(0)")
+    ends = [node for statement in block.finalbody for node in ast.walk(statement)]
+    yield from (text for node in ends if isinstance(node, ast.Call) and (text := ast.unparse(node)) == "os._exit(0)")
 
 
 def of_loop(loop: ast.While) -> Iterator[str]:
@@ -184,11 +190,11 @@ def of_loop(loop: ast.While) -> Iterator[str]:
 
 def of_text(constant: ast.Constant) -> Iterator[str]:
     if isinstance(constant.value, str):
-        yield from (found[0] for found in SHELL.finditer(constant.value))
+        yield from (match[0] for match in SHELL.finditer(constant.value))
 
 
 def _names(node: ast.expr) -> set[str]:
-    return {each.id for each in ast.walk(node) if isinstance(each, ast.Name)}
+    return {part.id for part in ast.walk(node) if isinstance(part, ast.Name)}
 
 
 LOOKS: tuple[tuple[type[ast.AST], Callable[[Any], Iterator[str]]], ...] = (

@@ -36,7 +36,7 @@ def connection() -> Iterator[tuple[socket.socket, socket.socket]]:
 
 
 def run(
-    connection: tuple[socket.socket, socket.socket], *command: str, said: bytes = b"", serve: bool = True
+    connection: tuple[socket.socket, socket.socket], *command: str, stdin: bytes = b"", serve: bool = True
 ) -> subprocess.CompletedProcess[bytes]:
     here, there = connection
 
@@ -49,7 +49,7 @@ def run(
     thread.start()
     client = [sys.executable, "-c", CLIENT, str(here.fileno()), *command]
     done = subprocess.run(
-        client, input=said, capture_output=True, check=False, cwd=ROOT, timeout=LIMIT, pass_fds=[here.fileno()]
+        client, input=stdin, capture_output=True, check=False, cwd=ROOT, timeout=LIMIT, pass_fds=[here.fileno()]
     )
     here.shutdown(socket.SHUT_RDWR)
     thread.join(LIMIT)
@@ -66,7 +66,7 @@ def test_the_exit_status_is_the_commands(
 
 def test_input_of_any_size_comes_back_whole(connection: tuple[socket.socket, socket.socket]) -> None:
     data = os.urandom(3_000_001)
-    done = run(connection, "cat; echo end >&2", said=data)
+    done = run(connection, "cat; echo end >&2", stdin=data)
     assert (done.stdout == data, done.stderr, done.returncode) == (True, b"end\n", 0)
 
 
@@ -74,7 +74,7 @@ def test_a_command_that_does_not_read_gets_one_window(
     connection: tuple[socket.socket, socket.socket],
 ) -> None:
     """A command that does not read its input is sent no more than the window."""
-    assert run(connection, "exit 2", said=bytes(2_000_000)).returncode == 2
+    assert run(connection, "exit 2", stdin=bytes(2_000_000)).returncode == 2
 
 
 def test_what_a_command_leaves_running_is_not_waited_for(connection: tuple[socket.socket, socket.socket]) -> None:

@@ -83,8 +83,8 @@ def test_packages_without_a_kernel_are_an_error(tmp_path: Path) -> None:
 
 def test_modules_are_kept_with_what_they_need() -> None:
     dep = "net/veth.ko.xz: net/ptr-ring.ko.xz core/base.ko\nnet/ptr-ring.ko.xz: core/base.ko\ncore/base.ko:\nx.ko:\n"
-    found = unpack.closure(unpack.parse_modules_dep(dep), ["veth", "not-there"])
-    assert found == {"net/veth.ko.xz", "net/ptr-ring.ko.xz", "core/base.ko"}
+    modules = unpack.closure(unpack.parse_modules_dep(dep), ["veth", "not-there"])
+    assert modules == {"net/veth.ko.xz", "net/ptr-ring.ko.xz", "core/base.ko"}
     # modprobe takes both spellings of a name
     both = {"net/ptr-ring.ko.xz", "core/base.ko"}
     assert unpack.closure(unpack.parse_modules_dep(dep), ["ptr_ring"]) == both

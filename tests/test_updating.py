@@ -42,7 +42,7 @@ def offered(monkeypatch: pytest.MonkeyPatch) -> dict[str, list[Package] | ImageE
         answer = answers[suite.name]
         if isinstance(answer, ImageError):
             raise answer
-        return tuple(each for each in answer if re.fullmatch(pattern, each.name))
+        return tuple(entry for entry in answer if re.fullmatch(pattern, entry.name))
 
     monkeypatch.setattr(Suite, "packages", packages)
     return answers
@@ -60,8 +60,8 @@ def known(tmp_path: Path) -> manifest.Manifest:
 
 
 def locked(known: manifest.Manifest) -> dict[str, str]:
-    found = lock.read(known.folder / "kernels.lock.toml")
-    return {kernel: packages[0].version for kernel, packages in found.items()}
+    entries = lock.read(known.folder / "kernels.lock.toml")
+    return {kernel: packages[0].version for kernel, packages in entries.items()}
 
 
 Offered = dict[str, list[Package] | ImageError]
@@ -83,9 +83,9 @@ def test_an_archive_that_does_not_answer_changes_nothing(
     before = (known.folder / "kernels.lock.toml").read_bytes()
     for suite in dead:
         offered[suite] = ImageError(f"reading the index of {suite} failed: E: Mirror sync in progress?")
-    with pytest.raises(ImageError, match=r"^reading the index of [^\n]+; kernels\.lock\.toml is unchanged$") as found:
+    with pytest.raises(ImageError, match=r"^reading the index of [^\n]+; kernels\.lock\.toml is unchanged$") as refusal:
         images.update_lock(known)
-    assert found.value.exit_status == 3
+    assert refusal.value.exit_status == 3
     assert (known.folder / "kernels.lock.toml").read_bytes() == before
 
 
@@ -96,7 +96,7 @@ def test_a_locked_kernel_without_all_parts_changes_nothing(
     """So looks an archive that is being synchronised."""
     backports = offered["trixie-backports"]
     assert isinstance(backports, list)
-    offered["trixie-backports"] = [each for each in backports if each.name != missing]
+    offered["trixie-backports"] = [entry for entry in backports if entry.name != missing]
     line = rf"no complete 7\.3: {missing} is not there; .* out of the lock; kernels\.lock\.toml is unchanged$"
     with pytest.raises(ImageError, match=line.replace("+", r"\+")):
         images.update_lock(known)
@@ -117,7 +117,7 @@ def test_a_missing_package_that_no_guest_needs_stays_locked(known: manifest.Mani
     before = (known.folder / "kernels.lock.toml").read_text()
     backports = offered["trixie-backports"]
     assert isinstance(backports, list)
-    offered["trixie-backports"] = [each for each in backports if each.name != PARTS[0]]
+    offered["trixie-backports"] = [entry for entry in backports if entry.name != PARTS[0]]
     assert images.update_lock(known) == [f"7.3: the mirror has no {PARTS[0]} now: the lock keeps it"]
     assert (known.folder / "kernels.lock.toml").read_text() == before
 

@@ -37,9 +37,9 @@ inputs = st.builds(
 def test_a_worker_reads_what_the_controller_has_written(given_input: WorkerInput) -> None:
     """Through execnet, which carries it."""
     carried = execnet.loads(execnet.dumps(worker_input.pack(given_input, None)))
-    found, channel = worker_input.unpack(carried)
-    assert found == given_input
-    assert type(found.facts.features) is frozenset
+    restored, channel = worker_input.unpack(carried)
+    assert restored == given_input
+    assert type(restored.facts.features) is frozenset
     assert channel is None
 
 
@@ -85,15 +85,15 @@ print(list(names) == sorted(names), worker_input.encode_facts(GuestFacts("6.1", 
 
 def test_every_controller_writes_the_same_bytes() -> None:
     """Strings are hashed otherwise in each process, and sets are iterated otherwise."""
-    said = set()
+    outputs = set()
     for seed in range(3):
         environment = {**os.environ, "PYTHONHASHSEED": str(seed)}
         command = [sys.executable, "-c", _PROGRAM]
         done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
         in_order, _, text = done.stdout.partition(" ")
         assert in_order == "False"
-        said.add(text)
-    assert len(said) == 1
+        outputs.add(text)
+    assert len(outputs) == 1
 
 
 def test_a_worker_writes_no_report_that_nobody_reads(pytester: pytest.Pytester) -> None:

@@ -21,9 +21,9 @@ KNOWN = manifest.load(HERE.images)
 
 def choices(text: str) -> list[str]:
     """The kernels that a run by hand can take."""
-    found = re.search(r"^      kernels:\n.*?options:\n((?: {10}- [^\n]*\n)+)", text, re.MULTILINE | re.DOTALL)
-    assert found
-    return [line.strip().removeprefix("- ").strip('"') for line in found[1].splitlines()]
+    block = re.search(r"^      kernels:\n.*?options:\n((?: {10}- [^\n]*\n)+)", text, re.MULTILINE | re.DOTALL)
+    assert block
+    return [line.strip().removeprefix("- ").strip('"') for line in block[1].splitlines()]
 
 
 def test_the_committed_workflow_is_what_the_manifest_makes() -> None:
@@ -87,11 +87,11 @@ def test_every_action_is_pinned_to_one_commit() -> None:
     versions: dict[str, set[str]] = {}
     for path in (ROOT / ".github").rglob("*.yml"):
         for name, rest in re.findall(r"uses: ([\w-]+/[\w-]+)(.*)", path.read_text()):
-            found = re.fullmatch(r"(?:/\w+)?@([0-9a-f]{40}) # (v\d+\.\d+\.\d+)", rest)
-            assert found, (path, name, rest)
-            versions.setdefault(name, set()).add(f"{found[1]} {found[2]}")
+            pin = re.fullmatch(r"(?:/\w+)?@([0-9a-f]{40}) # (v\d+\.\d+\.\d+)", rest)
+            assert pin, (path, name, rest)
+            versions.setdefault(name, set()).add(f"{pin[1]} {pin[2]}")
     assert {"actions/checkout", "actions/cache", "actions/upload-artifact"} <= set(versions)
-    assert all(len(each) == 1 for each in versions.values()), versions
+    assert all(len(pins) == 1 for pins in versions.values()), versions
 
 
 def test_no_input_gets_into_a_script_but_through_the_environment() -> None:

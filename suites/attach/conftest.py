@@ -44,8 +44,8 @@ def interfaces() -> Iterator[Interfaces]:
 @pytest.fixture
 def programs() -> Iterator[dict[str, steps.Program]]:
     """Load one program for each kind of hook."""
-    with steps.loaded(steps.object_path("fixtures/attach")) as found:
-        yield found.programs
+    with steps.loaded(steps.object_path("fixtures/attach")) as bpf_object:
+        yield bpf_object.programs
 
 
 @pytest.fixture

@@ -73,8 +73,8 @@ _OTHER_ERRNOS = {("its own function", "raw_tracepoint"): errno.EFAULT}
 @contextmanager
 def _program(kind: str) -> Iterator[steps.Program]:
     name = f"hook_{kind}"
-    with steps.loaded(steps.object_path("fixtures/hooks"), name) as found:
-        yield found.programs[name]
+    with steps.loaded(steps.object_path("fixtures/hooks"), name) as bpf_object:
+        yield bpf_object.programs[name]
 
 
 def _wrong_pairs() -> list[tuple[str, str]]:
@@ -95,8 +95,8 @@ def test_a_program_of_another_type_is_refused(refused: Refused, interfaces: Inte
     """And the one of the right type attaches, in the same place."""
     attach, right = _HOOKS[hook]
     _check(refused, interfaces, attach, kind, _OTHER_ERRNOS.get((hook, kind), errno.EINVAL))
-    for each in right:
-        _check(refused, interfaces, attach, each, None)
+    for right_kind in right:
+        _check(refused, interfaces, attach, right_kind, None)
 
 
 @requires("xdp_link")
@@ -118,8 +118,8 @@ def test_a_tcx_link_takes_classifiers_alone(refused: Refused, interfaces: Interf
 @pytest.mark.parametrize(("missing", "right"), [("fentry_missing", "fentry"), ("lsm_missing", "lsm")])
 def test_a_function_to_trace_that_does_not_exist(refused: Refused, missing: str, right: str) -> None:
     """libbpf_find_attach_btf_id(): the kernel's BTF has no such function, so it is not even loaded: ESRCH."""
-    with refused(errno.ESRCH, stage="load") as found, _program(missing):
+    with refused(errno.ESRCH, stage="load") as refusal, _program(missing):
         pass
-    assert "failed to find kernel BTF type ID of" in found.log
+    assert "failed to find kernel BTF type ID of" in refusal.log
     with _program(right):
         pass

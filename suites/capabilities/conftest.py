@@ -70,4 +70,4 @@ def parts(measured: Measured, facts: GuestFacts) -> dict[str, list[Part]]:
 @pytest.fixture(scope="package")
 def table(parts: dict[str, list[Part]], facts: GuestFacts) -> Table:
     """Return the table of this kernel."""
-    return capability_table.joined((part for each in parts.values() for part in each), facts.programs)
+    return capability_table.joined((part for group in parts.values() for part in group), facts.programs)

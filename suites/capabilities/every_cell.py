@@ -27,9 +27,9 @@ def test_every_cell_is_what_comes_of_trying(
     """All sixteen sets of every probe that was not measured in this context, and the minimal sets of the shipped."""
     context = Context(person, assignment)
     with setting(assignment):
-        found, least = users.measured(person, given, derived(person, assignment, facts))
-    read = {name: {caps: table.read(name, context, caps) for caps in capabilities.subsets()} for name in found}
+        cells, least = users.measured(person, given, derived(person, assignment, facts))
+    read = {name: {caps: table.read(name, context, caps) for caps in capabilities.subsets()} for name in cells}
     # with a token everything is measured under the defaults
-    assert found or (person, assignment) == (users.TOKEN, "")
-    assert found == read
+    assert cells or (person, assignment) == (users.TOKEN, "")
+    assert cells == read
     assert least == {name: table.minimal_sets(name, context) for name in least}

@@ -32,5 +32,5 @@ def test_everything_is_tried_with_every_set(
 def test_the_table_is_handed_to_the_host(table: Table, parts: dict[str, list[Part]], record: Record) -> None:
     """As the facts `capabilities`, with what measuring took of the guest's processors beside it."""
     record(capability_table.FACTS, table.to_json())
-    seconds = {name or "defaults": sum(part.seconds for part in each) for name, each in parts.items()}
-    record("capability-seconds", {name: round(each, 2) for name, each in seconds.items()})
+    seconds = {name or "defaults": sum(part.seconds for part in group) for name, group in parts.items()}
+    record("capability-seconds", {name: round(duration, 2) for name, duration in seconds.items()})

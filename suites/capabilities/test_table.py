@@ -65,7 +65,7 @@ def test_what_is_derived_is_what_comes_of_trying(
     given: Resources, facts: GuestFacts, table: Table, assignment: str
 ) -> None:
     """Of every cell that the table has and was not measured for it; of each line the sets that witness its answers."""
-    found: list[str] = []
+    mismatches: list[str] = []
     with setting(assignment):
         for person in who(facts.features):
             context = Context(person, assignment)
@@ -73,8 +73,8 @@ def test_what_is_derived_is_what_comes_of_trying(
                 probe: {caps: table.read(probe.name, context, caps) for caps in capabilities.subsets()}
                 for probe in derived(person, assignment, facts)
             }
-            found += differences(given, person, expected)
-    _same(found)
+            mismatches += differences(given, person, expected)
+    _same(mismatches)
 
 
 @spoils_guest("unprivileged_bpf_disabled=1 stays until the next boot")
@@ -89,13 +89,13 @@ def test_unprivileged_bpf_disabled_1_is_2_for_good(
     people = who(facts.features)
     cells = {person: measured(person, two).cells for person in people}
     steps.set_sysctl(BPF_SYSCTL, 1)
-    found: list[str] = []
+    mismatches: list[str] = []
     for person in people:
         probes = [probe for probe in tried(person, two, facts) if BPF_SYSCTL in probe.sysctls]
         lines = {probe: cells[person][probe.name][Context(person, two)] for probe in probes}
         expected = {probe: capabilities.answers(line) for probe, line in lines.items()}
-        found += differences(given, person, expected)
-    _same(found)
+        mismatches += differences(given, person, expected)
+    _same(mismatches)
     for other in (0, 2):
         with refused(errno.EPERM, stage="sysctl"):
             steps.set_sysctl(BPF_SYSCTL, other)
@@ -127,4 +127,4 @@ def test_a_minimal_set_carries_a_whole_object(
         assert sets
         with setting(assignment):
             for caps in sets:
-                run_as(whole, caps=[Cap[each] for each in caps], uid=NOBODY)
+                run_as(whole, caps=[Cap[cap] for cap in caps], uid=NOBODY)

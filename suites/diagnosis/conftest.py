@@ -29,7 +29,7 @@ def load(name: str, *programs: str) -> None:
 
 def attach(name: str, program: str) -> None:
     """Load a program and attach it as its section says."""
-    with steps.loaded(steps.object_path(name), program) as found, steps.by_section(found.programs[program]):
+    with steps.loaded(steps.object_path(name), program) as bpf_object, steps.by_section(bpf_object.programs[program]):
         pass
 
 

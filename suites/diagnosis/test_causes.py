@@ -28,17 +28,17 @@ _ARRAY = steps.MapSpec("array", key=4, value=4, entries=1)
 _TRACEFS = "/sys/kernel/tracing"
 
 
-def _says(found: Diagnosis, cause: Cause, *words: str) -> None:
-    text = str(found)
-    assert found.cause is cause, text
+def _says(diagnosis: Diagnosis, cause: Cause, *words: str) -> None:
+    text = str(diagnosis)
+    assert diagnosis.cause is cause, text
     assert not [word for word in words if word not in text], text
 
 
 @pytest.fixture
 def programs() -> Iterator[dict[str, steps.Program]]:
     """Load programs that do nothing, with every capability."""
-    with steps.loaded(steps.object_path("fixtures/attach")) as found:
-        yield found.programs
+    with steps.loaded(steps.object_path("fixtures/attach")) as bpf_object:
+        yield bpf_object.programs
 
 
 @pytest.fixture
@@ -66,20 +66,20 @@ def test_the_capability_that_loading_lacks_is_named(
 ) -> None:
     """Every other capability is there; CAP_SYS_ADMIN is not, because it stands for them."""
     caps = _ALL - lacking - {Cap.SYS_ADMIN}
-    found = run_as(lambda: diagnosed(lambda: steps.load_again(programs[program])), caps=caps)
-    _says(found, Cause.PERMISSION, *[f"CAP_{cap.name}" for cap in lacking], "missing")
+    diagnosis = run_as(lambda: diagnosed(lambda: steps.load_again(programs[program])), caps=caps)
+    _says(diagnosis, Cause.PERMISSION, *[f"CAP_{cap.name}" for cap in lacking], "missing")
 
 
 def test_the_sysctl_that_closes_bpf_to_the_unprivileged_is_named(programs: dict[str, steps.Program]) -> None:
     """For a program that it would open to them."""
-    found = run_as(lambda: diagnosed(lambda: steps.load_again(programs["fixture_socket"])), caps=(), uid=NOBODY)
-    _says(found, Cause.PERMISSION, "CAP_BPF missing", "kernel.unprivileged_bpf_disabled")
+    diagnosis = run_as(lambda: diagnosed(lambda: steps.load_again(programs["fixture_socket"])), caps=(), uid=NOBODY)
+    _says(diagnosis, Cause.PERMISSION, "CAP_BPF missing", "kernel.unprivileged_bpf_disabled")
 
 
 def test_a_map_lacks_cap_bpf() -> None:
     """An array, where unprivileged BPF is disabled."""
-    found = run_as(lambda: diagnosed(lambda: steps.create_map(_ARRAY)), caps=_ALL - {Cap.BPF, Cap.SYS_ADMIN})
-    _says(found, Cause.PERMISSION, "CAP_BPF missing")
+    diagnosis = run_as(lambda: diagnosed(lambda: steps.create_map(_ARRAY)), caps=_ALL - {Cap.BPF, Cap.SYS_ADMIN})
+    _says(diagnosis, Cause.PERMISSION, "CAP_BPF missing")
 
 
 def test_pointers_that_are_computed_with_lack_cap_perfmon() -> None:
@@ -104,8 +104,8 @@ def test_a_kprobe_lacks_cap_perfmon(programs: dict[str, steps.Program], sysctl: 
     """Where the sysctl leaves it at that."""
     sysctl("perf_event_paranoid", 2)
     caps = _ALL - {Cap.PERFMON, Cap.SYS_ADMIN}
-    found = run_as(lambda: diagnosed(lambda: _kprobe(programs, "do_nanosleep")), caps=caps)
-    _says(found, Cause.PERMISSION, "CAP_PERFMON missing")
+    diagnosis = run_as(lambda: diagnosed(lambda: _kprobe(programs, "do_nanosleep")), caps=caps)
+    _says(diagnosis, Cause.PERMISSION, "CAP_PERFMON missing")
 
 
 @requires("perf_restrict")
@@ -114,8 +114,8 @@ def test_the_sysctl_that_leaves_perf_to_cap_sys_admin_is_named(
 ) -> None:
     """Debian's own level."""
     sysctl("perf_event_paranoid", 3)
-    found = run_as(lambda: diagnosed(lambda: _kprobe(programs, "do_nanosleep")), caps=_ALL - {Cap.SYS_ADMIN})
-    _says(found, Cause.PERMISSION, "kernel.perf_event_paranoid is 3", "CAP_SYS_ADMIN")
+    diagnosis = run_as(lambda: diagnosed(lambda: _kprobe(programs, "do_nanosleep")), caps=_ALL - {Cap.SYS_ADMIN})
+    _says(diagnosis, Cause.PERMISSION, "kernel.perf_event_paranoid is 3", "CAP_SYS_ADMIN")
 
 
 def test_tracefs_is_for_root_alone(programs: dict[str, steps.Program], sysctl: Sysctl) -> None:
@@ -140,8 +140,8 @@ def interface() -> Iterator[int]:
 def test_an_interface_lacks_cap_net_admin(programs: dict[str, steps.Program], interface: int) -> None:
     """CAP_SYS_ADMIN does not stand for it there."""
     fd = programs["fixture_xdp"].fd
-    found = run_as(lambda: diagnosed(lambda: steps.xdp_attach(fd, interface)), caps=_ALL - {Cap.NET_ADMIN})
-    _says(found, Cause.PERMISSION, "CAP_NET_ADMIN missing")
+    diagnosis = run_as(lambda: diagnosed(lambda: steps.xdp_attach(fd, interface)), caps=_ALL - {Cap.NET_ADMIN})
+    _says(diagnosis, Cause.PERMISSION, "CAP_NET_ADMIN missing")
 
 
 # -- not supported
@@ -149,14 +149,14 @@ def test_an_interface_lacks_cap_net_admin(programs: dict[str, steps.Program], in
 
 def test_no_bpf_at_all() -> None:
     """ENOSYS, here from a seccomp filter: the same answer as that of a kernel without CONFIG_BPF_SYSCALL."""
-    found = run_as(lambda: diagnosed(without_bpf(lambda: load("fixtures/attach", "fixture_xdp"))), caps=_ALL)
-    _says(found, Cause.NOT_SUPPORTED, "CONFIG_BPF_SYSCALL")
+    diagnosis = run_as(lambda: diagnosed(without_bpf(lambda: load("fixtures/attach", "fixture_xdp"))), caps=_ALL)
+    _says(diagnosis, Cause.NOT_SUPPORTED, "CONFIG_BPF_SYSCALL")
 
 
 def test_a_map_type_that_no_kernel_has() -> None:
     """EINVAL."""
-    found = diagnosed(lambda: steps.create_map_of_type(1000, _ARRAY))
-    _says(found, Cause.NOT_SUPPORTED, "another map type")
+    diagnosis = diagnosed(lambda: steps.create_map_of_type(1000, _ARRAY))
+    _says(diagnosis, Cause.NOT_SUPPORTED, "another map type")
 
 
 def test_a_program_type_is_missed_only_where_it_is_missing(facts: GuestFacts) -> None:
@@ -164,8 +164,8 @@ def test_a_program_type_is_missed_only_where_it_is_missing(facts: GuestFacts) ->
     if "netfilter" in facts.features:
         load("fixtures/probes", "probe_netfilter")
     else:
-        found = diagnosed(lambda: load("fixtures/probes", "probe_netfilter"))
-        _says(found, Cause.NOT_SUPPORTED, "programs of type netfilter")
+        diagnosis = diagnosed(lambda: load("fixtures/probes", "probe_netfilter"))
+        _says(diagnosis, Cause.NOT_SUPPORTED, "programs of type netfilter")
 
 
 # -- the program
@@ -175,8 +175,8 @@ def test_a_program_of_too_many_instructions(sysctl: Sysctl) -> None:
     """With every capability, and without any where the sysctl lets the unprivileged load programs."""
     _says(diagnosed(lambda: count_only("socket_filter", 1_000_001)), Cause.TOO_LARGE, "1,000,000")
     sysctl("unprivileged_bpf_disabled", 0)
-    found = run_as(lambda: diagnosed(lambda: count_only("socket_filter", MAX_INSNS + 1)), caps=(), uid=NOBODY)
-    _says(found, Cause.TOO_LARGE, "4096", "CAP_BPF")
+    diagnosis = run_as(lambda: diagnosed(lambda: count_only("socket_filter", MAX_INSNS + 1)), caps=(), uid=NOBODY)
+    _says(diagnosis, Cause.TOO_LARGE, "4096", "CAP_BPF")
 
 
 def test_what_the_verifier_says_is_handed_on() -> None:
@@ -196,8 +196,8 @@ def test_what_the_verifier_says_is_handed_on() -> None:
 
 def test_the_name_that_exists_is_named(programs: dict[str, steps.Program]) -> None:
     """System calls carry the prefix of their architecture."""
-    found = diagnosed(lambda: _kprobe(programs, "sys_execve"))
-    _says(found, Cause.SYMBOL, "no function sys_execve", "attach to __x64_sys_execve")
+    diagnosis = diagnosed(lambda: _kprobe(programs, "sys_execve"))
+    _says(diagnosis, Cause.SYMBOL, "no function sys_execve", "attach to __x64_sys_execve")
     _says(diagnosed(lambda: _kprobe(programs, "no_such_function")), Cause.SYMBOL, "nor one of a like name")
 
 
@@ -220,8 +220,8 @@ def test_a_program_of_another_type(programs: dict[str, steps.Program], interface
             pass
 
     _says(diagnosed(kprobe), Cause.ATTACH_TYPE, "of type xdp", "section say kprobe")
-    found = diagnosed(lambda: steps.xdp_attach(programs["fixture_socket"].fd, interface))
-    _says(found, Cause.ATTACH_TYPE, "of type socket_filter", "section say xdp")
+    diagnosis = diagnosed(lambda: steps.xdp_attach(programs["fixture_socket"].fd, interface))
+    _says(diagnosis, Cause.ATTACH_TYPE, "of type socket_filter", "section say xdp")
 
 
 def test_a_section_that_names_no_hook() -> None:
@@ -233,8 +233,8 @@ def test_another_program_is_on_the_interface(programs: dict[str, steps.Program],
     """UPDATE_IF_NOEXIST."""
     flags = steps.XdpFlags.UPDATE_IF_NOEXIST
     steps.xdp_attach(programs["fixture_xdp"].fd, interface, flags)
-    found = diagnosed(lambda: steps.xdp_attach(programs["fixture_xdp_other"].fd, interface, flags))
-    _says(found, Cause.INTERFACE, "another program or link")
+    diagnosis = diagnosed(lambda: steps.xdp_attach(programs["fixture_xdp_other"].fd, interface, flags))
+    _says(diagnosis, Cause.INTERFACE, "another program or link")
 
 
 # -- what is not mounted, not active, not there
@@ -247,8 +247,8 @@ def test_tracefs_is_not_mounted(programs: dict[str, steps.Program]) -> None:
         return diagnosed(lambda: _tracepoint(programs, "sched", "sched_switch"))
 
     _says(without(unmounting=("/sys/kernel/tracing", "/sys/kernel/debug"), do=step), Cause.NOT_MOUNTED, "tracefs")
-    found = diagnosed(lambda: _tracepoint(programs, "sched", "no_such_tracepoint"))
-    _says(found, Cause.SYMBOL, "no tracepoint sched:no_such_tracepoint")
+    diagnosis = diagnosed(lambda: _tracepoint(programs, "sched", "no_such_tracepoint"))
+    _says(diagnosis, Cause.SYMBOL, "no tracepoint sched:no_such_tracepoint")
 
 
 def test_bpffs_is_not_mounted() -> None:
@@ -262,28 +262,28 @@ def test_bpffs_is_not_mounted() -> None:
 
 def test_the_kernel_shows_no_btf() -> None:
     """Hidden here; of kernels without it libbpf says the same."""
-    found = without("/sys/kernel/btf", do=lambda: diagnosed(lambda: load("fixtures/core", "core_pid")))
-    _says(found, Cause.NO_BTF, "/sys/kernel/btf/vmlinux")
+    diagnosis = without("/sys/kernel/btf", do=lambda: diagnosed(lambda: load("fixtures/core", "core_pid")))
+    _says(diagnosis, Cause.NO_BTF, "/sys/kernel/btf/vmlinux")
 
 
 def test_the_object_has_no_btf(tmp_path: Path) -> None:
     """The section renamed."""
     path = tmp_path / "stripped.bpf.o"
     path.write_bytes(steps.object_path("xdp_packet_counter").read_bytes().replace(b".BTF", b".XYZ"))
-    (found,) = trying.attempts(path)
-    assert found.diagnosis is not None
-    _says(found.diagnosis, Cause.NO_BTF, "the object has no BTF")
+    (attempt,) = trying.attempts(path)
+    assert attempt.diagnosis is not None
+    _says(attempt.diagnosis, Cause.NO_BTF, "the object has no BTF")
 
 
 def test_an_lsm_program_is_heard_only_when_bpf_is_active(facts: GuestFacts) -> None:
     """It attaches in both cases."""
-    tried = {each.program: each for each in trying.attempts(steps.object_path("fixtures/hooks"))}
-    found = tried["hook_lsm"].diagnosis
+    tried = {attempt.program: attempt for attempt in trying.attempts(steps.object_path("fixtures/hooks"))}
+    diagnosis = tried["hook_lsm"].diagnosis
     if "lsm_active" in facts.features:
-        assert found is None
+        assert diagnosis is None
     else:
-        assert found is not None
-        _says(found, Cause.LSM_INACTIVE, "bpf is not among", "lsm=")
+        assert diagnosis is not None
+        _says(diagnosis, Cause.LSM_INACTIVE, "bpf is not among", "lsm=")
     assert tried["hook_fentry"].outcome == "attached"
 
 

@@ -36,12 +36,12 @@ As = Callable[[Collection[Cap]], object]
 
 
 def _cured(tried: As, caps: Collection[Cap], cure: Remedy) -> Diagnosis:
-    """Be refused, be told this remedy, take it, and not be refused."""
-    found = diagnosed(lambda: tried(caps))
-    assert found.cure == cure, found
+    """Be refused, get this remedy, apply it, and be refused no more."""
+    diagnosis = diagnosed(lambda: tried(caps))
+    assert diagnosis.cure == cure, diagnosis
     more = {Cap[name.removeprefix("CAP_")] for name in cure.capabilities}
     tried({*caps, *more})
-    return found
+    return diagnosis
 
 
 def _as(step: Step, uid: int = 0) -> As:
@@ -62,8 +62,8 @@ def facts(request: pytest.FixtureRequest) -> GuestFacts:
 def hooks() -> Iterator[dict[str, steps.Program]]:
     """Load a program of each type, with every capability."""
     names = ("hook_cgroup_skb", "hook_kprobe", "hook_tracepoint", "hook_xdp")
-    with steps.loaded(steps.object_path("fixtures/hooks"), *names) as found:
-        yield found.programs
+    with steps.loaded(steps.object_path("fixtures/hooks"), *names) as bpf_object:
+        yield bpf_object.programs
 
 
 @pytest.mark.parametrize(
@@ -113,8 +113,8 @@ def test_a_link_is_made_with_what_is_named(facts: GuestFacts, hooks: dict[str, s
         if "unpriv_fd_commands" in facts.features:
             tried(())
         else:
-            found = _cured(tried, (), _gives("BPF"))
-            assert found.other == Remedy(sysctls={_BPF_SYSCTL: 0})
+            diagnosis = _cured(tried, (), _gives("BPF"))
+            assert diagnosis.other == Remedy(sysctls={_BPF_SYSCTL: 0})
 
 
 def _kprobe(hooks: dict[str, steps.Program]) -> Step:
@@ -226,8 +226,8 @@ def _in_user_namespace(step: Step) -> Step:
 def test_in_a_user_namespace_a_sysctl_is_named(sysctl: Sysctl) -> None:
     """Its capabilities do not count, all of which the one who makes it has."""
     tried = _as(_in_user_namespace(lambda: os.close(steps.create_map(_ARRAY))), NOBODY)
-    found = diagnosed(lambda: tried(()))
-    assert found.cure == Remedy(sysctls={_BPF_SYSCTL: 0}), found
+    diagnosis = diagnosed(lambda: tried(()))
+    assert diagnosis.cure == Remedy(sysctls={_BPF_SYSCTL: 0}), diagnosis
     sysctl("unprivileged_bpf_disabled", 0)
     tried(())
 
@@ -238,9 +238,9 @@ def test_in_a_user_namespace_a_way_out_is_named(hooks: dict[str, steps.Program])
     def load() -> None:
         os.close(steps.load_again(hooks["hook_xdp"]))
 
-    found = diagnosed(lambda: _as(_in_user_namespace(load), NOBODY)(()))
-    assert found.cure.outside
-    caps = [Cap[name.removeprefix("CAP_")] for name in found.cure.capabilities]
+    diagnosis = diagnosed(lambda: _as(_in_user_namespace(load), NOBODY)(()))
+    assert diagnosis.cure.outside
+    caps = [Cap[name.removeprefix("CAP_")] for name in diagnosis.cure.capabilities]
     assert caps == [Cap.BPF, Cap.NET_ADMIN]
     _as(load, NOBODY)(caps)
 
@@ -252,7 +252,7 @@ def test_the_process_that_attaches_what_it_loads_is_told_all() -> None:
     to = steps.destinations(path)["trace_execve"]
 
     def both() -> None:
-        with steps.loaded(path, "trace_execve") as found, steps.by_section(found.programs["trace_execve"]):
+        with steps.loaded(path, "trace_execve") as bpf_object, steps.by_section(bpf_object.programs["trace_execve"]):
             pass
 
     def refused() -> Diagnosis:

@@ -15,8 +15,8 @@ __all__ = ["refused"]
 @pytest.fixture
 def programs() -> Iterator[dict[str, steps.Program]]:
     """Load one program for each kind of hook."""
-    with steps.loaded(steps.object_path("fixtures/hooks"), *_NAMES) as found:
-        yield {name.removeprefix("hook_"): program for name, program in found.programs.items()}
+    with steps.loaded(steps.object_path("fixtures/hooks"), *_NAMES) as bpf_object:
+        yield {name.removeprefix("hook_"): program for name, program in bpf_object.programs.items()}
 
 
 _NAMES = ("hook_socket_filter", "hook_kprobe", "hook_tracepoint", "hook_raw_tracepoint", "hook_fentry")

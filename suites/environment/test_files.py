@@ -98,9 +98,9 @@ def test_libbpf_refuses_another_file_system_itself(
 ) -> None:
     """check_path() compares the file system's magic number: EINVAL, where the kernel would say EPERM."""
     program = programs["socket_filter"]
-    with refused(errno.EINVAL, stage="pin") as found:
+    with refused(errno.EINVAL, stage="pin") as refusal:
         steps.pin_program(program, tmp_path / "program")
-    assert "is not on BPF FS" in found.log
+    assert "is not on BPF FS" in refusal.log
     with_bpffs(lambda folder: steps.pin_program(program, folder / "program"))
 
 

@@ -61,8 +61,8 @@ class Monitor:
 
         An event is in the buffer before the call it reports goes on, so whoever has waited for the process has it.
         """
-        found = [self._layout.decode(record) for record in self._ring.consume()]
-        return [event for event in found if not tgids or event.tgid in tgids]
+        events = [self._layout.decode(record) for record in self._ring.consume()]
+        return [event for event in events if not tgids or event.tgid in tgids]
 
     def calls(self, uid: int) -> int:
         """Return how many calls that user has made."""

@@ -32,10 +32,10 @@ def only(monitor: Monitor, child: execs.Child) -> ExecEvent:
     return event
 
 
-def expected(found: ExecEvent, child: execs.Child, path: str, **other: object) -> ExecEvent:
+def expected(event: ExecEvent, child: execs.Child, path: str, **other: object) -> ExecEvent:
     """Return the event that a call with this path makes; what a test does not name is root's execve."""
     fields: dict[str, object] = {
-        "timestamp": found.timestamp,
+        "timestamp": event.timestamp,
         "pid": child.pid,
         "tgid": child.pid,
         "uid": 0,

@@ -102,9 +102,9 @@ def test_a_pointer_minus_a_pointer_is_refused(refused: Refused) -> None:
         with steps.loaded(steps.object_path("xdp_packet_counter")):
             pass
 
-    with refused(errno.EACCES, stage="load") as found:
+    with refused(errno.EACCES, stage="load") as refusal:
         run_as(load, caps=_ALL - {Cap.PERFMON, Cap.SYS_ADMIN})
-    assert "pointer -= pointer prohibited" in found.log
+    assert "pointer -= pointer prohibited" in refusal.log
     run_as(load, caps=_ALL - {Cap.SYS_ADMIN})
 
 

@@ -33,8 +33,8 @@ def test_the_kernel_reports_exactly_the_uid_and_the_sets(uid: int, caps: Collect
 def test_root_gets_no_capability_back_at_exec() -> None:
     """Without SECBIT_NOROOT an exec by uid 0 would fill its sets again."""
     command = ["/usr/bin/grep", "^CapEff", "/proc/self/status"]
-    found = without_capabilities(subprocess.check_output, command, text=True)
-    assert found.split() == ["CapEff:", "0" * 16]
+    output = without_capabilities(subprocess.check_output, command, text=True)
+    assert output.split() == ["CapEff:", "0" * 16]
 
 
 def test_the_parent_keeps_its_privileges() -> None:

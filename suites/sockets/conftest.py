@@ -133,15 +133,15 @@ _KINDS = {
 _EINPROGRESS = 115
 
 
-def _event(expected: Expected, found: NetEvent, pid: int, uid: int, comm: str) -> NetEvent:
-    kind = _KINDS.get(expected.call, Kind(found.kind))
+def _event(expected: Expected, event: NetEvent, pid: int, uid: int, comm: str) -> NetEvent:
+    kind = _KINDS.get(expected.call, Kind(event.kind))
     state = State.DONE if expected.result >= 0 else State.FAILED
     if kind is Kind.CONNECT and expected.result == -_EINPROGRESS:
         state = State.IN_PROGRESS
     moves = kind in {Kind.SEND, Kind.RECEIVE}
     moved = max(expected.result, 0) if expected.bytes is None else expected.bytes
     return NetEvent(
-        timestamp=found.timestamp,
+        timestamp=event.timestamp,
         result=expected.result,
         bytes=moved if moves else 0,
         pid=pid,
@@ -172,24 +172,24 @@ class Monitor:
 
         An event is in the buffer before the call it reports returns.
         """
-        found = [self._event.decode(record) for record in self._ring.consume()]
-        return [event for event in found if not tgids or event.tgid in tgids]
+        events = [self._event.decode(record) for record in self._ring.consume()]
+        return [event for event in events if not tgids or event.tgid in tgids]
 
     def totals(self) -> Totals:
         """Return the sums over all processors."""
-        each = [self._totals.decode(value) for value in self._totals_map.get_each_cpu(0)]
+        per_cpu = [self._totals.decode(value) for value in self._totals_map.get_each_cpu(0)]
         names = Totals.__dataclass_fields__
-        return Totals(**{name: sum(getattr(total, name) for total in each) for name in names})
+        return Totals(**{name: sum(getattr(total, name) for total in per_cpu) for name in names})
 
     def watch(self, script: Callable[[Script], None], *, uid: int = 0) -> list[NetEvent]:
         """Run a script in a child; check that exactly what it noted was reported."""
         pid, expected, comm = run_script(script, uid=uid)
         events = self.events(pid)
         assert [_short(event) for event in events] == [
-            (each.call.name, each.fd, each.family, each.result) for each in expected
+            (note.call.name, note.fd, note.family, note.result) for note in expected
         ]
-        for event, each in zip(events, expected, strict=True):
-            assert event == _event(each, event, pid, uid, comm)
+        for event, note in zip(events, expected, strict=True):
+            assert event == _event(note, event, pid, uid, comm)
         return events
 
 

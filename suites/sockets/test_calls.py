@@ -55,9 +55,9 @@ def test_a_whole_conversation(family: int, monitor: Monitor) -> None:
         script.did(Call.SENDTO, peer.fileno(), family, peer.send(b"y" * 77))
         script.did(Call.RECVFROM, client.fileno(), family, len(client.recv(10)))
         script.did(Call.RECVFROM, client.fileno(), family, len(client.recv(4000)))
-        for each in (client, peer, server):
-            script.did(Call.CLOSE, each.fileno(), family, 0)
-            each.close()
+        for sock in (client, peer, server):
+            script.did(Call.CLOSE, sock.fileno(), family, 0)
+            sock.close()
 
     events = monitor.watch(script)
     assert [event.result for event in events[2:7]] == [1000, 1000, 77, 10, 67]

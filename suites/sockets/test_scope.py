@@ -249,7 +249,7 @@ def test_what_finds_the_ring_buffer_full_is_counted(loader: Loader) -> None:
 
 
 def test_a_call_that_finds_no_room_to_be_remembered_is_counted(loader: Loader) -> None:
-    """One place: a thread waits in recv and holds it, so the next call is lost, and said to be."""
+    """One place: a thread waits in recv and holds it, so the next call is lost, and counted as lost."""
 
     def script(_: Script) -> None:
         left, right = socket.socketpair(UNIX, STREAM)

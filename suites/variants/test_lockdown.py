@@ -49,8 +49,8 @@ def _use(what: str) -> None:
     """Load a program, and attach it where that is the question."""
     name = "nothing" if what == "kprobe" else what
     with ExitStack() as stack:
-        found = stack.enter_context(steps.loaded(steps.object_path("fixtures/variants"), f"variant_{name}"))
-        program = found.programs[f"variant_{name}"]
+        bpf_object = stack.enter_context(steps.loaded(steps.object_path("fixtures/variants"), f"variant_{name}"))
+        program = bpf_object.programs[f"variant_{name}"]
         if what == "kprobe":
             stack.enter_context(steps.kprobe(program, "do_nanosleep"))
         elif what == "tracepoint":
@@ -62,7 +62,7 @@ def _use(what: str) -> None:
 
 
 def _allowed(refusals: tuple[tuple[str, Stage, int], ...]) -> list[str]:
-    return [what for what in (*_ATTACHED, *_LOADED) if what not in {each[0] for each in refusals}]
+    return [what for what in (*_ATTACHED, *_LOADED) if what not in {refusal[0] for refusal in refusals}]
 
 
 def _level() -> str:
@@ -100,10 +100,10 @@ def test_integrity_allows(what: str) -> None:
 def test_confidentiality_refuses(refused: Refused, what: str, stage: Stage, refused_errno: int) -> None:
     """Whatever could show the kernel's memory, and the diagnosis says so."""
     assert _level() == "confidentiality"
-    with refused(refused_errno, stage=stage) as found:
+    with refused(refused_errno, stage=stage) as refusal:
         _use(what)
-    assert isinstance(found.error, StepError)
-    diagnosis = machine.explain(found.error)
+    assert isinstance(refusal.error, StepError)
+    diagnosis = machine.explain(refusal.error)
     assert diagnosis.cause is Cause.LOCKDOWN, diagnosis
 
 

@@ -20,14 +20,14 @@ _CALLS = 10
 
 def _heard_calls() -> int:
     """Attach a program to the LSM hook of bpf(), make ten bpf() calls, and return how many it counted."""
-    with steps.loaded(steps.object_path("fixtures/variants"), "variant_lsm") as found:
-        before = int.from_bytes(steps.lookup(found.maps["runs"], _COUNTER, key=0), "little")
+    with steps.loaded(steps.object_path("fixtures/variants"), "variant_lsm") as bpf_object:
+        before = int.from_bytes(steps.lookup(bpf_object.maps["runs"], _COUNTER, key=0), "little")
         assert before == 0
-        with steps.by_section(found.programs["variant_lsm"]):
+        with steps.by_section(bpf_object.programs["variant_lsm"]):
             for _ in range(_CALLS):
                 os.close(steps.create_map(_COUNTER))
         # detached: reading what it counted is not counted
-        return int.from_bytes(steps.lookup(found.maps["runs"], _COUNTER, key=0), "little")
+        return int.from_bytes(steps.lookup(bpf_object.maps["runs"], _COUNTER, key=0), "little")
 
 
 @pytest.fixture

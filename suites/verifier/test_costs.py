@@ -22,20 +22,20 @@ def test_the_reference_costs_what_it_is() -> None:
 
     Its first instruction is the one where the verifier may keep a state (is_prune_point() is true of it before 6.3).
     """
-    found = costing.reference()
-    assert found.instructions == costing.REFERENCE == MAX_INSNS
-    assert found.stack == 0
-    assert found.states in {0, 1}
+    cost = costing.reference()
+    assert cost.instructions == costing.REFERENCE == MAX_INSNS
+    assert cost.stack == 0
+    assert cost.states in {0, 1}
 
 
 def test_the_costs_are_handed_to_the_host(record: Record) -> None:
     """Every program of every shipped object, by its name."""
-    found: dict[str, Cost] = {}
+    all_costs: dict[str, Cost] = {}
     for name in _OBJECTS:
         costs = costing.of_object(steps.object_path(name))
         assert set(costs) == set(steps.kinds(steps.object_path(name)))
-        found |= costs
-    record(COSTS, {name: asdict(cost) for name, cost in found.items()})
+        all_costs |= costs
+    record(COSTS, {name: asdict(cost) for name, cost in all_costs.items()})
 
 
 @pytest.mark.parametrize("name", _OBJECTS)

@@ -22,12 +22,12 @@ def _load(program: Program, array: int, log: Log | None) -> None:
 @pytest.mark.parametrize("refusal", REFUSALS, ids=lambda refusal: refusal.name)
 def test_a_program_is_refused(refused: Refused, array: int, refusal: Refusal, log: Log | None) -> None:
     """With the same errno whether anybody listens or not, and its like is not refused."""
-    with refused(refusal.errno, stage="load") as found:
+    with refused(refusal.errno, stage="load") as answer:
         _load(refusal.wrong, array, log)
     if log is None:
-        assert not found.log
+        assert not answer.log
     else:
-        assert refusal.says in found.log
+        assert refusal.says in answer.log
     _load(refusal.right, array, log)
 
 

@@ -21,8 +21,8 @@ from kernel_matrix.guest.system.privilege import NOBODY, Cap, run_as
 
 
 def _load(code: bytes, log: Log | None = None) -> str:
-    with verified("socket_filter", code, log=log) as found:
-        return found.log
+    with verified("socket_filter", code, log=log) as program:
+        return program.log
 
 
 def test_a_million_instructions_are_not_too_many_and_one_more_is(refused: Refused) -> None:
@@ -75,11 +75,11 @@ def _processing(total: int) -> bytes:
 
 def test_the_verifier_visits_a_million_instructions_at_most(refused: Refused) -> None:
     """do_check(): E2BIG at the first one past the limit; it says so to whoever asks for no more than statistics."""
-    said = _load(_processing(COMPLEXITY_LIMIT), Log(level=STATISTICS))
-    assert f"processed {COMPLEXITY_LIMIT} insns (limit {COMPLEXITY_LIMIT})" in said
-    with refused(errno.E2BIG, stage="load") as found:
+    log = _load(_processing(COMPLEXITY_LIMIT), Log(level=STATISTICS))
+    assert f"processed {COMPLEXITY_LIMIT} insns (limit {COMPLEXITY_LIMIT})" in log
+    with refused(errno.E2BIG, stage="load") as refusal:
         _load(_processing(COMPLEXITY_LIMIT + 1), Log(level=STATISTICS))
-    assert f"BPF program is too large. Processed {COMPLEXITY_LIMIT + 1} insn" in found.log
+    assert f"BPF program is too large. Processed {COMPLEXITY_LIMIT + 1} insn" in refusal.log
 
 
 def test_a_log_changes_the_errno_of_a_program_that_is_too_large(refused: Refused) -> None:

@@ -20,7 +20,7 @@ _RIGHT = steps.object_path("xdp_packet_counter")
 
 
 def _open(path: Path) -> None:
-    """Open the object and load it: what is wrong with the file is said before."""
+    """Open the object and load it; whichever of the two refuses the file raises."""
     with steps.loaded(path):
         pass
 
@@ -64,9 +64,9 @@ def test_an_object_without_btf(refused: Refused, tmp_path: Path) -> None:
     """bpf_object__init_btf(): maps of the section .maps are described by BTF alone, so without it: ENOENT."""
     path = tmp_path / "stripped.bpf.o"
     path.write_bytes(_RIGHT.read_bytes().replace(b".BTF", b".XYZ"))
-    with refused(errno.ENOENT, stage="open") as found:
+    with refused(errno.ENOENT, stage="open") as refusal:
         _open(path)
-    assert "BTF is required, but is missing or corrupted" in found.log
+    assert "BTF is required, but is missing or corrupted" in refusal.log
     _open(_RIGHT)
 
 
@@ -80,9 +80,9 @@ def _load(program: str) -> None:
 
 def test_a_field_that_this_kernel_has_not(refused: Refused) -> None:
     """bpf_core_poison_insn() leaves a call of no helper behind, which the verifier refuses: EINVAL."""
-    with refused(errno.EINVAL, stage="load") as found:
+    with refused(errno.EINVAL, stage="load") as refusal:
         _load("core_missing")
-    assert "task_struct___none" in found.log
+    assert "task_struct___none" in refusal.log
     _load("core_pid")
     # asked with bpf_core_field_exists() first, the same is dead code
     _load("core_missing_but_asked")

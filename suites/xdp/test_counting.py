@@ -112,8 +112,8 @@ def test_each_processor_counts_its_own(xdp: Attached, pair: Veth) -> None:
     for cpu, count in zip(cpus, (30, 50), strict=True):
         traffic.send(pair.far, FRAME, count, cpu=cpu)
     assert xdp.counters(80) == counted(80)
-    each = xdp.each_cpu()
-    assert [each[cpu] for cpu in cpus] == [counted(30), counted(50)]
+    per_cpu = xdp.each_cpu()
+    assert [per_cpu[cpu] for cpu in cpus] == [counted(30), counted(50)]
 
 
 @pytest.mark.parametrize("mtu", [3000])

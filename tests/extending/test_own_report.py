@@ -21,9 +21,9 @@ def project_with(folder: Path, *names: str) -> Project:
     """Return a project whose table names these reports."""
     (folder / "kernel-matrix.toml").write_text(f"reports = {list(names)}\n")
     (folder / "csv_report.py").write_text((HERE / "csv_report.py").read_text())
-    found = project.load(folder)
-    assert found is not None
-    return found
+    own_project = project.load(folder)
+    assert own_project is not None
+    return own_project
 
 
 def test_a_run_leaves_the_project_s_own_report_too(tmp_path: Path) -> None:
@@ -59,5 +59,5 @@ def test_a_report_that_is_not_there_is_one_line(tmp_path: Path, name: str, why: 
 @pytest.mark.parametrize("name", ["csv_report.py", "logging_loader.py", "one_program"])
 def test_an_extension_is_small(name: str) -> None:
     place = HERE / name
-    files = [place] if place.is_file() else [each for each in place.rglob("*") if each.suffix in {".py", ".c", ".toml"}]
-    assert 0 < sum(len(each.read_text().splitlines()) for each in files) < 60
+    files = [place] if place.is_file() else [path for path in place.rglob("*") if path.suffix in {".py", ".c", ".toml"}]
+    assert 0 < sum(len(path.read_text().splitlines()) for path in files) < 60

@@ -43,7 +43,7 @@ def test_a_project_of_one_program_has_all_of_it(project: Path) -> None:
     # which says nothing where nothing has changed
     assert "against the baseline" not in done.stdout
     assert "load drop_all.bpf.o with libbpf" in done.stdout
-    assert [(each["kernel"], each["test"], each["outcome"]) for each in cells(project)] == [("6.1", TEST, "pass")]
+    assert [(cell["kernel"], cell["test"], cell["outcome"]) for cell in cells(project)] == [("6.1", TEST, "pass")]
 
 
 def test_a_change_of_its_program_is_a_regression(project: Path) -> None:
@@ -52,4 +52,4 @@ def test_a_change_of_its_program_is_a_regression(project: Path) -> None:
     done = run(project)
     assert done.returncode == 1
     assert f"regression: 6.1 {TEST}: pass -> fail" in done.stdout
-    assert [each["outcome"] for each in cells(project)] == ["fail"]
+    assert [cell["outcome"] for cell in cells(project)] == ["fail"]

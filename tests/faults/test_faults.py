@@ -93,15 +93,15 @@ class Started:
 
     def qemus(self) -> list[int]:
         """Return the QEMU processes of this run: its console's folder is in the name of no other."""
-        found = []
+        pids = []
         for path in Path("/proc").glob("[0-9]*/environ"):
             try:
                 command = (path.parent / "cmdline").read_bytes()
                 if b"qemu-system" in command.partition(b"\0")[0] and self._is_ours(path):
-                    found.append(int(path.parent.name))
+                    pids.append(int(path.parent.name))
             except (FileNotFoundError, ProcessLookupError):  # it has ended meanwhile
                 continue
-        return found
+        return pids
 
     def _is_ours(self, environ: Path) -> bool:
         return f"HARNESS_RUN={self.results}".encode() in environ.read_bytes()
@@ -150,59 +150,59 @@ def test_a_panic_costs_one_cell_and_no_other_kernel_notices(start: Callable[...,
     run = start(
         "--kernel", KERNEL, "--kernel", OTHER, str(CASES / "case_panic.py"), "-k", f"not test_panic or {KERNEL}"
     )
-    found = run.finish()
-    assert found.status == 1, found.output
-    assert found.outcomes(KERNEL) == {
+    result = run.finish()
+    assert result.status == 1, result.output
+    assert result.outcomes(KERNEL) == {
         "test_before": Outcome.PASS,
         "test_panic": Outcome.CRASH,
         "test_after": Outcome.PASS,
     }
-    assert found.outcomes(OTHER) == {"test_before": Outcome.PASS, "test_after": Outcome.PASS}
-    assert found.detail("test_panic").startswith("kernel 6.1 (6.1.")
-    assert "sysrq triggered crash" in found.detail("test_panic")
-    assert "test_before" not in found.detail("test_panic"), "the console of another test"
+    assert result.outcomes(OTHER) == {"test_before": Outcome.PASS, "test_after": Outcome.PASS}
+    assert result.detail("test_panic").startswith("kernel 6.1 (6.1.")
+    assert "sysrq triggered crash" in result.detail("test_panic")
+    assert "test_before" not in result.detail("test_panic"), "the console of another test"
 
 
 def test_a_panic_in_the_last_test_ends_the_kernel(start: Callable[..., Started]) -> None:
-    found = start("--kernel", KERNEL, str(CASES / "case_panic_at_the_end.py")).finish()
-    assert found.status == 1, found.output
-    assert found.outcomes() == {"test_before": Outcome.PASS, "test_panic": Outcome.CRASH}
+    result = start("--kernel", KERNEL, str(CASES / "case_panic_at_the_end.py")).finish()
+    assert result.status == 1, result.output
+    assert result.outcomes() == {"test_before": Outcome.PASS, "test_panic": Outcome.CRASH}
 
 
 def test_a_panic_at_import_is_given_up_after_two_guests(start: Callable[..., Started]) -> None:
-    found = start("--kernel", KERNEL, str(CASES / "case_panic_at_import.py")).finish()
-    assert found.status == 1, found.output
-    assert found.outcomes() == {"boot": Outcome.CRASH}
+    result = start("--kernel", KERNEL, str(CASES / "case_panic_at_import.py")).finish()
+    assert result.status == 1, result.output
+    assert result.outcomes() == {"boot": Outcome.CRASH}
 
 
 def test_a_test_that_never_ends_is_lost(start: Callable[..., Started]) -> None:
-    found = start("--kernel", KERNEL, "--silence", "10", str(CASES / "case_hang.py")).finish()
-    assert found.status == 1, found.output
-    assert found.outcomes() == {
+    result = start("--kernel", KERNEL, "--silence", "10", str(CASES / "case_hang.py")).finish()
+    assert result.status == 1, result.output
+    assert result.outcomes() == {
         "test_before": Outcome.PASS,
         "test_hang": Outcome.LOST,
         "test_after": Outcome.PASS,
     }
-    assert "no word from the guest for 10 s" in found.detail("test_hang")
+    assert "no word from the guest for 10 s" in result.detail("test_hang")
     # the whole time, that of asking included
-    assert found.cell("test_hang").duration > 10
+    assert result.cell("test_hang").duration > 10
 
 
 def test_a_hanging_test_fails_by_its_limit_or_is_located(start: Callable[..., Started]) -> None:
     """A limit ends a test that hangs in Python, and the guest goes on; for any other the report says where it hung."""
-    found = start("--kernel", KERNEL, "--silence", "10", str(CASES / "case_limit.py")).finish()
-    assert found.status == 1, found.output
+    result = start("--kernel", KERNEL, "--silence", "10", str(CASES / "case_limit.py")).finish()
+    assert result.status == 1, result.output
     lost = {"test_is_deaf_in_python", "test_is_deaf_in_c", "test_starves_the_guest"}
-    assert {test for test, outcome in found.outcomes().items() if outcome is Outcome.LOST} == lost
+    assert {test for test, outcome in result.outcomes().items() if outcome is Outcome.LOST} == lost
     passed = {"test_before", "test_between", "test_after"}
-    assert {test for test, outcome in found.outcomes().items() if outcome is Outcome.PASS} == passed
-    assert found.outcomes()["test_sleeps"] is Outcome.FAIL
-    assert "no end of the call within" in found.detail("test_sleeps")
-    assert "signal.pause()" in found.detail("test_sleeps")
+    assert {test for test, outcome in result.outcomes().items() if outcome is Outcome.PASS} == passed
+    assert result.outcomes()["test_sleeps"] is Outcome.FAIL
+    assert "no end of the call within" in result.detail("test_sleeps")
+    assert "signal.pause()" in result.detail("test_sleeps")
     for test in ("test_is_deaf_in_python", "test_is_deaf_in_c"):
-        assert re.search(rf'File "/harness/\S*case_limit.py", line \d+ in {test}\n', found.detail(test))
-        assert re.search(r"process \d+ \(S\) .*python3", found.detail(test))
-    starved = found.detail("test_starves_the_guest")
+        assert re.search(rf'File "/harness/\S*case_limit.py", line \d+ in {test}\n', result.detail(test))
+        assert re.search(r"process \d+ \(S\) .*python3", result.detail(test))
+    starved = result.detail("test_starves_the_guest")
     assert "asked of its kernel (SysRq w, l)" in starved
     assert "sysrq: Show Blocked State" in starved
     assert "sysrq: Show backtrace of all active CPUs" in starved
@@ -216,10 +216,10 @@ def test_a_guest_with_stopped_processors_leaves_registers(start: Callable[..., S
     folder = Path(wire.decode(started.read_bytes(), GuestStarted).folder)
     with contextlib.closing(Monitor(folder / "monitor", seconds=LIMIT)) as monitor:
         monitor.execute("stop")
-    found = run.finish()
-    assert found.outcomes()["test_hang"] is Outcome.LOST
-    assert "its processors, asked of QEMU:" in found.detail("test_hang")
-    assert re.search(r"RIP=[0-9a-f]{16}", found.detail("test_hang"))
+    result = run.finish()
+    assert result.outcomes()["test_hang"] is Outcome.LOST
+    assert "its processors, asked of QEMU:" in result.detail("test_hang")
+    assert re.search(r"RIP=[0-9a-f]{16}", result.detail("test_hang"))
 
 
 @pytest.mark.parametrize(("sent", "silence"), [(signal.SIGKILL, "60"), (signal.SIGSTOP, "10")])
@@ -230,9 +230,9 @@ def test_a_guest_that_is_killed_or_stopped_from_outside_is_lost(
     run.until_in("test_hang")
     for pid in run.qemus():
         os.kill(pid, sent)
-    found = run.finish()
-    assert found.status == 1, found.output
-    assert found.outcomes() == {
+    result = run.finish()
+    assert result.status == 1, result.output
+    assert result.outcomes() == {
         "test_before": Outcome.PASS,
         "test_hang": Outcome.LOST,
         "test_after": Outcome.PASS,
@@ -247,18 +247,18 @@ def test_the_death_of_a_guest_does_not_affect_its_twin(start: Callable[..., Star
     files = {WorkerId(KERNEL): "test_counts.py", WorkerId(KERNEL, 2): "test_events.py"}
     run.until(lambda: all(f"{file}::" in run.console(str(worker)) for worker, file in files.items()))
     (started,) = (run.results / "latest").glob(f"guests-*/{killed}.*{STARTED}")
-    said = run.console(str(killed))
+    console = run.console(str(killed))
     os.killpg(wire.decode(started.read_bytes(), GuestStarted).group, signal.SIGKILL)
-    found = run.finish()
-    assert found.status == 1, found.output
+    result = run.finish()
+    assert result.status == 1, result.output
     cells = [cell for cell in read_cells(run.results / "latest" / "results.jsonl") if not cell.outcome.green]
     (lost,) = cells
     assert (lost.outcome, lost.test.startswith(f"suites/execve/{files[killed]}::")) == (Outcome.LOST, True)
     assert "QEMU ended" in lost.detail
-    assert len(found.outcomes()) > 30
+    assert len(result.outcomes()) > 30
     # its last words are where the reader is sent
-    assert said in run.console()
-    # by then its test may have ended, and the next one not begun: that is said then
+    assert console in run.console()
+    # by then its test may have ended, and the next one not begun: then the detail says that
     nodeid = expect.join_nodeid(lost.test, KERNEL)
     where = "in" if f"harness: start {nodeid}" in run.console() else "before"
     assert lost.detail.splitlines()[0].endswith(f", {where} {nodeid}")
@@ -273,12 +273,12 @@ def test_a_kernel_that_does_not_boot_is_lost_and_named(start: Callable[..., Star
         # without its modules this kernel has no driver for its root
         file.write(f'[kernel."own"]\ntier = "extended"\nprovider = "path"\nvmlinuz = "{vmlinuz}"\n')
     arguments = ["--manifest", str(manifest), "--kernel", "own", "--boot-timeout", "20", str(CASES / "case_hang.py")]
-    found = start(*arguments).finish()
+    result = start(*arguments).finish()
     # no kernel has a verdict
-    assert found.status == 3, found.output
-    assert found.outcomes("own") == {"boot": Outcome.LOST}
-    assert found.detail("boot", "own").startswith("kernel own (did not boot): not ready after 20 s")
-    assert "Waiting for root device" in found.detail("boot", "own")
+    assert result.status == 3, result.output
+    assert result.outcomes("own") == {"boot": Outcome.LOST}
+    assert result.detail("boot", "own").startswith("kernel own (did not boot): not ready after 20 s")
+    assert "Waiting for root device" in result.detail("boot", "own")
 
 
 def cached_kernels() -> Iterator[Path]:
@@ -290,48 +290,48 @@ def cached_kernels() -> Iterator[Path]:
 
 
 def test_a_kernel_warning_fails_the_test_that_was_running(start: Callable[..., Started]) -> None:
-    found = start("--kernel", KERNEL, str(CASES / "case_warning.py")).finish()
-    assert found.status == 1, found.output
+    result = start("--kernel", KERNEL, str(CASES / "case_warning.py")).finish()
+    assert result.status == 1, result.output
     phases = {"test_in_the_set_up": "setup", "test_in_the_call": "call", "test_in_the_teardown": "teardown"}
     lost = "test_of_records_that_are_lost"
-    assert found.outcomes() == {**dict.fromkeys([*phases, lost], Outcome.ERROR), "test_of_nothing": Outcome.PASS}
+    assert result.outcomes() == {**dict.fromkeys([*phases, lost], Outcome.ERROR), "test_of_nothing": Outcome.PASS}
     for test, phase in phases.items():
-        assert f"the kernel warned ({phase})" in found.detail(test)
-    assert "records of the kernel's log were overwritten before they were read (call)" in found.detail(lost)
+        assert f"the kernel warned ({phase})" in result.detail(test)
+    assert "records of the kernel's log were overwritten before they were read (call)" in result.detail(lost)
 
 
 def test_a_warning_while_collecting_is_the_guests(start: Callable[..., Started]) -> None:
     """A second run restores a worker that has collected, and says it too."""
     for _ in range(2):
-        found = start("--kernel", KERNEL, str(CASES / "case_warning_while_collecting.py")).finish()
-        assert found.status == 1, found.output
-        assert found.outcomes() == {"guest": Outcome.ERROR, "test_passes": Outcome.PASS}
-        assert "the kernel warned outside every test" in found.detail("guest")
+        result = start("--kernel", KERNEL, str(CASES / "case_warning_while_collecting.py")).finish()
+        assert result.status == 1, result.output
+        assert result.outcomes() == {"guest": Outcome.ERROR, "test_passes": Outcome.PASS}
+        assert "the kernel warned outside every test" in result.detail("guest")
 
 
 @pytest.mark.parametrize("fresh", ["kernel", "file", "test"])
 def test_the_first_failure_stops_the_run_if_that_is_wanted(start: Callable[..., Started], fresh: str) -> None:
-    found = start("--kernel", KERNEL, "-x", "--fresh", fresh, str(CASES / "case_stop.py")).finish()
-    assert found.status == 1, found.output
+    result = start("--kernel", KERNEL, "-x", "--fresh", fresh, str(CASES / "case_stop.py")).finish()
+    assert result.status == 1, result.output
     left_out = {f"test_after[{number}]": Outcome.NOTRUN for number in range(5)}
-    assert found.outcomes() == {"test_fails": Outcome.FAIL, **left_out}
+    assert result.outcomes() == {"test_fails": Outcome.FAIL, **left_out}
 
 
 def test_a_fresh_guest_for_every_test_is_one(start: Callable[..., Started]) -> None:
     """A module that the first test loads is not there for the second."""
-    found = start("--kernel", KERNEL, "--fresh", "test", str(CASES / "case_leak.py")).finish()
-    assert found.status == 0, found.output
-    assert found.outcomes() == {"test_leaks": Outcome.PASS, "test_is_not_met_by_it": Outcome.PASS}
-    found = start("--kernel", KERNEL, "--fresh", "kernel", str(CASES / "case_leak.py")).finish()
-    assert found.outcomes() == {"test_leaks": Outcome.PASS, "test_is_not_met_by_it": Outcome.FAIL}
+    result = start("--kernel", KERNEL, "--fresh", "test", str(CASES / "case_leak.py")).finish()
+    assert result.status == 0, result.output
+    assert result.outcomes() == {"test_leaks": Outcome.PASS, "test_is_not_met_by_it": Outcome.PASS}
+    result = start("--kernel", KERNEL, "--fresh", "kernel", str(CASES / "case_leak.py")).finish()
+    assert result.outcomes() == {"test_leaks": Outcome.PASS, "test_is_not_met_by_it": Outcome.FAIL}
 
 
 def test_copies_of_a_worker_do_not_share_randomness_or_time(start: Callable[..., Started]) -> None:
     """Three guests restored from one saved worker."""
     before = time.time()
-    found = start("--kernel", KERNEL, "--fresh", "test", str(CASES / "case_random.py")).finish()
-    assert found.status == 0, found.output
-    paths = [found.results / "latest" / f"drawn-{number}" / f"{KERNEL}.json" for number in range(3)]
+    result = start("--kernel", KERNEL, "--fresh", "test", str(CASES / "case_random.py")).finish()
+    assert result.status == 0, result.output
+    paths = [result.results / "latest" / f"drawn-{number}" / f"{KERNEL}.json" for number in range(3)]
     urandom, drawn, times = zip(*[json.loads(path.read_text()) for path in paths], strict=True)
     assert len(set(urandom)) == len(set(drawn)) == 3
     order = [before, *times, time.time()]
@@ -345,11 +345,11 @@ def test_ctrl_c_ends_within_ten_seconds_and_leaves_no_guest(start: Callable[...,
     began = time.monotonic()
     # the terminal sends it to the whole foreground group
     os.killpg(run.process.pid, signal.SIGINT)
-    found = run.finish()
+    result = run.finish()
     assert time.monotonic() - began < 10
-    assert found.status == 2, found.output
+    assert result.status == 2, result.output
     assert gone(run)
-    assert found.outcomes()["test_before"] is Outcome.PASS
+    assert result.outcomes()["test_before"] is Outcome.PASS
 
 
 def test_a_killed_controller_leaves_no_guest(start: Callable[..., Started]) -> None:
@@ -363,9 +363,9 @@ def test_a_killed_controller_leaves_no_guest(start: Callable[..., Started]) -> N
 
 def test_a_skip_that_no_mark_of_the_matrix_made_is_red(start: Callable[..., Started]) -> None:
     files = [str(CASES / name) for name in ("case_skips.py", "case_skips_as_a_whole.py")]
-    found = start("--kernel", KERNEL, *files).finish()
-    assert found.status == 1, found.output
-    assert found.outcomes() == {
+    result = start("--kernel", KERNEL, *files).finish()
+    assert result.status == 1, result.output
+    assert result.outcomes() == {
         "test_in_a_fixture": Outcome.ERROR,
         "test_in_the_call": Outcome.FAIL,
         "test_by_a_mark": Outcome.ERROR,
@@ -375,5 +375,5 @@ def test_a_skip_that_no_mark_of_the_matrix_made_is_red(start: Callable[..., Star
         files[1]: Outcome.ERROR,
     }
     for test, reason in (("test_in_the_call", "in the call"), (files[1], "as a whole")):
-        assert reason in found.detail(test)
-        assert "@requires(feature)" in found.detail(test)
+        assert reason in result.detail(test)
+        assert "@requires(feature)" in result.detail(test)

@@ -30,13 +30,13 @@ def run(folder: Path, *more: str) -> tuple[int, str]:
 
 
 def changes(folder: Path) -> dict[str, tuple[Kind, bool]]:
-    """Return what the last run said: test or program -> its kind, and whether it gates."""
-    found = document.read(folder / "results" / "latest").changes
-    return {change.what.rpartition("::")[2]: (change.kind, change.gates) for change in found}
+    """Return what the last run reported: test or program -> its kind, and whether it gates."""
+    entries = document.read(folder / "results" / "latest").changes
+    return {change.what.rpartition("::")[2]: (change.kind, change.gates) for change in entries}
 
 
 @pytest.fixture(scope="module")
-def found(tmp_path_factory: pytest.TempPathFactory) -> Expectation:
+def observation(tmp_path_factory: pytest.TempPathFactory) -> Expectation:
     """What a run without a baseline finds: that it has none, and that makes it red, too."""
     folder = tmp_path_factory.mktemp("found")
     status, output = run(folder)
@@ -45,11 +45,11 @@ def found(tmp_path_factory: pytest.TempPathFactory) -> Expectation:
     return baseline.of_document(document.read(folder / "results" / "latest"))[KERNEL]
 
 
-def test_every_kind_of_regression_is_named_and_gates(tmp_path: Path, found: Expectation) -> None:
-    cost = found.costs["xdp_packet_counter"]
+def test_every_kind_of_regression_is_named_and_gates(tmp_path: Path, observation: Expectation) -> None:
+    cost = observation.costs["xdp_packet_counter"]
     tests = {f"{CASE}::{name}": Outcome.PASS for name in ("test_passes", "test_skipped", "test_fails", "test_lost")}
     expected = replace(
-        found,
+        observation,
         version="6.1.1-1",
         costs={"xdp_packet_counter": replace(cost, instructions=cost.instructions // 2)},
         tests=tests,
@@ -69,10 +69,10 @@ def test_every_kind_of_regression_is_named_and_gates(tmp_path: Path, found: Expe
     assert f"cost grew: {KERNEL} xdp_packet_counter: instructions {cost.instructions // 2}" in output
 
 
-def test_a_cost_alone_makes_a_green_run_red(tmp_path: Path, found: Expectation) -> None:
-    cost = found.costs["xdp_packet_counter"]
+def test_a_cost_alone_makes_a_green_run_red(tmp_path: Path, observation: Expectation) -> None:
+    cost = observation.costs["xdp_packet_counter"]
     cheaper = {"xdp_packet_counter": replace(cost, jited=cost.jited // 2)}
-    expected = replace(found, costs=cheaper, tests={f"{CASE}::test_costs": Outcome.PASS})
+    expected = replace(observation, costs=cheaper, tests={f"{CASE}::test_costs": Outcome.PASS})
     baseline.write(tmp_path / "baseline", KERNEL, expected)
     status, output = run(tmp_path, "-k", "costs")
     assert "1 passed" in output
@@ -80,9 +80,9 @@ def test_a_cost_alone_makes_a_green_run_red(tmp_path: Path, found: Expectation) 
     assert changes(tmp_path) == {"xdp_packet_counter": (Kind.COSTLIER, True)}
 
 
-def test_a_baseline_that_expects_what_is_found_says_nothing(tmp_path: Path, found: Expectation) -> None:
-    green = {test: outcome for test, outcome in found.tests.items() if outcome.green}
-    baseline.write(tmp_path / "baseline", KERNEL, replace(found, tests=green))
+def test_a_baseline_that_expects_what_is_found_says_nothing(tmp_path: Path, observation: Expectation) -> None:
+    green = {test: outcome for test, outcome in observation.tests.items() if outcome.green}
+    baseline.write(tmp_path / "baseline", KERNEL, replace(observation, tests=green))
     status, output = run(tmp_path, "--deselect", f"{CASE}::test_fails")
     assert status == 0, output
     assert changes(tmp_path) == {}

@@ -73,11 +73,11 @@ def test_a_corrupt_package_is_never_used_and_leaves_nothing(tmp_path: Path, monk
     wrapper.write_text(_CORRUPTING.format(real=shutil.which("apt-get")))
     wrapper.chmod(0o755)
     monkeypatch.setenv("KERNEL_MATRIX_CACHE", str(fresh))
-    found = run(command(tmp_path, KERNEL), {"PATH": f"{wrapper.parent}:{os.environ['PATH']}"})
-    assert found.returncode == 3, found.stdout + found.stderr
-    lines = [line for line in (found.stdout + found.stderr).splitlines() if "the download is corrupt" in line]
+    done = run(command(tmp_path, KERNEL), {"PATH": f"{wrapper.parent}:{os.environ['PATH']}"})
+    assert done.returncode == 3, done.stdout + done.stderr
+    lines = [line for line in (done.stdout + done.stderr).splitlines() if "the download is corrupt" in line]
     assert f"{KERNEL}: linux-image-6.1.0-" in lines[-1]
-    assert "Traceback" not in found.stdout + found.stderr
+    assert "Traceback" not in done.stdout + done.stderr
     assert list((fresh / "kernels").iterdir()) == []
     known = manifest.load(HERE.images)
     image = images.kernel_image(known, manifest.select(known, [KERNEL])[0])
@@ -99,11 +99,11 @@ exit $status
 """
     arguments = ["unshare", "--mount", *([] if os.geteuid() == 0 else ["--map-root-user"])]
     arguments += ["sh", "-c", script, "sh", *command(tmp_path, "7.3")]
-    found = run(arguments, {"KERNEL_MATRIX_CACHE": str(small)})
-    assert found.returncode == 3, found.stdout + found.stderr
-    assert "no space left" in (found.stdout + found.stderr).lower()
-    assert "Traceback" not in found.stdout + found.stderr
-    left = [Path(line.split()[1]) for line in found.stdout.splitlines() if line.startswith("LEFT ")]
+    done = run(arguments, {"KERNEL_MATRIX_CACHE": str(small)})
+    assert done.returncode == 3, done.stdout + done.stderr
+    assert "no space left" in (done.stdout + done.stderr).lower()
+    assert "Traceback" not in done.stdout + done.stderr
+    left = [Path(line.split()[1]) for line in done.stdout.splitlines() if line.startswith("LEFT ")]
     assert [path.parent.name for path in left] == (["roots"] if with_root else [])
 
 
@@ -126,10 +126,10 @@ cp {images.cache_dir()}/accelerator-*.json {small}/; "$@"
         "sh",
         *command(tmp_path, KERNEL, "tests/faults/cases/case_hang.py", "-k", "before"),
     ]
-    found = run(arguments, {"KERNEL_MATRIX_CACHE": str(small)})
-    assert found.returncode == 0, found.stdout + found.stderr
-    assert f"note: {KERNEL}: no snapshot: {small}/snapshots: No space left on device" in found.stdout
-    assert "1 cold in " in found.stdout
+    done = run(arguments, {"KERNEL_MATRIX_CACHE": str(small)})
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert f"note: {KERNEL}: no snapshot: {small}/snapshots: No space left on device" in done.stdout
+    assert "1 cold in " in done.stdout
 
 
 def test_two_runs_that_want_the_same_kernel_download_it_once(tmp_path: Path) -> None:

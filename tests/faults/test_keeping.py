@@ -47,15 +47,15 @@ class Kept:
                 cwd=ROOT, stdin=subprocess.DEVNULL, stdout=output, stderr=output, start_new_session=True,
             )  # fmt: skip
         end = time.monotonic() + LIMIT
-        while not (found := re.search(r"--enter (\w+)\n(?s:.*)Ctrl-C ends", self.log.read_text())):
+        while not (match := re.search(r"--enter (\w+)\n(?s:.*)Ctrl-C ends", self.log.read_text())):
             assert self.process.poll() is None, self.log.read_text()
             assert time.monotonic() < end, self.log.read_text()
             select.select([], [], [], 0.05)
-        self.name = found[1]
+        self.name = match[1]
 
-    def enter(self, command: str, said: str = "") -> subprocess.CompletedProcess[str]:
+    def enter(self, command: str, text: str = "") -> subprocess.CompletedProcess[str]:
         words = [sys.executable, "-m", "kernel_matrix", "shell", "--enter", self.name, command]
-        return subprocess.run(words, input=said, capture_output=True, text=True, check=False, cwd=ROOT, timeout=LIMIT)
+        return subprocess.run(words, input=text, capture_output=True, text=True, check=False, cwd=ROOT, timeout=LIMIT)
 
     def group(self) -> int:
         path = next((self.results / "latest").glob("guests-*/*.started.json"))

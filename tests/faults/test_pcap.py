@@ -29,12 +29,12 @@ def test_the_packets_of_a_failing_test_are_kept(tmp_path: Path) -> None:
     done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=ROOT, timeout=300)
     assert done.returncode == 1, done.stdout
     folder = tmp_path / "latest" / "pcap" / "6.1"
-    found = {path.stem.removeprefix("tests_faults_cases_case_pcap_"): rdpcap(str(path)) for path in folder.iterdir()}
-    assert {name: len(packets) for name, packets in found.items()} == {
+    captures = {path.stem.removeprefix("tests_faults_cases_case_pcap_"): rdpcap(str(path)) for path in folder.iterdir()}
+    assert {name: len(packets) for name, packets in captures.items()} == {
         "test_fails": 4,
         "test_fails_after_its_link_was_down": 2,
         "test_fails_within_its_pair": 1,
     }
-    first, *_, last = found["test_fails"]
+    first, *_, last = captures["test_fails"]
     assert first[UDP].dport == 7
     assert last[Dot1Q].vlan == 7

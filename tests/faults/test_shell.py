@@ -1,4 +1,4 @@
-"""A shell in a guest: what is typed reaches it, what it ends with comes back, and its death is told."""
+"""A shell in a guest: what is typed reaches it, what it ends with comes back, and its death is reported."""
 
 from __future__ import annotations
 
@@ -28,9 +28,9 @@ def shell_command(results: Path, *words: str) -> list[str]:
     return [sys.executable, "-m", "kernel_matrix", "shell", f"--results={results}", *words]
 
 
-def shell(results: Path, *words: str, said: bytes = b"") -> subprocess.CompletedProcess[bytes]:
+def shell(results: Path, *words: str, data: bytes = b"") -> subprocess.CompletedProcess[bytes]:
     return subprocess.run(
-        shell_command(results, *words), input=said, capture_output=True, check=False, cwd=ROOT, timeout=LIMIT
+        shell_command(results, *words), input=data, capture_output=True, check=False, cwd=ROOT, timeout=LIMIT
     )
 
 
@@ -82,7 +82,7 @@ def typist(tmp_path: Path) -> Iterator[Typist]:
 
 def test_a_command_is_a_pipe_with_its_own_exit_status(tmp_path: Path) -> None:
     data = os.urandom(700_000)
-    done = shell(tmp_path, KERNEL, "cat; pwd >&2; ls build/*.o >&2; exit 7", said=data)
+    done = shell(tmp_path, KERNEL, "cat; pwd >&2; ls build/*.o >&2; exit 7", data=data)
     assert done.returncode == 7, done.stderr
     assert done.stdout == data
     assert done.stderr.startswith(b"/harness\nbuild/kprobe_execve.bpf.o\n")
@@ -166,14 +166,14 @@ def test_a_debugger_connects_to_the_kernel(tmp_path: Path) -> None:
             debugger.settimeout(LIMIT)
             debugger.connect(line.rpartition("target remote ")[2].strip().rstrip("'"))
             debugger.sendall(b"+$?#3f")
-            said = b""
-            while b"#" not in said:
-                said += debugger.recv(1 << 10)
+            reply = b""
+            while b"#" not in reply:
+                reply += debugger.recv(1 << 10)
             debugger.sendall(b"+$D#44")
         assert process.stdin is not None
         process.stdin.close()
         assert process.wait(LIMIT) == 0
-    assert said.lstrip(b"+").startswith(b"$T"), said
+    assert reply.lstrip(b"+").startswith(b"$T"), reply
 
 
 #: prints how many compiled modules of the image are looked up by their source's time, which the image sets to 0

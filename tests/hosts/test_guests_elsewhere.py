@@ -148,10 +148,10 @@ def _first_process(unshare: int) -> int:
     """Return the child of unshare."""
     children = Path(f"/proc/{unshare}/task/{unshare}/children")
     end = time.monotonic() + 30
-    while not (found := children.read_text().split()):
+    while not (pids := children.read_text().split()):
         assert time.monotonic() < end
         select.select([], [], [], 0.02)
-    return int(found[0])
+    return int(pids[0])
 
 
 @pytest.fixture
@@ -215,8 +215,8 @@ class Started:
         return read_cells(path) if path.exists() else ()
 
     def details(self, kernel: str) -> dict[str, tuple[Outcome, str]]:
-        found = [cell for cell in self.cells() if cell.kernel == kernel]
-        return {cell.test.rpartition("::")[2]: (cell.outcome, cell.detail) for cell in found}
+        cells = [cell for cell in self.cells() if cell.kernel == kernel]
+        return {cell.test.rpartition("::")[2]: (cell.outcome, cell.detail) for cell in cells}
 
 
 def _cells(results: Path) -> list[tuple[str, str, Outcome]]:
@@ -224,7 +224,7 @@ def _cells(results: Path) -> list[tuple[str, str, Outcome]]:
 
 
 def _hosts(*machines: Machine) -> str:
-    return f"--hosts={','.join(each.host for each in machines)}"
+    return f"--hosts={','.join(computer.host for computer in machines)}"
 
 
 def test_guests_on_other_machines_find_what_they_find_here(machine: Callable[[str], Machine], tmp_path: Path) -> None:
@@ -249,7 +249,7 @@ def test_guests_on_other_machines_find_what_they_find_here(machine: Callable[[st
     assert {guest.kernel for guest in guests} == {"5.10", "6.1"}
     # the files are divided there, too, where a machine has room
     assert len(guests) > 2
-    left = [path.name for each in (first, second) for path in (each.folder / "tmp").iterdir()]
+    left = [path.name for computer in (first, second) for path in (computer.folder / "tmp").iterdir()]
     assert left == [], "what was made there for the run"
 
 
@@ -323,12 +323,12 @@ def test_ctrl_c_ends_the_run_and_its_guests_there(machine: Callable[[str], Machi
 
 def _processes(machine: Machine) -> list[bytes]:
     namespace = Path(f"/proc/{machine.init}/ns/pid").readlink()
-    found = []
+    commands = []
     for path in Path("/proc").glob("[0-9]*"):
         with contextlib.suppress(FileNotFoundError, ProcessLookupError):  # it has ended meanwhile
             if (path / "ns" / "pid").readlink() == namespace:
-                found.append((path / "cmdline").read_bytes())
-    return found
+                commands.append((path / "cmdline").read_bytes())
+    return commands
 
 
 def test_a_machines_faults_are_one_line_before_any_boot(machine: Callable[[str], Machine], tmp_path: Path) -> None:

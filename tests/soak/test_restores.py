@@ -44,7 +44,7 @@ channel.send((os.urandom(16).hex(), random.random(), time.time(), slept, loaded)
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What one restored guest said, and the host's time before it was started and after it answered."""
+    """What one restored guest answered, and the host's time before it was started and after it answered."""
 
     urandom: str
     random: float
@@ -98,7 +98,7 @@ def test_every_restore_has_its_own_randomness_and_right_time(
     assert [answer for answer in answers if not answer.before <= answer.time <= answer.after] == []
     assert [answer for answer in answers if answer.slept < 0.05] == []
     assert all(answer.loaded for answer in answers)
-    records = [each for each in Guests(plan.folder).records() if each.kernel == kernel]
+    records = [record for record in Guests(plan.folder).records() if record.kernel == kernel]
     print(f"{kernel}: {summary(records)}")
-    assert [each.how for each in records] == ["restored"] * (restores + 1)
-    assert [each.note for each in records if each.note] == []
+    assert [record.how for record in records] == ["restored"] * (restores + 1)
+    assert [record.note for record in records if record.note] == []
