@@ -16,7 +16,6 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from kernel_matrix import images
 from kernel_matrix.commands import edit_loop, plain_run
 from kernel_matrix.commands.bench_report import Report, Row, Start, Whole, markdown, start_line, whole_line
 from kernel_matrix.plan import preparation
@@ -86,7 +85,7 @@ def run(project: Project, kernels: Sequence[str], counts: Counts, say: Callable[
         machine=f"{os.cpu_count()} processors, {platform.machine()}, Linux {platform.release()}",
         cores=os.cpu_count() or 1,
         accelerator=plan.facts.accelerator,
-        snapshots=snapshots.describe(images.cache_dir() / "snapshots"),
+        snapshots=preparation.saved_guests(),
         rows=tuple(rows),
         whole=tuple(wholes),
         loops=tuple(loops),
@@ -165,7 +164,7 @@ def _warm(project: Path, *arguments: str, panics: str = "") -> _Run:
 
     The first saves the kernels' guests, and a worker where the same was run before; the second the other workers.
     """
-    saved = images.cache_dir() / "snapshots"
+    saved = preparation.saved_folder()
     for _ in range(_WARMING):
         before = snapshots.contents(saved)
         warm = _matrix(project, *arguments, panics=panics)

@@ -123,6 +123,16 @@ class _Guest:
     image: KernelImage
 
 
+def saved_folder() -> Path:
+    """Return the folder of this machine's saved guests."""
+    return images.cache_dir() / "snapshots"
+
+
+def saved_guests() -> str:
+    """Describe this machine's saved guests: how many, and what they take of the disk."""
+    return snapshots.describe(saved_folder())
+
+
 def prepare(project: Project, request: RunRequest, run: RunDirectory, *, say: Callable[[str], None]) -> Plan:
     """Prepare a run whose guests are on this machine; raises HarnessError."""
     listed = list_guests(project, request)
@@ -232,7 +242,7 @@ class _Jobs:
         request = self.request
         if request.cold:
             return job
-        saved = (images.cache_dir() / "snapshots", snapshots.key(job.boot, machine))
+        saved = (saved_folder(), snapshots.key(job.boot, machine))
         if request.ask_again:
             snapshots.ask_again(*saved)
         # few tests run on a variant: saving its worker pays off only if it is used again

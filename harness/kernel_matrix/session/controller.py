@@ -14,9 +14,7 @@ import pytest
 from rich.console import Console
 from xdist.dsession import Interrupted
 
-from kernel_matrix import images
 from kernel_matrix.plan import preparation, sharding
-from kernel_matrix.relay import snapshots
 from kernel_matrix.remote import guest_hosts
 from kernel_matrix.report import run_folder, terminal
 from kernel_matrix.results import comparison, matrix
@@ -257,6 +255,6 @@ class ControllerPlugin:
             if note:
                 terminalreporter.write_line(f"note: {note}")
         if records:
-            saved = snapshots.describe(images.cache_dir() / "snapshots")
-            terminalreporter.write_line(f"{summary(records)}; a fresh one per {self._config.option.fresh}; {saved}")
+            guests = f"{summary(records)}; a fresh one per {self._config.option.fresh}"
+            terminalreporter.write_line(f"{guests}; {preparation.saved_guests()}")
         terminalreporter.write_line(f"{self._plan.facts.accelerator}; results in {self._run.path}")
