@@ -73,7 +73,7 @@ ANSWER = b"1" + struct.pack("!bii", 4, 1, 16) + b"collectionfinish"
 SHARED = b'{"bytes": 0, "environment": {}, "rehearse": null}\n'
 PREPARE = SHARED.replace(b"null", b"{}")
 #: and execnet's bootstrap line behind the second
-OPENING = (
+CONVERSATION = (
     b'{"bytes": 0, "environment": {}}\n'
     + repr(f"import os, signal; os.write(1, {ANSWER!r}); signal.pause()").encode()
     + b"\n"
@@ -88,11 +88,11 @@ def preamble(rest: bytes, prepare: bytes | None = None, shared: bytes = SHARED) 
 
 def test_a_worker_is_saved_and_restored_behind_its_answer(start: Starter) -> None:
     start.job = replace(start.job, worker="always")
-    first = start(preamble(OPENING))
+    first = start(preamble(CONVERSATION))
     assert (first.answer, memory(first)) == (ANSWER, "guest worker")
     # a boot that is saved, one that is saved with its worker, and that one restored
     assert start.cold_boots == 3
-    again = start(preamble(OPENING))
+    again = start(preamble(CONVERSATION))
     assert (again.answer, memory(again)) == (ANSWER, "guest worker")
     assert start.cold_boots == 4
     without = start()
@@ -112,7 +112,7 @@ def test_a_worker_with_unwritable_memory_is_reported_unused(start: Starter, monk
 
     monkeypatch.setattr(memory_files, "write_changes", refused)
     start.job = replace(start.job, worker="always")
-    guest = start(preamble(OPENING))
+    guest = start(preamble(CONVERSATION))
     assert (guest.how, guest.answer) == ("restored", None)
     assert re.fullmatch(r"no saved worker: /proc/\d+/mem: Permission denied", guest.note)
     assert len(list((start.folder / "snapshots").glob("key+*/"))) == 1
@@ -120,20 +120,20 @@ def test_a_worker_with_unwritable_memory_is_reported_unused(start: Starter, monk
 
 def test_a_worker_that_an_earlier_run_had_too_is_saved(start: Starter) -> None:
     start.job = replace(start.job, worker="again")
-    assert [start(preamble(OPENING)).answer for _ in range(2)] == [None, None]
+    assert [start(preamble(CONVERSATION)).answer for _ in range(2)] == [None, None]
     # another guest of the same run
     start.job = replace(start.job, console=start.job.console.with_name("beside.log"))
-    assert start(preamble(OPENING)).answer is None
+    assert start(preamble(CONVERSATION)).answer is None
     later = start.folder / "later"
     later.mkdir()
     start.job = replace(start.job, console=later / "console.log")
-    assert start(preamble(OPENING)).answer == ANSWER
+    assert start(preamble(CONVERSATION)).answer == ANSWER
 
 
 def test_a_guest_keeps_the_last_worker_only(start: Starter) -> None:
     start.job = replace(start.job, worker="always")
-    start(preamble(OPENING))
-    start(preamble(OPENING.replace(b"{}", b"{ }")))
+    start(preamble(CONVERSATION))
+    start(preamble(CONVERSATION.replace(b"{}", b"{ }")))
     assert len(list((start.folder / "snapshots").glob("key+*/"))) == 1
     assert len(list((start.folder / "snapshots").glob("key/"))) == 1
 
@@ -142,7 +142,7 @@ def test_a_worker_that_never_answers_is_not_saved(start: Starter, monkeypatch: p
     """The guest is used without it."""
     monkeypatch.setattr(boot, "_COLLECT_TIMEOUT", 1.0)
     start.job = replace(start.job, worker="always")
-    guest = start(preamble(OPENING.replace(b"collection", b"somethings")))
+    guest = start(preamble(CONVERSATION.replace(b"collection", b"somethings")))
     assert (guest.how, guest.answer) == ("restored", None)
     assert guest.note == "no saved worker: not collected after 1 s"
     assert list((start.folder / "snapshots").glob("key+*/")) == []
@@ -156,17 +156,17 @@ def test_a_failed_copy_of_memory_has_the_message_of_cp(
     (tmp_path / "bin" / "cp").chmod(0o755)
     monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}:{os.environ['PATH']}")
     start.job = replace(start.job, worker="always")
-    guest = start(preamble(OPENING))
+    guest = start(preamble(CONVERSATION))
     assert (guest.how, guest.answer) == ("restored", None)
     assert re.fullmatch(r"no saved worker: \S+: cp: error reading: Input/output error", guest.note)
 
 
 def test_a_damaged_worker_is_made_again(start: Starter) -> None:
     start.job = replace(start.job, worker="always")
-    start(preamble(OPENING))
+    start(preamble(CONVERSATION))
     (place,) = (start.folder / "snapshots").glob("key+*/")
     (place / "answer").write_bytes(b"1")
-    assert start(preamble(OPENING)).answer == ANSWER
+    assert start(preamble(CONVERSATION)).answer == ANSWER
 
 
 def next_run(start: Starter) -> None:
@@ -181,7 +181,7 @@ def prepared_for(start: Starter, *texts: bytes) -> list[tuple[bool, bytes | None
     answers = []
     for text in texts:
         next_run(start)
-        guest = start(preamble(OPENING.replace(b"{}", b'{"TEST": "%s"}' % text), PREPARE))
+        guest = start(preamble(CONVERSATION.replace(b"{}", b'{"TEST": "%s"}' % text), PREPARE))
         answers.append((guest.prepared, guest.answer))
     return answers
 
@@ -198,7 +198,7 @@ def test_a_change_of_shared_code_prepares_no_guest(start: Starter) -> None:
     start.job = replace(start.job, worker="again")
     prepared_for(start, b"a", b"b")
     next_run(start)
-    changed = start(preamble(OPENING, PREPARE.replace(b"{}", b"{ }")))
+    changed = start(preamble(CONVERSATION, PREPARE.replace(b"{}", b"{ }")))
     assert (changed.prepared, changed.answer, changed.note) == (False, None, "")
 
 
@@ -209,7 +209,7 @@ def test_an_endless_rehearsal_leaves_the_guest_as_it_was(start: Starter, monkeyp
     for _ in range(2):
         next_run(start)
         # the fake does not answer to this
-        guest = start(preamble(OPENING, SHARED.replace(b"null", b'"deaf"')))
+        guest = start(preamble(CONVERSATION, SHARED.replace(b"null", b'"deaf"')))
         outcomes.append((guest.prepared, guest.note))
     assert outcomes == [(False, ""), (False, "no guest is prepared for the project: not prepared after 1 s")]
 

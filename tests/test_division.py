@@ -48,21 +48,21 @@ def test_a_chosen_file_is_worth_it_and_the_longest_left(left: dict[Piece, float]
 
 @given(st.dictionaries(pieces, st.floats(0, 100)))
 def test_each_kernel_begins_with_one_of_its_pieces(takes: dict[Piece, float]) -> None:
-    begins = division.beginnings(takes)
+    begins = division.first_pieces(takes)
     assert begins.keys() == {piece.kernel for piece in takes}
-    assert {Piece(*beginning) for beginning in begins.items()} <= takes.keys()
+    assert {Piece(*first) for first in begins.items()} <= takes.keys()
 
 
 def test_kernels_that_are_alike_begin_far_from_each_other() -> None:
     takes = {Piece(kernel, f"{piece:02}"): 1.0 for kernel in "abcd" for piece in range(20)}
     # parts of the golden ratio: 0, 0.618, 0.236, 0.854
-    assert division.beginnings(takes) == {"a": "00", "b": "12", "c": "04", "d": "17"}
+    assert division.first_pieces(takes) == {"a": "00", "b": "12", "c": "04", "d": "17"}
 
 
 def test_a_short_one_does_not_come_between_the_long_ones() -> None:
     seconds = {("a", "x"): 9.0, ("a", "y"): 9.0, ("a+v", "x"): 1.0, ("b", "x"): 8.0, ("b", "y"): 9.0}
     takes = {Piece(*piece): takes for piece, takes in seconds.items()}
-    assert division.beginnings(takes) == {"a": "x", "a+v": "x", "b": "y"}
+    assert division.first_pieces(takes) == {"a": "x", "a+v": "x", "b": "y"}
 
 
 def test_a_number_is_used_again_when_its_guest_is_over() -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from kernel_matrix.guest.pytest import plugin
-from kernel_matrix.guest.pytest.plugin import beginning, only
+from kernel_matrix.guest.pytest.plugin import index_below, only
 from kernel_matrix.shared.cells import GUEST
 from tests.fake_kernel_log import FakeLog
 
@@ -57,7 +57,7 @@ def test_a_guest_for_some_files_collects_the_chosen_ones(arguments: list[str], k
 )
 def test_a_guest_begins_with_the_first_test_of_a_file_or_folder(path: str, index: int) -> None:
     files = ["suites/a/test_x.py"] * 2 + ["suites/a/test_y.py"] + ["suites/b/test_x.py"] * 2
-    assert beginning(files, path) == index
+    assert index_below(files, path) == index
 
 
 def test_a_guest_that_starts_elsewhere_runs_everything(

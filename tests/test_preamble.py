@@ -1,4 +1,4 @@
-"""Where the opening of a conversation ends, read from real execnet messages and from any cut of them."""
+"""Where the preamble of a conversation ends, read from real execnet messages and from any cut of them."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def messages(*pairs: tuple[int, object]) -> bytes:
     return stream.getvalue()
 
 
-OPENING = BOOTSTRAP + messages(
+PREAMBLE = BOOTSTRAP + messages(
     (Message.CHANNEL_EXEC, "source"), (Message.CHANNEL_DATA, ({"workerid": "guest"}, ["-x"]))
 )
 ANSWER = b"1" + messages(
@@ -30,10 +30,10 @@ ANSWER = b"1" + messages(
 )
 
 
-@given(st.integers(0, len(OPENING) + 40))
+@given(st.integers(0, len(PREAMBLE) + 40))
 def test_a_preamble_ends_with_its_first_data_of_any_length(cut: int) -> None:
-    stream = (OPENING + messages((Message.CHANNEL_DATA, ("runtests", {}))))[:cut]
-    assert preamble.end(stream) == (len(OPENING) if cut >= len(OPENING) else None)
+    stream = (PREAMBLE + messages((Message.CHANNEL_DATA, ("runtests", {}))))[:cut]
+    assert preamble.end(stream) == (len(PREAMBLE) if cut >= len(PREAMBLE) else None)
 
 
 @given(st.integers(0, len(ANSWER) - 1))
@@ -48,8 +48,8 @@ def test_the_word_elsewhere_is_no_answer() -> None:
 
 def test_a_shells_preamble_and_its_answer_have_the_fixed_form() -> None:
     """The first bytes that a shell sends have the form of a preamble, and the answer has its own form."""
-    opening = BOOTSTRAP + frames.PREAMBLE
-    assert preamble.end(opening + b"more") == len(opening)
+    preamble_bytes = BOOTSTRAP + frames.PREAMBLE
+    assert preamble.end(preamble_bytes + b"more") == len(preamble_bytes)
     assert preamble.answered(b"1" + frames.ANSWER)
 
 

@@ -25,7 +25,7 @@ from kernel_matrix.vm.boot_spec import Accelerator, BootSpec
 from tests.fake_guest import BOOT
 from tests.projects import below
 
-WISHES = RunRequest((), (), guests=None, locked=False, silence=None)
+REQUEST = RunRequest((), (), guests=None, locked=False, silence=None)
 
 
 def make(folder: Path, name: str = "key", ram: bytes = b"memory", state: bytes = b"devices") -> Path:
@@ -203,7 +203,7 @@ def test_where_the_project_lies_is_nothing_that_a_guest_knows(tmp_path: Path, mo
     jobs = []
     for name in ("one", "other"):
         monkeypatch.setattr(sys, "executable", str(tmp_path / name / "python"))
-        jobs.append(planned(tmp_path / name, WISHES))
+        jobs.append(planned(tmp_path / name, REQUEST))
     one, other = jobs
     assert all(getattr(one, field) != getattr(other, field) for field in ("payload", "console", "slots", "vng"))
     assert one.snapshot == other.snapshot == (tmp_path / "cache" / "snapshots", snapshots.key(BOOT, "QEMU 7.2"))
@@ -328,9 +328,9 @@ def test_the_option_reaches_saved_guests(tmp_path: Path, monkeypatch: pytest.Mon
         assert snapshot is not None
         return snapshot
 
-    snapshots.mark_unusable(*place(WISHES), "late")
-    assert snapshots.unusable(*place(WISHES)) == "late"
-    assert snapshots.unusable(*place(replace(WISHES, ask_again=True))) is None
+    snapshots.mark_unusable(*place(REQUEST), "late")
+    assert snapshots.unusable(*place(REQUEST)) == "late"
+    assert snapshots.unusable(*place(replace(REQUEST, ask_again=True))) is None
 
 
 def test_what_an_earlier_version_remembered_is_asked_again(tmp_path: Path) -> None:

@@ -59,7 +59,7 @@ class WorkersPlugin:
         self._guests = {guest.kernel: guest for guest in plan.guests}
         self._scheduling = scheduling
         pieces = sharding.pieces(plan.weights, plan.piece_path)
-        self._beginnings = division.beginnings(sharding.weigh_pieces(plan.weights, pieces))
+        self._first_pieces = division.first_pieces(sharding.weigh_pieces(plan.weights, pieces))
         #: workers that have a guest, or will
         self._workers = {WorkerId(kernel) for kernel in self._guests}
         self._times = times
@@ -104,7 +104,7 @@ class WorkersPlugin:
             ),
             gone=self._gone.get(worker, ""),
             arguments=self._guests[kernel].arguments,
-            begins=self._beginnings.get(kernel, ""),
+            begins=self._first_pieces.get(kernel, ""),
             command=tuple(option.command),
             timeout=option.command_timeout,
             keep=bool(option.keep_guest),

@@ -56,7 +56,7 @@ def longest(left: Mapping[Piece, float]) -> Piece | None:
     return max(worth, key=lambda piece: (totals[piece.kernel], worth[piece]))
 
 
-def beginnings(takes: Mapping[Piece, float]) -> dict[str, str]:
+def first_pieces(takes: Mapping[Piece, float]) -> dict[str, str]:
     """Return the piece with which each kernel begins, so that the kernels start at distant points of the same work.
 
     ``takes``: the duration in seconds of all pieces, a kernel's in the order in which it runs them. On every kernel,
@@ -67,12 +67,12 @@ def beginnings(takes: Mapping[Piece, float]) -> dict[str, str]:
     for piece, seconds in takes.items():
         own.setdefault(piece.kernel, {})[piece.path] = seconds
     totals = {kernel: math.fsum(pieces.values()) for kernel, pieces in own.items()}
-    first_pieces = {}
+    first = {}
     for number, kernel in enumerate(sorted(totals, key=lambda kernel: -totals[kernel])):
         point = totals[kernel] * (number * _FAR % 1)
         before = itertools.accumulate(own[kernel].values(), initial=0.0)
-        first_pieces[kernel] = [path for path, behind in zip(own[kernel], before, strict=False) if behind <= point][-1]
-    return first_pieces
+        first[kernel] = [path for path, behind in zip(own[kernel], before, strict=False) if behind <= point][-1]
+    return first
 
 
 def free(kernel: str, taken: Collection[WorkerId]) -> WorkerId:

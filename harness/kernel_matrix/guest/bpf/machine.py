@@ -12,8 +12,8 @@ from pathlib import Path
 from kernel_matrix.arch import CURRENT
 from kernel_matrix.diagnose import Diagnosis, Situation, diagnose
 from kernel_matrix.guest.bpf import access
+from kernel_matrix.guest.bpf.attachments import attachment
 from kernel_matrix.guest.bpf.step_error import StepError
-from kernel_matrix.guest.bpf.ways import way
 
 _SYSCTLS = ("kernel.unprivileged_bpf_disabled", "kernel.perf_event_paranoid", "kernel.kptr_restrict")
 _SECURITY = Path("/sys/kernel/security")
@@ -42,7 +42,7 @@ def refused_steps(error: BaseException) -> Iterator[StepError]:
 def situation(error: StepError, *, to: str = "") -> Situation:
     """Combine the facts of a failed step with the current state of this machine."""
     credentials, attaching = error.credentials.resolved(), error.stage in {"attach", "detach"}
-    where = way(error.what if attaching else to)
+    where = attachment(error.what if attaching else to)
     stage, target = error.stage, where.target if attaching else error.what
     if stage == "load" and re.search(r"map '[^']+': failed to create", error.log):
         # libbpf creates maps while it loads, and does not report the type of the map

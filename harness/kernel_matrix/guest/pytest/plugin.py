@@ -74,8 +74,8 @@ class GuestPlugin:
     @pytest.hookimpl(tryfirst=True)
     def pytest_collection_modifyitems(self, items: list[pytest.Item]) -> None:
         """Move the tests with which this guest begins to the front."""
-        begins = beginning([item.nodeid.partition("::")[0] for item in items], self._begins)
-        items[:] = items[begins:] + items[:begins]
+        first = index_below([item.nodeid.partition("::")[0] for item in items], self._begins)
+        items[:] = items[first:] + items[:first]
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_collectreport(self, report: pytest.CollectReport) -> None:
@@ -196,7 +196,7 @@ def only(arguments: Sequence[str], files: Collection[str]) -> list[str]:
     return list(dict.fromkeys(selected))
 
 
-def beginning(files: Sequence[str], path: str) -> int:
+def index_below(files: Sequence[str], path: str) -> int:
     """Return the index of the first file that is ``path`` or below it, 0 when there is none."""
     return next((index for index, file in enumerate(files) if PurePosixPath(file).is_relative_to(path)), 0)
 
