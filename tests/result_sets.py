@@ -7,10 +7,10 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from kernel_matrix.results.changes import Change, Kind
 from kernel_matrix.results.document import VERSION, Column, Document
 from kernel_matrix.shared import wire
 from kernel_matrix.shared.cells import Cell, Outcome
-from kernel_matrix.shared.changes import Change, Kind
 from kernel_matrix.shared.costs import Cost
 
 KERNELS = (

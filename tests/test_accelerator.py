@@ -14,8 +14,8 @@ from kernel_matrix.relay import accelerator, client
 from kernel_matrix.relay.accelerator import Choice
 from kernel_matrix.relay.job import Job
 from kernel_matrix.shared import conclusions, wire
-from kernel_matrix.shared.ending import End, Ending
 from kernel_matrix.vm.boot_spec import Accelerator
+from kernel_matrix.vm.ending import End, Ending
 from tests.fake_guest import BOOT, JOB
 
 

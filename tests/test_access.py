@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from kernel_matrix.guest.bpf.access import denied
-from kernel_matrix.guest.bpf.machine import situation
+from kernel_matrix.guest.bpf.diagnosis.access import denied
+from kernel_matrix.guest.bpf.diagnosis.machine import situation
 from kernel_matrix.guest.bpf.step_error import Credentials, StepError
 
 _OWNER, _OTHER = os.getuid(), os.getuid() + 1

@@ -107,7 +107,7 @@ print(accelerator.machine(Accelerator.TCG))
 """,
     "a page": "from kernel_matrix.relay import memory_files; print({1 << 14: 'other'}[memory_files._PAGE])",
     "names of system calls": """
-from kernel_matrix.guest.bpf import machine
+from kernel_matrix.guest.bpf.diagnosis import machine
 machine._symbols = lambda: ["a_sys_x", "__other_sys_x", "__pfx___other_sys_x"]
 print(*machine._similar_symbols("sys_x")[:1])
 """,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from kernel_matrix.guest.bpf.attachments import Attachment, attachment
+from kernel_matrix.guest.bpf.diagnosis.attachments import Attachment, attachment
 
 
 @pytest.mark.parametrize(

@@ -13,9 +13,10 @@ from pathlib import Path
 
 import pytest
 
-from kernel_matrix.commands import bench, edit_loop, plain_run, try_object
-from kernel_matrix.commands.bench_report import Report, Row, Start, Whole, markdown
-from kernel_matrix.commands.edit_loop import Loop, Split
+from kernel_matrix.commands import try_object
+from kernel_matrix.commands.bench import bench, edit_loop, plain_run
+from kernel_matrix.commands.bench.edit_loop import Loop, Split
+from kernel_matrix.commands.bench.report import Report, Row, Start, Whole, markdown
 from kernel_matrix.plan import preparation
 from kernel_matrix.plan.preparation import Plan
 from kernel_matrix.report.run_folder import RunFacts, RunRecord

@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 from kernel_matrix.config import manifest
 from kernel_matrix.results import comparison
 from kernel_matrix.results.baseline import Expectation
+from kernel_matrix.results.changes import Change, Kind
 from kernel_matrix.results.comparison import Scope, compare
 from kernel_matrix.shared.cells import Outcome
-from kernel_matrix.shared.changes import Change, Kind
 from kernel_matrix.shared.costs import Cost
 
 COST = Cost(instructions=1000, states=100, peak_states=50, stack=64, translated=800, jited=1600, load=2.0)

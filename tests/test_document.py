@@ -11,10 +11,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kernel_matrix.results import document
+from kernel_matrix.results.changes import Change, Kind
 from kernel_matrix.results.document import VERSION, Column, Document
 from kernel_matrix.shared import wire
 from kernel_matrix.shared.cells import Cell, Outcome
-from kernel_matrix.shared.changes import Change, Kind
 from kernel_matrix.shared.costs import Cost
 from kernel_matrix.shared.errors import HarnessError
 

@@ -7,9 +7,9 @@ from dataclasses import replace
 from hypothesis import given
 from hypothesis import strategies as st
 
+from kernel_matrix.results.changes import Change, Kind
 from kernel_matrix.results.findings import by_file, differences, findings, unchanged
 from kernel_matrix.shared.cells import Cell, Outcome
-from kernel_matrix.shared.changes import Change, Kind
 from tests import result_sets
 
 kernels = st.sampled_from(["5.10", "6.1", "7.3"])

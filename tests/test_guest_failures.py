@@ -13,7 +13,8 @@ from types import SimpleNamespace
 import pytest
 
 from kernel_matrix.guest import agent
-from kernel_matrix.guest.bpf import bpf_calls, leaks, library, machine, step_error, steps
+from kernel_matrix.guest.bpf import bpf_calls, leaks, library, step_error, steps
+from kernel_matrix.guest.bpf.diagnosis import machine
 from kernel_matrix.guest.bpf.loaders import libbpf as loader
 from kernel_matrix.guest.bpf.step_error import StepError
 from kernel_matrix.guest.probes import users

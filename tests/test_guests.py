@@ -8,7 +8,7 @@ from pathlib import Path
 
 from kernel_matrix.shared import wire
 from kernel_matrix.shared.division import WorkerId
-from kernel_matrix.shared.ending import STARTED, Started
+from kernel_matrix.vm.ending import STARTED, Started
 from kernel_matrix.vm.guests import GuestRecord, Guests, summary
 
 

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kernel_matrix.guest.bpf import trying
+from kernel_matrix.guest.bpf.diagnosis import trying
 from kernel_matrix.guest.system.kernel_log import KernelLog, excerpt
 from tests.fake_kernel_log import FakeLog
 

@@ -19,8 +19,8 @@ from kernel_matrix.relay import client
 from kernel_matrix.relay.job import Job
 from kernel_matrix.relay.serve import Over, Relay
 from kernel_matrix.shared import wire
-from kernel_matrix.shared.ending import End, Ending
 from kernel_matrix.vm import slots
+from kernel_matrix.vm.ending import End, Ending
 from tests.fake_guest import FAKE_VNG, LIMIT, job_below
 
 

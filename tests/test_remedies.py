@@ -41,7 +41,7 @@ _KINDS = {
     "uprobe": "kprobe",
     "kprobe_multi": "kprobe",
 }
-#: row -> how kernel_matrix.guest.bpf.machine calls the hook
+#: row -> how kernel_matrix.guest.bpf.diagnosis.machine calls the hook
 _HOOKS = {
     "xdp": "XDP",
     "kprobe": "kprobe",

@@ -12,9 +12,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kernel_matrix.report import html_page, page_data
+from kernel_matrix.results.changes import Change, Kind
 from kernel_matrix.results.document import Document
 from kernel_matrix.shared.cells import Cell, Outcome
-from kernel_matrix.shared.changes import Change, Kind
 from kernel_matrix.shared.expect import rerun
 from tests import result_sets
 

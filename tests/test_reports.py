@@ -9,7 +9,7 @@ import pytest
 
 from kernel_matrix.session import reports
 from kernel_matrix.shared.cells import Outcome
-from kernel_matrix.shared.ending import End, Ending
+from kernel_matrix.vm.ending import End, Ending
 
 pytest_plugins = ["pytester"]
 

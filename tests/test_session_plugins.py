@@ -20,9 +20,9 @@ from kernel_matrix.session.workers import WorkersPlugin
 from kernel_matrix.shared import pytest_internals, wire
 from kernel_matrix.shared.cells import BOOT, Cell, Outcome
 from kernel_matrix.shared.division import WorkerId
-from kernel_matrix.shared.ending import End, Ending
 from kernel_matrix.shared.expect import Decision
 from kernel_matrix.shared.protocol import DESELECTED
+from kernel_matrix.vm.ending import End, Ending
 from kernel_matrix.vm.guests import Guests
 from tests.result_sets import read_cells
 

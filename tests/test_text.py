@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kernel_matrix.shared.text import capped, first_line, plain, reason
+from kernel_matrix.results.text import capped, first_line, plain, reason
 
 #: hypothesis leaves surrogates out by itself; what a broken console holds may have them
 anything = st.text(st.characters(codec=None, exclude_categories=())) | st.text(

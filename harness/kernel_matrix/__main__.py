@@ -93,7 +93,7 @@ def _kernels(arguments: argparse.Namespace) -> int:
 
 
 def _bench(arguments: argparse.Namespace) -> int:
-    from kernel_matrix.commands import bench
+    from kernel_matrix.commands.bench import bench
 
     counts = bench.Counts(arguments.runs, arguments.whole, arguments.loop)
     print(bench.run(project.find(), arguments.kernel or ["core"], counts, print).read_text())

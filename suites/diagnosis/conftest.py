@@ -8,7 +8,8 @@ import struct
 from collections.abc import Callable
 
 from kernel_matrix.diagnose import Diagnosis
-from kernel_matrix.guest.bpf import machine, steps
+from kernel_matrix.guest.bpf import steps
+from kernel_matrix.guest.bpf.diagnosis import machine
 from kernel_matrix.guest.bpf.step_error import StepError
 
 

@@ -12,7 +12,8 @@ import pytest
 from pyroute2 import IPRoute
 
 from kernel_matrix.diagnose import Cause, Diagnosis
-from kernel_matrix.guest.bpf import steps, trying
+from kernel_matrix.guest.bpf import steps
+from kernel_matrix.guest.bpf.diagnosis import trying
 from kernel_matrix.guest.bpf.instructions import MAX_INSNS, copy, leave
 from kernel_matrix.guest.bpf.verifier import count_only, verified
 from kernel_matrix.guest.pytest.fixtures import Sysctl

@@ -17,7 +17,8 @@ from pathlib import Path
 import pytest
 
 from kernel_matrix.diagnose import Diagnosis, Remedy
-from kernel_matrix.guest.bpf import bpf_calls, machine, perf, steps
+from kernel_matrix.guest.bpf import bpf_calls, perf, steps
+from kernel_matrix.guest.bpf.diagnosis import machine
 from kernel_matrix.guest.bpf.step_error import StepError
 from kernel_matrix.guest.pytest.fixtures import Sysctl
 from kernel_matrix.guest.pytest.marks import GUEST_FACTS, requires

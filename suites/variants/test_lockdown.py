@@ -15,7 +15,8 @@ from pathlib import Path
 import pytest
 
 from kernel_matrix.diagnose import Cause
-from kernel_matrix.guest.bpf import bpf_calls, machine, steps
+from kernel_matrix.guest.bpf import bpf_calls, steps
+from kernel_matrix.guest.bpf.diagnosis import machine
 from kernel_matrix.guest.bpf.instructions import add, call, copy, leave, mov
 from kernel_matrix.guest.bpf.step_error import Stage, StepError
 from kernel_matrix.guest.bpf.verifier import verified

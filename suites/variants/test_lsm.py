@@ -10,7 +10,8 @@ import os
 
 import pytest
 
-from kernel_matrix.guest.bpf import machine, steps
+from kernel_matrix.guest.bpf import steps
+from kernel_matrix.guest.bpf.diagnosis import machine
 from kernel_matrix.guest.pytest.marks import GUEST_FACTS, boots_with
 from kernel_matrix.shared.features import GuestFacts
 

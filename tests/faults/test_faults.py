@@ -21,8 +21,8 @@ import pytest
 from kernel_matrix.shared import expect, wire
 from kernel_matrix.shared.cells import Cell, Outcome
 from kernel_matrix.shared.division import WorkerId
-from kernel_matrix.shared.ending import STARTED
-from kernel_matrix.shared.ending import Started as GuestStarted
+from kernel_matrix.vm.ending import STARTED
+from kernel_matrix.vm.ending import Started as GuestStarted
 from kernel_matrix.vm.qmp import Monitor
 from tests.projects import HERE
 from tests.result_sets import read_cells

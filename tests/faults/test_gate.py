@@ -12,8 +12,8 @@ import pytest
 
 from kernel_matrix.results import baseline, document
 from kernel_matrix.results.baseline import Expectation
+from kernel_matrix.results.changes import Kind
 from kernel_matrix.shared.cells import Outcome
-from kernel_matrix.shared.changes import Kind
 
 ROOT = Path(__file__).resolve().parents[2]
 CASE = "tests/faults/cases/case_gate.py"

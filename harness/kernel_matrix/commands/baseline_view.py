@@ -9,7 +9,7 @@ from pathlib import Path
 from kernel_matrix.config import manifest
 from kernel_matrix.results import baseline, comparison, document
 from kernel_matrix.results.baseline import Expectation
-from kernel_matrix.shared.changes import Change
+from kernel_matrix.results.changes import Change
 from kernel_matrix.shared.errors import HarnessError, ManifestError
 from kernel_matrix.shared.project import Project
 

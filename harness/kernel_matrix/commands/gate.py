@@ -64,6 +64,6 @@ def _cell(guest: PlannedGuest, record: RunDirectory, name: str, path: Path) -> C
 
 
 def detail(text: str) -> str:
-    """Put the first refusal in a report of `kernel_matrix.guest.bpf.trying` first, for reports that show one line."""
+    """Move the first refusal to the front of a report of `guest.bpf.diagnosis.trying`: some reports show one line."""
     first = next((line for line in text.splitlines() if ": refused at " in line or ": attached, in vain" in line), "")
     return f"{first}\n{text}" if first else text

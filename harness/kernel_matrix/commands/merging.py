@@ -23,10 +23,10 @@ from kernel_matrix.plan.sharding import Part
 from kernel_matrix.report import reports, terminal
 from kernel_matrix.report.run_folder import KernelFacts, RunDirectory, RunFacts, RunRecord, notes
 from kernel_matrix.results import baseline, comparison, document, matrix
+from kernel_matrix.results.changes import Change
 from kernel_matrix.results.document import Document
 from kernel_matrix.shared import wire
 from kernel_matrix.shared.cells import Outcome
-from kernel_matrix.shared.changes import Change
 from kernel_matrix.shared.errors import HarnessError, ManifestError
 from kernel_matrix.shared.features import VARIANT, plain_kernel
 from kernel_matrix.shared.project import Project

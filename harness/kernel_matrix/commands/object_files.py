@@ -27,6 +27,6 @@ def diagnose(path: Path, kernel: str | None) -> Iterator[tuple[bool, str]]:
 
         yield from try_object.diagnose(project.find(), kernel, checked_path)
     else:
-        from kernel_matrix.guest.bpf import trying
+        from kernel_matrix.guest.bpf.diagnosis import trying
 
         yield trying.report(checked_path)

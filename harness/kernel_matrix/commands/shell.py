@@ -22,10 +22,10 @@ from kernel_matrix.relay import client
 from kernel_matrix.relay.job import Job
 from kernel_matrix.report import run_folder as results
 from kernel_matrix.shared import console, frames, hints, wire
-from kernel_matrix.shared.ending import Ending
 from kernel_matrix.shared.errors import HarnessError, ManifestError
 from kernel_matrix.shared.project import Project
 from kernel_matrix.vm import boot_spec, debugging
+from kernel_matrix.vm.ending import Ending
 
 #: what the agent runs instead of execnet's worker; to the relay it is a bootstrap line
 _BOOTSTRAP = "from kernel_matrix.guest.system import terminal; terminal.main()"

@@ -18,7 +18,7 @@ from kernel_matrix.shared.project import Project
 #: runs in the guest
 _IN_THE_GUEST = """
 import pathlib, tempfile
-from kernel_matrix.guest.bpf import trying
+from kernel_matrix.guest.bpf.diagnosis import trying
 name, data = channel.receive()
 with tempfile.TemporaryDirectory() as folder:
     path = pathlib.Path(folder, name)

@@ -2,7 +2,7 @@
 
 The rules are tried in order and the first that applies decides. Explicit messages of the kernel come before
 conclusions from an errno and the state. When no rule applies, the cause is "not known".
-Used on both sides; `kernel_matrix.guest.bpf.machine` creates the `Situation` on a real machine.
+Used on both sides; `kernel_matrix.guest.bpf.diagnosis.machine` creates the `Situation` on a real machine.
 """
 
 from __future__ import annotations

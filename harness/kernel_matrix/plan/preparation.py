@@ -23,12 +23,12 @@ from kernel_matrix.results.baseline import Expectation
 from kernel_matrix.results.comparison import Scope
 from kernel_matrix.shared import wire
 from kernel_matrix.shared.division import WorkerId
-from kernel_matrix.shared.ending import ENDING
 from kernel_matrix.shared.errors import ImageError, ManifestError
 from kernel_matrix.shared.features import VARIANT
 from kernel_matrix.shared.project import Program, Project
 from kernel_matrix.vm import slots
 from kernel_matrix.vm.boot_spec import MEMORY_MIB, Accelerator, BootSpec
+from kernel_matrix.vm.ending import ENDING
 
 #: seconds from QEMU's start to the guest's first output: three to six under emulation on an idle machine, plus the
 #: agent's imports; the limit leaves room for a machine under heavy load

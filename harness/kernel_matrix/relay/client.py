@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import IO
 
 from kernel_matrix.shared import wire
-from kernel_matrix.shared.ending import Ending
+from kernel_matrix.vm.ending import Ending
 
 #: seconds that a relay has to end its guest
 _SECONDS_TO_END = 10.0

@@ -32,9 +32,9 @@ from kernel_matrix.relay.job import Job
 from kernel_matrix.relay.machine import BootError
 from kernel_matrix.relay.snapshots import Hello
 from kernel_matrix.shared import console, wire
-from kernel_matrix.shared.ending import ENDING, STARTED, End, Ending, Started
 from kernel_matrix.shared.project import ENGINE, HOME, ROOT_VARIABLE
 from kernel_matrix.vm import slots
+from kernel_matrix.vm.ending import ENDING, STARTED, End, Ending, Started
 
 #: seconds of the agent's speed probe on the reference: a current processor without emulation
 REFERENCE_SECONDS = 0.012

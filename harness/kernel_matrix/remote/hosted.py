@@ -21,11 +21,11 @@ from kernel_matrix.plan.preparation import Prepared
 from kernel_matrix.relay import payload
 from kernel_matrix.report.run_folder import RunDirectory
 from kernel_matrix.shared import hints, wire
-from kernel_matrix.shared.ending import STARTED
 from kernel_matrix.shared.errors import HarnessError, ToolMissing, of_system
 from kernel_matrix.shared.project import Project
 from kernel_matrix.vm import slots
 from kernel_matrix.vm.boot_spec import MEMORY_MIB
+from kernel_matrix.vm.ending import STARTED
 
 #: what the controller runs here; execnet defines ``channel``
 SOURCE = """

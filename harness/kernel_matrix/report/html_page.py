@@ -19,12 +19,12 @@ from markupsafe import Markup
 
 from kernel_matrix.report import page_data, pictures
 from kernel_matrix.report.page_data import Texts, text_sign
+from kernel_matrix.results.changes import Kind
 from kernel_matrix.results.document import Document
 from kernel_matrix.results.findings import Difference, Finding, by_file, differences, findings, unchanged
+from kernel_matrix.results.text import first_line, plain
 from kernel_matrix.shared.cells import Cell, Outcome
-from kernel_matrix.shared.changes import Kind
 from kernel_matrix.shared.features import VARIANT, plain_kernel
-from kernel_matrix.shared.text import first_line, plain
 
 if TYPE_CHECKING:
     import jinja2

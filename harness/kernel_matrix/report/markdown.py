@@ -13,7 +13,7 @@ from kernel_matrix.report.terminal import counts, legend
 from kernel_matrix.results.document import Document
 from kernel_matrix.results.findings import Difference, Finding, by_file, by_kernel, differences, findings, unchanged
 from kernel_matrix.results.matrix import summary_line
-from kernel_matrix.shared.text import first_line
+from kernel_matrix.results.text import first_line
 
 LIMIT = 65_000
 #: characters of a row's free text, and of every other text from outside

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
+from kernel_matrix.results.changes import Kind
 from kernel_matrix.results.document import Document
 from kernel_matrix.shared.cells import Cell
-from kernel_matrix.shared.changes import Kind
 from kernel_matrix.shared.costs import Cost
 
 _SLOWEST = 10

@@ -8,9 +8,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from typing import Protocol
 
-from kernel_matrix.report import html_page, junit, markdown
+from kernel_matrix.report import html_page, junit, markdown, named
 from kernel_matrix.results.document import Document
-from kernel_matrix.shared import named
 from kernel_matrix.shared.errors import ManifestError
 from kernel_matrix.shared.project import Project
 

@@ -7,10 +7,10 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from kernel_matrix.results.baseline import Expectation, of_document
+from kernel_matrix.results.changes import Change, Kind
 from kernel_matrix.results.document import Document
 from kernel_matrix.shared import hints
 from kernel_matrix.shared.cells import Outcome
-from kernel_matrix.shared.changes import Change, Kind
 from kernel_matrix.shared.costs import COMPARED, Cost
 from kernel_matrix.shared.features import plain_kernel
 

@@ -12,9 +12,9 @@ from typing import Any
 
 import msgspec
 
+from kernel_matrix.results.changes import Change
 from kernel_matrix.shared import wire
 from kernel_matrix.shared.cells import Cell
-from kernel_matrix.shared.changes import Change
 from kernel_matrix.shared.costs import COSTS, Cost
 from kernel_matrix.shared.errors import HarnessError
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
+from kernel_matrix.results.changes import Change
 from kernel_matrix.results.document import Document
+from kernel_matrix.results.text import reason
 from kernel_matrix.shared.cells import Cell, Outcome
-from kernel_matrix.shared.changes import Change
-from kernel_matrix.shared.text import reason
 
 
 @dataclass(frozen=True, slots=True)

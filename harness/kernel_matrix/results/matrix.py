@@ -6,8 +6,8 @@ from collections import Counter
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 
+from kernel_matrix.results.changes import Change
 from kernel_matrix.shared.cells import IMAGE, Cell, Outcome
-from kernel_matrix.shared.changes import Change
 from kernel_matrix.shared.features import VARIANT
 
 

@@ -18,18 +18,18 @@ from kernel_matrix.plan import preparation, sharding
 from kernel_matrix.remote import guest_hosts
 from kernel_matrix.report import run_folder, terminal
 from kernel_matrix.results import comparison, matrix
+from kernel_matrix.results.changes import Change
 from kernel_matrix.session import events, reports
 from kernel_matrix.session.nodes import kernel_of, worker_of
 from kernel_matrix.session.output import Outputs
 from kernel_matrix.session.scheduler import KernelScheduling
 from kernel_matrix.shared import expect, pytest_internals
 from kernel_matrix.shared.cells import IMAGE, Cell, Outcome
-from kernel_matrix.shared.changes import Change
 from kernel_matrix.shared.division import WorkerId
-from kernel_matrix.shared.ending import Ending
 from kernel_matrix.shared.errors import HarnessError, of_system
 from kernel_matrix.shared.protocol import FACTS, PCAP
 from kernel_matrix.shared.worker_input import WORKER_KEY
+from kernel_matrix.vm.ending import Ending
 from kernel_matrix.vm.guests import Guests, summary
 
 

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 import pytest
 
 from kernel_matrix.shared.division import WorkerId
-from kernel_matrix.shared.ending import Ending
 from kernel_matrix.shared.expect import Decision
+from kernel_matrix.vm.ending import Ending
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,8 +8,8 @@ import pytest
 
 from kernel_matrix.shared import console, expect, pytest_internals
 from kernel_matrix.shared.cells import Outcome
-from kernel_matrix.shared.ending import End, Ending
 from kernel_matrix.shared.protocol import DIAGNOSIS, KERNEL_LOG, STACKS, VERIFIER
+from kernel_matrix.vm.ending import End, Ending
 
 #: outcomes that a guest's end gives to the test that ran in it
 _OF_GUEST = frozenset({Outcome.CRASH, Outcome.LOST})

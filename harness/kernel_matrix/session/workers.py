@@ -27,11 +27,11 @@ from kernel_matrix.session.scheduler import KernelScheduling
 from kernel_matrix.shared import division, expect, pytest_internals, wire, worker_input
 from kernel_matrix.shared.cells import BOOT, Outcome
 from kernel_matrix.shared.division import WorkerId
-from kernel_matrix.shared.ending import End, Ending
 from kernel_matrix.shared.errors import HarnessError
 from kernel_matrix.shared.features import GuestFacts
 from kernel_matrix.shared.protocol import DESELECTED
 from kernel_matrix.shared.worker_input import WORKER_KEY, WorkerInput
+from kernel_matrix.vm.ending import End, Ending
 from kernel_matrix.vm.guests import Guests
 
 #: a kernel is given up when so many guests of one worker have died in a row outside every test

@@ -7,9 +7,9 @@ import shlex
 from pathlib import Path
 
 from kernel_matrix.shared import wire
-from kernel_matrix.shared.ending import STARTED, Started
 from kernel_matrix.shared.errors import HarnessError
 from kernel_matrix.vm.boot_spec import BootSpec
+from kernel_matrix.vm.ending import STARTED, Started
 from kernel_matrix.vm.qmp import Monitor, QmpError
 
 #: seconds of silence for a guest that a debugger may have stopped

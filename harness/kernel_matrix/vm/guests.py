@@ -10,7 +10,7 @@ from statistics import median
 
 from kernel_matrix.shared import wire
 from kernel_matrix.shared.division import WorkerId
-from kernel_matrix.shared.ending import STARTED, Started
+from kernel_matrix.vm.ending import STARTED, Started
 from kernel_matrix.vm.process_guard import cpu_seconds
 
 

@@ -129,7 +129,7 @@ class GuestPlugin:
         """Add a diagnosis to the report of a test that fails with a refused step."""
         report: pytest.TestReport = yield
         if report.failed and call.excinfo is not None:
-            from kernel_matrix.guest.bpf import machine
+            from kernel_matrix.guest.bpf.diagnosis import machine
 
             for step in machine.refused_steps(call.excinfo.value):
                 if step.log:

@@ -6,8 +6,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, fields
 from statistics import median
 
-from kernel_matrix.commands import edit_loop
-from kernel_matrix.commands.edit_loop import Loop
+from kernel_matrix.commands.bench import edit_loop
+from kernel_matrix.commands.bench.edit_loop import Loop
 from kernel_matrix.shared.console import Phases
 
 

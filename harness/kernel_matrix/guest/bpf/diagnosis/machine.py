@@ -11,8 +11,8 @@ from pathlib import Path
 
 from kernel_matrix.arch import CURRENT
 from kernel_matrix.diagnose import Diagnosis, Situation, diagnose
-from kernel_matrix.guest.bpf import access
-from kernel_matrix.guest.bpf.attachments import attachment
+from kernel_matrix.guest.bpf.diagnosis import access
+from kernel_matrix.guest.bpf.diagnosis.attachments import attachment
 from kernel_matrix.guest.bpf.step_error import StepError
 
 _SYSCTLS = ("kernel.unprivileged_bpf_disabled", "kernel.perf_event_paranoid", "kernel.kptr_restrict")

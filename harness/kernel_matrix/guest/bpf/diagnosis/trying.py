@@ -13,7 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from kernel_matrix.diagnose import Cause, Diagnosis, Situation, diagnose
-from kernel_matrix.guest.bpf import machine, steps
+from kernel_matrix.guest.bpf import steps
+from kernel_matrix.guest.bpf.diagnosis import machine
 from kernel_matrix.guest.bpf.step_error import StepError, errno_name
 from kernel_matrix.guest.system.kernel_log import KernelLog
 

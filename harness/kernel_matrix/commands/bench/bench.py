@@ -16,8 +16,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from kernel_matrix.commands import edit_loop, plain_run
-from kernel_matrix.commands.bench_report import Report, Row, Start, Whole, markdown, start_line, whole_line
+from kernel_matrix.commands.bench import edit_loop, plain_run
+from kernel_matrix.commands.bench.report import Report, Row, Start, Whole, markdown, start_line, whole_line
 from kernel_matrix.plan import preparation
 from kernel_matrix.plan.guest_list import RunRequest
 from kernel_matrix.plan.preparation import Plan, PlannedGuest
