@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import ast
+import re
 import shutil
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from kernel_matrix.config.project import find
 from kernel_matrix.objects import build
 from kernel_matrix.shared.errors import BuildError, ToolMissing
 from kernel_matrix.shared.project import Project
@@ -54,6 +57,31 @@ def test_only_what_changed_is_compiled_again(project: Project) -> None:
     last = {name: path.stat().st_mtime_ns for name, path in build.build_all(project).items()}
     # a header of the project's is none of the engine's
     assert [name for name in after if after[name] != last[name]] == ["fixtures/two", "one"]
+
+
+def test_the_object_of_a_deleted_source_is_deleted(project: Project) -> None:
+    build.build_all(project)
+    foreign = project.build / "fixtures" / "foreign.bpf.o"
+    foreign.write_bytes(b"\x7fELF")
+    source(project, "fixtures/two.bpf.c").unlink()
+    build.build_all(project)
+    objects = {str(path.relative_to(project.build)) for path in project.build.rglob("*.bpf.*")}
+    # what the harness has not compiled stays
+    assert objects == {f"{name}.bpf.{end}" for name in ("one", "engine/probes") for end in ("o", "key")} | {
+        "fixtures/foreign.bpf.o"
+    }
+
+
+def test_every_object_that_a_test_names_has_a_source() -> None:
+    """A test that names an object without a source fails only in guests of a fresh clone."""
+    here = find()
+    named = set()
+    for folder in here.tests:
+        for path in (here.root / folder).rglob("*.py"):
+            texts = (node.value for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Constant))
+            named |= {text for text in texts if isinstance(text, str) and re.fullmatch(r"(fixtures|engine)/\w+", text)}
+    assert named
+    assert named <= build.build_all(here).keys()
 
 
 def test_a_source_has_flags_of_its_own(project: Project) -> None:

@@ -163,9 +163,9 @@ def test_a_map_type_that_no_kernel_has() -> None:
 def test_a_program_type_is_missed_only_where_it_is_missing(facts: GuestFacts) -> None:
     """A netfilter program, where the kernel does not know it; where it does, it loads."""
     if "netfilter" in facts.features:
-        load("fixtures/probes", "probe_netfilter")
+        load("engine/probes", "probe_netfilter")
     else:
-        diagnosis = diagnosed(lambda: load("fixtures/probes", "probe_netfilter"))
+        diagnosis = diagnosed(lambda: load("engine/probes", "probe_netfilter"))
         _says(diagnosis, Cause.NOT_SUPPORTED, "programs of type netfilter")
 
 

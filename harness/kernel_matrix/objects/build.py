@@ -2,7 +2,8 @@
 
 ``NAME.bpf.c`` of the project's sources becomes ``build/NAME.bpf.o``, ``fixtures/NAME.bpf.c`` (programs for tests)
 becomes ``build/fixtures/NAME.bpf.o``; the engine's own programs, for its probes, go to ``build/engine/``. An object is
-compiled again only when its source, a header, the flags or the compiler changed.
+compiled again only when its source, a header, the flags or the compiler changed. The object of a source that is gone
+is deleted, or tests that use it would pass here and fail in a fresh clone.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from __future__ import annotations
 import hashlib
 import subprocess
 import tempfile
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -45,7 +47,16 @@ def build_all(project: Project) -> dict[str, Path]:
             _build(path, objects[name], _Inputs(folder, tuple(headers), own))
     if project.sources is not None and all(name.startswith(ENGINE_OBJECTS) for name in objects):
         raise BuildError(f"no BPF sources in {project.sources}")
+    _delete_stale(project.build, set(objects.values()))
     return objects
+
+
+def _delete_stale(folder: Path, objects: AbstractSet[Path]) -> None:
+    """Delete the objects that were compiled here from sources that are gone; a key beside an object marks it."""
+    for stamp in folder.rglob("*.bpf.key"):
+        if (compiled := stamp.with_suffix(".o")) not in objects:
+            compiled.unlink(missing_ok=True)
+            stamp.unlink(missing_ok=True)
 
 
 def _sources(project: Project) -> dict[Path, str]:
