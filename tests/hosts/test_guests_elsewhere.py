@@ -22,8 +22,6 @@ from pathlib import Path
 
 import pytest
 
-from kernel_matrix.relay import payload
-from kernel_matrix.relay.payload import Payload
 from kernel_matrix.report.run_folder import RunRecord
 from kernel_matrix.results import document
 from kernel_matrix.shared import wire
@@ -110,11 +108,13 @@ def _keys(folder: Path) -> None:
 
 
 def _copy_project(folder: Path) -> None:
-    for path in payload.project_files(Payload(ROOT)):
-        (folder / path).parent.mkdir(parents=True, exist_ok=True)
-        shutil.copy(ROOT / path, folder / path)
-    left_out = shutil.ignore_patterns("__pycache__")
-    shutil.copytree(ROOT / "harness", folder / "harness", symlinks=True, ignore=left_out, dirs_exist_ok=True)
+    """Copy the project as a clone has it, with what is not committed yet."""
+    listing = ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
+    names = subprocess.run(listing, cwd=ROOT, check=True, capture_output=True, text=True).stdout.split("\0")
+    for name in filter(None, names):
+        if (path := ROOT / name).is_symlink() or path.exists():
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(path, folder / name, follow_symlinks=False)
     (folder / ".nox").symlink_to((ROOT / ".nox").resolve())
 
 
