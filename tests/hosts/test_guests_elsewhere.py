@@ -325,7 +325,8 @@ def _processes(machine: Machine) -> list[bytes]:
     namespace = Path(f"/proc/{machine.init}/ns/pid").readlink()
     commands = []
     for path in Path("/proc").glob("[0-9]*"):
-        with contextlib.suppress(FileNotFoundError, ProcessLookupError):  # it has ended meanwhile
+        # it has ended meanwhile; or it may not be looked at, and then it is none of those that were started here
+        with contextlib.suppress(FileNotFoundError, ProcessLookupError, PermissionError):
             if (path / "ns" / "pid").readlink() == namespace:
                 commands.append((path / "cmdline").read_bytes())
     return commands
