@@ -12,6 +12,7 @@ import hashlib
 import subprocess
 import tempfile
 from collections.abc import Set as AbstractSet
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -55,8 +56,10 @@ def _delete_stale(folder: Path, objects: AbstractSet[Path]) -> None:
     """Delete the objects that were compiled here from sources that are gone; a key beside an object marks it."""
     for stamp in folder.rglob("*.bpf.key"):
         if (compiled := stamp.with_suffix(".o")) not in objects:
-            compiled.unlink(missing_ok=True)
-            stamp.unlink(missing_ok=True)
+            for path in (compiled, stamp):
+                # another run may be deleting them, too
+                with suppress(FileNotFoundError):
+                    path.unlink()
 
 
 def _sources(project: Project) -> dict[Path, str]:
