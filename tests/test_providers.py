@@ -48,6 +48,8 @@ class NoKeys:
         ("no_such_module:X", {}, "provider no_such_module:X: No module named 'no_such_module'"),
         ("pathlib:NoPath", {}, "provider pathlib:NoPath: module 'pathlib' has no attribute 'NoPath'"),
         ("pathlib:Path", {}, "provider pathlib:Path: <class 'pathlib.Path'> is no dataclass"),
+        (":X", {}, "provider ':X' is no package.module:name"),
+        ("pathlib:", {}, "provider 'pathlib:' is no package.module:name"),
         (f"{__name__}:NoKeys", {"a": 1}, f"unknown field `a` ({COMMON} {__name__}:NoKeys: )"),
     ],
 )

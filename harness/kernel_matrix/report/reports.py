@@ -8,8 +8,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from typing import Protocol
 
-from kernel_matrix.report import html_page, junit, markdown, named
+from kernel_matrix.report import html_page, junit, markdown
 from kernel_matrix.results.document import Document
+from kernel_matrix.shared import named
 from kernel_matrix.shared.errors import ManifestError
 from kernel_matrix.shared.project import Project
 
@@ -66,7 +67,7 @@ def of(project: Project) -> tuple[Report, ...]:
     """Return the reports of a project's runs; raises ManifestError for one that cannot be imported."""
     all_reports = list(BUILT_IN)
     for name in project.reports:
-        report: Report = named.imported(name, project.root, f"{project.table}: reports")
+        report: Report = named.imported(name, project.root, f"{project.table}: reports:")
         if report.file in {existing.file for existing in all_reports}:
             raise ManifestError(f"{project.table}: reports: {name}: another report writes {report.file}")
         all_reports.append(report)

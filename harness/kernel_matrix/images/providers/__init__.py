@@ -5,7 +5,6 @@ Not here: building an image from a kernel's files (kernel_matrix.images.image).
 
 from __future__ import annotations
 
-import importlib
 import sys
 from pathlib import Path
 from typing import Any, Protocol
@@ -17,6 +16,7 @@ from kernel_matrix.images.archive import Package
 from kernel_matrix.images.image import KernelImage
 from kernel_matrix.images.providers.debian import Debian
 from kernel_matrix.images.providers.path import OwnFiles
+from kernel_matrix.shared import named
 from kernel_matrix.shared.errors import ManifestError
 
 
@@ -79,13 +79,7 @@ def _fields(kind: type[Provider]) -> dict[str, msgspec.inspect.Field]:
 
 def _imported(name: str, folder: Path, where: str) -> Any:  # noqa: ANN401 - what it is shows when it is used
     """Import MODULE:CLASS, also from the manifest's folder; raises ManifestError."""
-    module, colon, attribute = name.partition(":")
-    if not colon:
+    if ":" not in name:
         raise ManifestError(f"{where}: unknown provider {name!r} (known: {', '.join(BUILT_IN)}, or MODULE:CLASS)")
-    sys.path.append(str(folder))
-    try:
-        return getattr(importlib.import_module(module), attribute)
-    except (ImportError, AttributeError) as error:
-        raise ManifestError(f"{where}: provider {name}: {error}") from error
-    finally:
-        sys.path.remove(str(folder))
+    # last: a module of that name that is installed has precedence
+    return named.imported(name, folder, f"{where}: provider", position=len(sys.path))
