@@ -220,7 +220,7 @@ def test_a_file_that_says_nothing_of_pytest_is_not_named(tmp_path: Path, name: s
 
 # -- what is wrong in it
 
-KEYS = "images, compile, tests, baselines, programs, carry, measure, reports, workflow, bench"
+KEYS = "images, compile, tests, baselines, programs, loaders, carry, measure, reports, workflow, bench"
 
 
 @pytest.mark.parametrize(
@@ -253,6 +253,11 @@ KEYS = "images, compile, tests, baselines, programs, carry, measure, reports, wo
         ('carry = ["a.py", "/etc/passwd"]\n', "carry: /etc/passwd: not a path below the project"),
         ('measure = ["../project/a.py"]\n', "measure: ../project/a.py: not a path below the project"),
         ('[compile]\nsources = "../src"\n', "compile.sources: ../src: not a path below the project"),
+        (
+            'loaders = ["libbpf", "gobpf"]\n',
+            f"loaders: gobpf: no such loader (known: {', '.join(configuration.LOADERS)})",
+        ),
+        ('loaders = ["libbpf", "libbpf"]\n', "loaders: a loader is named twice"),
     ],
 )
 @pytest.mark.parametrize("name", [OWN, "pyproject.toml"])

@@ -341,3 +341,121 @@ def test_a_file_that_skips_itself_is_red(pytester: pytest.Pytester, body: str) -
     assert result.ret == pytest.ExitCode.INTERRUPTED
     result.assert_outcomes(errors=1)
     result.stdout.fnmatch_lines(["*skipped as a whole: *", "*@requires(feature)*"])
+
+
+_LOADERS = (
+    _FACTS.replace(
+        'kernels={"5.10"',
+        'loaders={"libbpf": "", "aya": "", "bcc": "bcc: no headers"}, all_loaders=("libbpf", "aya", "bcc", "cilium"),'
+        '\n        kernels={"5.10"',
+    )
+    + """
+def pytest_generate_tests(metafunc):
+    from kernel_matrix.guest.pytest import marks
+    marks.parametrize_loader(metafunc, metafunc.config.stash[GUEST_FACTS].loaders)
+
+@pytest.fixture(scope="module")
+def loader(request):
+    return request.param
+"""
+)
+_LOADER_HEAD = "from kernel_matrix.guest.pytest.marks import refused_by\n"
+
+
+def _run_loaders(pytester: pytest.Pytester, body: str) -> pytest.RunResult:
+    pytester.makeconftest(_LOADERS)
+    return _run(pytester, _LOADER_HEAD + body, facts=False)
+
+
+def test_a_test_that_loads_runs_with_each_loader(pytester: pytest.Pytester) -> None:
+    result = _run_loaders(pytester, "def test_x(loader): assert loader\ndef test_y(): pass\n")
+    result.assert_outcomes(passed=3, skipped=1)
+    result.stdout.fnmatch_lines(
+        [
+            "*SEEN test_x[[]libbpf[]] passed*",
+            "*SEEN test_x[[]aya[]] passed*",
+            "*SEEN test_y passed*",
+            "SKIPPED*bcc: no headers",
+        ]
+    )
+
+
+def test_a_file_s_tests_run_loader_by_loader(pytester: pytest.Pytester) -> None:
+    """So that a loader with a process of its own starts it once for a file."""
+    result = _run_loaders(pytester, "def test_x(loader): pass\ndef test_y(loader): pass\n")
+    order = [line.split()[1] for line in result.outlines if "SEEN" in line for line in [line[line.index("SEEN") :]]]
+    assert order == ["test_x[libbpf]", "test_y[libbpf]", "test_x[aya]", "test_y[aya]"]
+
+
+_REFUSING = """
+@refused_by("aya", errno.EINVAL, stage="attach", reason="aya wants a link"{without})
+def test_x(loader):
+    if loader == "aya":
+        {aya}
+"""
+
+
+@pytest.mark.parametrize(
+    ("without", "aya", "outcome", "said"),
+    [
+        ("", "raise StepError(errno.EINVAL, 'attach', 'x')", "passed", "'refused'"),
+        ("", "raise StepError(errno.EPERM, 'attach', 'x')", "failed", "*ended with attach refused with EPERM*"),
+        ("", "raise StepError(errno.EINVAL, 'load', 'x')", "failed", "*ended with load refused with EINVAL*"),
+        ("", "raise OSError(errno.EINVAL, 'x')", "failed", "*from no step*"),
+        ("", "pass", "failed", "*expected attach refused with EINVAL because aya wants a link, but it succeeded*"),
+        # the kernel has ringbuf: nothing is expected there
+        (', without="ringbuf"', "pass", "passed", "SEEN test_x*aya* passed []"),
+        (', without="xdp_frags"', "raise StepError(errno.EINVAL, 'attach', 'x')", "passed", "'refused'"),
+        (', without="xdp_frags"', "pass", "failed", "*but it succeeded*"),
+    ],
+)
+def test_a_loader_must_refuse_exactly_as_declared(
+    pytester: pytest.Pytester, without: str, aya: str, outcome: str, said: str
+) -> None:
+    result = _run_loaders(pytester, _REFUSING.format(without=without, aya=aya))
+    if outcome == "passed":
+        result.assert_outcomes(passed=2, skipped=1)
+    else:
+        result.assert_outcomes(passed=1, failed=1, skipped=1)
+    result.stdout.fnmatch_lines([f"*{said}*"])
+
+
+@pytest.mark.parametrize(
+    ("mark", "why"),
+    [
+        ('refused_by("nobody", 1, stage="load", reason="x")', "*unknown loader 'nobody'*"),
+        ('refused_by("aya", 1, stage="dance", reason="x")', "*unknown stage 'dance'*"),
+        ('refused_by("aya", 1, stage="load")', "*refused_by(loader, errno, stage=...*"),
+        ('refused_by("aya", 1, stage="load", reason="x", without="nothing")', "*unknown feature 'nothing'*"),
+        ('known_issue("5.10", reason="x", ref="y", raises=ValueError, loader="nobody")', "*unknown loader*"),
+    ],
+)
+def test_a_wrong_mark_about_a_loader_stops_the_run(pytester: pytest.Pytester, mark: str, why: str) -> None:
+    mark = mark.replace('refused_by("aya", 1, stage="load")', 'pytest.mark.refused_by("aya", 1, stage="load")')
+    result = _run_loaders(pytester, f"@{mark}\ndef test_x(loader): pass\n")
+    assert result.ret == pytest.ExitCode.USAGE_ERROR
+    result.stderr.fnmatch_lines([why])
+
+
+def test_a_mark_about_a_loader_needs_a_test_with_one(pytester: pytest.Pytester) -> None:
+    result = _run_loaders(pytester, '@refused_by("aya", 1, stage="load", reason="x")\ndef test_x(): pass\n')
+    assert result.ret == pytest.ExitCode.USAGE_ERROR
+    result.stderr.fnmatch_lines(["*the test runs with none*"])
+
+
+def test_a_mark_may_name_a_loader_that_this_run_leaves_out(pytester: pytest.Pytester) -> None:
+    result = _run_loaders(pytester, '@refused_by("cilium", 1, stage="load", reason="x")\ndef test_x(loader): pass\n')
+    result.assert_outcomes(passed=2, skipped=1)
+
+
+def test_two_refusals_of_one_test_stop_the_run(pytester: pytest.Pytester) -> None:
+    marks = '@refused_by("aya", 1, stage="load", reason="x")\n@refused_by("aya", 2, stage="load", reason="y")\n'
+    result = _run_loaders(pytester, f"{marks}def test_x(loader): pass\n")
+    assert result.ret == pytest.ExitCode.USAGE_ERROR
+    result.stderr.fnmatch_lines(["*two refusals expected*"])
+
+
+def test_a_known_issue_may_be_one_loader_s(pytester: pytest.Pytester) -> None:
+    mark = '@known_issue("5.10", reason="too old", ref="commit", raises=ValueError, loader="aya")\n'
+    result = _run_loaders(pytester, f"{mark}def test_x(loader):\n    if loader == 'aya': raise ValueError\n")
+    result.assert_outcomes(passed=1, xfailed=1, skipped=1)

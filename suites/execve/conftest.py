@@ -46,15 +46,23 @@ class Losses:
 
 
 class Monitor:
-    """The attached monitor and its maps."""
+    """The attached monitor and its maps; events, calls and losses are those since the last `begin`."""
 
     def __init__(self, obj: Object) -> None:
+        self._calls_before: dict[int, int] = {}
+        self._losses_before = Losses()
         self.links = obj.attach()
         self._ring = obj.ring_buffer("events")
         self._layout = obj.layout("exec_event", ExecEvent)
         self._losses = obj.layout("exec_losses", Losses)
         self._losses_map = obj.map("losses")
         self._uids = obj.map("uids")
+
+    def begin(self) -> None:
+        """Forget what was seen until now."""
+        self._ring.consume()
+        self._calls_before = {uid: self._calls_since_loaded(uid) for uid in list(self._uids.keys())}
+        self._losses_before = self._losses_since_loaded()
 
     def events(self, *tgids: int) -> list[ExecEvent]:
         """Return the new events of these processes, all new ones when none is named.
@@ -66,11 +74,18 @@ class Monitor:
 
     def calls(self, uid: int) -> int:
         """Return how many calls that user has made."""
-        value = self._uids.get(uid)
-        return 0 if value is None else int.from_bytes(value, "little")
+        return self._calls_since_loaded(uid) - self._calls_before.get(uid, 0)
 
     def losses(self) -> Losses:
         """Return what was not sent and not counted."""
+        now, before = self._losses_since_loaded(), self._losses_before
+        return Losses(now.events - before.events, now.uids - before.uids)
+
+    def _calls_since_loaded(self, uid: int) -> int:
+        value = self._uids.get(uid)
+        return 0 if value is None else int.from_bytes(value, "little")
+
+    def _losses_since_loaded(self) -> Losses:
         value = self._losses_map.get(0)
         assert value is not None
         return self._losses.decode(value)
@@ -83,12 +98,19 @@ def monitoring(loader: Loader, **max_entries: int) -> Iterator[Monitor]:
         yield Monitor(obj)
 
 
-@pytest.fixture
-def monitor(loader: Loader) -> Iterator[Monitor]:
-    """Return the monitor as it ships."""
+@pytest.fixture(scope="module")
+def loaded(loader: Loader) -> Iterator[Monitor]:
+    """Return the monitor as it ships, which all tests of a file share."""
     with monitoring(loader) as made:
         yield made
-        assert made.losses() == Losses(), "the test itself says when something may be lost"
+
+
+@pytest.fixture
+def monitor(loaded: Monitor) -> Iterator[Monitor]:
+    """Return the monitor as it ships with nothing seen yet; at the end nothing may have been lost."""
+    loaded.begin()
+    yield loaded
+    assert loaded.losses() == Losses(), "the test itself says when something may be lost"
 
 
 @pytest.fixture

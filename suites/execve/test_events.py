@@ -287,8 +287,9 @@ def test_two_monitors_see_the_same_calls(monitor: Monitor, resized: Callable[...
     assert second == expected(second, child, "/bin/true")
 
 
-def test_nothing_is_reported_after_detaching(monitor: Monitor) -> None:
+def test_nothing_is_reported_after_detaching(resized: Callable[..., Monitor]) -> None:
     """And nothing is counted."""
+    monitor = resized()
     seen = execs.in_child(lambda: run(TRUE), uid=1000)
     monitor.links.close()
     unseen = execs.in_child(lambda: run(TRUE), uid=1000)

@@ -318,6 +318,13 @@ def test_a_vector_may_lie_anywhere(monitor: Monitor) -> None:
     assert monitor.totals() == Totals(bytes_sent=len(places) * sum(sizes))
 
 
+def test_a_loaded_monitor_has_counted_nothing(loader: Loader) -> None:
+    """Its totals start at zero; a socket call between loading and attaching is nobody's."""
+    with monitoring(loader) as monitor:
+        assert monitor.totals() == Totals()
+        assert monitor.events() == []
+
+
 def test_two_monitors_see_the_same_calls(monitor: Monitor, loader: Loader) -> None:
     """Each attached object has programs of its own."""
 
@@ -331,14 +338,16 @@ def test_two_monitors_see_the_same_calls(monitor: Monitor, loader: Loader) -> No
         assert other.totals() == monitor.totals() == Totals(bytes_sent=1)
 
 
-def test_nothing_is_reported_after_detaching(monitor: Monitor) -> None:
+def test_nothing_is_reported_after_detaching(loader: Loader) -> None:
     """And nothing is counted."""
 
     def send(_: Script) -> None:
         left, _right = socket.socketpair(UNIX, STREAM)
         left.sendall(b"x")
 
-    seen, _, _ = run_script(send)
-    monitor.links.close()
-    unseen, _, _ = run_script(send)
-    assert {event.tgid for event in monitor.events(seen, unseen)} == {seen}
+    with monitoring(loader) as monitor:
+        seen, _, _ = run_script(send)
+        monitor.links.close()
+        unseen, _, _ = run_script(send)
+        assert {event.tgid for event in monitor.events(seen, unseen)} == {seen}
+        assert monitor.totals() == Totals(bytes_sent=1)

@@ -30,9 +30,14 @@ class Counters:
             self.packets + other.packets, self.bytes + other.bytes, self.ipv4 + other.ipv4, self.ipv6 + other.ipv6
         )
 
+    def __sub__(self, other: Counters) -> Counters:
+        return Counters(
+            self.packets - other.packets, self.bytes - other.bytes, self.ipv4 - other.ipv4, self.ipv6 - other.ipv6
+        )
+
 
 class Attached:
-    """The packet counter, loaded, and attached to one interface."""
+    """The packet counter, loaded, and attached to one interface; it counts from then on."""
 
     def __init__(self, obj: Object, interface: Interface, mode: XdpFlags) -> None:
         self.object = obj
@@ -40,6 +45,7 @@ class Attached:
         self._map = obj.map("counters")
         self._interface = interface
         self._mode = mode
+        self._before = self._since_loaded()
         self._links = self._attach()
 
     def _attach(self) -> ExitStack:
@@ -48,6 +54,9 @@ class Attached:
 
     def each_cpu(self) -> tuple[Counters, ...]:
         """Return what each processor has counted."""
+        return tuple(now - before for now, before in zip(self._since_loaded(), self._before, strict=True))
+
+    def _since_loaded(self) -> tuple[Counters, ...]:
         return tuple(self._layout.decode(value) for value in self._map.get_each_cpu(0))
 
     def counters(self, packets: int = 0) -> Counters:
@@ -70,14 +79,20 @@ class Attached:
 
 
 @contextmanager
-def attached(loader: Loader, interface: Interface, mode: XdpFlags) -> Iterator[Attached]:
-    """Load a counter of its own and attach it."""
+def attached(obj: Object, interface: Interface, mode: XdpFlags) -> Iterator[Attached]:
+    """Attach a loaded counter."""
+    counter = Attached(obj, interface, mode)
+    try:
+        yield counter
+    finally:
+        counter.detach()
+
+
+@pytest.fixture(scope="module")
+def loaded(loader: Loader) -> Iterator[Object]:
+    """Return the loaded counter, which all tests of a file share."""
     with loader.opened(object_path(PROGRAM)) as obj:
-        counter = Attached(obj, interface, mode)
-        try:
-            yield counter
-        finally:
-            counter.detach()
+        yield obj
 
 
 @pytest.fixture(params=[XdpFlags.NATIVE, XdpFlags.GENERIC], ids=["native", "generic"])
@@ -95,14 +110,19 @@ def pair() -> Iterator[Veth]:
 
 
 @pytest.fixture
-def xdp(loader: Loader, pair: Veth, mode: XdpFlags) -> Iterator[Attached]:
+def xdp(loaded: Object, pair: Veth, mode: XdpFlags) -> Iterator[Attached]:
     """Return the counter on the near end of the pair."""
-    with attached(loader, pair.near, mode) as counter:
+    with attached(loaded, pair.near, mode) as counter:
         yield counter
 
 
 @pytest.fixture
 def attach(loader: Loader, mode: XdpFlags) -> Iterator[Callable[[Interface], Attached]]:
-    """Return what attaches further counters."""
+    """Return what loads and attaches further counters."""
     with ExitStack() as stack:
-        yield lambda interface: stack.enter_context(attached(loader, interface, mode))
+
+        def load_and_attach(interface: Interface) -> Attached:
+            obj = stack.enter_context(loader.opened(object_path(PROGRAM)))
+            return stack.enter_context(attached(obj, interface, mode))
+
+        yield load_and_attach

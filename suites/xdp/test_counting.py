@@ -13,7 +13,7 @@ from scapy.layers.inet import IP, UDP
 from scapy.layers.l2 import Ether
 from scapy.packet import Raw
 
-from kernel_matrix.guest.bpf.loaders import Loader
+from kernel_matrix.guest.bpf.loaders import Loader, Object
 from kernel_matrix.guest.bpf.steps import XdpFlags, object_path
 from kernel_matrix.guest.system import netns, traffic
 from kernel_matrix.guest.system.deadline import limit
@@ -36,6 +36,13 @@ def counted(packets: int) -> Counters:
 def test_nothing_counts_before_anything_is_sent(xdp: Attached) -> None:
     """A quiet interface is quiet: no frame of the kernel's own comes between."""
     assert xdp.counters() == Counters()
+
+
+def test_a_loaded_counter_starts_at_zero(loader: Loader) -> None:
+    """On every processor."""
+    with loader.opened(object_path(PROGRAM)) as obj:
+        layout = obj.layout("xdp_counters", Counters)
+        assert {layout.decode(value) for value in obj.map("counters").get_each_cpu(0)} == {Counters()}
 
 
 def test_a_burst_is_counted_to_the_last_frame(xdp: Attached, pair: Veth) -> None:
@@ -117,19 +124,19 @@ def test_each_processor_counts_its_own(xdp: Attached, pair: Veth) -> None:
 
 
 @pytest.mark.parametrize("mtu", [3000])
-def test_a_jumbo_frame_counts_whole(mtu: int, mode: XdpFlags, loader: Loader) -> None:
+def test_a_jumbo_frame_counts_whole(mtu: int, mode: XdpFlags, loaded: Object) -> None:
     """3000 bytes and a header still fit into the one buffer that native mode has."""
     frame = Ether(**ETHER) / IP() / Raw(b"x" * (mtu - 20))
-    with netns.veth(mtu=mtu) as pair, attached(loader, pair.near, mode) as xdp:
+    with netns.veth(mtu=mtu) as pair, attached(loaded, pair.near, mode) as xdp:
         traffic.send(pair.far, frame, 5)
         assert xdp.counters(5) == Counters(packets=5, bytes=5 * (mtu + 14), ipv4=5, ipv6=0)
 
 
-def test_loopback_counts_each_frame_once(loader: Loader) -> None:
+def test_loopback_counts_each_frame_once(loaded: Object) -> None:
     """What lo sends it receives; a UDP datagram is 14 + 20 + 8 + payload there, too."""
     with netns.namespace() as place:
         lo = netns.loopback(place)
-        with attached(loader, lo, XdpFlags.GENERIC) as xdp, place.entered():
+        with attached(loaded, lo, XdpFlags.GENERIC) as xdp, place.entered():
             with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as server:
                 server.bind(("127.0.0.1", 0))
                 server.settimeout(limit(5))
@@ -140,13 +147,13 @@ def test_loopback_counts_each_frame_once(loader: Loader) -> None:
             assert xdp.counters(6) == counted(6)
 
 
-def test_the_stacks_own_traffic_passes_and_counts(mode: XdpFlags, loader: Loader) -> None:
+def test_the_stacks_own_traffic_passes_and_counts(mode: XdpFlags, loaded: Object) -> None:
     """UDP over IPv4 through both stacks: per direction one ARP frame and the datagrams.
 
     The client resolves the server by ARP (28 + 14 bytes: one request in; the reply goes out), and the server learns
     the client's address from that request, so it asks nothing itself.
     """
-    with netns.veth() as pair, attached(loader, pair.near, mode) as xdp:
+    with netns.veth() as pair, attached(loaded, pair.near, mode) as xdp:
         netns.address(pair.near, "10.0.0.1/24")
         netns.address(pair.far, "10.0.0.2/24")
         with pair.near.namespace.entered():

@@ -40,6 +40,9 @@ class Architecture:
 
     #: compiler flags for BPF programs that read registers of this architecture
     compiler: tuple[str, ...]
+    #: Rust's target for programs in a guest, and Go's name of the architecture
+    rust: str
+    go: str
     #: the start of the names of the kernel's system call functions
     syscall_prefix: str
     #: the system calls that the engine makes itself -> their numbers

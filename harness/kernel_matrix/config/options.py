@@ -45,6 +45,20 @@ def add_all(add: Callable[..., object]) -> None:
         help="a kernel of kernels.toml, 'core' (the default) or 'full'; may be repeated",
     )
     add(
+        "--loader",
+        action="append",
+        default=[],
+        metavar="NAME",
+        help="run tests that load objects with this loader only; may be repeated (default: all of the table)",
+    )
+    add(
+        "--require-loader",
+        action="append",
+        default=[],
+        metavar="NAME",
+        help="fail, before anything boots, when this machine cannot build that loader; may be repeated",
+    )
+    add(
         "--shard",
         default=None,
         metavar="I/N",

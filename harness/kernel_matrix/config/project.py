@@ -17,6 +17,13 @@ PYPROJECT = "pyproject.toml"
 #: the engine's kernels, features, variants and guest image, for a project without its own
 DEFAULT_IMAGES = Path(__file__).resolve().parent.parent / "defaults"
 
+#: the loaders of guests, each a module
+LOADERS = sorted(
+    path.stem
+    for path in (Path(__file__).resolve().parent.parent / "guest" / "bpf" / "loaders").glob("*.py")
+    if path.stem != "__init__"
+)
+
 #: pytest's configuration files in the order in which it looks for them -> the text that makes a file one
 _PYTEST_CONFIGS = {
     "pytest.toml": "",
@@ -60,6 +67,7 @@ class _Table(msgspec.Struct, frozen=True, forbid_unknown_fields=True, rename="ke
     tests: tuple[_Name, ...] = ("tests",)
     baselines: _Name | None = None
     programs: tuple[_Program, ...] = ()
+    loaders: tuple[_Name, ...] = ()
     carry: tuple[_Name, ...] = ()
     measure: tuple[_Name, ...] = ()
     reports: tuple[_Name, ...] = ()
@@ -115,6 +123,7 @@ def _project(root: Path, table: str, content: Any, where: str) -> Project:  # no
         baselines=root / (settings.baselines or "baselines"),
         keeps_baselines=settings.baselines is not None,
         programs=tuple(Program(entry.object, entry.program, entry.type, entry.symbol) for entry in settings.programs),
+        loaders=settings.loaders,
         carry=tuple(path.rstrip("/") for path in settings.carry),
         measure=settings.measure,
         reports=settings.reports,
@@ -122,6 +131,7 @@ def _project(root: Path, table: str, content: Any, where: str) -> Project:  # no
         bench=Bench(settings.bench.file, settings.bench.keyword, settings.bench.panic) if settings.bench else Bench(),
     )
     _check(project, settings, where)
+    _check_loaders(settings.loaders, where)
     return project
 
 
@@ -149,6 +159,14 @@ def _check(project: Project, table: _Table, where: str) -> None:
         for path in paths:
             if Path(path).is_absolute() or ".." in Path(path).parts:
                 raise ManifestError(f"{where}: {key}: {path}: not a path below the project")
+
+
+def _check_loaders(names: tuple[str, ...], where: str) -> None:
+    for name in names:
+        if name not in LOADERS:
+            raise ManifestError(f"{where}: loaders: {name}: no such loader (known: {', '.join(LOADERS)})")
+    if len(set(names)) < len(names):
+        raise ManifestError(f"{where}: loaders: a loader is named twice")
 
 
 def _read(path: Path) -> dict[str, Any]:

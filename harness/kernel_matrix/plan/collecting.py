@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from kernel_matrix.guest.pytest import marks
-from kernel_matrix.plan.selection import NAMES, SELECTED
+from kernel_matrix.plan.selection import LOADERS, NAMES, SELECTED
 from kernel_matrix.shared.features import VARIANT
 
 #: parameters have the same ids as in the guests
@@ -23,9 +23,10 @@ def pytest_configure(config: pytest.Config) -> None:
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """Make the guest the first parameter of every test, so that -k and node ids match it."""
+    """Make guest and loader the first parameters of every test, so that -k and node ids match them."""
     metafunc.fixturenames.insert(0, "kernel")
     metafunc.parametrize("kernel", json.loads(os.environ[NAMES]), scope="session")
+    marks.parametrize_loader(metafunc, json.loads(os.environ[LOADERS]))
 
 
 def pytest_collection_finish(session: pytest.Session) -> None:

@@ -62,6 +62,9 @@ class RunRequest:
     divided: bool = False
     #: guest -> its files as in `ListedGuest`, as decided by another machine; None: decided here
     dealt: dict[str, tuple[str, ...]] | None = None
+    #: the loaders that tests run with, and those without which the run fails
+    loaders: tuple[str, ...] = ()
+    required_loaders: tuple[str, ...] = ()
 
 
 def arguments_without_tests(project: Project, kernels: Iterable[str]) -> tuple[str, ...]:

@@ -5,14 +5,14 @@ from __future__ import annotations
 import os
 import sys
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from kernel_matrix import images
 from kernel_matrix.config import manifest, options
 from kernel_matrix.images import KernelImage, RootImage
-from kernel_matrix.objects import build
+from kernel_matrix.objects import build, loader_programs
 from kernel_matrix.plan.guest_list import GuestList, ListedGuest, RunRequest, list_guests, pieces
 from kernel_matrix.plan.sharding import Part, Unit
 from kernel_matrix.relay import accelerator, client, payload, snapshots
@@ -23,7 +23,7 @@ from kernel_matrix.results.baseline import Expectation
 from kernel_matrix.results.comparison import Scope
 from kernel_matrix.shared import wire
 from kernel_matrix.shared.division import WorkerId
-from kernel_matrix.shared.errors import ImageError, ManifestError
+from kernel_matrix.shared.errors import ImageError, ManifestError, ToolMissing
 from kernel_matrix.shared.features import VARIANT
 from kernel_matrix.shared.project import Program, Project
 from kernel_matrix.vm import slots
@@ -51,6 +51,8 @@ class PlannedGuest:
     ending_path: Path
     #: as in `ListedGuest`
     arguments: tuple[str, ...] = ()
+    #: as in `GuestFacts`
+    loaders: Mapping[str, str] = field(default_factory=dict)
 
     def of_worker(self, worker: WorkerId) -> PlannedGuest:
         """Return the guest of another worker of this kernel: its files are in the same folder."""
@@ -85,6 +87,8 @@ class Plan:
     notes: tuple[str, ...]
     #: the programs that the project ships
     programs: tuple[Program, ...] = ()
+    #: every loader of the project's table
+    all_loaders: tuple[str, ...] = ()
     #: kernel -> what the run is compared with, and how strictly
     baseline: Mapping[str, Expectation] = field(default_factory=dict)
     scope: Scope = field(default_factory=Scope)
@@ -157,14 +161,21 @@ def plan(project: Project, request: RunRequest, listed: GuestList, prepared: Pre
             shard=str(request.shard or ""),
             kernels=prepared.kernels,
         ),
-        notes=notes(prepared.kernels),
+        notes=(*notes(prepared.kernels), *dict.fromkeys(_left_out(prepared))),
         programs=project.programs,
+        all_loaders=project.loaders,
         baseline=baseline.read(request.baseline or project.matrix_baselines),
         scope=_scope(project, request, listed),
         part=listed.part,
         weights=weights,
         piece_paths=piece_paths,
     )
+
+
+def _left_out(prepared: Prepared) -> Iterator[str]:
+    """Yield a line for each loader that a machine lacks."""
+    for guest in prepared.guests:
+        yield from (f"left out: {why}" for why in guest.loaders.values() if why)
 
 
 def _scope(project: Project, request: RunRequest, listed: GuestList) -> Scope:
@@ -183,12 +194,13 @@ def prepare_guests(
     """
     _check_carried(request.carried)
     build.build_all(project)
+    programs, loaders = _loaders(request, say)
     root_image = images.root_image(listed.kernel_manifest)
     planned, missing = _with_images(listed, locked=request.locked, say=say)
     if not planned:
         raise ImageError("; ".join(f"{name}: {why}" for name, why in missing.items()))
     folder = Path(tempfile.mkdtemp(prefix="guests-", dir=run.path))
-    jobs = _Jobs(project, root_image, run, request)
+    jobs = _Jobs(project, root_image, run, request, programs)
     choice = accelerator.choose(lambda kind: jobs.probe(planned[0], kind), images.cache_dir(), again=request.ask_again)
     count = request.guests or slots.guests_at_once(
         cores=os.cpu_count() or 1,
@@ -212,7 +224,13 @@ def prepare_guests(
         listed_guest = guest.listed
         guests.append(
             PlannedGuest(
-                listed_guest.name, guest.image.release, listed_guest.features, path, ending, listed_guest.arguments
+                listed_guest.name,
+                guest.image.release,
+                listed_guest.features,
+                path,
+                ending,
+                listed_guest.arguments,
+                loaders,
             )
         )
     facts = [
@@ -231,6 +249,8 @@ class _Jobs:
     root: RootImage
     run: RunDirectory
     request: RunRequest
+    #: the loaders' programs by their names
+    programs: Mapping[str, Path] = field(default_factory=dict)
 
     def probe(self, guest: _Guest, kind: Accelerator) -> Job:
         """Return the job of a boot that tests whether guests run with an accelerator."""
@@ -255,7 +275,9 @@ class _Jobs:
         return Job(
             kernel=guest.listed.name,
             boot=BootSpec(image.vmlinuz, image.modules, self.root.path, kind, append=guest.listed.append),
-            payload=payload.of_project(self.project, with_cache=request.with_cache, carried=carried),
+            payload=payload.of_project(
+                self.project, with_cache=request.with_cache, carried=carried, programs=self.programs
+            ),
             console=self.run.console(guest.listed.name),
             slots=slot_files,
             boot_timeout=request.boot_timeout or _BOOT_TIMEOUT[kind],
@@ -265,6 +287,24 @@ class _Jobs:
             worker_kind=request.worker_kind,
             rehearsal=options.rehearsal_arguments(self.project) if request.rehearsed else (),
         )
+
+
+def _loaders(request: RunRequest, say: Callable[[str], None]) -> tuple[dict[str, Path], dict[str, str]]:
+    """Build the loaders' programs; return them, and for each loader of the run why this machine lacks it, or "".
+
+    Raises BuildError, and ToolMissing for a required loader that this machine lacks.
+    """
+    programs: dict[str, Path] = {}
+    lacking = dict.fromkeys(request.loaders, "")
+    for name in filter(loader_programs.is_program, request.loaders):
+        try:
+            programs[name] = loader_programs.build(name, images.cache_dir())
+        except loader_programs.Lacking as error:
+            if name in request.required_loaders:
+                raise ToolMissing(f"--require-loader {error}") from error
+            lacking[name] = str(error)
+            say(f"left out: {error}")
+    return programs, lacking
 
 
 def _check_carried(folder: Path | None) -> None:

@@ -24,8 +24,8 @@ from kernel_matrix.shared.errors import HarnessError, ManifestError
 from kernel_matrix.shared.project import Project
 
 _MARK = "boots_with"
-#: for the collecting pytest: the guests' names, and the file for those that have a test
-NAMES, SELECTED = "HARNESS_GUEST_NAMES", "HARNESS_GUESTS_FOUND"
+#: for the collecting pytest: the guests' names, the file for those that have a test, and the table's loaders
+NAMES, SELECTED, LOADERS = "HARNESS_GUEST_NAMES", "HARNESS_GUESTS_FOUND", "HARNESS_LOADERS"
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,7 +99,12 @@ def _collect(project: Project, selection: Selection, names: Sequence[str]) -> tu
     """
     with tempfile.TemporaryDirectory(prefix="harness-") as folder:
         guests_file = Path(folder, "guests.json")
-        environment = {**os.environ, NAMES: json.dumps(names), SELECTED: str(guests_file)}
+        environment = {
+            **os.environ,
+            NAMES: json.dumps(names),
+            SELECTED: str(guests_file),
+            LOADERS: json.dumps(project.loaders),
+        }
         command = [sys.executable, "-m", "pytest", *project.pytest_options, "-p", "kernel_matrix.plan.collecting"]
         command.append("--collect-only")
         command += ["-q", "-p", "no:cacheprovider"] if "--lf" not in selection.options else ["-q"]

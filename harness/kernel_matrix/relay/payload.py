@@ -6,12 +6,12 @@ import hashlib
 import io
 import os
 import tarfile
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from kernel_matrix.shared.errors import reraise
-from kernel_matrix.shared.project import ARRIVED, ENGINE, Project
+from kernel_matrix.shared.project import ARRIVED, ENGINE, LOADER_PROGRAMS, Project
 
 #: folders that no guest needs, at any depth; hidden folders are left out, too
 _LEFT_OUT = frozenset({"__pycache__", "results", "node_modules", "venv"})
@@ -41,6 +41,8 @@ class Payload:
     with_cache: bool = False
     #: a folder of the user
     carried: Path | None = None
+    #: the loaders' programs by their names
+    programs: Mapping[str, Path] = field(default_factory=dict)
 
 
 def engine_files() -> Iterator[Path]:
@@ -83,10 +85,18 @@ def _below(root: Path, top: Path) -> Iterator[Path]:
         yield from (Path(folder, name).relative_to(root) for name in files if not name.endswith(".pyc"))
 
 
-def of_project(project: Project, *, with_cache: bool = False, carried: Path | None = None) -> Payload:
+def of_project(
+    project: Project,
+    *,
+    with_cache: bool = False,
+    carried: Path | None = None,
+    programs: Mapping[str, Path] | None = None,
+) -> Payload:
     """Return what a guest gets of a project, without the baselines, which only the host reads."""
     host_only = tuple(project.relative(path) for path in (project.matrix_baselines, project.durations))
-    return Payload(project.root, project.carry, host_only, with_cache=with_cache, carried=carried)
+    return Payload(
+        project.root, project.carry, host_only, with_cache=with_cache, carried=carried, programs=programs or {}
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,6 +120,8 @@ def pack(payload: Payload) -> Packed:
         for path in engine_files():
             name = str(Path(ENGINE, _PACKAGE.name, path))
             first.add(_PACKAGE / path, arcname=name, recursive=False, filter=_of_any_clone)
+        for loader, program in sorted(payload.programs.items()):
+            first.add(program, arcname=str(LOADER_PROGRAMS / loader), filter=_of_any_clone)
         for path in project_files(payload):
             tar = first if _is_shared(path) else second
             tar.add(payload.root / path, arcname=str(path), recursive=False, filter=_of_any_clone)
@@ -138,6 +150,8 @@ def digest(project: Project) -> str:
     files = {f"project/{path}": project.root / path for path in paths}
     files |= {f"images/{path.name}": path for path in project.images.iterdir() if path.is_file()}
     files |= {f"engine/{path}": _PACKAGE / path for path in _below(_PACKAGE, _PACKAGE)}
+    loaders = _PACKAGE / "loaders"
+    files |= {f"loaders/{path}": loaders / path for path in _below(loaders, loaders)}
     files[f"project/{project.table}"] = project.root / project.table
     for name, path in sorted(files.items()):
         state.update(f"{name}\0{hashlib.sha256(path.read_bytes()).hexdigest()}\n".encode())

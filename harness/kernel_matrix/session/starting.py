@@ -33,8 +33,8 @@ _READING_THE_CACHE = ("lf", "failedfirst", "newfirst", "stepwise")
 #: options that make no difference inside a guest: xdist sends a worker the whole command line, and a saved worker is
 #: found again only with the same one
 _HOST_OPTIONS = (
-    *("--kernel", "--results", "--baseline", "--guests", "--silence", "--boot-timeout", "--manifest", "--shard"),
-    "--hosts",
+    *("--kernel", "--loader", "--require-loader", "--results", "--baseline", "--guests", "--silence"),
+    *("--boot-timeout", "--manifest", "--shard", "--hosts"),
 )
 _HOST_FLAGS = ("--ask-again",)
 
@@ -76,6 +76,8 @@ def start(config: pytest.Config) -> None:
             shard=shard,
             divided=_may_divide(config),
             carried=config.option.carry,
+            loaders=_loaders(config, project),
+            required_loaders=tuple(config.option.require_loader),
         ),
         run,
         say,
@@ -115,6 +117,20 @@ def _project(config: pytest.Config) -> Project:
     if project is None:
         raise ManifestError(f"{config.rootpath}: no kernel-matrix.toml, and no [tool.kernel-matrix] in pyproject.toml")
     return project
+
+
+def _loaders(config: pytest.Config, project: Project) -> tuple[str, ...]:
+    """Return the loaders that tests run with, in the table's order; raises ManifestError for an unknown one."""
+    named = {"--loader": config.option.loader, "--require-loader": config.option.require_loader}
+    for option, names in named.items():
+        for name in names:
+            if name not in project.loaders:
+                known = ", ".join(project.loaders) or "none"
+                raise ManifestError(f"{option} {name}: not one of the table's loaders ({known})")
+    chosen = config.option.loader or project.loaders
+    if idle := [name for name in config.option.require_loader if name not in chosen]:
+        raise ManifestError(f"--require-loader {idle[0]}: --loader leaves it out")
+    return tuple(name for name in project.loaders if name in chosen)
 
 
 def _words(config: pytest.Config, project: Project) -> tuple[str, ...]:
@@ -171,6 +187,7 @@ def _takes_all(config: pytest.Config) -> bool:
         option.deselect,
         option.ignore,
         option.ignore_glob,
+        option.loader,
     )
     return not any(options) and config.args_source is not config.ArgsSource.ARGS
 

@@ -101,6 +101,8 @@ class WorkersPlugin:
                 self._plan.all_features,
                 self._plan.all_kernels,
                 self._plan.programs,
+                self._guests[kernel].loaders,
+                self._plan.all_loaders,
             ),
             gone=self._gone.get(worker, ""),
             arguments=self._guests[kernel].arguments,

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import tomllib
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 
 from kernel_matrix.shared.errors import ManifestError
 from kernel_matrix.shared.project import Program
@@ -49,6 +49,10 @@ class GuestFacts:
     kernels: Mapping[str, frozenset[str]]
     #: the programs that the project ships
     programs: tuple[Program, ...] = ()
+    #: the loaders that tests run with -> why the guest lacks one, empty where it has it
+    loaders: Mapping[str, str] = field(default_factory=dict)
+    #: every loader of the table
+    all_loaders: tuple[str, ...] = ()
 
     @property
     def variant(self) -> str:
@@ -74,7 +78,7 @@ def parse_features(text: str, *, source: str) -> tuple[Feature, ...]:
 
 
 def _feature(name: str, table: object, source: str) -> Feature:
-    keys = [field.name for field in fields(Feature) if field.name != "name"]
+    keys = [key.name for key in fields(Feature) if key.name != "name"]
     if not isinstance(table, dict):
         raise ManifestError(f"{source}: {name}: not a feature; a feature is a table [{name}]")
     for key in table:

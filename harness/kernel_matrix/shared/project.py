@@ -10,6 +10,8 @@ from pathlib import Path
 #: a guest's folder with the project, and below it the engine
 HOME = Path("/harness")
 ENGINE = ".engine"
+#: below the project: the loaders' programs
+LOADER_PROGRAMS = Path(ENGINE, "loaders")
 #: a guest's folder with a folder of the user
 CARRIED = Path("/carried")
 #: below its project: the same folder as it arrives
@@ -66,6 +68,9 @@ class Project:
     #: whether the table names them: then every kernel must have one, and deleting one approves nothing
     keeps_baselines: bool = True
     programs: tuple[Program, ...] = ()
+    #: the loaders with which tests load objects, by their modules' names in guest/bpf/loaders; empty: libbpf, and node
+    #: ids without it
+    loaders: tuple[str, ...] = ()
     #: files and folders that guests get, relative; empty: everything that is neither hidden nor generated
     carry: tuple[str, ...] = ()
     #: the tests that measure the capability table, relative
@@ -123,3 +128,8 @@ class Project:
 def build_folder() -> Path:
     """Return this process's folder of compiled objects; outside a guest, call it in the project's root."""
     return Path(os.environ.get(ROOT_VARIABLE, Path.cwd())) / "build"
+
+
+def loader_program(name: str) -> Path:
+    """Return a guest's path of a loader's program (harness/loaders)."""
+    return HOME / LOADER_PROGRAMS / name

@@ -68,4 +68,6 @@ def _facts(fields: dict[str, Any]) -> GuestFacts:
         all_features=frozenset(fields["all_features"]),
         kernels={name: frozenset(features) for name, features in fields["kernels"].items()},
         programs=tuple(Program(**program) for program in fields["programs"]),
+        loaders=fields["loaders"],
+        all_loaders=tuple(fields["all_loaders"]),
     )

@@ -55,7 +55,16 @@ class PlainRun:
 
 def script(kernel: str, plan: Plan, arguments: Sequence[str]) -> str:
     """Return the shell script that runs pytest with these arguments in the guest. Pure."""
-    facts = GuestFacts(kernel, plan.all_kernels[kernel], plan.all_features, plan.all_kernels, plan.programs)
+    loaders = dict.fromkeys(plan.guests[0].loaders, "") if plan.guests else {}
+    facts = GuestFacts(
+        kernel,
+        plan.all_kernels[kernel],
+        plan.all_features,
+        plan.all_kernels,
+        plan.programs,
+        loaders,
+        plan.all_loaders,
+    )
     pytest = [
         "python3",
         "-m",

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 
 import pytest
 
-from kernel_matrix.guest.bpf import leaks
+from kernel_matrix.guest.bpf import leaks, loaders
 from kernel_matrix.guest.bpf.loaders import Loader
-from kernel_matrix.guest.bpf.loaders.libbpf import Libbpf
 from kernel_matrix.shared.protocol import FACTS
 
 #: name, and facts as JSON values
@@ -27,15 +26,32 @@ def kernel(request: pytest.FixtureRequest) -> str:
     return name
 
 
-@pytest.fixture(scope="session")
-def loader() -> Loader:
-    """Return the loader with which tests load objects."""
-    return Libbpf()
+@pytest.fixture(scope="module")
+def loader(request: pytest.FixtureRequest) -> Iterator[Loader]:
+    """Return the loader with which tests load objects: each of the table's, one after another, or libbpf.
+
+    It is the same for all tests of a file, so that a loader with a process of its own starts it once.
+    """
+    with closing(loaders.create(getattr(request, "param", "libbpf"))) as created:
+        yield created
 
 
 @pytest.fixture(autouse=True)
 def nothing_left_in_the_kernel() -> Iterator[None]:
     """Fail a test that leaves programs, maps, links, pins or probes in the kernel."""
+    with _nothing_left():
+        yield
+
+
+@pytest.fixture(autouse=True, scope="module")
+def nothing_left_by_a_file() -> Iterator[None]:
+    """Fail the last test of a file whose fixtures of a larger scope leave something in the kernel."""
+    with _nothing_left():
+        yield
+
+
+@contextmanager
+def _nothing_left() -> Iterator[None]:
     before = leaks.present()
     yield
     left = leaks.wait_for_release(before)

@@ -20,18 +20,21 @@ from kernel_matrix.shared.features import VARIANT, GuestFacts, plain_kernel
 #: the manifest's facts about this guest's kernel
 GUEST_FACTS = pytest.StashKey[GuestFacts]()
 
+#: the fixture that returns the loader
+LOADER = "loader"
+
 #: a report's user property: the test passed because the kernel refused as declared
 REFUSED_PROPERTY = ("outcome", "refused")
 
 
 @dataclass(frozen=True, slots=True)
 class _Refusal:
-    """The refusal with which a test must end on this kernel."""
+    """The refusal with which a test must end."""
 
     errno: int
     stage: Stage
-    #: the feature that the kernel lacks
-    feature: str
+    #: why: ``kernel 5.10 lacks xdp_frags``, ``bcc has no test runs``
+    because: str
 
 
 _EXPECTED_REFUSAL = pytest.StashKey[_Refusal]()
@@ -47,8 +50,11 @@ _MARKS = {
     "requires": "requires(*features): skip where the manifest does not list these features",
     "refused_without": "refused_without(feature, errno, *, stage): where the feature is missing, the test must end"
     " with a refusal of exactly this stage and errno",
+    "refused_by": "refused_by(loader, errno, *, stage, reason, without=None): with this loader (where the feature"
+    " `without` is missing) the test must end with a refusal of exactly this stage and errno",
     "boots_with": "boots_with(*variants): run only in guests whose kernel command line is one of these variants",
-    "known_issue": "known_issue(kernel, reason, ref, raises): strict xfail on this one kernel",
+    "known_issue": "known_issue(kernel, reason, ref, raises, loader=None): strict xfail on this one kernel (with this"
+    " loader)",
 }
 
 _TIMEOUT = "timeout(seconds): what set-up, call and teardown may take each, on the reference machine; 0: no limit"
@@ -65,14 +71,30 @@ def refused_without(feature: str, errno: int, *, stage: Stage) -> pytest.MarkDec
     return pytest.mark.refused_without(feature, errno, stage=stage)
 
 
+def refused_by(
+    loader: str, errno: int, *, stage: Stage, reason: str, without: str | None = None
+) -> pytest.MarkDecorator:
+    """Demand, with this loader, that the test ends with a StepError of exactly this stage and errno.
+
+    ``errno`` is 0 where the loader refuses by itself, without asking the kernel. ``without`` restricts the mark to
+    kernels that lack a feature.
+    """
+    return pytest.mark.refused_by(loader, errno, stage=stage, reason=reason, without=without)
+
+
 def boots_with(*variants: str) -> pytest.MarkDecorator:
     """Run the test only in guests whose kernel command line is one of these variants of variants.toml."""
     return pytest.mark.boots_with(*variants)
 
 
-def known_issue(kernel: str, *, reason: str, ref: str, raises: type[BaseException]) -> pytest.MarkDecorator:
-    """Expect this failure, strictly, on one kernel; `ref` is a commit or a report that readers can open."""
-    return pytest.mark.known_issue(kernel, reason=reason, ref=ref, raises=raises)
+def known_issue(
+    kernel: str, *, reason: str, ref: str, raises: type[BaseException], loader: str | None = None
+) -> pytest.MarkDecorator:
+    """Expect this failure, strictly, on one kernel; `ref` is a commit or a report that readers can open.
+
+    ``loader`` restricts it to one loader.
+    """
+    return pytest.mark.known_issue(kernel, reason=reason, ref=ref, raises=raises, loader=loader)
 
 
 def spoils_guest(reason: str) -> pytest.MarkDecorator:
@@ -94,6 +116,19 @@ def pytest_make_parametrize_id(val: object, argname: str) -> str | None:
     return None
 
 
+def parametrize_loader(metafunc: pytest.Metafunc, loaders: Collection[str]) -> None:
+    """Run a test that requests the fixture ``loader`` once with each of these loaders, file by file."""
+    if loaders and LOADER in metafunc.fixturenames:
+        metafunc.parametrize(LOADER, list(loaders), ids=list(loaders), indirect=True, scope="module")
+
+
+def _loader(item: pytest.Item) -> str | None:
+    """Return the loader that the item runs with; None when it loads nothing, or the table names no loaders."""
+    specification = getattr(item, "callspec", None)
+    name: str | None = None if specification is None else specification.params.get(LOADER)
+    return name
+
+
 def pytest_configure(config: pytest.Config) -> None:
     """Register the marks, so that a misspelt mark is an error."""
     register(config)
@@ -111,7 +146,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     _deselect_other_variants(config, items)
     items.sort(key=lambda item: item.get_closest_marker("spoils_guest") is not None)
     for item in items:
-        if not any(item.get_closest_marker(name) for name in _MARKS):
+        if _loader(item) is None and not any(item.get_closest_marker(name) for name in _MARKS):
             continue
         facts = config.stash.get(GUEST_FACTS, None)
         if facts is None:
@@ -158,6 +193,8 @@ def _skip(item: pytest.Item, facts: GuestFacts) -> list[str]:
         for feature in required
         if feature not in facts.features
     ]
+    if lacking := facts.loaders.get(_loader(item) or "", ""):
+        reasons.append(lacking)
     for reason in reasons:
         item.add_marker(pytest.mark.skip(reason=reason))
     return reasons
@@ -172,8 +209,11 @@ def _expect_failure(item: pytest.Item, facts: GuestFacts) -> list[str]:
         # pytest.fail raises no Exception: the harness uses it for kernel warnings, leaks and limits
         if not issubclass(mark.kwargs["raises"], Exception):
             raise pytest.UsageError(f"{item.nodeid}: a known issue raises an Exception, not any BaseException")
+        loader = mark.kwargs.get("loader")
+        if loader is not None:
+            _check_loader(item, loader, facts)
         # a defect of a kernel does not depend on its command line
-        if kernel in {facts.kernel, plain_kernel(facts.kernel)}:
+        if kernel in {facts.kernel, plain_kernel(facts.kernel)} and loader in {None, _loader(item)}:
             reasons.append(f"{mark.kwargs['reason']} ({mark.kwargs['ref']})")
             item.add_marker(pytest.mark.xfail(reason=reasons[-1], raises=mark.kwargs["raises"], strict=True))
     return reasons
@@ -193,7 +233,34 @@ def _expect_refusal(item: pytest.Item, facts: GuestFacts) -> None:
         if feature in {name for required in item.iter_markers("requires") for name in required.args}:
             raise pytest.UsageError(f"{item.nodeid}: skipped without {feature}, so never refused without it")
         if feature not in facts.features:
-            item.stash[_EXPECTED_REFUSAL] = _Refusal(number, mark.kwargs["stage"], feature)
+            because = f"kernel {facts.kernel} lacks {feature}"
+            item.stash[_EXPECTED_REFUSAL] = _Refusal(number, mark.kwargs["stage"], because)
+    _expect_loaders_refusal(item, facts)
+
+
+def _expect_loaders_refusal(item: pytest.Item, facts: GuestFacts) -> None:
+    """Expect a refusal with a loader that a mark names."""
+    for mark in item.iter_markers("refused_by"):
+        if len(mark.args) != 2 or not {"stage", "reason"} <= mark.kwargs.keys() <= {"stage", "reason", "without"}:
+            raise pytest.UsageError(f"{item.nodeid}: refused_by(loader, errno, stage=..., reason=..., without=...)")
+        loader, number = mark.args
+        without = mark.kwargs.get("without")
+        _check_loader(item, loader, facts)
+        _check_known(item, "stage", mark.kwargs["stage"], get_args(Stage))
+        if without is not None:
+            _check_known(item, "feature", without, facts.all_features)
+        if loader != _loader(item) or without in facts.features:
+            continue
+        if _EXPECTED_REFUSAL in item.stash:
+            raise pytest.UsageError(f"{item.nodeid}: two refusals expected, but a test ends with one")
+        item.stash[_EXPECTED_REFUSAL] = _Refusal(number, mark.kwargs["stage"], mark.kwargs["reason"])
+
+
+def _check_loader(item: pytest.Item, name: str, facts: GuestFacts) -> None:
+    """Refuse a loader that the table does not have; a run with ``--loader`` knows only those it runs."""
+    if _loader(item) is None:
+        raise pytest.UsageError(f"{item.nodeid}: a mark names the loader {name}, but the test runs with none")
+    _check_known(item, "loader", name, facts.all_loaders)
 
 
 def _check_known(item: pytest.Item, kind: str, name: str, names: Collection[str]) -> None:
@@ -207,9 +274,8 @@ def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> Generator[None, object, o
     expected = pyfuncitem.stash.get(_EXPECTED_REFUSAL, None)
     if expected is None:
         return (yield)
-    kernel = pyfuncitem.config.stash[GUEST_FACTS].kernel
     refusal = f"{expected.stage} refused with {errno_name(expected.errno)}"
-    because = f"expected {refusal} because kernel {kernel} lacks {expected.feature}, but it"
+    because = f"expected {refusal} because {expected.because}, but it"
     try:
         yield
     except OSError as error:

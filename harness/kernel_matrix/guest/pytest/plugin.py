@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from kernel_matrix.guest.pytest import marks
 from kernel_matrix.guest.pytest.marks import GUEST_FACTS
 from kernel_matrix.guest.system.kernel_log import Excerpt, KernelLog
 from kernel_matrix.shared.cells import GUEST
@@ -55,9 +56,10 @@ class GuestPlugin:
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_generate_tests(self, metafunc: pytest.Metafunc) -> None:
-        """Make the kernel the first parameter of every test."""
+        """Make the kernel the first parameter of every test, and the loader the second of each that loads objects."""
         name = self._facts.kernel
         metafunc.parametrize("kernel", [name], ids=[name], indirect=True, scope="session")
+        marks.parametrize_loader(metafunc, self._facts.loaders)
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_collection(self, session: pytest.Session) -> None:
@@ -207,7 +209,7 @@ def register(config: pytest.Config, facts: GuestFacts, arguments: tuple[str, ...
     ``arguments``: the files with its tests; empty: those of the command line. ``begins``: the file or folder whose
     tests it runs first; empty: in the order of collection.
     """
-    from kernel_matrix.guest.pytest import fixtures, marks
+    from kernel_matrix.guest.pytest import fixtures
     from kernel_matrix.guest.pytest.limits import LimitPlugin
 
     config.stash[GUEST_FACTS] = facts

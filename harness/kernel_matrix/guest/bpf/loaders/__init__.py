@@ -1,10 +1,12 @@
 """Loaders: one module for each way to load an object, and here the contract that all of them fulfil.
 
-A test requests the fixture ``loader``; a project with its own loader overrides that fixture in its conftest.py.
+A test requests the fixture ``loader``. The table's ``loaders`` names the modules here with which each such test runs;
+every module has ``create() -> Loader``. A project with its own loader overrides the fixture in its conftest.py.
 """
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, ExitStack
 from pathlib import Path
@@ -73,3 +75,12 @@ class Loader(Protocol):
 
     def opened(self, path: Path, *, max_entries: dict[str, int] | None = None) -> AbstractContextManager[Object]:
         """Open and load an object; ``max_entries`` resizes maps before they are created."""
+
+    def close(self) -> None:
+        """Release what the loader holds beside its objects, such as a process of its own."""
+
+
+def create(name: str) -> Loader:
+    """Return the loader of the module of that name; raises ModuleNotFoundError for an unknown one."""
+    loader: Loader = importlib.import_module(f"{__name__}.{name}").create()
+    return loader

@@ -235,3 +235,11 @@ class Libbpf:
     ) -> AbstractContextManager[loaders.Object]:
         """Open and load an object, as `Loader` specifies."""
         return opened(path, max_entries=max_entries)
+
+    def close(self) -> None:
+        """Do nothing: what was opened is closed with its object."""
+
+
+def create() -> Libbpf:
+    """Return the loader."""
+    return Libbpf()

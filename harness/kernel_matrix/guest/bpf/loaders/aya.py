@@ -1,0 +1,10 @@
+"""aya, the Rust library: a program of harness/loaders/aya."""
+
+from __future__ import annotations
+
+from kernel_matrix.guest.bpf.loader_program import ProgramLoader
+
+
+def create() -> ProgramLoader:
+    """Return the loader; its program starts with the first object."""
+    return ProgramLoader("aya")

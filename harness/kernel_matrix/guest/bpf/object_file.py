@@ -1,0 +1,41 @@
+"""An object file's own description, read by libbpf without loading it: sections and BTF."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from kernel_matrix.guest.bpf.btf import Btf
+from kernel_matrix.guest.bpf.library import captured_messages, libbpf
+from kernel_matrix.guest.bpf.step_error import StepError
+
+
+@dataclass(frozen=True, slots=True)
+class ObjectFile:
+    """An object file that is open for reading."""
+
+    #: each program's section by the program's name, in the file's order: ``kprobe/do_x``
+    sections: Mapping[str, str]
+    btf: Btf
+
+
+@contextmanager
+def object_file(path: Path) -> Iterator[ObjectFile]:
+    """Open an object file to read it; raises StepError of stage open."""
+    lib = libbpf()
+    with captured_messages() as messages:
+        pointer = lib.bpf_object__open_file(os.fsencode(path), None)
+        if not pointer:
+            raise StepError(ctypes.get_errno(), "open", path.name, messages())
+    try:
+        sections: dict[str, str] = {}
+        program: int | None = None
+        while program := lib.bpf_object__next_program(pointer, program):
+            sections[lib.bpf_program__name(program).decode()] = lib.bpf_program__section_name(program).decode()
+        yield ObjectFile(sections, Btf(lib.bpf_object__btf(pointer)))
+    finally:
+        lib.bpf_object__close(pointer)
