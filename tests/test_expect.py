@@ -14,6 +14,7 @@ from kernel_matrix.shared.expect import (
     decide,
     join_nodeid,
     kernel_of_argument,
+    loader_of,
     rerun,
     split_nodeid,
     without_options,
@@ -116,3 +117,21 @@ def test_a_node_id_names_the_longest_kernel_that_fits() -> None:
     assert kernel_of_argument("a.py::t[6.1]", kernels) == "6.1"
     assert kernel_of_argument("a.py::t", kernels) is None
     assert kernel_of_argument("suites/xdp", kernels) is None
+
+
+@pytest.mark.parametrize(
+    ("test", "loader"),
+    [
+        ("a.py::x[aya]", "aya"),
+        ("a.py::x[aya-native]", "aya"),
+        ("a.py::x[native-aya]", ""),
+        ("a.py::x[ayay]", ""),
+        ("a.py::x", ""),
+        ("a.py", ""),
+        ("aya", ""),
+        # the longer name is the loader's
+        ("a.py::x[aya-old-native]", "aya-old"),
+    ],
+)
+def test_a_test_s_loader_is_its_first_parameter(test: str, loader: str) -> None:
+    assert loader_of(test, ("libbpf", "aya", "aya-old")) == loader

@@ -101,8 +101,7 @@ def test_a_refusal_is_a_step_error_with_the_library_s_words(fake: Fake) -> None:
         ("return {'id': request['id'], 'result': 5}", "answered"),
         ("return {'id': request['id'], 'error': {'stage': 'load'}}", "answered with the error"),
         (
-            "return {'id': request['id'],"
-            " 'error': {'stage': 'dance', 'errno': 1, 'what': '', 'message': '', 'log': ''}}",
+            "return {'id': 1, 'error': {'stage': 'dance', 'errno': 1, 'what': '', 'message': '', 'log': ''}}",
             "names the stage 'dance'",
         ),
     ],
@@ -251,6 +250,8 @@ def test_the_program_starts_once_and_again_after_it_was_killed(loader: ProgramLo
 
 def test_a_test_that_kills_the_program_gets_its_own_error(loader: ProgramLoader) -> None:
     """The clean-up of what the program held does not hide it."""
-    with pytest.raises(LoaderLost, match="get: its program"), loader.opened(Path("x")) as obj, obj.attach("a"):
+    with loader.opened(Path("x")) as obj, obj.attach("a"):
+        m = obj.map("m")
         loader.process.kill()
-        obj.map("m").get(0)
+        with pytest.raises(LoaderLost, match="get: its program is gone"):
+            m.get(0)

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from kernel_matrix.arch import CURRENT
 from kernel_matrix.objects import loader_programs
 from kernel_matrix.shared.errors import BuildError
 
@@ -66,7 +67,7 @@ def test_a_program_is_built_once_in_a_copy_of_its_sources(tool: Path, tmp_path: 
     program = _build(tmp_path)
     assert os.access(program, os.X_OK)
     assert _build(tmp_path) == program
-    rust, go = loader_programs.CURRENT.rust, loader_programs.CURRENT.go
+    rust, go = CURRENT.rust, CURRENT.go
     assert tool.read_text() == f"for {rust} loader.toml src {rust} {go}\n"
     assert sorted(path.name for path in program.parent.iterdir()) == [program.name, "fake.lock"]
 
@@ -138,7 +139,7 @@ def test_a_failed_build_leaves_nothing(
 def test_a_wrong_table_is_one_line(table: str, tool: Path, tmp_path: Path) -> None:
     path = tmp_path / "loaders" / "fake" / "loader.toml"
     path.write_text(table)
-    with pytest.raises(BuildError, match="loader.toml: ") as caught:
+    with pytest.raises(BuildError, match=r"loader\.toml: ") as caught:
         _build(tmp_path)
     assert "\n" not in str(caught.value)
 

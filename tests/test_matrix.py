@@ -119,6 +119,23 @@ def test_the_table_counts_by_file_and_kernel() -> None:
     assert matrix.summary_line(judged.cells) == "2 pass, 1 refused, 1 crash, 1 notrun"
 
 
+def test_the_table_counts_by_loader() -> None:
+    """A kernel without tests of a loader has an empty field; a loader without any test has no row."""
+    came = [
+        Cell("5.10", "suites/a.py::x[libbpf-native]", Outcome.PASS),
+        Cell("5.10", "suites/a.py::x[aya-native]", Outcome.REFUSED),
+        Cell("6.1", "suites/a.py::x[libbpf-native]", Outcome.PASS),
+        Cell("6.1", "suites/a.py::y", Outcome.PASS),
+    ]
+    judged = matrix.Matrix.of(came, [], ["5.10", "6.1"])
+    screen = io.StringIO()
+    Console(file=screen, width=100).print(terminal.render_table(judged, {}, ("libbpf", "aya", "bcc")))
+    lines = [" ".join(line.replace("│", " ").split()) for line in screen.getvalue().splitlines()]
+    assert "with libbpf 1 ✓ 1 ✓" in lines
+    assert "with aya 1 ⊘" in lines
+    assert "bcc" not in screen.getvalue()
+
+
 def test_a_part_of_a_run_may_have_no_cells() -> None:
     empty = matrix.Matrix.of([], [], ["6.1"])
     assert matrix.exit_status(empty) == 3

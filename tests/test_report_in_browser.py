@@ -103,6 +103,9 @@ def reader(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Reader]:
     page_reader = Reader(browser, tmp_path_factory.mktemp("report"))
     page_reader.write("red", result_sets.full(), **{"6_12-cloud": "the last words of the guest"})
     page_reader.write("green", result_sets.full(red=False))
+    tests = ("test_frame[libbpf-native]", "test_frame[aya-native]", "test_zero[aya]", "test_quiet", "test_q[ayay]")
+    cells = [Cell("6.1", f"suites/xdp/test_x.py::{test}", Outcome.PASS) for test in tests]
+    page_reader.write("loaders", replace(result_sets.document(cells), loaders=("libbpf", "aya")))
     yield page_reader
     browser.quit()
 
@@ -217,6 +220,19 @@ def test_filters_combine_and_say_what_they_show(reader: Reader) -> None:
     assert reader.shown == "Showing 780 of 7,800 cells, in 60 of 600 tests."
     reader.one("#text").send_keys("no such text")
     assert (reader.shown, reader.rows) == ("Showing 0 of 7,800 cells, in 0 of 600 tests.", 0)
+
+
+def test_the_matrix_is_filtered_by_loader(reader: Reader) -> None:
+    reader.open("loaders")
+    reader.click('[data-loader="aya"]')
+    assert (reader.shown, reader.address) == ("Showing 2 of 5 cells, in 2 of 5 tests.", "#loader=aya")
+    reader.click('[data-loader="libbpf"]')
+    assert reader.shown == "Showing 3 of 5 cells, in 3 of 5 tests."
+    reader.open("loaders", "#loader=libbpf")
+    assert reader.one('[data-loader="libbpf"]').get_attribute("aria-pressed") == "true"
+    assert reader.shown == "Showing 1 of 5 cells, in 1 of 5 tests."
+    reader.open("red")
+    assert reader.all("[data-loader]") == []
 
 
 def test_the_address_keeps_the_cell_and_the_filters(reader: Reader) -> None:

@@ -210,7 +210,14 @@ def facts(shards: Sequence[ShardResults]) -> RunFacts:
         kernels=tuple(by_name[name] for name in _kernels(shards) if name in by_name),
         arguments=shards[0].part.selection,
         whole=all(shard.document.whole for shard in shards),
+        notes=_joined(shard.record.facts.notes for shard in shards),
+        loaders=_joined(shard.record.facts.loaders for shard in shards),
     )
+
+
+def _joined(lines: Iterable[Iterable[str]]) -> tuple[str, ...]:
+    """Return each of them once, in their order."""
+    return tuple(dict.fromkeys(line for of_one in lines for line in of_one))
 
 
 def _copy(folder: Path, run: RunDirectory) -> None:
@@ -249,7 +256,8 @@ def merge(
     left_out = tuple(f"{name}: no results, {images.not_locked()}" for name in unlocked)
     before = baseline.read(expected or project.matrix_baselines)
     run = RunDirectory.create(results, reports.of(project))
-    judged, of_all = join(shards), replace(facts(shards), notes=left_out)
+    judged, of_all = join(shards), facts(shards)
+    of_all = replace(of_all, notes=(*of_all.notes, *left_out))
     _fill(shards, judged, run)
     result = run.document(judged, of_all)
     joined = MergedRun(
@@ -267,7 +275,7 @@ def show(
     """Join shards as `merge` does and print the matrix; return the run's exit status."""
     joined = merge(project, names, results, expected, kernels)
     screen = Console(width=None if sys.stdout.isatty() else terminal.log_width(joined.judged))
-    screen.print(terminal.render_table(joined.judged, joined.facts.releases))
+    screen.print(terminal.render_table(joined.judged, joined.facts.releases, joined.facts.loaders))
     differences = comparison.baseline_lines(joined.changes, terminal.LISTED)
     lines = [*terminal.red_lines(joined.judged), matrix.summary_line(joined.judged.cells), *differences]
     noted = [f"note: {note}" for note in [*joined.facts.notes, *notes(joined.facts.kernels)]]

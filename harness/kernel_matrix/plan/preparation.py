@@ -146,6 +146,7 @@ def prepare(project: Project, request: RunRequest, run: RunDirectory, *, say: Ca
 
 def plan(project: Project, request: RunRequest, listed: GuestList, prepared: Prepared) -> Plan:
     """Return the plan of a run from its prepared guests."""
+    left_out = tuple(dict.fromkeys(_left_out(prepared)))
     weights, piece_paths = pieces(project, listed, request) if request.divided else ({}, {})
     return Plan(
         guests=prepared.guests,
@@ -160,8 +161,10 @@ def plan(project: Project, request: RunRequest, listed: GuestList, prepared: Pre
             whole=request.whole,
             shard=str(request.shard or ""),
             kernels=prepared.kernels,
+            notes=left_out,
+            loaders=request.loaders,
         ),
-        notes=(*notes(prepared.kernels), *dict.fromkeys(_left_out(prepared))),
+        notes=(*notes(prepared.kernels), *left_out),
         programs=project.programs,
         all_loaders=project.loaders,
         baseline=baseline.read(request.baseline or project.matrix_baselines),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -67,7 +67,7 @@ def of(document: Document, consoles: Mapping[str, str], texts: Texts) -> dict[st
         tests: dict[str, list[Cell]] = {}
         for cell in cells:
             tests.setdefault(cell.test, []).append(cell)
-        rows = [_test(test, same, columns, texts) for test, same in tests.items()]
+        rows = [_test(test, same, columns, texts) | _loader(test, document.loaders) for test, same in tests.items()]
         files.append({"file": _valid(file), "suite": suite_of(file), "tests": rows})
     return {
         "columns": [
@@ -101,6 +101,11 @@ def _test(test: str, cells: list[Cell], columns: Mapping[str, int], texts: Texts
     if command := expect.rerun(test, _KERNEL):
         row["command"] = _valid(command)
     return row | ({"parts": read} if read else {})
+
+
+def _loader(test: str, loaders: Collection[str]) -> dict[str, str]:
+    loader = expect.loader_of(test, loaders)
+    return {"loader": loader} if loader else {}
 
 
 def _changes(document: Document, columns: Mapping[str, int]) -> list[tuple[int, str, str]]:

@@ -67,6 +67,8 @@ class RunFacts:
     shard: str = ""
     #: lines about the whole run for the user
     notes: tuple[str, ...] = ()
+    #: the loaders that tests run with
+    loaders: tuple[str, ...] = ()
 
     @property
     def releases(self) -> dict[str, str]:
@@ -182,6 +184,7 @@ class RunDirectory:
             columns=tuple(columns),
             cells=judged.cells,
             changes=(),
+            loaders=facts.loaders,
         )
 
     def finish(self, result: Document, facts: RunFacts, guests: tuple[GuestRecord, ...]) -> None:

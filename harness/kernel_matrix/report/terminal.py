@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 
 from rich.table import Table
 from rich.text import Text
 
 from kernel_matrix.results.findings import by_file, by_kernel
 from kernel_matrix.results.matrix import Matrix
+from kernel_matrix.shared import expect
 from kernel_matrix.shared.cells import Cell, Outcome
 
 #: columns of the table where the output is no terminal: for the tests, and for each kernel
@@ -18,8 +19,11 @@ _LOG_WIDTH = (56, 26)
 LISTED = 40
 
 
-def render_table(matrix: Matrix, releases: Mapping[str, str]) -> Table:
-    """Return a table of test files x kernels with counts by outcome; ``releases`` names each kernel's release."""
+def render_table(matrix: Matrix, releases: Mapping[str, str], loaders: Sequence[str] = ()) -> Table:
+    """Return a table of test files x kernels with counts by outcome; ``releases`` names each kernel's release.
+
+    With ``loaders``, further rows have the tests of each loader.
+    """
     table = Table(title="kernel matrix", caption=legend(matrix.cells), caption_justify="left")
     table.add_column("tests", overflow="fold")
     for kernel in matrix.kernels:
@@ -32,6 +36,13 @@ def render_table(matrix: Matrix, releases: Mapping[str, str]) -> Table:
         totals = by_kernel(matrix.cells)
         table.add_section()
         table.add_row("all", *[counts(totals[kernel]) for kernel in matrix.kernels])
+    by_loader = {loader: [c for c in matrix.cells if expect.loader_of(c.test, loaders) == loader] for loader in loaders}
+    if any(by_loader.values()):
+        table.add_section()
+    for loader, cells in by_loader.items():
+        if cells:
+            row = by_kernel(cells)
+            table.add_row(f"with {loader}", *[counts(row.get(kernel, [])) for kernel in matrix.kernels])
     return table
 
 

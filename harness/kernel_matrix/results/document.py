@@ -67,6 +67,8 @@ class Document:
     cells: tuple[Cell, ...]
     #: against the baseline, those that gate first
     changes: tuple[Change, ...]
+    #: the loaders that tests ran with; a test's name has its loader as the first parameter
+    loaders: tuple[str, ...] = ()
 
     @property
     def complete(self) -> bool:

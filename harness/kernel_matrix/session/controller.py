@@ -245,7 +245,7 @@ class ControllerPlugin:
             force_terminal=terminalreporter.hasmarkup or None,
             width=None if terminalreporter.hasmarkup else terminal.log_width(self._judged),
         )
-        screen.print(terminal.render_table(self._judged, self._plan.facts.releases))
+        screen.print(terminal.render_table(self._judged, self._plan.facts.releases, self._plan.facts.loaders))
         differences = comparison.baseline_lines(self._changes, terminal.LISTED)
         for line in [*terminal.red_lines(self._judged), matrix.summary_line(self._judged.cells), *differences]:
             terminalreporter.write_line(line)

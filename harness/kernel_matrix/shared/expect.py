@@ -93,6 +93,13 @@ def split_nodeid(nodeid: str, kernel: str) -> str:
     return nodeid
 
 
+def loader_of(test: str, loaders: Collection[str]) -> str:
+    """Return the loader of a test by its name without the kernel; empty for a test that loads nothing."""
+    first = test.partition("::")[2].partition("[")[2].removesuffix("]")
+    named = [loader for loader in loaders if first == loader or first.startswith(f"{loader}-")]
+    return max(named, key=len, default="")
+
+
 def without_options(arguments: Iterable[str], names: Collection[str], flags: Collection[str] = ()) -> tuple[str, ...]:
     """Remove options (``--name value`` or ``--name=value``) and flags without a value from a command line."""
     left: list[str] = []

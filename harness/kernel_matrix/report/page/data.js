@@ -44,7 +44,7 @@ const counted = (number, word) => `${number.toLocaleString("en")} ${word}${numbe
 
 // -- the address: it keeps the filters and the open cell
 
-const state = { red: false, changed: false, suites: new Set(), outcomes: new Set(), text: "", cell: null };
+const state = { red: false, changed: false, suites: new Set(), loaders: new Set(), outcomes: new Set(), text: "", cell: null };
 const name = ([test, column]) => `${data.columns[column].kernel}/${test.test}`;
 
 function find(named) {
@@ -58,6 +58,7 @@ function read() {
   state.red = said.has("failed");
   state.changed = said.has("changed");
   state.suites = new Set(said.getAll("suite"));
+  state.loaders = new Set(said.getAll("loader"));
   state.outcomes = new Set(said.getAll("outcome"));
   state.text = said.get("text") || "";
   state.cell = said.has("cell") ? find(said.get("cell")) : null;
@@ -68,6 +69,7 @@ function write() {
   if (state.red) said.set("failed", "1");
   if (state.changed) said.set("changed", "1");
   for (const suite of state.suites) said.append("suite", suite);
+  for (const loader of state.loaders) said.append("loader", loader);
   for (const each of state.outcomes) said.append("outcome", each);
   if (state.text) said.set("text", state.text);
   if (state.cell) said.set("cell", name(state.cell));
@@ -77,7 +79,7 @@ function write() {
 
 // -- filters
 
-const filtering = () => state.red || state.changed || state.suites.size > 0 || state.outcomes.size > 0 || state.text !== "";
+const filtering = () => state.red || state.changed || state.suites.size > 0 || state.loaders.size > 0 || state.outcomes.size > 0 || state.text !== "";
 let lowered = null;
 
 /** Return for each word which of the texts have it. */
@@ -98,6 +100,7 @@ function matcher() {
     if (!is || (state.red && is.green) || (state.changed && !test.changes.has(column))) return false;
     if (state.outcomes.size && !state.outcomes.has(is.name)) return false;
     if (state.suites.size && !state.suites.has(test.file.suite)) return false;
+    if (state.loaders.size && !state.loaders.has(test.loader)) return false;
     return words.every(({ word, texts, columns: named }) => named.has(column) || test.test.toLowerCase().includes(word) ||
       (test.parts && (test.parts[column] || []).some(([, text]) => texts.has(text))));
   };

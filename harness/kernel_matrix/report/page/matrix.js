@@ -93,6 +93,7 @@ function drawFilters(filtered) {
   $("only-red").setAttribute("aria-pressed", String(state.red));
   $("only-changed").setAttribute("aria-pressed", String(state.changed));
   for (const chip of document.querySelectorAll("[data-suite]")) chip.setAttribute("aria-pressed", String(state.suites.has(chip.dataset.suite)));
+  for (const chip of document.querySelectorAll("[data-loader]")) chip.setAttribute("aria-pressed", String(state.loaders.has(chip.dataset.loader)));
   for (const chip of document.querySelectorAll("[data-outcome]")) chip.setAttribute("aria-pressed", String(state.outcomes.has(chip.dataset.outcome)));
   $("clear").hidden = !filtered;
   const all = groups.every((group) => group.open || group.head.hidden);
@@ -128,7 +129,7 @@ $("text").addEventListener("input", () => filter(() => { state.text = $("text").
 $("only-red").addEventListener("click", () => filter(() => { state.red = !state.red; }));
 $("only-changed").addEventListener("click", () => filter(() => { state.changed = !state.changed; }));
 $("clear").addEventListener("click", () => {
-  filter(() => Object.assign(state, { red: false, changed: false, suites: new Set(), outcomes: new Set(), text: "" }));
+  filter(() => Object.assign(state, { red: false, changed: false, suites: new Set(), loaders: new Set(), outcomes: new Set(), text: "" }));
   $("text").focus();
 });
 $("fold").addEventListener("click", () => {
@@ -137,6 +138,7 @@ $("fold").addEventListener("click", () => {
   draw();
 });
 for (const chip of document.querySelectorAll("[data-suite]")) chip.addEventListener("click", () => filter(() => flip(state.suites, chip.dataset.suite)));
+for (const chip of document.querySelectorAll("[data-loader]")) chip.addEventListener("click", () => filter(() => flip(state.loaders, chip.dataset.loader)));
 for (const chip of document.querySelectorAll("[data-outcome]")) chip.addEventListener("click", () => filter(() => flip(state.outcomes, chip.dataset.outcome)));
 
 // -- keys in the matrix: one stop a file, arrows from cell to cell
