@@ -154,8 +154,11 @@ def test_a_program_of_another_kind_is_refused_at_its_first_line(hello: str, why:
 
 
 def test_a_missing_program_is_one_line(tmp_path: Path) -> None:
-    with pytest.raises(LoaderLost, match=r"fake: .*/none: No such file or directory"):
+    with pytest.raises(LoaderLost, match=r"^fake: its program is not in this guest: "):
         Process("fake", tmp_path / "none")
+    (tmp_path / "text").write_text("")
+    with pytest.raises(LoaderLost, match=r"^fake: .*/text: Permission denied$"):
+        Process("fake", tmp_path / "text")
 
 
 def test_the_end_is_an_end_of_file(fake: Fake, tmp_path: Path) -> None:

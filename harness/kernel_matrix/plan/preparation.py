@@ -13,6 +13,7 @@ from kernel_matrix import images
 from kernel_matrix.config import manifest, options
 from kernel_matrix.images import KernelImage, RootImage
 from kernel_matrix.objects import build, loader_programs
+from kernel_matrix.plan import selection
 from kernel_matrix.plan.guest_list import GuestList, ListedGuest, RunRequest, list_guests, pieces
 from kernel_matrix.plan.sharding import Part, Unit
 from kernel_matrix.relay import accelerator, client, payload, snapshots
@@ -197,7 +198,7 @@ def prepare_guests(
     """
     _check_carried(request.carried)
     build.build_all(project)
-    programs, loaders = _loaders(request, say)
+    programs, loaders = _loaders(project, request, say)
     root_image = images.root_image(listed.kernel_manifest)
     planned, missing = _with_images(listed, locked=request.locked, say=say)
     if not planned:
@@ -292,13 +293,19 @@ class _Jobs:
         )
 
 
-def _loaders(request: RunRequest, say: Callable[[str], None]) -> tuple[dict[str, Path], dict[str, str]]:
+def _loaders(
+    project: Project, request: RunRequest, say: Callable[[str], None]
+) -> tuple[dict[str, Path], dict[str, str]]:
     """Build the loaders' programs; return them, and for each loader of the run why this machine lacks it, or "".
+
+    A run of tests that load nothing builds nothing.
 
     Raises BuildError, and ToolMissing for a required loader that this machine lacks.
     """
     programs: dict[str, Path] = {}
     lacking = dict.fromkeys(request.loaders, "")
+    if not selection.loads(project, request.arguments):
+        return {}, lacking
     for name in filter(loader_programs.is_program, request.loaders):
         try:
             programs[name] = loader_programs.build(name, images.cache_dir())

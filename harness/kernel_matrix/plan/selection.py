@@ -10,6 +10,7 @@ from __future__ import annotations
 import ast
 import json
 import os
+import re
 import subprocess
 import sys
 import tempfile
@@ -24,6 +25,8 @@ from kernel_matrix.shared.errors import HarnessError, ManifestError
 from kernel_matrix.shared.project import Project
 
 _MARK = "boots_with"
+#: a parameter with the name of the fixture
+_LOADER = re.compile(r"\bloader\b\s*[:,)]")
 #: for the collecting pytest: the guests' names, the file for those that have a test, and the table's loaders
 NAMES, SELECTED, LOADERS = "HARNESS_GUEST_NAMES", "HARNESS_GUESTS_FOUND", "HARNESS_LOADERS"
 
@@ -121,6 +124,18 @@ def test_files(root: Path, argument: str) -> list[str]:
     path = root / argument.partition("::")[0]
     files = {path} if path.is_file() else {file for pattern in TEST_FILES for file in path.rglob(pattern)}
     return sorted(str(file.relative_to(root)) for file in files)
+
+
+def loads(project: Project, arguments: Sequence[str]) -> bool:
+    """Whether a selected test file, or a conftest above it, names the fixture of the loader.
+
+    It may name it without using it; a fixture of a plugin that uses it is not noticed.
+    """
+    paths = set()
+    for argument in arguments or project.tests:
+        for file in test_files(project.root, argument):
+            paths |= {project.root / file, *(project.root / up / "conftest.py" for up in Path(file).parents)}
+    return any(path.is_file() and _LOADER.search(path.read_text()) for path in paths)
 
 
 def piece_path(root: Path, file: str) -> str:

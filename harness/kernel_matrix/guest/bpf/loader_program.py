@@ -53,6 +53,10 @@ class Process:
             self._process = subprocess.Popen(
                 [str(program)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._messages, bufsize=0
             )
+        except FileNotFoundError as error:
+            self._messages.close()
+            why = "the run carries it where a selected test file, or a conftest above one, names the fixture `loader`"
+            raise LoaderLost(f"{name}: its program is not in this guest: {why}") from error
         except OSError as error:
             self._messages.close()
             raise LoaderLost(f"{name}: {program}: {error.strerror}") from error
