@@ -129,7 +129,7 @@ func TestConversation(t *testing.T) {
 		"":                                 `{"id":null,"malformed":"an empty line"}`,
 		"{":                                `{"id":null,"malformed":"the JSON object is cut"}`,
 		"\xff\xfe":                         `{"id":null,"malformed":"not UTF-8"}`,
-		"\x00":                             `{"id":null,"malformed":"invalid character '\\x00' looking for beginning of value"}`,
+		"!":                                `{"id":null,"malformed":"invalid character '!' looking for beginning of value"}`,
 		`{"id":8,"do":5}`:                  `{"id":8,"malformed":"field \"do\" is not a string"}`,
 		`{"id":9,"do":"consume","ring":1}`: `{"id":9,"malformed":"no ring has the number 1"}`,
 		`{"id":7,"do":"detach","link":3,"why":"` + long + `"}`: `{"id":7,"malformed":"unknown field \"why\""}`,
@@ -147,7 +147,8 @@ func TestConversation(t *testing.T) {
 		t.Fatal(err)
 	}
 	_ = in.Close()
-	if rest, err := io.ReadAll(lines); err != nil || !strings.HasPrefix(string(rest), `{"id":null,"malformed":"the last line is cut`) {
+	const cut = `{"id":null,"malformed":"the last line is cut`
+	if rest, err := io.ReadAll(lines); err != nil || !strings.HasPrefix(string(rest), cut) {
 		t.Errorf("%q %v", rest, err)
 	}
 	if err := program.Wait(); err != nil || errs.Len() != 0 {

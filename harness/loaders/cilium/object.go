@@ -91,7 +91,8 @@ func (r loadRequest) do(s *session) (any, error) {
 // populateDeferredMaps).
 var (
 	failedProgram = regexp.MustCompile(`^(?:loading )?program ([^\s:,]+)[:,]`)
-	failedMap     = regexp.MustCompile(`^(?:(?:assembling contents of|finalizing|populating|loading inner) )?map ([^\s:,]+)[:,]`)
+	failedMap     = regexp.MustCompile(
+		`^(?:(?:assembling contents of|finalizing|populating|loading inner) )?map ([^\s:,]+)[:,]`)
 )
 
 // failedPart returns the stage of an error of NewCollection and the program or map that it is about.

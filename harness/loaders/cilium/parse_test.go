@@ -13,6 +13,7 @@ import (
 func TestEveryRequestIsRead(t *testing.T) {
 	program, netns := "p", "/proc/7/task/7/ns/net"
 	m := mapName{object: 1, name: "m"}
+	const attach = `{"id":1,"do":"attach","object":1,"program":"p","target":`
 	for line, want := range map[string]request{
 		`{"id":1,"do":"open","path":"/o","max_entries":{"m":7}}`: openRequest{
 			path: "/o", maxEntries: map[string]uint32{"m": 7},
@@ -22,19 +23,19 @@ func TestEveryRequestIsRead(t *testing.T) {
 		},
 		`{"id":1,"do":"load","object":1,"program":"p"}`:  loadRequest{object: 1, program: &program},
 		`{"id":1,"do":"load","object":1,"program":null}`: loadRequest{object: 1},
-		`{"id":1,"do":"attach","object":1,"program":"p","target":{"kprobe":"sys_x"}}`: attachRequest{
+		attach + `{"kprobe":"sys_x"}}`: attachRequest{
 			object: 1, program: "p", target: kprobeTarget{symbol: "sys_x"},
 		},
-		`{"id":1,"do":"attach","object":1,"program":"p","target":{"tracepoint":{"category":"c","name":"n"}}}`: attachRequest{
+		attach + `{"tracepoint":{"category":"c","name":"n"}}}`: attachRequest{
 			object: 1, program: "p", target: tracepointTarget{category: "c", name: "n"},
 		},
-		`{"id":1,"do":"attach","object":1,"program":"p","target":{"xdp":{"ifindex":3,"mode":"native","netns":"/proc/7/task/7/ns/net"}}}`: attachRequest{
+		attach + `{"xdp":{"ifindex":3,"mode":"native","netns":"/proc/7/task/7/ns/net"}}}`: attachRequest{
 			object: 1, program: "p", target: xdpTarget{ifindex: 3, mode: link.XDPDriverMode, netns: &netns},
 		},
-		`{"id":1,"do":"attach","object":1,"program":"p","target":{"xdp":{"ifindex":3,"mode":"generic","netns":null}}}`: attachRequest{
+		attach + `{"xdp":{"ifindex":3,"mode":"generic","netns":null}}}`: attachRequest{
 			object: 1, program: "p", target: xdpTarget{ifindex: 3, mode: link.XDPGenericMode},
 		},
-		`{"id":1,"do":"attach","object":1,"program":"p","target":{"xdp":{"ifindex":3,"mode":"default","netns":null}}}`: attachRequest{
+		attach + `{"xdp":{"ifindex":3,"mode":"default","netns":null}}}`: attachRequest{
 			object: 1, program: "p", target: xdpTarget{ifindex: 3},
 		},
 		`{"id":1,"do":"detach","link":2}`:                                  detachRequest{link: 2},
@@ -180,7 +181,8 @@ func TestMalformedLines(t *testing.T) {
 // Whatever the line, parse returns a request with its number or an error.
 func FuzzParse(f *testing.F) {
 	f.Add([]byte(`{"id":1,"do":"open","path":"/o","max_entries":{"m":7}}`))
-	f.Add([]byte(`{"id":1,"do":"attach","object":1,"program":"p","target":{"xdp":{"ifindex":3,"mode":"native","netns":null}}}`))
+	f.Add([]byte(`{"id":1,"do":"attach","object":1,"program":"p",` +
+		`"target":{"xdp":{"ifindex":3,"mode":"native","netns":null}}}`))
 	f.Add([]byte("{\"id\":1,\"do\":\"\xff"))
 	f.Fuzz(func(t *testing.T, line []byte) {
 		id, request, err := parse(line)
