@@ -100,6 +100,7 @@ _FUNCTIONS: dict[Any, dict[str, list[Any]]] = {
         "libbpf_bpf_map_type_str": [c_int],
         "libbpf_bpf_prog_type_str": [c_int],
         "libbpf_bpf_attach_type_str": [c_int],
+        "libbpf_version_string": [],
     },
     c_size_t: {"bpf_program__insn_cnt": [c_void_p]},
     None: {"bpf_object__close": [c_void_p], "btf__free": [c_void_p], "ring_buffer__free": [c_void_p]},

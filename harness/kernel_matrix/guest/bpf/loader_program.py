@@ -252,8 +252,13 @@ class _Object:
                 self._attach(links, name, _target(name, section))
         return links
 
-    def attach_to(self, name: str, target: dict[str, object]) -> ExitStack:
-        """Attach a program to a target of the protocol; closing the result detaches it."""
+    def attach_kprobe(self, name: str, symbol: str) -> ExitStack:
+        return self._attached(name, {"kprobe": symbol})
+
+    def attach_tracepoint(self, name: str, category: str, event: str) -> ExitStack:
+        return self._attached(name, {"tracepoint": {"category": category, "name": event}})
+
+    def _attached(self, name: str, target: dict[str, object]) -> ExitStack:
         links = ExitStack()
         self._attach(links, name, target)
         return links
@@ -261,7 +266,7 @@ class _Object:
     def attach_xdp(self, name: str, ifindex: int, mode: XdpFlags) -> ExitStack:
         # the thread's own: a test enters a namespace with one thread
         namespace = f"/proc/{os.getpid()}/task/{threading.get_native_id()}/ns/net"
-        return self.attach_to(name, {"xdp": {"ifindex": ifindex, "mode": _MODES[mode], "netns": namespace}})
+        return self._attached(name, {"xdp": {"ifindex": ifindex, "mode": _MODES[mode], "netns": namespace}})
 
     def test_run(self, name: str, data: bytes) -> tuple[int, bytes]:
         result = self._process.request("test_run", object=self._number, program=name, data=data.hex())

@@ -18,6 +18,7 @@ import struct
 import sys
 import time
 from collections.abc import Callable, Collection
+from functools import partial
 from typing import NoReturn, ParamSpec, TypeVar, cast
 
 from kernel_matrix.guest.system.deadline import declared
@@ -58,6 +59,8 @@ class ChildError(Exception):
 _PR_SET_SECUREBITS = 28
 _PR_CAPBSET_READ = 23
 _PR_CAPBSET_DROP = 24
+_PR_CAP_AMBIENT = 47
+_PR_CAP_AMBIENT_RAISE = 2
 #: SECBIT_NOROOT and SECBIT_NO_SETUID_FIXUP, both locked: uid 0 grants no capability, not even at exec, and
 #: changing the uid removes none
 _SECUREBITS = 0b1111
@@ -78,8 +81,12 @@ def with_only(caps: Collection[Cap], function: Callable[P, T], /, *args: P.args,
     return run_as(lambda: function(*args, **kwargs), caps=caps)
 
 
-def run_as(function: Callable[[], T], *, caps: Collection[Cap], uid: int = 0, seconds: float = 60.0) -> T:
+def run_as(
+    function: Callable[[], T], *, caps: Collection[Cap], uid: int = 0, seconds: float = 60.0, passed_on: bool = False
+) -> T:
     """Run the function in a forked child with this uid (and gid) and exactly these capabilities.
+
+    With ``passed_on``, programs that the child executes have them, too: they are ambient (capabilities(7)).
 
     The child inherits every open fd. Its result, or its exception, is pickled for the parent, so fds that it opens
     are lost. Raises ChildError when it is killed or has no result within `seconds`.
@@ -90,7 +97,7 @@ def run_as(function: Callable[[], T], *, caps: Collection[Cap], uid: int = 0, se
     child = os.fork()
     if child == 0:
         os.close(reading)
-        _answer(function, caps, uid, writing)
+        _answer(partial(_become, uid, caps, passed_on=passed_on), function, writing)
     os.close(writing)
     try:
         with declared():
@@ -123,10 +130,10 @@ def _read_all(fd: int, deadline: float) -> bytes | None:
     return None
 
 
-def _answer(function: Callable[[], object], caps: Collection[Cap], uid: int, writing: int) -> NoReturn:
+def _answer(become: Callable[[], None], function: Callable[[], object], writing: int) -> NoReturn:
     """Run in the child: change privileges, call the function, write the pickled result, end without clean-up."""
     try:
-        _become(uid, caps)
+        become()
         answer = pickle.dumps((True, function()))
     except BaseException as error:  # noqa: BLE001  whatever it is, the parent raises it
         answer = _pickled(error)
@@ -145,7 +152,7 @@ def _pickled(error: BaseException) -> bytes:
     return answer
 
 
-def _become(uid: int, caps: Collection[Cap]) -> None:
+def _become(uid: int, caps: Collection[Cap], *, passed_on: bool = False) -> None:
     """Change this process irreversibly to the uid and to exactly these capabilities."""
     for number in range(64):
         if number not in caps and _in_bounding_set(number):
@@ -155,14 +162,21 @@ def _become(uid: int, caps: Collection[Cap]) -> None:
         os.setgroups([])
         os.setresgid(uid, uid, uid)
         os.setresuid(uid, uid, uid)
-    set_capabilities(capability_sets(effective=caps, permitted=caps))
+    inheritable = caps if passed_on else ()
+    set_capabilities(capability_sets(effective=caps, permitted=caps, inheritable=inheritable))
+    for cap in inheritable:
+        _prctl(_PR_CAP_AMBIENT, _PR_CAP_AMBIENT_RAISE, cap)
 
 
-def capability_sets(*, effective: Collection[Cap], permitted: Collection[Cap]) -> bytes:
-    """Return the argument of capset(2) for these sets; nothing is inheritable."""
-    has, may = (sum(1 << cap for cap in caps) for caps in (effective, permitted))
+def capability_sets(
+    *, effective: Collection[Cap], permitted: Collection[Cap], inheritable: Collection[Cap] = ()
+) -> bytes:
+    """Return the argument of capset(2) for these sets."""
+    has, may, hands = (sum(1 << cap for cap in caps) for caps in (effective, permitted, inheritable))
     # two blocks: capabilities 0 to 31, 32 to 63
-    return struct.pack("=6I", has & 0xFFFFFFFF, may & 0xFFFFFFFF, 0, has >> 32, may >> 32, 0)
+    low = (number & 0xFFFFFFFF for number in (has, may, hands))
+    high = (number >> 32 for number in (has, may, hands))
+    return struct.pack("=6I", *low, *high)
 
 
 def set_capabilities(sets: bytes) -> None:
@@ -179,6 +193,6 @@ def _in_bounding_set(number: int) -> bool:
     return state == 1
 
 
-def _prctl(option: int, value: int) -> None:
-    if _libc.prctl(option, value, 0, 0, 0):
-        raise OSError(ctypes.get_errno(), f"prctl({option}, {value})")
+def _prctl(option: int, value: int, argument: int = 0) -> None:
+    if _libc.prctl(option, value, argument, 0, 0):
+        raise OSError(ctypes.get_errno(), f"prctl({option}, {value}, {argument})")

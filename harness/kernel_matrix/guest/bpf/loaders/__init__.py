@@ -59,6 +59,12 @@ class Object(Protocol):
         Raises StepError.
         """
 
+    def attach_kprobe(self, name: str, symbol: str) -> ExitStack:
+        """Attach a program to a kernel function; closing the result detaches it. Raises StepError."""
+
+    def attach_tracepoint(self, name: str, category: str, event: str) -> ExitStack:
+        """Attach a program to a tracepoint; closing the result detaches it. Raises StepError."""
+
     def attach_xdp(self, name: str, ifindex: int, mode: XdpFlags) -> ExitStack:
         """Attach a program to an interface; closing the result detaches it. Raises StepError."""
 
@@ -72,6 +78,10 @@ class Loader(Protocol):
     @property
     def name(self) -> str:
         """The loader's name in node ids and reports."""
+
+    @property
+    def version(self) -> str:
+        """The version of its library."""
 
     def opened(self, path: Path, *, max_entries: dict[str, int] | None = None) -> AbstractContextManager[Object]:
         """Open and load an object; ``max_entries`` resizes maps before they are created."""

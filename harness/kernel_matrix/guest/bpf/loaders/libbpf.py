@@ -5,16 +5,18 @@ from __future__ import annotations
 import ctypes
 import errno
 import os
-from collections.abc import Iterator
+import re
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager
-from ctypes import c_void_p
+from ctypes import c_bool, c_void_p
+from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
 from kernel_matrix.guest.bpf import loaders
 from kernel_matrix.guest.bpf.btf import Btf, Layout
 from kernel_matrix.guest.bpf.library import SAMPLE, captured_messages, libbpf
-from kernel_matrix.guest.bpf.step_error import StepError
+from kernel_matrix.guest.bpf.step_error import Stage, StepError
 from kernel_matrix.guest.bpf.steps import (
     Program,
     XdpFlags,
@@ -166,14 +168,32 @@ class Object:
         links = ExitStack()
         self._stack.push(links)
         for name, pointer in self.programs().items():
-            if names and name not in names:
-                continue
-            with captured_messages() as messages:
-                link = self._lib.bpf_program__attach(pointer)
-                if not link:
-                    raise StepError(ctypes.get_errno(), "attach", where(pointer), messages(), kind_of(pointer))
-            links.callback(destroy_link, link, where(pointer))
+            if not names or name in names:
+                self._link(links, pointer, where(pointer), partial(self._lib.bpf_program__attach, pointer))
         return links
+
+    def attach_kprobe(self, name: str, symbol: str) -> ExitStack:
+        """Attach a program to a kernel function; closing the result detaches it."""
+        links, pointer = ExitStack(), self.program(name)
+        self._stack.push(links)
+        step = partial(self._lib.bpf_program__attach_kprobe, pointer, c_bool(False), symbol.encode())  # noqa: FBT003
+        self._link(links, pointer, f"kprobe {symbol}", step)
+        return links
+
+    def attach_tracepoint(self, name: str, category: str, event: str) -> ExitStack:
+        """Attach a program to a tracepoint; closing the result detaches it."""
+        links, pointer = ExitStack(), self.program(name)
+        self._stack.push(links)
+        step = partial(self._lib.bpf_program__attach_tracepoint, pointer, category.encode(), event.encode())
+        self._link(links, pointer, f"tracepoint {category}:{event}", step)
+        return links
+
+    def _link(self, links: ExitStack, pointer: int, what: str, attach: Callable[[], int | None]) -> None:
+        with captured_messages() as messages:
+            link = attach()
+            if not link:
+                raise StepError(ctypes.get_errno(), "attach", what, messages(), kind_of(pointer))
+        links.callback(destroy_link, link, what)
 
     def attach_xdp(self, name: str, ifindex: int, mode: XdpFlags) -> ExitStack:
         """Attach a program to an interface by netlink; closing the result detaches it."""
@@ -221,14 +241,24 @@ def opened(path: Path, *, max_entries: dict[str, int] | None = None) -> Iterator
         with captured_messages() as messages:
             result = lib.bpf_object__load(pointer)
             if result < 0:
-                raise StepError(-result, "load", path.name, messages())
+                raise StepError(-result, _stage(messages()), path.name, messages())
         yield obj
+
+
+def _stage(messages: str) -> Stage:
+    """Return the stage at which bpf_object__load() has stopped: it creates the maps, then loads the programs."""
+    return "map_create" if re.search(r"^libbpf: map '[^']*': failed to create", messages, re.MULTILINE) else "load"
 
 
 class Libbpf:
     """libbpf in this process."""
 
     name = "libbpf"
+
+    @property
+    def version(self) -> str:
+        """The version of libbpf."""
+        return str(libbpf().libbpf_version_string().decode()).removeprefix("v")
 
     def opened(
         self, path: Path, *, max_entries: dict[str, int] | None = None

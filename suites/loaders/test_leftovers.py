@@ -1,0 +1,65 @@
+"""What each loader leaves in the kernel when it ends, and when it is killed."""
+
+from __future__ import annotations
+
+import os
+import signal
+from contextlib import ExitStack
+
+import pytest
+
+from kernel_matrix.guest.bpf.loaders import Loader, Object
+from kernel_matrix.guest.bpf.steps import XdpFlags, xdp_detach, xdp_id
+from kernel_matrix.guest.system.deadline import wait_until
+from kernel_matrix.guest.system.netns import Veth
+from suites.loaders.conftest import FIXTURE, holding, seen
+from suites.loaders.test_paths import XDP_BY_LINK
+
+_TRACEPOINT = ("loaders_tracepoint", "syscalls", "sys_enter_getpgid")
+
+
+def _everything(obj: Object, pair: Veth) -> ExitStack:
+    """Attach a program of each type."""
+    links = ExitStack()
+    links.enter_context(obj.attach_kprobe("loaders_kprobe", "__x64_sys_getpgid"))
+    links.enter_context(obj.attach_tracepoint(*_TRACEPOINT))
+    with pair.near.namespace.entered():
+        links.enter_context(obj.attach_xdp("loaders_xdp", pair.near.index, XdpFlags.NONE))
+    return links
+
+
+def _on_the_interface(pair: Veth) -> bool:
+    with pair.near.namespace.entered():
+        return bool(xdp_id(pair.near.index))
+
+
+def test_nothing_is_left_of_a_loader_that_detaches(loader: Loader, pair: Veth) -> None:
+    """All are gone when their links are closed, in any order; the object may go on."""
+    with loader.opened(FIXTURE) as obj:
+        links = _everything(obj, pair)
+        assert len(seen().events) == 2
+        with pair.near.namespace.entered():
+            links.close()
+        assert (seen().events, seen().links, _on_the_interface(pair)) == ((), (), False)
+        assert obj.map("numbers").get(1) == bytes(8)
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGABRT], ids=["KILL", "TERM", "ABRT"])
+def test_a_killed_loader_leaves_what_netlink_attached(number: signal.Signals, loader: Loader, pair: Veth) -> None:
+    """Links and perf events are file descriptors, which the kernel closes.
+
+    A program that netlink put onto an interface belongs to the interface, and stays until somebody takes it off. An
+    abort is how a panic ends.
+    """
+    with holding(loader.name, lambda obj: _everything(obj, pair)) as held:
+        assert len(seen().events) == 2
+        assert _on_the_interface(pair)
+        os.kill(held.loader, number)
+        wait_until(lambda: not seen().events, "the perf events' end")
+        stays = loader.name not in XDP_BY_LINK
+        if not stays:
+            wait_until(lambda: not _on_the_interface(pair), "the link's end")
+        assert (_on_the_interface(pair), seen().links) == (stays, ())
+    if stays:
+        with pair.near.namespace.entered():
+            xdp_detach(pair.near.index)
