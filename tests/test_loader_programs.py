@@ -131,8 +131,11 @@ def test_a_failed_build_leaves_nothing(
     with pytest.raises(BuildError, match=why):
         _build(tmp_path)
     assert [path.name for path in (tmp_path / "cache" / "loaders").iterdir()] == ["fake.lock"]
+    # as a killed build leaves it
+    (tmp_path / "cache" / "loaders" / ".fake-x" / "source").mkdir(parents=True)
     monkeypatch.delenv(variable)
-    _build(tmp_path)
+    program = _build(tmp_path)
+    assert sorted(path.name for path in program.parent.iterdir()) == [program.name, "fake.lock"]
 
 
 @pytest.mark.parametrize("table", ["tool = 5\n", "", "tool = 'maker'\nnonsense = 1\n", "]"])

@@ -16,9 +16,10 @@ from kernel_matrix.guest.pytest.refusal import Refused
 from kernel_matrix.guest.system.netns import Veth
 from suites.loaders.conftest import FIXTURE
 
-#: the kernel's answer to a link for an interface that does not exist, and to a netlink message (net/core/dev.c,
-#: bpf_xdp_link_attach(); net/core/rtnetlink.c, rtnl_setlink())
-_NO_INTERFACE = {"aya": errno.EINVAL, "cilium": errno.EINVAL}
+#: An interface that does not exist is EINVAL for a link (net/core/dev.c, bpf_xdp_link_attach()) and ENODEV for a netlink
+#: message (net/core/rtnetlink.c, rtnl_setlink()). aya makes a link first, and after EINVAL tries netlink
+#: (aya/src/programs/xdp.rs), whose answer it then reports.
+_NO_INTERFACE = {"cilium": errno.EINVAL}
 #: no errno: the loader refuses before it asks the kernel
 ITSELF = 0
 
@@ -41,7 +42,7 @@ def test_an_unknown_tracepoint_is_enoent(loaded: Object, refused: Refused) -> No
 
 
 def test_an_unknown_interface_is_refused(loaded: Object, loader: Loader, pair: Veth, refused: Refused) -> None:
-    """A link's errno is not netlink's."""
+    """A link's errno is not netlink's; the loader decides which of them its user sees."""
     with pair.near.namespace.entered(), refused(of(loader, _NO_INTERFACE, errno.ENODEV), stage="attach"):
         loaded.attach_xdp("loaders_xdp", 9999, XdpFlags.NONE)
 

@@ -92,6 +92,9 @@ def build(name: str, cache: Path) -> Path:
     target = folder / f"{name}-{_key(source, table)}"
     with FileLock(folder / f"{name}.lock"):
         if not target.exists():
+            # of builds that were killed: whoever has the lock builds alone
+            for left in folder.glob(f".{name}-*"):
+                shutil.rmtree(left)
             _build(source, table, target)
     return target
 
