@@ -3,15 +3,21 @@
 use std::fs::File;
 use std::io;
 use std::os::fd::AsRawFd;
-use std::path::Path;
 
 /// A network namespace, kept open: it can be entered even when its name is gone.
 #[derive(Debug)]
-pub(crate) struct Namespace(File);
+pub(crate) struct Namespace {
+    file: File,
+    /// what it was opened by
+    pub(crate) path: String,
+}
 
 impl Namespace {
-    pub(crate) fn open(path: impl AsRef<Path>) -> io::Result<Self> {
-        File::open(path).map(Self)
+    pub(crate) fn open(path: &str) -> io::Result<Self> {
+        Ok(Self {
+            file: File::open(path)?,
+            path: path.to_owned(),
+        })
     }
 
     /// Enter the namespace until the result is dropped.
@@ -23,7 +29,7 @@ impl Namespace {
 
     fn set(&self) -> io::Result<()> {
         // SAFETY: setns takes two numbers
-        match unsafe { libc::setns(self.0.as_raw_fd(), libc::CLONE_NEWNET) } {
+        match unsafe { libc::setns(self.file.as_raw_fd(), libc::CLONE_NEWNET) } {
             0 => Ok(()),
             _ => Err(io::Error::last_os_error()),
         }

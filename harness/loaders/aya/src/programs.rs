@@ -6,7 +6,7 @@ use aya::programs::xdp::XdpLinkId;
 use aya::programs::{KProbe, Program, ProgramError, TestRun, TestRunOptions, TracePoint, Xdp, XdpMode};
 
 use crate::failure::{Failure, Stage};
-use crate::netns::Namespace;
+use crate::netns::{Inside, Namespace};
 use crate::protocol::{Interface, Mode, Target, Tracepoint};
 
 /// Room for what a program puts before or behind a packet in a test run, in bytes.
@@ -110,10 +110,20 @@ pub(crate) fn attach(name: &str, program: &mut Program, target: &Target) -> Resu
         }
         _ => None,
     };
-    let inside = namespace.as_ref().map(Namespace::enter).transpose();
-    let _inside = inside.map_err(|error| Failure::of(Stage::Attach, format!("namespace of {name}"), &error))?;
+    let _inside = enter(namespace.as_ref(), Stage::Attach)?;
     let link = link(program, target).map_err(|error| Failure::of(Stage::Attach, name, &error))?;
     Ok(Attachment { link, namespace })
+}
+
+/// Enter a namespace until the result is dropped; None is the own one.
+fn enter(namespace: Option<&Namespace>, stage: Stage) -> Result<Option<Inside>, Failure> {
+    namespace
+        .map(|namespace| {
+            namespace
+                .enter()
+                .map_err(|error| Failure::of(stage, &*namespace.path, &error))
+        })
+        .transpose()
 }
 
 fn link(program: &mut Program, target: &Target) -> Result<LinkId, ProgramError> {
@@ -138,8 +148,7 @@ fn link(program: &mut Program, target: &Target) -> Result<LinkId, ProgramError> 
 /// Detach a program; the attachment is gone even where that is refused.
 pub(crate) fn detach(name: &str, program: &mut Program, attachment: Attachment) -> Result<(), Failure> {
     let Attachment { link, namespace } = attachment;
-    let inside = namespace.as_ref().map(Namespace::enter).transpose();
-    let _inside = inside.map_err(|error| Failure::of(Stage::Detach, format!("namespace of {name}"), &error))?;
+    let _inside = enter(namespace.as_ref(), Stage::Detach)?;
     unlink(program, link).map_err(|error| Failure::of(Stage::Detach, name, &error))
 }
 
