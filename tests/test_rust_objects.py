@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import struct
+import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -194,17 +196,33 @@ def test_the_rustc_with_core_is_chosen(project: Project, tools: Path, monkeypatc
 
 @pytest.mark.usefixtures("tools")
 def test_another_llvm_is_a_reason(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(rust, "_llvm", lambda _: ["22"])
+    monkeypatch.setattr(rust, "_llvm", lambda _: "22")
     monkeypatch.setenv("LLVM", "23.0.1")
-    assert "rustc generates code of LLVM 23, bpf-linker reads LLVM 22's" in reason(project)
+    assert "bpf-linker reads code of LLVM 22, no rustc with Rust's core generates it" in reason(project)
+
+
+def test_the_rustc_of_the_linkers_llvm_is_chosen(
+    project: Project, tools: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.copytree(tools, project.root / "first")
+    program(project.root / "first" / "rustc", RUSTC.replace("22.1.8", "19.1.7"))
+    monkeypatch.setenv("PATH", f"{project.root / 'first'}{os.pathsep}{tools}")
+    monkeypatch.setattr(rust, "_llvm", lambda _: "22")
+    assert rust.build_all(project)
+    assert f"RUSTC={tools / 'rustc'}\n" in (project.root / "calls.environment").read_text()
 
 
 def test_the_shared_llvm_of_a_program_is_read() -> None:
-    """An interpreter is linked with none; that of a linked one is in its dynamic section."""
-    assert rust._llvm(Path(sys.executable).resolve()) == []
-    assert rust._llvm(Path(__file__)) == []
-    if clang := shutil.which("clang"):
-        assert all(version.isdigit() for version in rust._llvm(Path(clang).resolve()))
+    """From what it is linked with; neither an interpreter nor a text has one."""
+    assert rust._llvm(Path(sys.executable).resolve()) == ""
+    assert rust._llvm(Path(__file__)) == ""
+    clang = shutil.which("clang")
+    assert clang is not None
+    version = re.search(
+        r"version (\d+)", subprocess.run([clang, "--version"], capture_output=True, text=True, check=True).stdout
+    )
+    assert version is not None
+    assert rust._llvm(Path(clang).resolve()) in {version[1], ""}
 
 
 @pytest.mark.usefixtures("tools")

@@ -116,14 +116,16 @@ def _toolchain() -> _Toolchain:
     roots = {rustc: Path(_answer(rustc, "--print", "sysroot").strip()) / "lib" / "rustlib" for rustc in compilers}
     compiled = [rustc for rustc, root in roots.items() if any((root / _TARGET / "lib").glob("libcore-*.rlib"))]
     sources = [rustc for rustc, root in roots.items() if (root / "src" / "rust" / "library" / "core").is_dir()]
-    if not compiled + sources:
+    says = {rustc: _answer(rustc, "-vV") for rustc in compiled + sources}
+    if not says:
         raise _UnavailableError(f"no rustc has Rust's core for {_TARGET}, or its source")
-    rustc = (compiled + sources)[0]
-    says = _answer(rustc, "-vV")
-    generated, linked = re.search(r"^LLVM version: (\d+)", says, re.MULTILINE), _llvm(Path(linker))
-    if generated and linked and generated[1] not in linked:
-        raise _UnavailableError(f"rustc generates code of LLVM {generated[1]}, bpf-linker reads LLVM {linked[0]}'s")
-    return _Toolchain(cargo, rustc, linker, not compiled, says + _answer(linker, "--version") + " ".join(linked))
+    linked = _llvm(Path(linker))
+    fitting = [rustc for rustc, text in says.items() if not linked or f"\nLLVM version: {linked}." in text]
+    if not fitting:
+        raise _UnavailableError(f"bpf-linker reads code of LLVM {linked}, no rustc with Rust's core generates it")
+    rustc = fitting[0]
+    versions = f"{says[rustc]}{_answer(linker, '--version')}LLVM {linked}"
+    return _Toolchain(cargo, rustc, linker, rustc not in compiled, versions)
 
 
 def _find(program: str) -> str:
@@ -149,13 +151,15 @@ def _answer(*command: str) -> str:
     return done.stdout if done.returncode == 0 else ""
 
 
-def _llvm(program: Path) -> list[str]:
-    """Return the major version of the shared LLVM that a program is linked with, in a list; empty without one."""
+def _llvm(program: Path) -> str:
+    """Return the major version of the shared LLVM that a program is linked with, empty without one."""
     with suppress(OSError, ELFError), program.open("rb") as file:
         dynamic = ELFFile(file).get_section_by_name(".dynamic")
-        needed = [tag.needed for tag in dynamic.iter_tags("DT_NEEDED")] if isinstance(dynamic, DynamicSection) else []
-        return [found[1] for name in needed if (found := re.match(r"libLLVM(?:\.so\.|-)(\d+)", name))]
-    return []
+        tags = dynamic.iter_tags("DT_NEEDED") if isinstance(dynamic, DynamicSection) else ()
+        needed = " ".join(str(tag.needed) for tag in tags)  # type: ignore[attr-defined] # set by the tag's name
+        found = re.search(r"libLLVM(?:\.so\.|-)(\d+)", needed)
+        return found[1] if found else ""
+    return ""
 
 
 def _build(folder: Path, name: str, target: Path, toolchain: _Toolchain) -> None:
