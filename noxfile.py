@@ -147,8 +147,8 @@ for _name, _command in COMMANDS.items():
 
 @nox.session(venv_backend="none")
 def bootstrap(session: nox.Session) -> None:
-    """Install what the machine lacks, with its package manager (-- --dry-run: only print the commands)."""
-    status = machine.main(session.posargs, hints.command("bootstrap", "[--dry-run]"))
+    """Install what the machine lacks, with its package manager (-- [--with GROUP]... [--dry-run: only print how])."""
+    status = machine.main(session.posargs, hints.command("bootstrap", machine.USAGE))
     if status:
         sys.exit(status)
 

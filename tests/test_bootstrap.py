@@ -21,8 +21,9 @@ def need(program: str | None = None, *files: str, groups: str = "matrix") -> Nee
 def test_every_family_has_a_package_and_every_need_a_session() -> None:
     """The table of the tools names them."""
     for requirement in bootstrap.needs():
-        assert all(requirement.packages[family] for family in ("apt", "dnf", "pacman")), requirement
-        assert requirement.groups <= {"build", "matrix", "tests", "report", "lint"}, requirement
+        packaged = all(requirement.packages.get(family) for family in ("apt", "dnf", "pacman"))
+        assert packaged or (requirement.command and not requirement.packages), requirement
+        assert requirement.groups <= {"build", "matrix", "tests", "report", "lint"} | bootstrap.OPTIONAL, requirement
         assert requirement.groups, requirement
 
 
@@ -92,3 +93,48 @@ def test_dry_run_says_how_and_does_nothing(monkeypatch: pytest.MonkeyPatch, caps
     monkeypatch.setattr(bootstrap, "missing", lambda: ())
     assert bootstrap.main([], "do") == 0
     assert capsys.readouterr().out == "bootstrap: nothing is missing\n"
+
+
+COMPILED = Need("linker", (), frozenset({"rust-bpf"}), {}, ("cargo", "install", "linker"), {"PREFIX": "/usr/lib/x"})
+
+
+def test_what_is_compiled_comes_after_the_packages() -> None:
+    several = Need("rustc", (), frozenset({"rust-bpf"}), {"apt": "rustc-deb core-deb"})
+    compiled = ["env", "PREFIX=/usr/lib/x", "cargo", "install", "linker"]
+    assert bootstrap.commands([COMPILED, several], "apt", root=False) == [
+        ["sudo", "apt-get", "update"],
+        ["sudo", *APT_INSTALL, "rustc-deb", "core-deb"],
+        compiled,
+    ]
+    assert bootstrap.commands([COMPILED], "apt", root=False) == [compiled]
+    assert bootstrap.explain("x", [COMPILED], "apt", "do it") == (
+        "x: linker is missing (compiled with cargo): run `do it`"
+    )
+
+
+def test_an_optional_group_is_installed_only_by_its_name(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(bootstrap, "needs", lambda: (COMPILED,))
+    monkeypatch.setattr(bootstrap, "family", lambda: "apt")
+    assert bootstrap.missing() == bootstrap.missing(()) == bootstrap.missing(("build",)) == ()
+    assert bootstrap.main(["--dry-run"], "do") == 0
+    assert capsys.readouterr().out == "bootstrap: nothing is missing\n"
+    for words in (["--with", "rust-bpf"], ["--with=rust-bpf"]):
+        assert bootstrap.main([*words, "--dry-run"], "do") == 0
+        assert capsys.readouterr().out.endswith("bootstrap: env PREFIX=/usr/lib/x cargo install linker\n")
+
+
+@pytest.mark.parametrize("words", [["--with"], ["--with", "all"], ["--with="], ["--with=tests"], ["rust-bpf"]])
+def test_an_unknown_group_is_refused(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert bootstrap.main(words, "do [--with GROUP]") == 4
+    assert "also install what these need: rust-bpf" in capsys.readouterr().err
+
+
+def test_a_program_in_cargos_folder_is_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`cargo install` puts it where no PATH may lead."""
+    monkeypatch.setenv("CARGO_HOME", str(tmp_path))
+    assert not need("some-linker").present()
+    (tmp_path / "bin").mkdir()
+    (tmp_path / "bin" / "some-linker").touch(mode=0o755)
+    assert need("some-linker").present()

@@ -34,7 +34,8 @@ def _build(_: argparse.Namespace) -> int:
 def _bootstrap(arguments: argparse.Namespace) -> int:
     from kernel_matrix.dev import bootstrap
 
-    return bootstrap.main(["--dry-run"] if arguments.dry_run else [], hints.command("bootstrap", "[--dry-run]"))
+    words = [*(["--dry-run"] if arguments.dry_run else []), *(f"--with={group}" for group in arguments.groups)]
+    return bootstrap.main(words, hints.command("bootstrap", bootstrap.USAGE))
 
 
 def _matrix(arguments: argparse.Namespace) -> int:
@@ -216,6 +217,9 @@ def parser() -> argparse.ArgumentParser:
     build.set_defaults(run=_build)
     bootstrap = commands.add_parser("bootstrap", help="install what the machine lacks, with its package manager")
     bootstrap.add_argument("--dry-run", action="store_true", help="only print the commands")
+    bootstrap.add_argument(
+        "--with", dest="groups", action="append", default=[], metavar="GROUP", help="also what GROUP needs: rust-bpf"
+    )
     bootstrap.set_defaults(run=_bootstrap)
     kernels = commands.add_parser(
         "kernels", help="list the kernels and conclusions about this machine, update the lock, prune the cache"

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from kernel_matrix.config import project
-from kernel_matrix.objects import build
+from kernel_matrix.objects import build, rust
 
 
 def compile_objects() -> Iterator[str]:
@@ -14,6 +14,7 @@ def compile_objects() -> Iterator[str]:
     here = project.find()
     for name, path in sorted(build.build_all(here).items()):
         yield f"{name}: {here.relative(path)}"
+    yield from rust.reasons(here)
 
 
 def diagnose(path: Path, kernel: str | None) -> Iterator[tuple[bool, str]]:

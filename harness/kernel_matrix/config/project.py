@@ -46,6 +46,8 @@ class _Compile(msgspec.Struct, frozen=True, forbid_unknown_fields=True, rename="
     flags: tuple[str, ...] = ()
     #: source -> flags for it, after those
     source_flags: dict[str, tuple[str, ...]] = {}
+    #: folders of crates, programs in Rust
+    rust: tuple[_Name, ...] = ()
 
 
 class _Program(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -119,6 +121,7 @@ def _project(root: Path, table: str, content: Any, where: str) -> Project:  # no
         sources=root / compiled.sources if compiled else None,
         flags=compiled.flags if compiled else (),
         source_flags=compiled.source_flags if compiled else {},
+        rust=tuple(path.rstrip("/") for path in compiled.rust) if compiled else (),
         tests=tuple(path.rstrip("/") for path in settings.tests),
         baselines=root / (settings.baselines or "baselines"),
         keeps_baselines=settings.baselines is not None,
@@ -148,13 +151,15 @@ def _check(project: Project, table: _Table, where: str) -> None:
     named = {"images": [table.images], "measure": table.measure, "workflow": [table.workflow]}
     if table.compile is not None:
         named["compile.sources"] = [table.compile.sources]
+        named["compile.rust"] = [f"{crate}/Cargo.toml" for crate in table.compile.rust]
         named["compile.source-flags"] = [f"{table.compile.sources}/{source}" for source in table.compile.source_flags]
     for key, paths in named.items():
         for path in paths:
             if path and not (project.root / path).exists():
                 raise ManifestError(f"{where}: {key}: {path}: no such file or folder below {project.root}")
-    sources = [] if table.compile is None else [table.compile.sources]
-    below = {"tests": table.tests, "carry": table.carry, "measure": table.measure, "compile.sources": sources}
+    below = {"tests": table.tests, "carry": table.carry, "measure": table.measure}
+    if table.compile is not None:
+        below |= {"compile.sources": (table.compile.sources,), "compile.rust": table.compile.rust}
     for key, paths in below.items():
         for path in paths:
             if Path(path).is_absolute() or ".." in Path(path).parts:

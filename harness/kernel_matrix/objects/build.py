@@ -1,9 +1,10 @@
 """Compile the BPF programs: one object for all kernels.
 
 ``NAME.bpf.c`` of the project's sources becomes ``build/NAME.bpf.o``, ``fixtures/NAME.bpf.c`` (programs for tests)
-becomes ``build/fixtures/NAME.bpf.o``; the engine's own programs, for its probes, go to ``build/engine/``. An object is
-compiled again only when its source, a header, the flags or the compiler changed. The object of a source that is gone
-is deleted, or tests that use it would pass here and fail in a fresh clone.
+becomes ``build/fixtures/NAME.bpf.o``; the engine's own programs, for its probes, go to ``build/engine/``, those in Rust
+(kernel_matrix.objects.rust) to ``build/rust/``. An object is compiled again only when its source, a header, the flags
+or the compiler changed. The object of a source that is gone is deleted, or tests that use it would pass here and fail
+in a fresh clone.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from functools import cache
 from pathlib import Path
 
 from kernel_matrix.arch import CURRENT
+from kernel_matrix.objects import rust
 from kernel_matrix.shared import atomic, hints
 from kernel_matrix.shared.errors import BuildError, ManifestError, ToolMissing
 from kernel_matrix.shared.project import Project
@@ -46,6 +48,7 @@ def build_all(project: Project) -> dict[str, Path]:
             objects[name] = project.build / f"{name}.bpf.o"
             own = _ENGINE_FLAGS if prefix else (*project.flags, *project.source_flags.get(source, ()))
             _build(path, objects[name], _Inputs(folder, tuple(headers), own))
+    objects |= rust.build_all(project)
     if project.sources is not None and all(name.startswith(ENGINE_OBJECTS) for name in objects):
         raise BuildError(f"no BPF sources in {project.sources}")
     _delete_stale(project.build, set(objects.values()))

@@ -62,6 +62,8 @@ class Project:
     #: compiler flags after the engine's, and further flags by source below that folder
     flags: tuple[str, ...] = ()
     source_flags: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    #: folders of programs in Rust, a crate each, relative
+    rust: tuple[str, ...] = ()
     #: folders and files of the tests that run in guests, relative
     tests: tuple[str, ...] = ()
     baselines: Path = Path("baselines")
