@@ -459,3 +459,27 @@ def test_a_known_issue_may_be_one_loader_s(pytester: pytest.Pytester) -> None:
     mark = '@known_issue("5.10", reason="too old", ref="commit", raises=ValueError, loader="aya")\n'
     result = _run_loaders(pytester, f"{mark}def test_x(loader):\n    if loader == 'aya': raise ValueError\n")
     result.assert_outcomes(passed=1, xfailed=1, skipped=1)
+
+
+def test_a_loader_may_have_nothing_to_do_with_a_test(pytester: pytest.Pytester) -> None:
+    body = (
+        "from kernel_matrix.guest.pytest.marks import not_with\n"
+        '@pytest.mark.parametrize("x", ["c", pytest.param("rust", marks=not_with("aya", reason="takes none"))])\n'
+        "def test_x(loader, x): assert (loader, x) != ('aya', 'rust')\n"
+    )
+    result = _run_loaders(pytester, body)
+    result.assert_outcomes(passed=3, skipped=3)
+    result.stdout.fnmatch_lines(["SKIPPED*aya: takes none"])
+
+
+def test_an_object_that_was_not_compiled_skips(pytester: pytest.Pytester) -> None:
+    (pytester.mkdir("build") / "rust").mkdir()
+    (pytester.path / "build" / "rust" / "packets.bpf.unavailable").write_text("rust objects: no linker\n")
+    body = (
+        "from kernel_matrix.guest.pytest.marks import requires_object\n"
+        '@requires_object("rust/packets")\ndef test_x(): assert False\n'
+        '@requires_object("rust/others")\ndef test_y(): pass\n'
+    )
+    result = _run(pytester, body)
+    result.assert_outcomes(passed=1, skipped=1)
+    result.stdout.fnmatch_lines(["SKIPPED*rust objects: no linker"])

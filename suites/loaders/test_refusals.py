@@ -16,7 +16,7 @@ from kernel_matrix.guest.pytest.refusal import Refused
 from kernel_matrix.guest.system.netns import Veth
 from suites.loaders.conftest import FIXTURE
 
-#: An interface that does not exist is EINVAL for a link (net/core/dev.c, bpf_xdp_link_attach()) and ENODEV for a netlink
+#: An interface that does not exist is EINVAL for a link (net/core/dev.c, bpf_xdp_link_attach()), ENODEV for a netlink
 #: message (net/core/rtnetlink.c, rtnl_setlink()). aya makes a link first, and after EINVAL tries netlink
 #: (aya/src/programs/xdp.rs), whose answer it then reports.
 _NO_INTERFACE = {"cilium": errno.EINVAL}

@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 
 import pytest
 
 from kernel_matrix.guest.bpf.loaders import Loader, Object
 from kernel_matrix.guest.bpf.steps import XdpFlags, object_path
+from kernel_matrix.guest.pytest.marks import not_with, requires_object
 from kernel_matrix.guest.system.deadline import wait_until
 from kernel_matrix.guest.system.netns import Interface, Veth, veth
 
@@ -88,10 +90,30 @@ def attached(obj: Object, interface: Interface, mode: XdpFlags) -> Iterator[Atta
         counter.detach()
 
 
+#: the counter in C, and once more in Rust with aya-ebpf (bpf/rust)
+_COMPILED = [
+    pytest.param(PROGRAM, id="c"),
+    pytest.param(
+        f"rust/{PROGRAM}",
+        id="rust",
+        marks=[
+            requires_object(f"rust/{PROGRAM}"),
+            not_with("bcc", reason="bcc compiles C by itself and takes no object"),
+        ],
+    ),
+]
+
+
+@pytest.fixture(scope="module", params=_COMPILED)
+def compiled(request: pytest.FixtureRequest) -> Path:
+    """Return the counter's object, compiled from one of its sources."""
+    return object_path(request.param)
+
+
 @pytest.fixture(scope="module")
-def loaded(loader: Loader) -> Iterator[Object]:
+def loaded(loader: Loader, compiled: Path) -> Iterator[Object]:
     """Return the loaded counter, which all tests of a file share."""
-    with loader.opened(object_path(PROGRAM)) as obj:
+    with loader.opened(compiled) as obj:
         yield obj
 
 
@@ -117,12 +139,12 @@ def xdp(loaded: Object, pair: Veth, mode: XdpFlags) -> Iterator[Attached]:
 
 
 @pytest.fixture
-def attach(loader: Loader, mode: XdpFlags) -> Iterator[Callable[[Interface], Attached]]:
+def attach(loader: Loader, compiled: Path, mode: XdpFlags) -> Iterator[Callable[[Interface], Attached]]:
     """Return what loads and attaches further counters."""
     with ExitStack() as stack:
 
         def load_and_attach(interface: Interface) -> Attached:
-            obj = stack.enter_context(loader.opened(object_path(PROGRAM)))
+            obj = stack.enter_context(loader.opened(compiled))
             return stack.enter_context(attached(obj, interface, mode))
 
         yield load_and_attach

@@ -6,6 +6,7 @@ import os
 import random
 import socket
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 from pyroute2 import IPRoute
@@ -14,7 +15,7 @@ from scapy.layers.l2 import Ether
 from scapy.packet import Raw
 
 from kernel_matrix.guest.bpf.loaders import Loader, Object
-from kernel_matrix.guest.bpf.steps import XdpFlags, object_path
+from kernel_matrix.guest.bpf.steps import XdpFlags
 from kernel_matrix.guest.system import netns, traffic
 from kernel_matrix.guest.system.deadline import limit
 from kernel_matrix.guest.system.netns import Interface, Veth
@@ -38,9 +39,9 @@ def test_nothing_counts_before_anything_is_sent(xdp: Attached) -> None:
     assert xdp.counters() == Counters()
 
 
-def test_a_loaded_counter_starts_at_zero(loader: Loader) -> None:
+def test_a_loaded_counter_starts_at_zero(loader: Loader, compiled: Path) -> None:
     """On every processor."""
-    with loader.opened(object_path(PROGRAM)) as obj:
+    with loader.opened(compiled) as obj:
         layout = obj.layout("xdp_counters", Counters)
         assert {layout.decode(value) for value in obj.map("counters").get_each_cpu(0)} == {Counters()}
 
@@ -175,14 +176,14 @@ def test_the_stacks_own_traffic_passes_and_counts(mode: XdpFlags, loaded: Object
         assert xdp.counters(11) == Counters(packets=11, bytes=14 + 28 + 10 * LENGTH, ipv4=10, ipv6=0)
 
 
-def test_every_frame_passes_whatever_is_in_it(loader: Loader) -> None:
+def test_every_frame_passes_whatever_is_in_it(loader: Loader, compiled: Path) -> None:
     """300 random frames of 14 to 1514 bytes from a fixed seed: the verdict is XDP_PASS, the data stays as it was.
 
     The kernel takes no frame shorter than an Ethernet header here (bpf_prog_test_run_xdp).
     """
     source = random.Random(20_26)
     packets = size = 0
-    with loader.opened(object_path(PROGRAM)) as obj:
+    with loader.opened(compiled) as obj:
         for _ in range(300):
             data = source.randbytes(source.randint(14, 1514))
             assert obj.test_run(PROGRAM, data) == (XDP_PASS, data)

@@ -23,7 +23,7 @@ from filelock import FileLock
 
 from kernel_matrix.arch import CURRENT
 from kernel_matrix.shared import hints
-from kernel_matrix.shared.errors import BuildError
+from kernel_matrix.shared.errors import BuildError, reraise
 
 #: a link to harness/loaders; in a wheel, a copy
 SOURCES = Path(__file__).resolve().parent.parent / "loaders"
@@ -69,7 +69,7 @@ class _Source:
 
     def files(self) -> Iterator[Path]:
         """Yield the files that decide what is built, sorted."""
-        for folder, folders, files in os.walk(self.folder):
+        for folder, folders, files in os.walk(self.folder, onerror=reraise):
             folders[:] = sorted(name for name in folders if name != "target" and not name.startswith("."))
             yield from (Path(folder, name) for name in sorted(files) if name != "Cargo.lock")
 

@@ -70,7 +70,7 @@ def build_all(project: Project) -> dict[str, Path]:
     crates = {_name(folder): folder for folder in (project.root / path for path in project.rust)}
     targets = {name: project.build / OBJECTS / f"{name}.bpf.o" for name in crates}
     for stale in {*(project.build / OBJECTS).glob("*.bpf.unavailable")} - {*map(reason_file, targets.values())}:
-        stale.unlink(missing_ok=True)
+        _unlink(stale)
     try:
         toolchain = _toolchain() if crates else None
     except _UnavailableError as error:
@@ -129,36 +129,38 @@ def _toolchain() -> _Toolchain:
 
 
 def _find(program: str) -> str:
-    if (found := next(_all(program), None)) is None:
+    path = next(_all(program), None)
+    if path is None:
         raise _UnavailableError(f"{program} is not installed")
-    return found
+    return path
 
 
 def _all(program: str) -> Iterator[str]:
     """Yield every program of that name on PATH, in cargo's folder, and the distribution's."""
     cargo = Path(os.environ.get("CARGO_HOME") or Path.home() / ".cargo") / "bin"
     for folder in [*os.environ.get("PATH", "").split(os.pathsep), str(cargo), _SYSTEM]:
-        if folder and (found := shutil.which(program, path=folder)):
-            yield found
+        if folder and (path := shutil.which(program, path=folder)):
+            yield path
 
 
 def _answer(*command: str) -> str:
     """Return a program's output; empty when it fails, as rustup's does without a toolchain."""
     try:
         done = subprocess.run(command, capture_output=True, text=True, check=False)
-    except OSError:
+    except (FileNotFoundError, PermissionError):
         return ""
     return done.stdout if done.returncode == 0 else ""
 
 
 def _llvm(program: Path) -> str:
     """Return the major version of the shared LLVM that a program is linked with, empty without one."""
-    with suppress(OSError, ELFError), program.open("rb") as file:
+    # a linker that is a script names no LLVM
+    with suppress(ELFError), program.open("rb") as file:
         dynamic = ELFFile(file).get_section_by_name(".dynamic")
         tags = dynamic.iter_tags("DT_NEEDED") if isinstance(dynamic, DynamicSection) else ()
         needed = " ".join(str(tag.needed) for tag in tags)  # type: ignore[attr-defined] # set by the tag's name
-        found = re.search(r"libLLVM(?:\.so\.|-)(\d+)", needed)
-        return found[1] if found else ""
+        version = re.search(r"libLLVM(?:\.so\.|-)(\d+)", needed)
+        return version[1] if version else ""
     return ""
 
 
@@ -183,7 +185,7 @@ def _build(folder: Path, name: str, target: Path, toolchain: _Toolchain) -> None
         _check(made_object)
         made_object.replace(target)
         atomic.write(stamp, key)
-    reason_file(target).unlink(missing_ok=True)
+    _unlink(reason_file(target))
 
 
 def _files(folder: Path) -> Iterator[Path]:
@@ -242,9 +244,13 @@ def _check(path: Path) -> None:
 
 def _delete(target: Path) -> None:
     for path in (target, target.with_suffix(".key")):
-        # another run may be deleting them, too
-        with suppress(FileNotFoundError):
-            path.unlink()
+        _unlink(path)
+
+
+def _unlink(path: Path) -> None:
+    """Delete a file that may be gone; another run may be deleting it, too."""
+    with suppress(FileNotFoundError):
+        path.unlink()
 
 
 def _run(command: list[str], folder: Path, what: str, environment: Mapping[str, str]) -> None:

@@ -15,6 +15,7 @@ from typing import NoReturn, get_args
 import pytest
 
 from kernel_matrix.guest.bpf.step_error import Stage, StepError, errno_name
+from kernel_matrix.guest.bpf.steps import object_path
 from kernel_matrix.shared.features import VARIANT, GuestFacts, plain_kernel
 
 #: the manifest's facts about this guest's kernel
@@ -48,8 +49,10 @@ _INSTEAD = (
 
 _MARKS = {
     "requires": "requires(*features): skip where the manifest does not list these features",
+    "requires_object": "requires_object(name): skip where this object could not be compiled, with the reason",
     "refused_without": "refused_without(feature, errno, *, stage): where the feature is missing, the test must end"
     " with a refusal of exactly this stage and errno",
+    "not_with": "not_with(loader, *, reason): skip with this loader, which cannot do what is tested by its nature",
     "refused_by": "refused_by(loader, errno, *, stage, reason, without=None): with this loader (where the feature"
     " `without` is missing) the test must end with a refusal of exactly this stage and errno",
     "boots_with": "boots_with(*variants): run only in guests whose kernel command line is one of these variants",
@@ -66,6 +69,11 @@ def requires(*features: str) -> pytest.MarkDecorator:
     return pytest.mark.requires(*features)
 
 
+def requires_object(name: str) -> pytest.MarkDecorator:
+    """Skip the test where the host lacks what compiles this object, such as ``rust/packets``; the build says why."""
+    return pytest.mark.requires_object(name)
+
+
 def refused_without(feature: str, errno: int, *, stage: Stage) -> pytest.MarkDecorator:
     """Demand, on kernels without the feature, that the test ends with a StepError of exactly this stage and errno."""
     return pytest.mark.refused_without(feature, errno, stage=stage)
@@ -80,6 +88,11 @@ def refused_by(
     kernels that lack a feature.
     """
     return pytest.mark.refused_by(loader, errno, stage=stage, reason=reason, without=without)
+
+
+def not_with(loader: str, *, reason: str) -> pytest.MarkDecorator:
+    """Skip the test with a loader that by its nature has nothing to do with it; for what it refuses, `refused_by`."""
+    return pytest.mark.not_with(loader, reason=reason)
 
 
 def boots_with(*variants: str) -> pytest.MarkDecorator:
@@ -193,6 +206,14 @@ def _skip(item: pytest.Item, facts: GuestFacts) -> list[str]:
         for feature in required
         if feature not in facts.features
     ]
+    for mark in item.iter_markers("not_with"):
+        _check_loader(item, mark.args[0], facts)
+        if mark.args[0] == _loader(item):
+            reasons.append(f"{mark.args[0]}: {mark.kwargs['reason']}")
+    for mark in item.iter_markers("requires_object"):
+        reason_file = object_path(mark.args[0]).with_suffix(".unavailable")
+        if reason_file.exists():
+            reasons.append(reason_file.read_text().strip())
     if lacking := facts.loaders.get(_loader(item) or "", ""):
         reasons.append(lacking)
     for reason in reasons:
