@@ -58,6 +58,8 @@ class RunRequest:
     shard: Shard | None = None
     #: a folder of the user, carried into each guest
     carried: Path | None = None
+    #: whether guests get the disk with their kernel's headers, for a loader that compiles in a guest
+    headers: bool = False
     #: whether a kernel's tests may be divided between several guests at once
     divided: bool = False
     #: guest -> its files as in `ListedGuest`, as decided by another machine; None: decided here

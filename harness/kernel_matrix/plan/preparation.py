@@ -121,6 +121,8 @@ class _Guest:
 
     listed: ListedGuest
     image: KernelImage
+    #: the erofs with its kernel's headers; None: not requested, or unavailable
+    headers: Path | None = None
 
 
 def saved_folder() -> Path:
@@ -184,7 +186,7 @@ def prepare_guests(
     _check_carried(request.carried)
     build.build_all(project)
     root_image = images.root_image(listed.kernel_manifest)
-    planned, missing = _with_images(listed, locked=request.locked, say=say)
+    planned, missing = _with_images(listed, request, say=say)
     if not planned:
         raise ImageError("; ".join(f"{name}: {why}" for name, why in missing.items()))
     folder = Path(tempfile.mkdtemp(prefix="guests-", dir=run.path))
@@ -254,7 +256,14 @@ class _Jobs:
         carried = None if request.carried is None else request.carried.absolute()
         return Job(
             kernel=guest.listed.name,
-            boot=BootSpec(image.vmlinuz, image.modules, self.root.path, kind, append=guest.listed.append),
+            boot=BootSpec(
+                image.vmlinuz,
+                image.modules,
+                self.root.path,
+                kind,
+                append=guest.listed.append,
+                headers=guest.headers,
+            ),
             payload=payload.of_project(self.project, with_cache=request.with_cache, carried=carried),
             console=self.run.console(guest.listed.name),
             slots=slot_files,
@@ -277,13 +286,19 @@ def _check_carried(folder: Path | None) -> None:
         raise ManifestError(f"--carry {folder}: {mib} MiB; a guest has room for {_MOST_CARRIED_MIB} MiB")
 
 
-def _with_images(listed: GuestList, *, locked: bool, say: Callable[[str], None]) -> tuple[list[_Guest], dict[str, str]]:
-    """Fetch the images; return the guests in their order, and for each kernel without an image why."""
+def _with_images(
+    listed: GuestList, request: RunRequest, *, say: Callable[[str], None]
+) -> tuple[list[_Guest], dict[str, str]]:
+    """Fetch the images; return the guests in their order, and for each kernel without an image why.
+
+    A guest whose kernel's headers are unavailable boots without them: only the tests that need them fail.
+    """
     fetched: dict[str, KernelImage] = {}
+    headers: dict[str, Path] = {}
     missing = {}
     for kernel, guests in listed.kernels:
         try:
-            image = images.kernel_image(listed.kernel_manifest, kernel, locked_only=locked)
+            image = images.kernel_image(listed.kernel_manifest, kernel, locked_only=request.locked)
         except ImageError as error:
             missing[kernel.name] = str(error)
             say(f"{kernel.name}: {error}")
@@ -291,4 +306,18 @@ def _with_images(listed: GuestList, *, locked: bool, say: Callable[[str], None])
             fetched |= {guest.name: image for guest in guests}
             for note in image.notes:
                 say(f"{kernel.name}: {note}")
-    return [_Guest(guest, fetched[guest.name]) for guest in listed.guests if guest.name in fetched], missing
+            if request.headers:
+                try:
+                    path = images.kernel_headers(
+                        listed.kernel_manifest, kernel, image, locked_only=request.locked
+                    )
+                except ImageError as error:
+                    say(f"{kernel.name}: no headers: {error}")
+                else:
+                    headers |= {guest.name: path for guest in guests}
+    planned = [
+        _Guest(guest, fetched[guest.name], headers.get(guest.name))
+        for guest in listed.guests
+        if guest.name in fetched
+    ]
+    return planned, missing
