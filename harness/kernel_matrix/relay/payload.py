@@ -48,13 +48,19 @@ def engine_files() -> Iterator[Path]:
     for name in _GUEST_FILES:
         yield Path(name)
     for room in _GUEST_ROOMS:
-        yield from (path.relative_to(_PACKAGE) for path in sorted((_PACKAGE / room).rglob("*.py")))
+        # headers: a loader that compiles in a guest includes them
+        files = [path for pattern in ("*.py", "*.h") for path in (_PACKAGE / room).rglob(pattern)]
+        yield from (path.relative_to(_PACKAGE) for path in sorted(files))
 
 
 def guest_modules() -> list[str]:
     """Return the engine's modules that tests may import; a guest imports them before it gets tests."""
-    files = [path.with_suffix("") for path in engine_files() if path.parts[0] == "guest" and path != _AGENT]
+    files = [path.with_suffix("") for path in engine_files() if _is_module(path)]
     return [".".join((_PACKAGE.name, *path.parts)).removesuffix(".__init__") for path in files]
+
+
+def _is_module(path: Path) -> bool:
+    return path.parts[0] == "guest" and path.suffix == ".py" and path != _AGENT
 
 
 def project_files(payload: Payload) -> Iterator[Path]:
