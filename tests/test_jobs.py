@@ -23,7 +23,7 @@ from tests.projects import HERE
 
 KNOWN = manifest.load(HERE.images)
 #: kernels of the manifest that the lock has not
-GONE = {kernel.name for kernel in KNOWN.kernels} - set(lock.read(KNOWN.folder / "kernels.lock.toml"))
+GONE = {kernel.name for kernel in KNOWN.kernels} - set(lock.read(KNOWN.folder / "kernels.lock.toml").kernels)
 
 
 @pytest.mark.parametrize("name", ["core", "full"])

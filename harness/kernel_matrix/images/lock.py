@@ -41,8 +41,8 @@ class Locked(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 class Lock:
     """The lock's content: kernel -> packages."""
 
-    kernels: Mapping[str, tuple[Package, ...]] = field(default_factory=dict)
-    headers: Mapping[str, tuple[Package, ...]] = field(default_factory=dict)
+    kernels: Mapping[str, Sequence[Package]] = field(default_factory=dict)
+    headers: Mapping[str, Sequence[Package]] = field(default_factory=dict)
 
 
 def read(path: Path) -> Lock:
@@ -56,12 +56,12 @@ def read(path: Path) -> Lock:
 
 def packages(folder: Path, kernel: str) -> tuple[Package, ...]:
     """Return the packages of a kernel in a folder's lock; empty when the kernel is not locked."""
-    return read(folder / NAME).kernels.get(kernel, ())
+    return tuple(read(folder / NAME).kernels.get(kernel, ()))
 
 
 def headers(folder: Path, kernel: str) -> tuple[Package, ...]:
     """Return the packages of a kernel's headers in a folder's lock; empty when they are not locked."""
-    return read(folder / NAME).headers.get(kernel, ())
+    return tuple(read(folder / NAME).headers.get(kernel, ()))
 
 
 @functools.lru_cache(maxsize=1)

@@ -63,9 +63,9 @@ def _newest(
 def _headers(
     manifest: Manifest, kernels: Mapping[str, Sequence[Package]], before: Mapping[str, Sequence[Package]]
 ) -> tuple[dict[str, tuple[Package, ...]], list[str]]:
-    """Return the packages of the headers of locked kernels, and a line for each kernel without any.
+    """Return the packages of the headers of locked kernels, and a line for each kernel that gained or lost them.
 
-    A mirror that has the kernel and not yet its headers does not keep the kernel from being locked.
+    A kernel is locked without headers where the mirror has none.
     """
     after: dict[str, tuple[Package, ...]] = {}
     lines = []
@@ -78,12 +78,14 @@ def _headers(
             after[kernel.name] = provider.newest_headers(kernel, packages)
         except NotInArchive as error:
             old = before.get(kernel.name, ())
-            if locks.version_of(old) == locks.version_of(packages):
+            if old and locks.version_of(old) == locks.version_of(packages):
+                # as for a kernel's own parts: they may be missing until the mirror has been synchronised
                 after[kernel.name] = tuple(old)
-            lines.append(f"{error}: {'the lock keeps them' if kernel.name in after else 'not locked'}")
+            elif old:
+                lines.append(f"{error}: no longer locked")
         else:
             if kernel.name not in before:
-                lines.append(f"{kernel.name}: headers of {locks.version_of(packages)}")
+                lines.append(f"{kernel.name}: with headers of {locks.version_of(packages)}")
     return after, lines
 
 

@@ -308,16 +308,12 @@ def _with_images(
                 say(f"{kernel.name}: {note}")
             if request.headers:
                 try:
-                    path = images.kernel_headers(
-                        listed.kernel_manifest, kernel, image, locked_only=request.locked
-                    )
+                    path = images.kernel_headers(listed.kernel_manifest, kernel, image, locked_only=request.locked)
                 except ImageError as error:
                     say(f"{kernel.name}: no headers: {error}")
                 else:
                     headers |= {guest.name: path for guest in guests}
     planned = [
-        _Guest(guest, fetched[guest.name], headers.get(guest.name))
-        for guest in listed.guests
-        if guest.name in fetched
+        _Guest(guest, fetched[guest.name], headers.get(guest.name)) for guest in listed.guests if guest.name in fetched
     ]
     return planned, missing

@@ -186,6 +186,7 @@ def where(pointer: int) -> str:
 
 
 def spec_of(map_pointer: int) -> MapSpec:
+    """Return what a map of an open object is created from; the argument is libbpf's pointer."""
     lib = libbpf()
     return MapSpec(
         lib.libbpf_bpf_map_type_str(lib.bpf_map__type(map_pointer)).decode(),

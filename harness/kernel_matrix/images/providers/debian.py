@@ -8,10 +8,9 @@ from pathlib import Path
 
 from kernel_matrix.arch import CURRENT
 from kernel_matrix.config.manifest import Kernel, Manifest
-from kernel_matrix.images import headers
+from kernel_matrix.images import headers, unpack
 from kernel_matrix.images import image as images
 from kernel_matrix.images import lock as locks
-from kernel_matrix.images import unpack
 from kernel_matrix.images.archive import Package, Suite, find_deb
 from kernel_matrix.images.cache import working
 from kernel_matrix.images.image import KernelImage

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from kernel_matrix.arch import CURRENT
 from kernel_matrix.config.manifest import Kernel, Manifest
@@ -59,7 +59,7 @@ class OwnFiles:
         """Return the headers, a copy; raises ImageError when the table names none."""
         where = f'kernels.toml: kernel "{kernel.name}"'
         if not self.headers:
-            raise ImageError(f"kernel {kernel.name}: provider path has its headers only with the key headers")
+            raise ImageError(f"kernel {kernel.name}: its table names no headers")
         folder = Path(self.headers).expanduser()
         if not (folder / unpack.KCONFIG).is_file():
             raise ManifestError(f"{where}: headers {folder} has no {unpack.KCONFIG}")
@@ -83,7 +83,7 @@ def _headers(folder: Path) -> list[Path]:
     """Return the headers below the folder of a kernel's build, relative, sorted."""
     tops = (folder / "include", folder / "arch" / CURRENT.kernel / "include")
     paths = [path.relative_to(folder) for top in tops for path in top.rglob("*") if path.is_file()]
-    return sorted(path for path in paths if unpack.is_header(path))
+    return sorted(path for path in paths if unpack.is_header(PurePosixPath(path)))
 
 
 def _copy(vmlinuz: Path, modules: Path | None, release: str, place: Path) -> None:

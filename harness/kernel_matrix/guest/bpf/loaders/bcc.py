@@ -47,6 +47,8 @@ _FLAGS = ("-DBCC", "-Wno-macro-redefined", "-Wno-ignored-attributes", "-fms-exte
 _MAP_REFUSED = re.compile(r"could not open bpf map: (?P<map>.*), error: (?P<error>.*)")
 #: what an unused map's descriptor refers to
 _NOTHING = "/dev/null"
+#: bytes of an instruction (linux/bpf.h, struct bpf_insn)
+_INSTRUCTION = 8
 _PAGE = os.sysconf("SC_PAGE_SIZE")
 
 
@@ -99,8 +101,10 @@ def _call(stage: Stage, what: str, call: Callable[[], object], kind: str = "") -
     with captured_messages() as messages:
         try:
             call()
-        except Exception as error:  # bcc raises no other class
+        except Exception as error:
             number = ctypes.get_errno()
+            if type(error) is not Exception:  # bcc raises no subclass: this is another mistake
+                raise
             raise StepError(number, stage, what, f"{error}\n{messages()}", kind) from error
 
 
@@ -314,8 +318,26 @@ class Object:
         return int(fd)
 
     def _load(self, name: str, kind: str) -> None:
-        _call("load", name, lambda: self._bpf.load_func(name, type_numbers("prog")[kind]), kind)
+        try:
+            _call("load", name, lambda: self._bpf.load_func(name.encode(), type_numbers("prog")[kind]), kind)
+        except StepError as error:
+            raise StepError(self._refusal(name, kind) or error.errno or 0, "load", name, error.log, kind) from error
         self._stack.callback(os.close, self._bpf.funcs[name.encode()].fd)
+
+    def _refusal(self, name: str, kind: str) -> int:
+        """Load a program without a log; return the kernel's errno, 0 when it is loaded after all.
+
+        bcc loads a refused program again, with larger and larger buffers for the verifier's log. What remains is the
+        errno of the last attempt: EFAULT when there was no memory for the log (kernel/bpf/verifier.c).
+        """
+        module = self._bpf.module
+        start = self._lib.bpf_function_start(module, name.encode())
+        count = self._lib.bpf_function_size(module, name.encode()) // _INSTRUCTION
+        result = libbpf().bpf_prog_load(type_numbers("prog")[kind], b"again", b"GPL", start, count, None)
+        if result < 0:
+            return -int(result)
+        os.close(result)
+        return 0
 
     @property
     def compile_seconds(self) -> float:
@@ -346,19 +368,19 @@ class Object:
         return links
 
     def _attach(self, links: ExitStack, name: str, kind: str, section: str) -> None:
-        bpf, target = self._bpf, section.partition("/")[2]
+        bpf, function, target = self._bpf, name.encode(), section.partition("/")[2]
         if kind == "kprobe":
             what, attach, detach = (
                 f"kprobe {target}",
-                lambda: bpf.attach_kprobe(event=target, fn_name=name),
-                lambda: bpf.detach_kprobe(target, name),
+                lambda: bpf.attach_kprobe(event=target.encode(), fn_name=function),
+                lambda: bpf.detach_kprobe(target.encode(), function),
             )
         elif kind == "tracepoint":
             point = target.replace("/", ":")
             what, attach, detach = (
                 f"tracepoint {point}",
-                lambda: bpf.attach_tracepoint(tp=point, fn_name=name),
-                lambda: bpf.detach_tracepoint(point),
+                lambda: bpf.attach_tracepoint(tp=point.encode(), fn_name=function),
+                lambda: bpf.detach_tracepoint(point.encode()),
             )
         else:
             raise StepError(0, "attach", f"{name}: section {section} names no target for bcc", kind=kind)
@@ -369,13 +391,19 @@ class Object:
         """Attach a program to an interface by netlink; closing the result detaches it."""
         links = ExitStack()
         self._stack.push(links)
-        what = f"XDP on {ifindex}, {mode!r}"
         function = self._bpf.funcs[name.encode()]
-        _call("attach", what, lambda: self._bpf.attach_xdp(socket.if_indextoname(ifindex), function, mode), "xdp")
-        links.callback(
-            _call, "detach", what, lambda: self._bpf.remove_xdp(socket.if_indextoname(ifindex), mode), "xdp"
-        )
+        self._xdp("attach", ifindex, mode, lambda interface: self._bpf.attach_xdp(interface, function, mode))
+        links.callback(self._xdp, "detach", ifindex, mode, lambda interface: self._bpf.remove_xdp(interface, mode))
         return links
+
+    def _xdp(self, stage: Stage, ifindex: int, mode: XdpFlags, call: Callable[[bytes], object]) -> None:
+        """Make a call for an interface, which bcc takes by its name."""
+        what = f"XDP on {ifindex}, {mode!r}"
+        try:
+            interface = socket.if_indextoname(ifindex)
+        except OSError as error:
+            raise StepError(error.errno or 0, stage, what, kind="xdp") from error
+        _call(stage, what, lambda: call(interface.encode()), "xdp")
 
     def test_run(self, name: str, data: bytes) -> tuple[int, bytes]:  # noqa: ARG002 - the contract's
         """Raise StepError: bcc has no function for it."""
