@@ -1,10 +1,15 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
-/* What the programs read of the kernel's own structures: only the fields used, found by CO-RE. */
+/*
+ * What the programs read of the kernel's own structures: only the fields used, found by CO-RE. bcc has no CO-RE: it
+ * compiles on the kernel that it loads into, with that kernel's headers (BCC is defined there).
+ */
 #ifndef HARNESS_BPF_H
 #define HARNESS_BPF_H
 
 #include <linux/types.h>
+#ifndef BCC
 #include <linux/bpf.h>
+#endif
 #include <bpf/bpf_helpers.h>
 #include <bpf/bpf_core_read.h>
 
@@ -16,6 +21,41 @@
  * The section is none that libbpf makes a map of.
  */
 #define EXPORT_LAYOUT(type) struct type *type##_layout SEC(".layouts")
+
+#ifdef BCC
+
+#include <asm/ptrace.h>
+
+#ifdef READS_SOCKETS
+
+/*
+ * net/sock.h includes these two and needs only the names of their structs. They do not compile on 7.x: bcc 0.31 puts
+ * its own, older copy of uapi/linux/bpf.h in place of the kernel's.
+ */
+#define _LINUX_BPF_H
+#define __LINUX_FILTER_H__
+#include <linux/sched.h>
+#include <linux/fdtable.h>
+#include <linux/net.h>
+#include <linux/trace_events.h>
+#include <net/sock.h>
+
+/* the kernel makes these from macros (include/trace/events/syscalls.h): no header has them */
+struct trace_event_raw_sys_enter {
+	struct trace_entry ent;
+	long id;
+	unsigned long args[6];
+};
+
+struct trace_event_raw_sys_exit {
+	struct trace_entry ent;
+	long id;
+	long ret;
+};
+
+#endif /* READS_SOCKETS */
+
+#else
 
 #pragma clang attribute push(__attribute__((preserve_access_index)), apply_to = record)
 
@@ -72,5 +112,7 @@ struct trace_event_raw_sys_exit {
 };
 
 #pragma clang attribute pop
+
+#endif /* BCC */
 
 #endif

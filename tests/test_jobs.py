@@ -23,7 +23,7 @@ from tests.projects import HERE
 
 KNOWN = manifest.load(HERE.images)
 #: kernels of the manifest that the lock has not
-GONE = {kernel.name for kernel in KNOWN.kernels} - set(lock.read(KNOWN.folder / "kernels.lock.toml"))
+GONE = {kernel.name for kernel in KNOWN.kernels} - set(lock.read(KNOWN.folder / "kernels.lock.toml").kernels)
 
 
 @pytest.mark.parametrize("name", ["core", "full"])
@@ -39,7 +39,7 @@ def test_a_kernel_of_no_archive_gets_a_job_only_by_name(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     locked = {kernel.name: (Package("x", "1", "", 1),) for kernel in KNOWN.kernels if kernel.name != "6.1"}
-    monkeypatch.setattr(lock, "read", lambda _: locked)
+    monkeypatch.setattr(lock, "read", lambda _: lock.Lock(locked))
     assert jobs.left_out(KNOWN, ["full"]) == jobs.left_out(KNOWN, []) == ("6.1",)
     assert jobs.plan(KNOWN, ["6.1"]) == (Job("6.1", "6.1", "1/1"),)
     parser = argparse.ArgumentParser()
@@ -53,7 +53,7 @@ def test_a_kernel_of_no_archive_gets_a_job_only_by_name(
 
 
 def test_a_plan_without_a_job_tests_nothing_and_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(lock, "read", lambda _: {})
+    monkeypatch.setattr(lock, "read", lambda _: lock.Lock())
     with pytest.raises(ManifestError, match=r"^core: no kernel of it is locked, so there is nothing to test$"):
         jobs.plan(KNOWN, [])
 

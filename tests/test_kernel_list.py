@@ -32,7 +32,7 @@ def test_a_kernel_without_lock_or_baseline_says_so(
     cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert not cache.exists()
-    monkeypatch.setattr(lock, "read", lambda _: {"5.10": (Package("x", "5.10.262-1", "", 1),)})
+    monkeypatch.setattr(lock, "read", lambda _: lock.Lock({"5.10": (Package("x", "5.10.262-1", "", 1),)}))
     project = below(tmp_path)
     baseline.write(project.matrix_baselines, "5.10", Expectation("", "", ""))
     (kvm := tmp_path / "kvm").touch()

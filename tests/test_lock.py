@@ -16,14 +16,34 @@ words = st.text("az09.+~-:", min_size=1, max_size=8)
 packages = st.builds(Package, name=words, version=words, sha256=words, size=st.integers(0, 1 << 40))
 
 
-@given(
-    st.dictionaries(
-        words, st.lists(packages, min_size=1, max_size=4, unique_by=lambda package: package.name).map(tuple), max_size=4
-    )
+kernels = st.dictionaries(
+    words, st.lists(packages, min_size=1, max_size=4, unique_by=lambda package: package.name).map(tuple), max_size=4
 )
-def test_a_lock_is_read_as_it_was_written(written: dict[str, tuple[Package, ...]]) -> None:
-    in_order = {name: tuple(sorted(entries, key=lambda package: package.name)) for name, entries in written.items()}
-    assert lock.parse(lock.format_lock(written)) == in_order
+
+
+@given(kernels, kernels)
+def test_a_lock_is_read_as_it_was_written(
+    written: dict[str, tuple[Package, ...]], headers: dict[str, tuple[Package, ...]]
+) -> None:
+    in_order = [
+        {name: tuple(sorted(entries, key=lambda package: package.name)) for name, entries in each.items()}
+        for each in (written, headers)
+    ]
+    assert lock.parse(lock.format_lock(lock.Lock(written, headers))) == lock.Lock(*in_order)
+
+
+@pytest.mark.parametrize(
+    ("depends", "common"),
+    [
+        ("linux-headers-6.1.0-56-common (= 6.1.192-2), linux-kbuild-6.1", "linux-headers-6.1.0-56-common"),
+        ("linux-base, linux-headers-6.12.117+deb13-common-rt (= 1)", "linux-headers-6.12.117+deb13-common-rt"),
+        ("gcc-14-for-host,linux-headers-7.3.4+deb13-common", "linux-headers-7.3.4+deb13-common"),
+        ("linux-headers-6.1.0-56-amd64 (= 6.1.192-2)", ""),
+        ("", ""),
+    ],
+)
+def test_what_flavours_share_comes_from_what_headers_depend_on(depends: str, common: str) -> None:
+    assert lock.common_headers(Package("linux-headers-6.1.0-56-amd64", "1", "0", 1, depends)) == common
 
 
 @pytest.mark.parametrize(

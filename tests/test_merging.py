@@ -339,7 +339,7 @@ def test_a_kernel_whose_baseline_is_deleted_gates(tmp_path: Path) -> None:
 
 
 def test_what_was_planned_and_not_locked_is_in_the_report(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(lock, "read", lambda _: {"5.10": (Package("x", "1", "", 1),)})
+    monkeypatch.setattr(lock, "read", lambda _: lock.Lock({"5.10": (Package("x", "1", "", 1),)}))
     joined = _merge(_shards(tmp_path), tmp_path / "joined", kernels=["core"])
     assert [note.partition(":")[0] for note in joined.facts.notes] == ["6.12", "7.3"]
     assert joined.facts.notes[0].startswith("6.12: no results, not locked: ")

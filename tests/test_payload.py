@@ -88,14 +88,16 @@ def test_the_engine_is_carried_beside_the_project(project: Path) -> None:
     beside = {"__init__.py", "plugin.py", "config/__init__.py", "config/options.py"}
     assert {name for name in engine if name.partition("/")[0] not in {"arch", "guest", "shared", "diagnose"}} == beside
     assert {"guest/agent.py", "guest/pytest/plugin.py", "shared/protocol.py", "diagnose/__init__.py"} <= set(engine)
-    assert all(name.endswith(".py") for name in engine)
+    assert all(name.endswith((".py", ".h")) for name in engine)
+    assert all(name.rpartition(".")[2].isidentifier() for name in payload.guest_modules())
+    assert not any("bcc_headers" in name for name in payload.guest_modules())
 
 
 def test_what_runs_in_a_guest_imports_what_is_carried() -> None:
     carried = {str(path.with_suffix("")).replace("/", ".").removesuffix(".__init__") for path in payload.engine_files()}
     for path in payload.engine_files():
-        if path.name == "plugin.py" and len(path.parts) == 1:
-            continue  # the host's half is imported where there is a matrix
+        if path.suffix == ".h" or (path.name == "plugin.py" and len(path.parts) == 1):
+            continue  # the plugin's half for the host is imported where there is a matrix
         for node in ast.walk(ast.parse((PACKAGE / path).read_text())):
             if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("kernel_matrix"):
                 module = (node.module or "").partition(".")[2]

@@ -13,7 +13,7 @@ from kernel_matrix import images
 from kernel_matrix.config import manifest
 from kernel_matrix.config.manifest import Kernel, Manifest
 from kernel_matrix.images import providers
-from kernel_matrix.shared.errors import ManifestError
+from kernel_matrix.shared.errors import ImageError, ManifestError
 
 IMAGES = Path(__file__).resolve().parent.parent / "vmimages"
 KNOWN = manifest.load(IMAGES)
@@ -37,7 +37,7 @@ class NoKeys:
         ("debian", {"suite": "s"}, "provider debian needs series"),
         ("debian", {"suite": "s", "series": ""}, "provider debian needs series"),
         ("path", {}, "provider path needs vmlinuz"),
-        ("path", {"vmlinuz": "/x", "suite": "s"}, f"unknown field `suite` ({COMMON} path: vmlinuz, modules)"),
+        ("path", {"vmlinuz": "/x", "suite": "s"}, f"unknown field `suite` ({COMMON} path: vmlinuz, modules, headers)"),
         (
             "debian",
             {"suite": "s", "series": "6.1", "colour": 1},
@@ -83,3 +83,35 @@ def test_no_other_module_knows_a_provider_by_name() -> None:
     own = engine / "images" / "providers"
     others = [path for path in engine.rglob("*.py") if not path.is_relative_to(own)]
     assert [path for path in others if re.search(r"provider\b\)?\s*(==|!=|(not )?in\b)", path.read_text())] == []
+
+
+def image_of(name: str) -> images.KernelImage:
+    return images.KernelImage(name, "6.1.0", "v", Path(), Path(), Path())
+
+
+def test_headers_of_a_provider_that_has_none_are_one_line() -> None:
+    known, entry = kernel(f"{__name__}:NoKeys")
+    with pytest.raises(ImageError, match=r"^kernel x: provider [^\n]+:NoKeys has no headers$"):
+        images.kernel_headers(known, entry, image_of("x"))
+    known, entry = kernel("path", vmlinuz="/x")
+    with pytest.raises(ImageError, match=r"^kernel x: its table names no headers$"):
+        images.kernel_headers(known, entry, image_of("x"))
+
+
+def test_headers_of_ones_own_kernel_are_copied(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("KERNEL_MATRIX_CACHE", str(tmp_path / "cache"))
+    build = tmp_path / "build"
+    known, entry = kernel("path", vmlinuz="/x", headers=str(build))
+    with pytest.raises(
+        ManifestError, match=r'^kernels\.toml: kernel "x": headers [^\n]+ has no include/linux/kconfig\.h$'
+    ):
+        images.kernel_headers(known, entry, image_of("x"))
+    for name in ("include/linux/kconfig.h", "include/config/X", "arch/x86/include/asm/a.h", "kernel/a.c"):
+        path = build / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(name)
+    first = images.kernel_headers(known, entry, image_of("x"))
+    assert first.is_file()
+    assert images.kernel_headers(known, entry, image_of("x")) == first
+    (build / "include/linux/new.h").write_text("")
+    assert images.kernel_headers(known, entry, image_of("x")) != first

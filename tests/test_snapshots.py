@@ -179,6 +179,7 @@ def test_everything_the_state_depends_on_is_in_the_key() -> None:
         "cpus": 1,
         "memory_mib": 1024,
         "append": ("lsm=bpf",),
+        "headers": Path("/other/headers"),
     }
     assert changes.keys() == {field.name for field in fields(BootSpec)}
     name = snapshots.key(BOOT, "QEMU 7.2")

@@ -81,6 +81,38 @@ def test_packages_without_a_kernel_are_an_error(tmp_path: Path) -> None:
         unpack.unpack([path], tmp_path / "tree")
 
 
+def test_headers_of_both_packages_make_one_tree(tmp_path: Path) -> None:
+    shared, own = f"./usr/src/linux-headers-{RELEASE}-common", f"./usr/src/linux-headers-{RELEASE}"
+    members = [
+        {
+            f"{shared}/include/linux/kconfig.h": b"shared",
+            f"{shared}/arch/x86/include/asm/ptrace.h": b"",
+            f"{shared}/arch/arm64/include/asm/ptrace.h": b"",
+            f"{shared}/arch/x86/Makefile": b"",
+            f"{shared}/include/dt-bindings/x.h": b"",
+            f"{shared}/scripts/x": b"",
+            "./usr/share/doc/linux/copyright": b"",
+        },
+        {
+            f"{own}/include/generated/autoconf.h": b"own",
+            f"{own}/include/config/BPF": b"",
+            f"{own}/arch/x86/include/generated/uapi/asm/types.h": b"",
+            f"{own}/Makefile": b"",
+        },
+    ]
+    debs = [deb(tmp_path / f"{number}.deb", each) for number, each in enumerate(members)]
+    tree = tmp_path / "tree"
+    unpack.unpack_headers(debs, tree)
+    assert {str(path.relative_to(tree)) for path in tree.rglob("*") if path.is_file()} == {
+        "include/linux/kconfig.h",
+        "include/generated/autoconf.h",
+        "arch/x86/include/asm/ptrace.h",
+        "arch/x86/include/generated/uapi/asm/types.h",
+    }
+    with pytest.raises(ImageError, match=r"^the packages of headers hold no include/linux/kconfig\.h$"):
+        unpack.unpack_headers(debs[1:], tmp_path / "other")
+
+
 def test_modules_are_kept_with_what_they_need() -> None:
     dep = "net/veth.ko.xz: net/ptr-ring.ko.xz core/base.ko\nnet/ptr-ring.ko.xz: core/base.ko\ncore/base.ko:\nx.ko:\n"
     modules = unpack.closure(unpack.parse_modules_dep(dep), ["veth", "not-there"])

@@ -11,7 +11,7 @@ import pytest
 
 from kernel_matrix import images
 from kernel_matrix.config import manifest
-from kernel_matrix.images import archive, lock
+from kernel_matrix.images import archive, lock, unpack
 from kernel_matrix.images import image as kernel_images
 from kernel_matrix.images.archive import Package, Suite
 from kernel_matrix.images.providers import debian
@@ -55,13 +55,13 @@ def known(tmp_path: Path) -> manifest.Manifest:
     folder = tmp_path / "vmimages"
     folder.mkdir()
     packages = {"6.1": [package("linux-image-6.1.0-1-amd64", "6.1.1-1")], "7.3": [package("x", "7.3.1-1")]}
-    (folder / "kernels.lock.toml").write_text(lock.format_lock(packages))
+    (folder / "kernels.lock.toml").write_text(lock.format_lock(lock.Lock(packages)))
     return msgspec.structs.replace(whole, folder=folder, kernels=manifest.select(whole, ["6.1", "7.3"]))
 
 
 def locked(known: manifest.Manifest) -> dict[str, str]:
     entries = lock.read(known.folder / "kernels.lock.toml")
-    return {kernel: packages[0].version for kernel, packages in entries.items()}
+    return {kernel: packages[0].version for kernel, packages in entries.kernels.items()}
 
 
 Offered = dict[str, list[Package] | ImageError]
@@ -200,3 +200,107 @@ def test_a_kernel_without_a_lock_is_named_when_asked_for(
     offered["bookworm-security"] = [package("linux-image-6.2.0-1-amd64", "6.2.1-1")]
     with pytest.raises(ImageError, match=r"^kernel 6\.1: the mirror has no 6\.1 amd64 in [a-z-]+; it is not locked$"):
         images.kernel_image(known, known.kernels[0])
+
+
+HEADERS = "linux-headers-6.1.0-56-amd64"
+COMMON = "linux-headers-6.1.0-56-common"
+
+
+def with_headers(offered: Offered, version: str) -> None:
+    headers = [package(HEADERS, version, f"{COMMON} (= {version}), linux-kbuild-6.1"), package(COMMON, version)]
+    offered["bookworm-security"] = [package(OLD, "6.1.192-2"), *headers]
+
+
+def locked_headers(known: manifest.Manifest) -> dict[str, set[str]]:
+    entries = lock.read(known.folder / lock.NAME).headers
+    return {kernel: {f"{entry.name} {entry.version}" for entry in packages} for kernel, packages in entries.items()}
+
+
+def test_headers_are_locked_with_their_kernel(known: manifest.Manifest, offered: Offered) -> None:
+    with_headers(offered, "6.1.192-2")
+    assert "6.1: with headers of 6.1.192-2" in images.update_lock(known)
+    assert locked_headers(known) == {"6.1": {f"{HEADERS} 6.1.192-2", f"{COMMON} 6.1.192-2"}}
+    assert images.update_lock(known) == ["the lock is up to date"]
+
+
+def test_headers_of_another_version_are_not_locked(known: manifest.Manifest, offered: Offered) -> None:
+    with_headers(offered, "6.1.191-1")
+    images.update_lock(known)
+    assert locked_headers(known) == {}
+    assert locked(known)["6.1"] == "6.1.192-2"
+
+
+def test_headers_that_are_missing_now_stay_locked(known: manifest.Manifest, offered: Offered) -> None:
+    with_headers(offered, "6.1.192-2")
+    images.update_lock(known)
+    before = locked_headers(known)
+    offered["bookworm-security"] = [package(OLD, "6.1.192-2")]
+    assert images.update_lock(known) == ["the lock is up to date"]
+    assert locked_headers(known) == before
+
+
+def test_headers_that_a_newer_kernel_lacks_are_reported(known: manifest.Manifest, offered: Offered) -> None:
+    with_headers(offered, "6.1.192-2")
+    images.update_lock(known)
+    offered["bookworm-security"] = [package("linux-image-6.1.0-57-amd64", "6.1.193-1")]
+    assert images.update_lock(known) == [
+        "6.1: 6.1.192-2 -> 6.1.193-1",
+        "kernel 6.1: the mirror has no headers of 6.1.193-1 (6.1.0-57-amd64): no longer locked",
+    ]
+
+
+def image_of(version: str) -> kernel_images.KernelImage:
+    return kernel_images.KernelImage("6.1", "6.1.0-56-amd64", version, Path(), Path(), Path())
+
+
+def headers_of(known: manifest.Manifest, version: str, *, locked_only: bool = False) -> Path:
+    return images.kernel_headers(known, known.kernels[0], image_of(version), locked_only=locked_only)
+
+
+@pytest.fixture
+def downloads(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[str]:
+    """What is downloaded; the packages hold the files of one header each."""
+    monkeypatch.setenv("KERNEL_MATRIX_CACHE", str(tmp_path / "cache"))
+    names: list[str] = []
+
+    def download(_: Suite, packages: tuple[Package, ...], into: Path) -> None:
+        for entry in packages:
+            names.append(entry.name)
+            (into / f"{entry.name}_{entry.version}.deb").touch()
+
+    def unpack_headers(debs: list[Path], tree: Path) -> None:
+        assert all(path.is_file() for path in debs)
+        (tree / "include").mkdir()
+
+    monkeypatch.setattr(Suite, "download", download)
+    monkeypatch.setattr(unpack, "unpack_headers", unpack_headers)
+    return names
+
+
+def test_headers_are_fetched_once(known: manifest.Manifest, offered: Offered, downloads: list[str]) -> None:
+    with_headers(offered, "6.1.192-2")
+    images.update_lock(known)
+    path = headers_of(known, "6.1.192-2", locked_only=True)
+    assert path.is_file()
+    assert downloads == [HEADERS, COMMON]
+    # in the cache they outlive the mirror's copy
+    offered["bookworm-security"] = ImageError("the mirror is gone")
+    assert headers_of(known, "6.1.192-2") == path
+    assert downloads == [HEADERS, COMMON]
+
+
+def test_headers_are_those_of_the_image_that_boots(
+    known: manifest.Manifest, offered: Offered, downloads: list[str]
+) -> None:
+    """The mirror has replaced the locked kernel, and its headers, by newer ones."""
+    with_headers(offered, "6.1.192-2")
+    images.update_lock(known)
+    with_headers(offered, "6.1.193-1")
+    with pytest.raises(ImageError, match=r"^kernel 6\.1: the mirror no longer has the headers of 6\.1\.192-2$"):
+        headers_of(known, "6.1.192-2")
+    with pytest.raises(ImageError, match=r"^kernel 6\.1: no headers of 6\.1\.193-1 are locked$"):
+        headers_of(known, "6.1.193-1", locked_only=True)
+    assert downloads == []
+    assert headers_of(known, "6.1.193-1").is_file()
+    with pytest.raises(ImageError, match=r"^kernel 6\.1: the mirror has no headers of 6\.1\.9-1 "):
+        headers_of(known, "6.1.9-1")

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from kernel_matrix.relay.job import Job
 from kernel_matrix.relay.payload import Payload
 from kernel_matrix.shared import wire
+from kernel_matrix.shared.protocol import HEADERS_DISK
 from kernel_matrix.vm.boot_spec import AGENT, Accelerator, BootSpec, Memory, Sockets, qemu_value, vng_command
 from tests.fake_guest import BOOT, JOB
 
@@ -40,6 +41,20 @@ def test_only_a_guest_to_be_saved_warms_up_for_its_copies() -> None:
         memory = Memory(Path("/s/ram"), share=not incoming, incoming=incoming)
         words = vng_command(BOOT, VNG, sockets=Sockets.below(Path("/t")), pidfile=Path("/t/pid"), memory=memory)
         assert words[-1] == f"python3 {AGENT} --prepare"
+
+
+def test_a_disk_with_headers_is_there_on_request_only() -> None:
+    """The guest finds it by its serial number; a guest with it is another snapshot."""
+    assert not any("headers" in word for word in qemu_options(BOOT))
+    words = qemu_options(replace(BOOT, headers=Path("/h/a,b.erofs")))
+    assert "if=none,id=headers,file=/h/a,,b.erofs,format=raw,readonly=on" in words
+    assert f"virtio-blk-pci,drive=headers,serial={HEADERS_DISK}" in words
+    # the modules stay the second disk (vmimages/mount.9p)
+    assert words.index("virtio-blk-pci,drive=modules") < words.index(
+        f"virtio-blk-pci,drive=headers,serial={HEADERS_DISK}"
+    )
+    # VIRTIO_BLK_ID_BYTES of linux/virtio_blk.h
+    assert len(HEADERS_DISK) <= 20
 
 
 def test_kvm_is_switched_off_only_when_emulating() -> None:

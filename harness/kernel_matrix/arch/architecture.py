@@ -14,6 +14,8 @@ class Architecture:
     name: str
     #: Debian's name for it, of packages and of the default kernel's flavour
     debian: str
+    #: its folder below the kernel's arch
+    kernel: str
 
     #: QEMU's program
     qemu: str

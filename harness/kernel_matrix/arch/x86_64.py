@@ -101,6 +101,7 @@ def _call32(number: int, ebx: int = 0, ecx: int = 0, edx: int = 0, esi: int = 0)
 X86_64 = Architecture(
     name="x86_64",
     debian="amd64",
+    kernel="x86",
     qemu="qemu-system-x86_64",
     emulation=_EMULATION,
     emulated_processor=_EMULATED_PROCESSOR,

@@ -4,6 +4,7 @@ from kernel_matrix.images.cache import cache_dir, prune
 from kernel_matrix.images.image import KernelImage
 from kernel_matrix.images.kernels import (
     cached_kernel,
+    kernel_headers,
     kernel_image,
     kernel_key,
     kernel_version,
@@ -20,6 +21,7 @@ __all__ = [
     "cache_dir",
     "cached_kernel",
     "cached_root",
+    "kernel_headers",
     "kernel_image",
     "kernel_key",
     "kernel_version",

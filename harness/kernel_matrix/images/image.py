@@ -73,7 +73,7 @@ def build(manifest: Manifest, target: Path, kernel: str, version: str, fill: Fil
         with building(target) as place, disk_errors(target):
             release = fill(place)
             unpack.keep_modules(place, release, manifest.root.modules)
-            _erofs(place / "lib" / "modules", place / "modules.erofs")
+            erofs(place / "lib" / "modules", place / "modules.erofs")
             image = _at(Path(), KernelImage(kernel, release, version, Path(), Path(), Path()))
             wire.write(place / "image.json", image)
     return _at(target, image)
@@ -97,7 +97,8 @@ def _at(place: Path, image: KernelImage) -> KernelImage:
     )
 
 
-def _erofs(tree: Path, target: Path) -> None:
+def erofs(tree: Path, target: Path) -> None:
+    """Make a read-only disk of a folder; everything on it belongs to root."""
     # -T0 and the fixed UUID make the image a function of its content
     run(
         ["mkfs.erofs", "-T0", "-U00000000-0000-0000-0000-000000000000", "--all-root", str(target), str(tree)],

@@ -11,6 +11,7 @@ from kernel_matrix.config.manifest import Kernel, Manifest
 from kernel_matrix.images import image, providers
 from kernel_matrix.images.image import KernelImage
 from kernel_matrix.shared import hints
+from kernel_matrix.shared.errors import ImageError
 
 
 def load(folder: Path) -> Manifest:
@@ -27,6 +28,17 @@ def kernel_image(manifest: Manifest, kernel: Kernel, *, locked_only: bool = Fals
     ``locked_only``: fail when the provider does not have the locked packages, instead of using others.
     """
     return providers.of(manifest, kernel).image(manifest, kernel, locked_only=locked_only)
+
+
+def kernel_headers(manifest: Manifest, kernel: Kernel, image: KernelImage, *, locked_only: bool = False) -> Path:
+    """Return an erofs with the headers of a kernel's image, for a loader that compiles in the guest.
+
+    It has ``include`` and ``arch``. Raises ImageError when the kernel's provider has none; ``locked_only`` as above.
+    """
+    provider = providers.of(manifest, kernel)
+    if not isinstance(provider, providers.HasHeaders):
+        raise ImageError(f"kernel {kernel.name}: provider {kernel.provider} has no headers")
+    return provider.headers_image(manifest, kernel, image, locked_only=locked_only)
 
 
 def kernel_version(manifest: Manifest, kernel: Kernel) -> str:

@@ -1,4 +1,4 @@
-"""kernels.lock.toml: the exact packages of every kernel. Pure but for the file itself."""
+"""kernels.lock.toml: the exact packages of every kernel and of its headers. Pure but for the file itself."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import functools
 import re
 import tomllib
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 NAME = "kernels.lock.toml"
 _HEAD = """\
 # The exact packages of each kernel, with the sha256 of each .deb. Written by `kernels update`.
+# Headers are fetched only for a loader that compiles in the guest.
 """
 #: how the names of kernel packages begin; what follows is the release
 _IMAGE = "linux-image-"
@@ -35,47 +37,68 @@ class Locked(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     size: int
 
 
-def read(path: Path) -> dict[str, tuple[Package, ...]]:
-    """Return the packages of each kernel; no file is an empty lock."""
+@dataclass(frozen=True, slots=True)
+class Lock:
+    """The lock's content: kernel -> packages."""
+
+    kernels: Mapping[str, Sequence[Package]] = field(default_factory=dict)
+    headers: Mapping[str, Sequence[Package]] = field(default_factory=dict)
+
+
+def read(path: Path) -> Lock:
+    """Read the lock; no file is an empty lock."""
     try:
         text = path.read_text()
     except FileNotFoundError:
-        return {}
+        return Lock()
     return parse(text)
 
 
 def packages(folder: Path, kernel: str) -> tuple[Package, ...]:
     """Return the packages of a kernel in a folder's lock; empty when the kernel is not locked."""
-    return read(folder / NAME).get(kernel, ())
+    return tuple(read(folder / NAME).kernels.get(kernel, ()))
+
+
+def headers(folder: Path, kernel: str) -> tuple[Package, ...]:
+    """Return the packages of a kernel's headers in a folder's lock; empty when they are not locked."""
+    return tuple(read(folder / NAME).headers.get(kernel, ()))
 
 
 @functools.lru_cache(maxsize=1)
-def parse(text: str) -> dict[str, tuple[Package, ...]]:
+def parse(text: str) -> Lock:
     """Read the lock's text."""
     try:
         tables = msgspec.convert(tomllib.loads(text), dict[str, dict[str, tuple[Locked, ...]]])
     except (tomllib.TOMLDecodeError, msgspec.ValidationError) as error:
         raise ManifestError(f"kernels.lock.toml: {error}") from error
-    if set(tables) - {"kernel"}:
-        raise ManifestError('kernels.lock.toml: only [[kernel."NAME"]] is allowed')
-    return {
-        kernel: tuple(Package(locked.name, locked.version, locked.sha256, locked.size) for locked in packages)
-        for kernel, packages in tables.get("kernel", {}).items()
-    }
+    if set(tables) - {"kernel", "headers"}:
+        raise ManifestError('kernels.lock.toml: only [[kernel."NAME"]] and [[headers."NAME"]] are allowed')
+    kernels, of_headers = (
+        {
+            kernel: tuple(Package(locked.name, locked.version, locked.sha256, locked.size) for locked in packages)
+            for kernel, packages in tables.get(kind, {}).items()
+        }
+        for kind in ("kernel", "headers")
+    )
+    return Lock(kernels, of_headers)
 
 
-def format_lock(lock: Mapping[str, Sequence[Package]]) -> str:
+def format_lock(lock: Lock) -> str:
     """Return the lock's text, the same for the same packages."""
     import tomli_w
 
-    kernels = {
+    tables = {"kernel": _tables(lock.kernels), "headers": _tables(lock.headers)}
+    return f"{_HEAD}\n{tomli_w.dumps({kind: table for kind, table in tables.items() if table})}"
+
+
+def _tables(lock: Mapping[str, Sequence[Package]]) -> dict[str, list[dict[str, object]]]:
+    return {
         kernel: [
             {"name": package.name, "version": package.version, "sha256": package.sha256, "size": package.size}
             for package in sorted(packages, key=lambda package: package.name)
         ]
         for kernel, packages in lock.items()
     }
-    return f"{_HEAD}\n{tomli_w.dumps({'kernel': kernels})}"
 
 
 def version_of(packages: Sequence[Package]) -> str:
@@ -96,6 +119,18 @@ def image_pattern(series: str, flavour: str) -> str:
     The release is the series, further numbers and the flavour; ``-unsigned``, ``-dbg`` and other flavours do not match.
     """
     return rf"{_IMAGE}{re.escape(series)}(\.\d+)+(-\d+|\+deb\d+(\.\d+)*)-{re.escape(flavour)}"
+
+
+def release_of(packages: Sequence[Package]) -> str:
+    """Return the release of a kernel's packages; empty when none of them is an image."""
+    names = (package.name for package in packages if package.name.startswith(_IMAGE))
+    return next((name.removeprefix(_IMAGE) for name in names), "")
+
+
+def common_headers(headers: Package) -> str:
+    """Return the name of the package that has the headers which all flavours share; empty when there is none."""
+    match = re.search(r"(?:^|[ ,])(linux-headers-[^ ,]+-common(?:-[a-z]+)?)(?=[ ,]|$)", headers.depends)
+    return match[1] if match else ""
 
 
 def parts_of(image: Package) -> list[str]:

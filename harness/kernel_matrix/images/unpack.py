@@ -1,4 +1,4 @@
-"""Extract from kernel packages what a guest needs: the kernel, its configuration and a few modules."""
+"""Extract from kernel packages what a guest needs: the kernel, its configuration, a few modules, or the headers."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import re
 import shutil
 import subprocess
 import tarfile
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path, PurePosixPath
 
 from kernel_matrix.arch import CURRENT
@@ -16,6 +16,10 @@ from kernel_matrix.shared.errors import ImageError
 
 #: suffixes of compressed modules; modules that are kept are stored uncompressed
 _COMPRESSED = (".ko.xz", ".ko.zst", ".ko.gz")
+#: what a tree of headers has: the kernel's build includes it everywhere, and bcc looks for it
+KCONFIG = "include/linux/kconfig.h"
+#: below include: files of make, and headers of device trees
+_NO_HEADERS = frozenset({"config", "dt-bindings"})
 #: init/version.c
 _BANNER = re.compile(rb"Linux version (?P<release>[0-9][!-~]*) \(")
 
@@ -27,29 +31,44 @@ def unpack(debs: Iterable[Path], tree: Path) -> str:
     usr/lib/modules/RELEASE/vmlinuz in one package, the modules in another, boot/config-RELEASE in a third.
     """
     for deb in debs:
-        with subprocess.Popen(["dpkg-deb", "--fsys-tarfile", str(deb)], stdout=subprocess.PIPE) as process:
-            assert process.stdout is not None
-            try:
-                with tarfile.open(fileobj=process.stdout, mode="r|") as tar:
-                    _extract(tar, tree)
-                # read the padding of the last block: dpkg-deb fails unless all of its output is read
-                while process.stdout.read(1 << 16):
-                    pass
-            except tarfile.TarError as error:
-                raise ImageError(f"{deb.name} is not a package: {error}") from error
-            finally:
-                process.stdout.close()
-            if process.wait():
-                raise ImageError(f"{deb.name} is not a package")
+        _unpack(deb, tree, place)
     kernels = sorted((tree / "boot").glob("vmlinuz-*"))
     if len(kernels) != 1:
         raise ImageError(f"the packages hold {len(kernels)} kernels instead of one")
     return kernels[0].name.removeprefix("vmlinuz-")
 
 
-def _extract(tar: tarfile.TarFile, tree: Path) -> None:
+def unpack_headers(debs: Iterable[Path], tree: Path) -> None:
+    """Unpack header packages into one tree, ``tree``/include and ``tree``/arch.
+
+    One package has the headers that all flavours share, the other those that a flavour's configuration generates.
+    """
+    for deb in debs:
+        _unpack(deb, tree, header_place)
+    if not (tree / KCONFIG).is_file():
+        raise ImageError(f"the packages of headers hold no {KCONFIG}")
+
+
+def _unpack(deb: Path, tree: Path, place_of: Callable[[str], str | None]) -> None:
+    with subprocess.Popen(["dpkg-deb", "--fsys-tarfile", str(deb)], stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        try:
+            with tarfile.open(fileobj=process.stdout, mode="r|") as tar:
+                _extract(tar, tree, place_of)
+            # read the padding of the last block: dpkg-deb fails unless all of its output is read
+            while process.stdout.read(1 << 16):
+                pass
+        except tarfile.TarError as error:
+            raise ImageError(f"{deb.name} is not a package: {error}") from error
+        finally:
+            process.stdout.close()
+        if process.wait():
+            raise ImageError(f"{deb.name} is not a package")
+
+
+def _extract(tar: tarfile.TarFile, tree: Path, place_of: Callable[[str], str | None]) -> None:
     for member in tar:
-        target = place(member.name)
+        target = place_of(member.name)
         if target is None or not member.isreg():
             continue
         path = tree / target
@@ -69,6 +88,22 @@ def place(member: str) -> str | None:
     if len(parts) == 4 and parts[:2] == ("lib", "modules") and parts[3] in {"vmlinuz", "config"}:
         return f"boot/{parts[3]}-{parts[2]}"
     return str(path) if len(parts) >= 4 and parts[:2] == ("lib", "modules") else None
+
+
+def header_place(member: str) -> str | None:
+    """Return the target path of a header package's file, None for a file that is not needed."""
+    parts = PurePosixPath(member.removeprefix("./")).parts
+    if len(parts) < 5 or parts[:2] != ("usr", "src") or not parts[2].startswith("linux-headers-"):
+        return None
+    path = PurePosixPath(*parts[3:])
+    return str(path) if is_header(path) else None
+
+
+def is_header(path: PurePosixPath) -> bool:
+    """Whether a file of a kernel's source, by its path there, is a header for programs of this architecture."""
+    if path.parts[0] == "include":
+        return path.parts[1] not in _NO_HEADERS
+    return path.parts[:3] == ("arch", CURRENT.kernel, "include")
 
 
 def keep_modules(tree: Path, release: str, names: Iterable[str]) -> None:

@@ -21,11 +21,12 @@ def update_lock(manifest: Manifest) -> list[str]:
     path = manifest.folder / locks.NAME
     before = locks.read(path)
     try:
-        after, lines = _newest(manifest, before)
+        after, lines = _newest(manifest, before.kernels)
+        headers, more = _headers(manifest, after, before.headers)
     except ImageError as error:
         raise ImageError(f"{error}; {locks.NAME} is unchanged") from error
-    atomic.write(path, locks.format_lock(after))
-    return lines or ["the lock is up to date"]
+    atomic.write(path, locks.format_lock(locks.Lock(after, headers)))
+    return [*lines, *more] or ["the lock is up to date"]
 
 
 def _newest(
@@ -57,6 +58,35 @@ def _newest(
         raise ImageError("the mirror has none of the kernels")
     unknown = [f"{name}: not in the manifest, no longer locked" for name in before if name not in {*after, *gone}]
     return after, [*changed, *gone.values(), *unknown]
+
+
+def _headers(
+    manifest: Manifest, kernels: Mapping[str, Sequence[Package]], before: Mapping[str, Sequence[Package]]
+) -> tuple[dict[str, tuple[Package, ...]], list[str]]:
+    """Return the packages of the headers of locked kernels, and a line for each kernel that gained or lost them.
+
+    A kernel is locked without headers where the mirror has none.
+    """
+    after: dict[str, tuple[Package, ...]] = {}
+    lines = []
+    for kernel in manifest.kernels:
+        provider = providers.of(manifest, kernel)
+        if kernel.name not in kernels or not isinstance(provider, providers.LocksHeaders):
+            continue
+        packages = kernels[kernel.name]
+        try:
+            after[kernel.name] = provider.newest_headers(kernel, packages)
+        except NotInArchive as error:
+            old = before.get(kernel.name, ())
+            if old and locks.version_of(old) == locks.version_of(packages):
+                # as for a kernel's own parts: they may be missing until the mirror has been synchronised
+                after[kernel.name] = tuple(old)
+            elif old:
+                lines.append(f"{error}: no longer locked")
+        else:
+            if kernel.name not in before:
+                lines.append(f"{kernel.name}: with headers of {locks.version_of(packages)}")
+    return after, lines
 
 
 def _moved(name: str, old: Sequence[Package], newest: Sequence[Package]) -> tuple[tuple[Package, ...], list[str]]:

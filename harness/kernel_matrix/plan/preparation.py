@@ -25,8 +25,8 @@ from kernel_matrix.results.comparison import Scope
 from kernel_matrix.shared import wire
 from kernel_matrix.shared.division import WorkerId
 from kernel_matrix.shared.errors import ImageError, ManifestError, ToolMissing
-from kernel_matrix.shared.features import VARIANT
-from kernel_matrix.shared.project import Program, Project
+from kernel_matrix.shared.features import VARIANT, plain_kernel
+from kernel_matrix.shared.project import COMPILING_LOADERS, Program, Project
 from kernel_matrix.vm import slots
 from kernel_matrix.vm.boot_spec import MEMORY_MIB, Accelerator, BootSpec
 from kernel_matrix.vm.ending import ENDING
@@ -90,6 +90,8 @@ class Plan:
     programs: tuple[Program, ...] = ()
     #: every loader of the project's table
     all_loaders: tuple[str, ...] = ()
+    #: the folder of the programs' sources, relative to the project
+    sources: str = "bpf"
     #: kernel -> what the run is compared with, and how strictly
     baseline: Mapping[str, Expectation] = field(default_factory=dict)
     scope: Scope = field(default_factory=Scope)
@@ -126,6 +128,10 @@ class _Guest:
 
     listed: ListedGuest
     image: KernelImage
+    #: the erofs with its kernel's headers; None: no test of the guest needs them, or they are unavailable
+    headers: Path | None = None
+    #: as in `GuestFacts`
+    loaders: Mapping[str, str] = field(default_factory=dict)
 
 
 def saved_folder() -> Path:
@@ -168,6 +174,7 @@ def plan(project: Project, request: RunRequest, listed: GuestList, prepared: Pre
         notes=(*notes(prepared.kernels), *left_out),
         programs=project.programs,
         all_loaders=project.loaders,
+        sources=project.relative(project.sources or project.root / "bpf"),
         baseline=baseline.read(request.baseline or project.matrix_baselines),
         scope=_scope(project, request, listed),
         part=listed.part,
@@ -200,7 +207,8 @@ def prepare_guests(
     build.build_all(project)
     programs, loaders = _loaders(project, request, say)
     root_image = images.root_image(listed.kernel_manifest)
-    planned, missing = _with_images(listed, locked=request.locked, say=say)
+    planned, missing = _with_images(listed, request, say=say)
+    planned = [_with_headers(project, guest, listed.kernel_manifest, request, loaders, say) for guest in planned]
     if not planned:
         raise ImageError("; ".join(f"{name}: {why}" for name, why in missing.items()))
     folder = Path(tempfile.mkdtemp(prefix="guests-", dir=run.path))
@@ -234,7 +242,7 @@ def prepare_guests(
                 path,
                 ending,
                 listed_guest.arguments,
-                loaders,
+                guest.loaders,
             )
         )
     facts = [
@@ -278,7 +286,14 @@ class _Jobs:
         carried = None if request.carried is None else request.carried.absolute()
         return Job(
             kernel=guest.listed.name,
-            boot=BootSpec(image.vmlinuz, image.modules, self.root.path, kind, append=guest.listed.append),
+            boot=BootSpec(
+                image.vmlinuz,
+                image.modules,
+                self.root.path,
+                kind,
+                append=guest.listed.append,
+                headers=guest.headers,
+            ),
             payload=payload.of_project(
                 self.project, with_cache=request.with_cache, carried=carried, programs=self.programs
             ),
@@ -327,13 +342,15 @@ def _check_carried(folder: Path | None) -> None:
         raise ManifestError(f"--carry {folder}: {mib} MiB; a guest has room for {_MOST_CARRIED_MIB} MiB")
 
 
-def _with_images(listed: GuestList, *, locked: bool, say: Callable[[str], None]) -> tuple[list[_Guest], dict[str, str]]:
+def _with_images(
+    listed: GuestList, request: RunRequest, *, say: Callable[[str], None]
+) -> tuple[list[_Guest], dict[str, str]]:
     """Fetch the images; return the guests in their order, and for each kernel without an image why."""
     fetched: dict[str, KernelImage] = {}
     missing = {}
     for kernel, guests in listed.kernels:
         try:
-            image = images.kernel_image(listed.kernel_manifest, kernel, locked_only=locked)
+            image = images.kernel_image(listed.kernel_manifest, kernel, locked_only=request.locked)
         except ImageError as error:
             missing[kernel.name] = str(error)
             say(f"{kernel.name}: {error}")
@@ -342,3 +359,29 @@ def _with_images(listed: GuestList, *, locked: bool, say: Callable[[str], None])
             for note in image.notes:
                 say(f"{kernel.name}: {note}")
     return [_Guest(guest, fetched[guest.name]) for guest in listed.guests if guest.name in fetched], missing
+
+
+def _with_headers(
+    project: Project,
+    guest: _Guest,
+    kernel_manifest: manifest.Manifest,
+    request: RunRequest,
+    loaders: Mapping[str, str],
+    say: Callable[[str], None],
+) -> _Guest:
+    """Fetch the headers of a guest's kernel where a loader compiles in the guest and its tests load objects.
+
+    Raises ToolMissing where such a loader is required and the headers are unavailable.
+    """
+    compiling = [name for name in request.loaders if name in COMPILING_LOADERS]
+    if not compiling or not selection.loads(project, guest.listed.arguments or request.arguments):
+        return replace(guest, loaders=loaders)
+    (kernel,) = manifest.select(kernel_manifest, [plain_kernel(guest.listed.name)])
+    try:
+        path = images.kernel_headers(kernel_manifest, kernel, guest.image, locked_only=request.locked)
+    except ImageError as error:
+        if required := [name for name in compiling if name in request.required_loaders]:
+            raise ToolMissing(f"--require-loader {required[0]}: {error}") from error
+        say(f"left out on {guest.listed.name}: {', '.join(compiling)}: {error}")
+        return replace(guest, loaders={**loaders, **{name: f"{name}: {error}" for name in compiling}})
+    return replace(guest, headers=path, loaders=loaders)

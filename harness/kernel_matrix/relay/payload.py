@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from kernel_matrix.shared.errors import reraise
-from kernel_matrix.shared.project import ARRIVED, ENGINE, LOADER_PROGRAMS, Project
+from kernel_matrix.shared.project import ARRIVED, COMPILING_LOADERS, ENGINE, LOADER_PROGRAMS, Project
 
 #: folders that no guest needs, at any depth; hidden folders are left out, too
 _LEFT_OUT = frozenset({"__pycache__", "results", "node_modules", "venv"})
@@ -50,13 +50,19 @@ def engine_files() -> Iterator[Path]:
     for name in _GUEST_FILES:
         yield Path(name)
     for room in _GUEST_ROOMS:
-        yield from (path.relative_to(_PACKAGE) for path in sorted((_PACKAGE / room).rglob("*.py")))
+        # headers: a loader that compiles in a guest includes them
+        files = [path for pattern in ("*.py", "*.h") for path in (_PACKAGE / room).rglob(pattern)]
+        yield from (path.relative_to(_PACKAGE) for path in sorted(files))
 
 
 def guest_modules() -> list[str]:
     """Return the engine's modules that tests may import; a guest imports them before it gets tests."""
-    files = [path.with_suffix("") for path in engine_files() if path.parts[0] == "guest" and path != _AGENT]
+    files = [path.with_suffix("") for path in engine_files() if _is_module(path)]
     return [".".join((_PACKAGE.name, *path.parts)).removesuffix(".__init__") for path in files]
+
+
+def _is_module(path: Path) -> bool:
+    return path.parts[0] == "guest" and path.suffix == ".py" and path != _AGENT
 
 
 def project_files(payload: Payload) -> Iterator[Path]:
@@ -94,9 +100,10 @@ def of_project(
 ) -> Payload:
     """Return what a guest gets of a project, without the baselines, which only the host reads."""
     host_only = tuple(project.relative(path) for path in (project.matrix_baselines, project.durations))
-    return Payload(
-        project.root, project.carry, host_only, with_cache=with_cache, carried=carried, programs=programs or {}
-    )
+    carry = project.carry
+    if carry and project.sources is not None and COMPILING_LOADERS & set(project.loaders):
+        carry = tuple(dict.fromkeys((*carry, project.relative(project.sources))))
+    return Payload(project.root, carry, host_only, with_cache=with_cache, carried=carried, programs=programs or {})
 
 
 @dataclass(frozen=True, slots=True)

@@ -103,6 +103,7 @@ class WorkersPlugin:
                 self._plan.programs,
                 self._guests[kernel].loaders,
                 self._plan.all_loaders,
+                self._plan.sources,
             ),
             gone=self._gone.get(worker, ""),
             arguments=self._guests[kernel].arguments,

@@ -53,6 +53,8 @@ class GuestFacts:
     loaders: Mapping[str, str] = field(default_factory=dict)
     #: every loader of the table
     all_loaders: tuple[str, ...] = ()
+    #: the folder of the programs' sources, relative to the project
+    sources: str = "bpf"
 
     @property
     def variant(self) -> str:

@@ -16,8 +16,12 @@ LOADER_PROGRAMS = Path(ENGINE, "loaders")
 CARRIED = Path("/carried")
 #: below its project: the same folder as it arrives
 ARRIVED = ".carried"
+#: the loaders that compile in a guest, for which they need the headers of its kernel
+COMPILING_LOADERS = frozenset({"bcc"})
 #: the environment variable with the project's root; a guest's agent sets it
 ROOT_VARIABLE = "KERNEL_MATRIX_ROOT"
+#: the environment variable with the folder of the programs' sources below the root; a guest's pytest sets it
+SOURCES_VARIABLE = "KERNEL_MATRIX_SOURCES"
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,6 +134,11 @@ class Project:
 def build_folder() -> Path:
     """Return this process's folder of compiled objects; outside a guest, call it in the project's root."""
     return Path(os.environ.get(ROOT_VARIABLE, Path.cwd())) / "build"
+
+
+def sources_folder() -> Path:
+    """Return this process's folder of the programs' sources."""
+    return build_folder().parent / os.environ.get(SOURCES_VARIABLE, "bpf")
 
 
 def loader_program(name: str) -> Path:

@@ -5,6 +5,9 @@ from __future__ import annotations
 #: the virtio-serial port through which a user enters a kept guest
 ENTER_NAME = "harness-enter"
 
+#: the serial number of the disk with the kernel's headers (/sys/block/*/serial)
+HEADERS_DISK = "kernel-headers"
+
 #: the key of a worker's output with the node ids that -k or -m left out there
 DESELECTED = "deselected"
 

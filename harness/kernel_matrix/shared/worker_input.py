@@ -70,4 +70,5 @@ def _facts(fields: dict[str, Any]) -> GuestFacts:
         programs=tuple(Program(**program) for program in fields["programs"]),
         loaders=fields["loaders"],
         all_loaders=tuple(fields["all_loaders"]),
+        sources=fields["sources"],
     )

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from kernel_matrix.arch import CURRENT
-from kernel_matrix.shared.protocol import ENTER_NAME
+from kernel_matrix.shared.protocol import ENTER_NAME, HEADERS_DISK
 
 #: name of the port for the channel to the guest, which finds it in /sys/class/virtio-ports/*/name
 PORT_NAME = "harness"
@@ -71,6 +71,8 @@ class BootSpec:
     memory_mib: int = MEMORY_MIB
     #: added to the kernel's command line
     append: tuple[str, ...] = ()
+    #: erofs of the kernel's headers, for a loader that compiles in the guest; None: there is no such disk
+    headers: Path | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,6 +117,7 @@ def vng_command(
         *("-qmp", f"unix:{qemu_value(sockets.monitor)},server=on,wait=off"),
         *("-drive", f"if=none,id=modules,file={qemu_value(spec.modules)},format=raw,readonly=on"),
         *("-device", "virtio-blk-pci,drive=modules"),
+        *_headers_options(spec),
         *("-device", "virtio-serial-pci,id=channels"),
         *_port_options("channel", PORT_NAME, sockets.channel),
         *_port_options("wake", WAKE_NAME, sockets.wake),
@@ -156,6 +159,15 @@ def _port_options(identity: str, name: str, socket: Path) -> list[str]:
     return [
         *("-chardev", f"socket,id={identity},path={qemu_value(socket)},server=on,wait=off"),
         *("-device", f"virtserialport,name={name},chardev={identity},bus=channels.0"),
+    ]
+
+
+def _headers_options(spec: BootSpec) -> list[str]:
+    if spec.headers is None:
+        return []
+    return [
+        *("-drive", f"if=none,id=headers,file={qemu_value(spec.headers)},format=raw,readonly=on"),
+        *("-device", f"virtio-blk-pci,drive=headers,serial={HEADERS_DISK}"),
     ]
 
 

@@ -64,6 +64,7 @@ def script(kernel: str, plan: Plan, arguments: Sequence[str]) -> str:
         plan.programs,
         loaders,
         plan.all_loaders,
+        plan.sources,
     )
     pytest = [
         "python3",

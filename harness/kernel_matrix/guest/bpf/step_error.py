@@ -83,7 +83,8 @@ class StepError(OSError):
     def __init__(
         self, number: int, stage: Stage, what: str, log: str = "", kind: str = "", *, token: bool = False
     ) -> None:
-        super().__init__(number, f"{what}: {strerror(number)}")
+        # 0: a loader refused without asking the kernel, and `what` says why
+        super().__init__(number, f"{what}: {strerror(number)}" if number else what)
         self.stage: Stage = stage
         #: the object of the step, such as ``kprobe sys_execve``
         self.what = what

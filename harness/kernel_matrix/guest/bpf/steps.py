@@ -83,7 +83,7 @@ class Loaded:
     specs: tuple[MapSpec, ...]
 
 
-def _iterate(next_function: str, pointer: int) -> Iterator[int]:
+def iterate(next_function: str, pointer: int) -> Iterator[int]:
     """Iterate over libbpf's linked programs or maps."""
     member: int | None = None
     while member := getattr(libbpf(), next_function)(pointer, member):
@@ -107,7 +107,7 @@ def _of_programs(path: Path, read: Callable[[int], str]) -> dict[str, str]:
         if not obj:
             raise StepError(ctypes.get_errno(), "open", path.name, messages())
     try:
-        return {lib.bpf_program__name(p).decode(): read(p) for p in _iterate("bpf_object__next_program", obj)}
+        return {lib.bpf_program__name(p).decode(): read(p) for p in iterate("bpf_object__next_program", obj)}
     finally:
         lib.bpf_object__close(obj)
 
@@ -124,7 +124,7 @@ def loaded(path: Path, *names: str, prepare: Callable[[str, int], None] | None =
         if not obj:
             raise StepError(ctypes.get_errno(), "open", path.name, messages())
     try:
-        programs = {lib.bpf_program__name(p).decode(): p for p in _iterate("bpf_object__next_program", obj)}
+        programs = {lib.bpf_program__name(p).decode(): p for p in iterate("bpf_object__next_program", obj)}
         if missing := set(names) - set(programs):
             raise KeyError(f"{path.name} has no program {', '.join(sorted(missing))}")
         for name, pointer in programs.items():
@@ -142,9 +142,9 @@ def loaded(path: Path, *names: str, prepare: Callable[[str, int], None] | None =
                     _refused_kind(programs, names, messages()),
                 )
         selected = {n: Program(n, p) for n, p in programs.items() if not names or n in names}
-        maps = list(_iterate("bpf_object__next_map", obj))
+        maps = list(iterate("bpf_object__next_map", obj))
         fds = {lib.bpf_map__name(m).decode(): checked(lib.bpf_map__fd(m), "open", path.name) for m in maps}
-        yield Loaded(selected, fds, tuple(_spec(m) for m in maps))
+        yield Loaded(selected, fds, tuple(spec_of(m) for m in maps))
     finally:
         lib.bpf_object__close(obj)
 
@@ -185,7 +185,8 @@ def where(pointer: int) -> str:
     return str(libbpf().bpf_program__name(pointer).decode())
 
 
-def _spec(map_pointer: int) -> MapSpec:
+def spec_of(map_pointer: int) -> MapSpec:
+    """Return what a map of an open object is created from; the argument is libbpf's pointer."""
     lib = libbpf()
     return MapSpec(
         lib.libbpf_bpf_map_type_str(lib.bpf_map__type(map_pointer)).decode(),

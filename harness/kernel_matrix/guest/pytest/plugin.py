@@ -17,6 +17,7 @@ from kernel_matrix.guest.system.kernel_log import Excerpt, KernelLog
 from kernel_matrix.shared.cells import GUEST
 from kernel_matrix.shared.expect import kernel_of_argument
 from kernel_matrix.shared.features import GuestFacts
+from kernel_matrix.shared.project import SOURCES_VARIABLE
 from kernel_matrix.shared.protocol import DESELECTED, DIAGNOSIS, KERNEL_LOG, VERIFIER
 from kernel_matrix.shared.worker_input import WORKER_KEY
 
@@ -213,6 +214,7 @@ def register(config: pytest.Config, facts: GuestFacts, arguments: tuple[str, ...
     from kernel_matrix.guest.pytest.limits import LimitPlugin
 
     config.stash[GUEST_FACTS] = facts
+    os.environ[SOURCES_VARIABLE] = facts.sources
     config.pluginmanager.register(marks, "matrix-marks")
     config.pluginmanager.register(fixtures, "matrix-fixtures")
     config.pluginmanager.register(LimitPlugin(config.option.test_timeout), "matrix-limits")

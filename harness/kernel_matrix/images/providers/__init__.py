@@ -6,8 +6,9 @@ Not here: building an image from a kernel's files (kernel_matrix.images.image).
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import msgspec.inspect
 
@@ -44,6 +45,25 @@ class Provider(Protocol):
 
         Raises NotInArchive and NotWholeInArchive, and ImageError when the archive does not answer.
         """
+
+
+@runtime_checkable
+class HasHeaders(Protocol):
+    """What a provider has, too, if loaders can compile for its kernels in a guest."""
+
+    def headers_image(self, manifest: Manifest, kernel: Kernel, image: KernelImage, *, locked_only: bool) -> Path:
+        """Return an erofs with the headers of a kernel's image, from the cache or built now.
+
+        Raises ImageError when they are unavailable, and ManifestError. ``locked_only``: use no others than the locked.
+        """
+
+
+@runtime_checkable
+class LocksHeaders(Protocol):
+    """What a provider has, too, if the lock has the packages of its kernels' headers."""
+
+    def newest_headers(self, kernel: Kernel, packages: Sequence[Package]) -> tuple[Package, ...]:
+        """Return the packages of the headers of these packages; raises NotInArchive, and ImageError as `newest`."""
 
 
 BUILT_IN: dict[str, type[Provider]] = {"debian": Debian, "path": OwnFiles}

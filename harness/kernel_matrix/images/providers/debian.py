@@ -8,6 +8,7 @@ from pathlib import Path
 
 from kernel_matrix.arch import CURRENT
 from kernel_matrix.config.manifest import Kernel, Manifest
+from kernel_matrix.images import headers, unpack
 from kernel_matrix.images import image as images
 from kernel_matrix.images import lock as locks
 from kernel_matrix.images.archive import Package, Suite, find_deb
@@ -82,10 +83,47 @@ class Debian:
             f"kernel {kernel.name}: the mirror has no complete {self.series}: {', '.join(sorted(lacking))} is not there"
         )
 
+    def headers_image(self, manifest: Manifest, kernel: Kernel, image: KernelImage, *, locked_only: bool) -> Path:
+        """Return the headers of an image, from the cache or built now; raises ImageError.
+
+        They are those of the image's own version, which need not be the locked one: no others describe its structs.
+        """
+        packages = locks.headers(manifest.folder, kernel.name)
+        if locks.version_of(packages) != image.version:
+            if locked_only:
+                raise ImageError(f"kernel {kernel.name}: no headers of {image.version} are locked")
+            packages = self._headers_of(kernel, image.release, image.version)
+        target = headers.folder(sorted(f"{package.name} {package.sha256}" for package in packages))
+        if path := headers.cached(target):
+            return path
+        if not self._offers(packages):
+            raise ImageError(f"kernel {kernel.name}: the mirror no longer has the headers of {image.version}")
+
+        def fill(tree: Path) -> None:
+            with working(".download-", tree.parent) as download:
+                self._archive().download(packages, download)
+                unpack.unpack_headers([find_deb(download, package) for package in packages], tree)
+
+        return headers.build(target, fill)
+
+    def newest_headers(self, kernel: Kernel, packages: Sequence[Package]) -> tuple[Package, ...]:
+        """Return the packages of the headers of a kernel's packages; raises NotInArchive."""
+        return self._headers_of(kernel, locks.release_of(packages), locks.version_of(packages))
+
+    def _headers_of(self, kernel: Kernel, release: str, version: str) -> tuple[Package, ...]:
+        own = self._named([f"linux-headers-{release}"])
+        common = self._named([locks.common_headers(package) for package in own])
+        found = tuple(package for package in (*own, *common) if package.version == version)
+        if len(found) != 2:
+            raise NotInArchive(f"kernel {kernel.name}: the mirror has no headers of {version} ({release})")
+        return found
+
     def _archive(self) -> Suite:
         return _suites.setdefault(self.suite, Suite(self.suite))
 
     def _named(self, names: Sequence[str]) -> tuple[Package, ...]:
+        if not names:
+            return ()
         pattern = "|".join(name.replace("+", r"\+").replace(".", r"\.") for name in names)
         return self._archive().packages(pattern)
 

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
+from kernel_matrix.arch import CURRENT
 from kernel_matrix.config.manifest import Kernel, Manifest
+from kernel_matrix.images import headers, unpack
 from kernel_matrix.images import image as images
-from kernel_matrix.images import unpack
 from kernel_matrix.images.archive import Package
 from kernel_matrix.images.image import KernelImage
-from kernel_matrix.shared.errors import ManifestError
+from kernel_matrix.shared.errors import ImageError, ManifestError
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,6 +22,8 @@ class OwnFiles:
     vmlinuz: str
     #: the folder with the content of ``lib/modules/RELEASE``; empty when everything that a guest needs is built in
     modules: str = ""
+    #: the folder in which it was built, or its headers were installed: with ``include`` and ``arch``; empty: none
+    headers: str = ""
 
     def version(self, manifest: Manifest, kernel: Kernel) -> str:  # noqa: ARG002
         """Return the path, because there is no version."""
@@ -52,9 +55,35 @@ class OwnFiles:
 
         return images.build(manifest, target, kernel.name, str(vmlinuz), fill)
 
+    def headers_image(self, manifest: Manifest, kernel: Kernel, image: KernelImage, *, locked_only: bool) -> Path:  # noqa: ARG002
+        """Return the headers, a copy; raises ImageError when the table names none."""
+        where = f'kernels.toml: kernel "{kernel.name}"'
+        if not self.headers:
+            raise ImageError(f"kernel {kernel.name}: its table names no headers")
+        folder = Path(self.headers).expanduser()
+        if not (folder / unpack.KCONFIG).is_file():
+            raise ManifestError(f"{where}: headers {folder} has no {unpack.KCONFIG}")
+        files = [folder / path for path in _headers(folder)]
+        stamps = [f"{path} {path.stat().st_mtime_ns}" for path in files]
+
+        def fill(tree: Path) -> None:
+            for path in files:
+                target = tree / path.relative_to(folder)
+                target.parent.mkdir(parents=True, exist_ok=True)
+                target.write_bytes(path.read_bytes())
+
+        return headers.build(headers.folder(["files", *stamps]), fill)
+
     def newest(self, kernel: Kernel) -> tuple[Package, ...]:  # noqa: ARG002
         """Return no packages: the user's files are not locked."""
         return ()
+
+
+def _headers(folder: Path) -> list[Path]:
+    """Return the headers below the folder of a kernel's build, relative, sorted."""
+    tops = (folder / "include", folder / "arch" / CURRENT.kernel / "include")
+    paths = [path.relative_to(folder) for top in tops for path in top.rglob("*") if path.is_file()]
+    return sorted(path for path in paths if unpack.is_header(PurePosixPath(path)))
 
 
 def _copy(vmlinuz: Path, modules: Path | None, release: str, place: Path) -> None:

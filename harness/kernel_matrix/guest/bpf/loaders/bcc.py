@@ -1,0 +1,477 @@
+"""Load an object's C source with bcc, which compiles it in the guest with the kernel's own headers.
+
+The object that was compiled on the host is opened, too, and never loaded: it says which programs and maps the source
+has, where its sections attach, and how its structs are laid out. bcc makes everything else anew.
+
+bcc finds programs in its main file only, and rewrites that file only. Sources are written for libbpf, so the main file
+is written here (`_main_file`), and `bcc_headers` stands in for libbpf's headers.
+
+Compiling takes far longer than everything else. A source is compiled once in a process; its maps and programs are made
+anew for every object that is opened (`_Module`).
+"""
+
+from __future__ import annotations
+
+import copy
+import ctypes
+import errno
+import os
+import re
+import socket
+import time
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, ExitStack, contextmanager
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any, TypeVar
+
+from kernel_matrix.guest.bpf import loaders
+from kernel_matrix.guest.bpf.btf import Btf, Layout
+from kernel_matrix.guest.bpf.library import captured_messages, libbpf
+from kernel_matrix.guest.bpf.loaders.libbpf import possible_cpus
+from kernel_matrix.guest.bpf.step_error import Stage, StepError
+from kernel_matrix.guest.bpf.steps import MapSpec, XdpFlags, iterate, kind_of, spec_of, type_numbers
+from kernel_matrix.guest.system.kernel_headers import kernel_headers
+from kernel_matrix.shared.project import build_folder, sources_folder
+
+_R = TypeVar("_R")
+
+_HEADERS = Path(__file__).with_name("bcc_headers")
+#: where bcc searches for the kernel's headers instead of in /lib/modules/RELEASE
+_HEADERS_VARIABLE = "BCC_KERNEL_SOURCE"
+#: -DBCC: a source that needs something else from bcc asks for this; the sources define some of the kernel's constants
+#: again, and SEC() puts attributes on maps that clang expects on functions
+_FLAGS = ("-DBCC", "-Wno-macro-redefined", "-Wno-ignored-attributes", "-fms-extensions", "-Wno-microsoft-anon-tag")
+#: what bcc writes when the kernel refuses a map (bpf_module.cc, create_maps())
+_MAP_REFUSED = re.compile(r"could not open bpf map: (?P<map>.*), error: (?P<error>.*)")
+#: what an unused map's descriptor refers to
+_NOTHING = "/dev/null"
+#: bytes of an instruction (linux/bpf.h, struct bpf_insn)
+_INSTRUCTION = 8
+_PAGE = os.sysconf("SC_PAGE_SIZE")
+
+
+def _name(source: str) -> str:
+    return f"{source}__source"
+
+
+def _main_file(source: Path, programs: list[str], maps: dict[str, MapSpec]) -> str:
+    """Return the text of bcc's main file.
+
+    It includes the source, with every program and map under another name. Then it has a map of bcc's for each map, and
+    for each program one that calls the source's. bcc numbers the maps of a file from -1 downwards and replaces the
+    number in instructions by the map's descriptor; MAP_NUMBER tells the source's helper calls which map they mean.
+    """
+    names = [*programs, *maps]
+    numbers = ", ".join(f"typeof({_name(name)}): {-number}" for number, name in enumerate(maps, 1))
+    tables = {name: _table(name, spec) for name, spec in maps.items()}
+    return "\n".join(
+        [
+            *(f"#define {name} {_name(name)}" for name in names),
+            f"#define MAP_NUMBER(map) _Generic(*(map), {numbers})",
+            f'#include "{source}"',
+            *(f"#undef {name}" for name in names),
+            *tables.values(),
+            *(f"int {name}(void *ctx) {{ return {_name(name)}(ctx); }}" for name in programs),
+            "",
+        ]
+    )
+
+
+def _table(name: str, spec: MapSpec) -> str:
+    if spec.type == "ringbuf":
+        return f"BPF_RINGBUF_OUTPUT({name}, {spec.entries // _PAGE});"
+    key, value = (f"typeof(*{_name(name)}.{member})" for member in ("key", "value"))
+    return f'BPF_TABLE("{spec.type}", {key}, {value}, {name}, {spec.entries});'
+
+
+def _library() -> Any:  # noqa: ANN401 - bcc has no types
+    """Return bcc's Python module; imported here because it loads clang and LLVM."""
+    import bcc
+
+    bcc.lib.bcc_create_map.argtypes = [ctypes.c_int, ctypes.c_char_p, *[ctypes.c_int] * 4]
+    bcc.lib.bcc_create_map.restype = ctypes.c_int
+    return bcc
+
+
+def _call(stage: Stage, what: str, call: Callable[[], object], kind: str = "") -> None:
+    """Make a call of bcc's Python; its exception has no errno, but ctypes keeps that of the last C function."""
+    ctypes.set_errno(0)
+    with captured_messages() as messages:
+        try:
+            call()
+        except Exception as error:
+            number = ctypes.get_errno()
+            if type(error) is not Exception:  # bcc raises no subclass: this is another mistake
+                raise
+            raise StepError(number, stage, what, f"{error}\n{messages()}", kind) from error
+
+
+def _checked(result: int, stage: Stage, what: str) -> int:
+    """Return the result of a C function of bcc; raises StepError when it is an error."""
+    if result < 0:
+        raise StepError(ctypes.get_errno(), stage, what)
+    return result
+
+
+@dataclass(frozen=True, slots=True)
+class _Compiled:
+    """What the object that was compiled on the host says about its source; libbpf has opened it and loads nothing."""
+
+    pointer: int
+    #: program -> its type, and the section that says where it is attached
+    programs: dict[str, tuple[str, str]]
+    maps: dict[str, MapSpec]
+
+    @classmethod
+    def of(cls, path: Path) -> _Compiled:
+        """Open an object, for as long as the process lives; raises StepError."""
+        lib = libbpf()
+        with captured_messages() as messages:
+            pointer = lib.bpf_object__open_file(os.fsencode(path), None)
+            if not pointer:
+                raise StepError(ctypes.get_errno(), "open", path.name, messages())
+        programs = {
+            lib.bpf_program__name(program).decode(): (kind_of(program), lib.bpf_program__section_name(program).decode())
+            for program in iterate("bpf_object__next_program", pointer)
+        }
+        # an internal map holds a section of variables: .rodata, .bss
+        maps = {
+            lib.bpf_map__name(each).decode(): spec_of(each)
+            for each in iterate("bpf_object__next_map", pointer)
+            if not lib.bpf_map__is_internal(each)
+        }
+        return cls(pointer, programs, maps)
+
+
+class _Module:
+    """A source that bcc has compiled in this process.
+
+    bcc makes the maps when it compiles, and writes their descriptors into the instructions. To load the programs with
+    other maps, those are put under the same descriptors while the programs are loaded; at all other times these refer
+    to nothing.
+    """
+
+    def __init__(self, path: Path, source: Path) -> None:
+        self.compiled = _Compiled.of(path)
+        self.bcc = _library()
+        began = time.process_time()
+        self.bpf = self._compile(path, source)
+        #: CPU seconds that compiling took
+        self.seconds = time.process_time() - began
+        self._check(path)
+        lib = self.bcc.lib
+        self._fds = {name: int(lib.bpf_table_fd(self.bpf.module, name.encode())) for name in self.compiled.maps}
+        self._nothing = os.open(_NOTHING, os.O_RDONLY)
+        self._release()
+
+    def _compile(self, path: Path, source: Path) -> Any:  # noqa: ANN401 - bcc has no types
+        main = _main_file(source, list(self.compiled.programs), self.compiled.maps)
+        flags = [*_FLAGS, *(f"-I{folder}" for folder in (_HEADERS, source.parent))]
+        try:
+            os.environ[_HEADERS_VARIABLE] = str(kernel_headers())
+        except OSError as error:
+            raise StepError(error.errno or 0, "open", f"{path.name}: {error.strerror}") from error
+        # bcc turns libbpf's messages off, for the whole process (bcc_btf.cc)
+        printer = libbpf().libbpf_set_print(None)
+        try:
+            with captured_messages() as messages:
+                try:
+                    return self.bcc.BPF(text=main.encode(), cflags=flags)
+                except Exception as error:  # bcc raises no other class
+                    raise _refused(path, messages()) from error
+        finally:
+            libbpf().libbpf_set_print(printer)
+
+    def _check(self, path: Path) -> None:
+        """Check that the maps are the object's, because layouts are read from the object's BTF."""
+        lib, module = self.bcc.lib, self.bpf.module
+        for name, spec in self.compiled.maps.items():
+            number = lib.bpf_table_id(module, name.encode())
+            sizes = lib.bpf_table_key_size_id(module, number), lib.bpf_table_leaf_size_id(module, number)
+            # bcc declares a key and a value of ring buffers, which have none
+            if spec.type != "ringbuf" and sizes != (spec.key, spec.value):
+                raise TypeError(f"{path.name}: with bcc, key and value of {name} have {sizes} bytes: {spec}")
+
+    @contextmanager
+    def using(self, maps: dict[str, int]) -> Iterator[None]:
+        """Load programs with these maps, name -> descriptor, in the block."""
+        for name, fd in maps.items():
+            os.dup2(fd, self._fds[name], inheritable=False)
+        try:
+            yield
+        finally:
+            self._release()
+
+    def _release(self) -> None:
+        for fd in self._fds.values():
+            os.dup2(self._nothing, fd, inheritable=False)
+
+
+def _refused(path: Path, messages: str) -> StepError:
+    """Return the error of a compilation: bcc makes the maps at its end."""
+    if match := _MAP_REFUSED.search(messages):
+        numbers = [number for number in errno.errorcode if os.strerror(number) == match["error"]]
+        return StepError(next(iter(numbers), 0), "map_create", match["map"], messages)
+    # the compiler has no errno
+    return StepError(0, "open", path.name, messages)
+
+
+class Map:
+    """A loaded map, its keys and values as bytes."""
+
+    def __init__(self, lib: Any, fd: int, spec: MapSpec) -> None:  # noqa: ANN401 - bcc has no types
+        self._lib = lib
+        self.fd = fd
+        self._spec = spec
+
+    def get(self, key: int) -> bytes | None:
+        """Return the value of a key, None when the map has none; raises StepError."""
+        return self._lookup(key, self._spec.value)
+
+    def get_each_cpu(self, key: int) -> tuple[bytes, ...]:
+        """Return the values of a key in a per-CPU map; the kernel rounds the size of each up to eight bytes."""
+        size = self._spec.value
+        stride = (size + 7) // 8 * 8
+        value = self._lookup(key, stride * possible_cpus()) or b""
+        return tuple(value[start : start + size] for start in range(0, len(value), stride))
+
+    def put(self, key: int, value: bytes) -> None:
+        """Set the value of a key; raises StepError."""
+        _checked(self._lib.bpf_update_elem(self.fd, self._key(key), value, 0), "update", "map")
+
+    def keys(self) -> Iterator[int]:
+        """Yield the keys, as unsigned integers; raises StepError."""
+        last: bytes | None = None
+        next_key = ctypes.create_string_buffer(self._spec.key)
+        while (result := self._lib.bpf_get_next_key(self.fd, last, next_key)) == 0:
+            last = next_key.raw
+            yield int.from_bytes(last, "little")
+        # ENOENT: no key follows
+        if ctypes.get_errno() != errno.ENOENT:
+            _checked(result, "lookup", "map keys")
+
+    def _lookup(self, key: int, size: int) -> bytes | None:
+        value = ctypes.create_string_buffer(size)
+        result = self._lib.bpf_lookup_elem(self.fd, self._key(key), value)
+        if result < 0 and ctypes.get_errno() == errno.ENOENT:
+            return None
+        _checked(result, "lookup", "map")
+        return value.raw
+
+    def _key(self, key: int) -> bytes:
+        return key.to_bytes(self._spec.key, "little")
+
+
+class RingBuffer:
+    """The consumer's end of a ring buffer."""
+
+    def __init__(self, lib: Any, fd: int) -> None:  # noqa: ANN401 - bcc has no types
+        self._lib = lib
+        self._records: list[bytes] = []
+        # kept: bcc calls it as long as the buffer exists
+        self._callback = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_int)(self._take)
+        function = ctypes.cast(self._callback, lib.bpf_new_ringbuf.argtypes[1])
+        self._pointer = lib.bpf_new_ringbuf(fd, function, None)
+        if not self._pointer:
+            raise StepError(ctypes.get_errno(), "open", "ring buffer")
+
+    def _take(self, _: int, data: int, size: int) -> int:
+        self._records.append(ctypes.string_at(data, size))
+        return 0
+
+    def consume(self) -> list[bytes]:
+        """Return every record that has been submitted since the last call."""
+        _checked(self._lib.bpf_consume_ringbuf(self._pointer), "read", "ring buffer")
+        records, self._records = self._records, []
+        return records
+
+    def close(self) -> None:
+        """Unmap the buffer."""
+        self._lib.bpf_free_ringbuf(self._pointer)
+
+
+class Object:
+    """A loaded object."""
+
+    def __init__(self, module: _Module, max_entries: dict[str, int], stack: ExitStack) -> None:
+        self._module = module
+        self._stack = stack
+        self._lib = module.bcc.lib
+        # bcc's own object for the module, with programs and attachments of its own
+        self._bpf = copy.copy(module.bpf)
+        self._bpf.funcs, self._bpf.kprobe_fds, self._bpf.tracepoint_fds = {}, {}, {}
+        self._maps = {
+            name: self._made(name, spec, max_entries.get(name, spec.entries))
+            for name, spec in module.compiled.maps.items()
+        }
+        with module.using(self._maps):
+            for name, (kind, _) in module.compiled.programs.items():
+                self._load(name, kind)
+
+    def _made(self, name: str, spec: MapSpec, entries: int) -> int:
+        """Make a map by bcc's own function; return its descriptor."""
+        number = type_numbers("map")[spec.type]
+        fd = self._lib.bcc_create_map(number, name.encode(), spec.key, spec.value, entries, 0)
+        self._stack.callback(os.close, _checked(fd, "map_create", name))
+        return int(fd)
+
+    def _load(self, name: str, kind: str) -> None:
+        try:
+            _call("load", name, lambda: self._bpf.load_func(name.encode(), type_numbers("prog")[kind]), kind)
+        except StepError as error:
+            raise StepError(self._refusal(name, kind) or error.errno or 0, "load", name, error.log, kind) from error
+        self._stack.callback(os.close, self._bpf.funcs[name.encode()].fd)
+
+    def _refusal(self, name: str, kind: str) -> int:
+        """Load a program without a log; return the kernel's errno, 0 when it is loaded after all.
+
+        bcc loads a refused program again, with larger and larger buffers for the verifier's log. What remains is the
+        errno of the last attempt: EFAULT when there was no memory for the log (kernel/bpf/verifier.c).
+        """
+        module = self._bpf.module
+        start = self._lib.bpf_function_start(module, name.encode())
+        count = self._lib.bpf_function_size(module, name.encode()) // _INSTRUCTION
+        result = libbpf().bpf_prog_load(type_numbers("prog")[kind], b"again", b"GPL", start, count, None)
+        if result < 0:
+            return -int(result)
+        os.close(result)
+        return 0
+
+    @property
+    def compile_seconds(self) -> float:
+        """CPU seconds that compiling the source took, once in this process."""
+        return self._module.seconds
+
+    def layout(self, struct: str, record: type[_R]) -> Layout[_R]:
+        """Match a struct of the object with a dataclass."""
+        return Layout.of(Btf(libbpf().bpf_object__btf(self._module.compiled.pointer)), struct, record)
+
+    def map(self, name: str) -> Map:
+        """Return a map; raises KeyError."""
+        return Map(self._lib, self._maps[name], self._module.compiled.maps[name])
+
+    def ring_buffer(self, name: str) -> RingBuffer:
+        """Return the consumer's end of a ring buffer; closed with the object."""
+        ring = RingBuffer(self._lib, self._maps[name])
+        self._stack.callback(ring.close)
+        return ring
+
+    def attach(self, *names: str) -> ExitStack:
+        """Attach programs where their sections say (all, when none is named); closing the result detaches them."""
+        links = ExitStack()
+        self._stack.push(links)
+        for name, (kind, section) in self._module.compiled.programs.items():
+            if not names or name in names:
+                self._attach(links, name, kind, section)
+        return links
+
+    def attach_kprobe(self, name: str, symbol: str) -> ExitStack:
+        """Attach a program to a kernel function; closing the result detaches it."""
+        return self._attached(name, "kprobe", f"kprobe/{symbol}")
+
+    def attach_tracepoint(self, name: str, category: str, event: str) -> ExitStack:
+        """Attach a program to a tracepoint; closing the result detaches it."""
+        return self._attached(name, "tracepoint", f"tracepoint/{category}/{event}")
+
+    def _attached(self, name: str, kind: str, section: str) -> ExitStack:
+        links = ExitStack()
+        self._stack.push(links)
+        self._attach(links, name, kind, section)
+        return links
+
+    def _attach(self, links: ExitStack, name: str, kind: str, section: str) -> None:
+        bpf, function, target = self._bpf, name.encode(), section.partition("/")[2]
+        if kind == "kprobe":
+            what, attach, detach = (
+                f"kprobe {target}",
+                lambda: bpf.attach_kprobe(event=target.encode(), fn_name=function),
+                lambda: bpf.detach_kprobe(target.encode(), function),
+            )
+        elif kind == "tracepoint":
+            point = target.replace("/", ":")
+            what, attach, detach = (
+                f"tracepoint {point}",
+                lambda: bpf.attach_tracepoint(tp=point.encode(), fn_name=function),
+                lambda: bpf.detach_tracepoint(point.encode()),
+            )
+        else:
+            raise StepError(0, "attach", f"{name}: section {section} names no target for bcc", kind=kind)
+        _call("attach", what, attach, kind)
+        links.callback(_call, "detach", what, detach, kind)
+
+    def attach_xdp(self, name: str, ifindex: int, mode: XdpFlags) -> ExitStack:
+        """Attach a program to an interface by netlink; closing the result detaches it."""
+        links = ExitStack()
+        self._stack.push(links)
+        function = self._bpf.funcs[name.encode()]
+        self._xdp("attach", ifindex, mode, lambda interface: self._bpf.attach_xdp(interface, function, mode))
+        links.callback(self._xdp, "detach", ifindex, mode, lambda interface: self._bpf.remove_xdp(interface, mode))
+        return links
+
+    def _xdp(self, stage: Stage, ifindex: int, mode: XdpFlags, call: Callable[[bytes], object]) -> None:
+        """Make a call for an interface, which bcc takes by its name."""
+        what = f"XDP on {ifindex}, {mode!r}"
+        try:
+            interface = socket.if_indextoname(ifindex)
+        except OSError as error:
+            raise StepError(error.errno or 0, stage, what, kind="xdp") from error
+        _call(stage, what, lambda: call(interface.encode()), "xdp")
+
+    def test_run(self, name: str, data: bytes) -> tuple[int, bytes]:  # noqa: ARG002 - the contract's
+        """Raise StepError: bcc has no function for it."""
+        raise StepError(0, "test_run", f"{name}: bcc cannot run a program without attaching it")
+
+
+def source_of(path: Path) -> Path:
+    """Return the C source of an object in the build folder; the sources' folder is carried with the project."""
+    try:
+        name = str(path.relative_to(build_folder())).removesuffix(".o") + ".c"
+    except ValueError as error:
+        raise StepError(errno.EOPNOTSUPP, "open", f"{path.name}: bcc compiles sources of the project only") from error
+    source = sources_folder() / name
+    if not source.is_file():
+        raise StepError(errno.ENOENT, "open", f"{path.name}: bcc compiles C, and there is no {name}")
+    return source
+
+
+@cache
+def _module(path: Path) -> _Module:
+    return _Module(path, source_of(path))
+
+
+@contextmanager
+def opened(path: Path, *, max_entries: dict[str, int] | None = None) -> Iterator[Object]:
+    """Compile an object's source unless this process has; make its maps and load its programs, for the block.
+
+    Raises StepError: ``open`` with the compiler's messages and no errno, ``map_create`` and ``load`` with the kernel's.
+    """
+    module = _module(path)
+    with ExitStack() as stack:
+        yield Object(module, max_entries or {}, stack)
+
+
+class Bcc:
+    """bcc in this process."""
+
+    name = "bcc"
+
+    @property
+    def version(self) -> str:
+        """The version of bcc's Python package."""
+        return str(_library().__version__)
+
+    def opened(
+        self, path: Path, *, max_entries: dict[str, int] | None = None
+    ) -> AbstractContextManager[loaders.Object]:
+        """Open and load an object, as `Loader` specifies."""
+        return opened(path, max_entries=max_entries)
+
+    def close(self) -> None:
+        """Do nothing: what was opened is closed with its object, and what was compiled is kept for the next file."""
+
+
+def create() -> Bcc:
+    """Return the loader."""
+    return Bcc()
