@@ -70,6 +70,7 @@ class _Table(msgspec.Struct, frozen=True, forbid_unknown_fields=True, rename="ke
     baselines: _Name | None = None
     programs: tuple[_Program, ...] = ()
     loaders: tuple[_Name, ...] = ()
+    loaders_on_request: tuple[_Name, ...] = ()
     carry: tuple[_Name, ...] = ()
     measure: tuple[_Name, ...] = ()
     reports: tuple[_Name, ...] = ()
@@ -127,6 +128,7 @@ def _project(root: Path, table: str, content: Any, where: str) -> Project:  # no
         keeps_baselines=settings.baselines is not None,
         programs=tuple(Program(entry.object, entry.program, entry.type, entry.symbol) for entry in settings.programs),
         loaders=settings.loaders,
+        loaders_on_request=settings.loaders_on_request,
         carry=tuple(path.rstrip("/") for path in settings.carry),
         measure=settings.measure,
         reports=settings.reports,
@@ -134,7 +136,7 @@ def _project(root: Path, table: str, content: Any, where: str) -> Project:  # no
         bench=Bench(settings.bench.file, settings.bench.keyword, settings.bench.panic) if settings.bench else Bench(),
     )
     _check(project, settings, where)
-    _check_loaders(settings.loaders, where)
+    _check_loaders((*settings.loaders, *settings.loaders_on_request), where)
     return project
 
 

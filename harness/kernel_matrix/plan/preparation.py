@@ -34,6 +34,8 @@ from kernel_matrix.vm.ending import ENDING
 #: seconds from QEMU's start to the guest's first output: three to six under emulation on an idle machine, plus the
 #: agent's imports; the limit leaves room for a machine under heavy load
 _BOOT_TIMEOUT = {Accelerator.KVM: 60.0, Accelerator.TCG: 240.0}
+#: seconds that a guest may be silent while a loader compiles in it: 36 programs take bcc 150 s of an emulated processor
+_COMPILING = 1200.0
 #: memory of a guest that a carried folder may take: it is there twice while it is unpacked
 _MOST_CARRIED_MIB = 96
 
@@ -173,7 +175,7 @@ def plan(project: Project, request: RunRequest, listed: GuestList, prepared: Pre
         ),
         notes=(*notes(prepared.kernels), *left_out),
         programs=project.programs,
-        all_loaders=project.loaders,
+        all_loaders=project.all_loaders,
         sources=project.relative(project.sources or project.root / "bpf"),
         baseline=baseline.read(request.baseline or project.matrix_baselines),
         scope=_scope(project, request, listed),
@@ -301,7 +303,7 @@ class _Jobs:
             slots=slot_files,
             boot_timeout=request.boot_timeout or _BOOT_TIMEOUT[kind],
             vng=Path(sys.executable).with_name("vng"),
-            silence_timeout=request.silence,
+            silence_timeout=request.silence or (None if guest.headers is None else _COMPILING),
             patience=guest.listed.patience,
             worker_kind=request.worker_kind,
             rehearsal=options.rehearsal_arguments(self.project) if request.rehearsed else (),

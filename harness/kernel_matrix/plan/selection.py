@@ -106,7 +106,7 @@ def _collect(project: Project, selection: Selection, names: Sequence[str]) -> tu
             **os.environ,
             NAMES: json.dumps(names),
             SELECTED: str(guests_file),
-            LOADERS: json.dumps(project.loaders),
+            LOADERS: json.dumps(project.all_loaders),
         }
         command = [sys.executable, "-m", "pytest", *project.pytest_options, "-p", "kernel_matrix.plan.collecting"]
         command.append("--collect-only")

@@ -101,7 +101,7 @@ def of_project(
     """Return what a guest gets of a project, without the baselines, which only the host reads."""
     host_only = tuple(project.relative(path) for path in (project.matrix_baselines, project.durations))
     carry = project.carry
-    if carry and project.sources is not None and COMPILING_LOADERS & set(project.loaders):
+    if carry and project.sources is not None and COMPILING_LOADERS & set(project.all_loaders):
         carry = tuple(dict.fromkeys((*carry, project.relative(project.sources))))
     return Payload(project.root, carry, host_only, with_cache=with_cache, carried=carried, programs=programs or {})
 

@@ -124,13 +124,13 @@ def _loaders(config: pytest.Config, project: Project) -> tuple[str, ...]:
     named = {"--loader": config.option.loader, "--require-loader": config.option.require_loader}
     for option, names in named.items():
         for name in names:
-            if name not in project.loaders:
-                known = ", ".join(project.loaders) or "none"
+            if name not in project.all_loaders:
+                known = ", ".join(project.all_loaders) or "none"
                 raise ManifestError(f"{option} {name}: not one of the table's loaders ({known})")
     chosen = config.option.loader or project.loaders
     if idle := [name for name in config.option.require_loader if name not in chosen]:
         raise ManifestError(f"--require-loader {idle[0]}: --loader leaves it out")
-    return tuple(name for name in project.loaders if name in chosen)
+    return tuple(name for name in project.all_loaders if name in chosen)
 
 
 def _words(config: pytest.Config, project: Project) -> tuple[str, ...]:

@@ -77,6 +77,8 @@ class Project:
     #: the loaders with which tests load objects, by their modules' names in guest/bpf/loaders; empty: libbpf, and node
     #: ids without it
     loaders: tuple[str, ...] = ()
+    #: further loaders, with which tests run where the command line names them
+    loaders_on_request: tuple[str, ...] = ()
     #: files and folders that guests get, relative; empty: everything that is neither hidden nor generated
     carry: tuple[str, ...] = ()
     #: the tests that measure the capability table, relative
@@ -86,6 +88,11 @@ class Project:
     #: the template of the CI workflow, relative; empty: there is none
     workflow: str = ""
     bench: Bench = Bench()
+
+    @property
+    def all_loaders(self) -> tuple[str, ...]:
+        """Every loader that a run may have."""
+        return (*self.loaders, *self.loaders_on_request)
 
     @property
     def build(self) -> Path:
