@@ -64,9 +64,17 @@ def test_what_the_file_says_is_read_as_it_was_measured(table: Table) -> None:
         for context, text in lines.items():
             expected = capabilities.answers(text)
             assert {caps: back.read(name, context, caps) for caps in subsets()} == expected
+            assert back.answers(name, context) == expected
     for name, lines in table.minimum.items():
         for context, text in lines.items():
             assert back.minimal_sets(name, context) == capabilities.parse_sets(text)
+
+
+def test_only_the_kernels_asked_for_are_read() -> None:
+    table = _table("BPF", "ok")
+    text = capability_table.write({"5.10": table, "6.1": table}, ["5.10", "6.1"])
+    assert capability_table.read(text, only={"6.1", "7.3"}).keys() == {"6.1"}
+    assert capability_table.read(text).keys() == {"5.10", "6.1"}
 
 
 def test_what_was_not_tried_is_not_read() -> None:

@@ -12,6 +12,7 @@ from kernel_matrix.guest.probes.capability_place import Resources
 from kernel_matrix.guest.probes.capability_table import Part
 from kernel_matrix.guest.pytest.marks import GUEST_FACTS
 from kernel_matrix.guest.pytest.refusal import refused
+from kernel_matrix.guest.system import processors
 from kernel_matrix.shared.capability_table import Table
 from kernel_matrix.shared.features import GuestFacts
 
@@ -31,7 +32,7 @@ def facts(request: pytest.FixtureRequest) -> GuestFacts:
 def given(facts: GuestFacts) -> Iterator[Resources]:
     """Give what the probes inherit, made once; that it is gone afterwards is checked here, not by each test."""
     before = leaks.present()
-    with capability_table.resources(facts.programs) as things:
+    with processors.only_one(), capability_table.resources(facts.programs) as things:
         yield things
     left = leaks.wait_for_release(before)
     assert not left

@@ -3,7 +3,7 @@
 kernel_matrix.guest.bpf.steps works with libbpf's objects: it cannot attach a program that a process has just loaded, or
 load with a token, and libbpf compares a program's type with the hook's before the kernel does. Here every function
 makes one kernel call (attaching by perf or clsact: the few calls of that path) and raises StepError with the kernel's
-errno. The ExitStack that the caller passes releases what is created.
+errno. The `Undo` that the caller passes releases what is created.
 """
 
 from __future__ import annotations
@@ -13,13 +13,13 @@ import mmap
 import os
 import socket
 import struct
-from contextlib import ExitStack
 from ctypes import c_char_p, c_uint32, c_uint64
 from dataclasses import dataclass
 from pathlib import Path
 
 from kernel_matrix.guest.bpf import library, steps, structs
 from kernel_matrix.guest.bpf.step_error import Stage, StepError
+from kernel_matrix.guest.bpf.undo import Undo
 
 #: asm-generic/socket.h
 _SO_ATTACH_BPF = 50
@@ -28,14 +28,14 @@ _SO_ATTACH_BPF = 50
 _BTF = struct.pack("<HBBIIIII", 0xEB9F, 1, 0, 24, 0, 16, 16, 5) + struct.pack("<IIII", 1, 1 << 24, 4, 32) + b"\0int\0"
 
 
-def _fd(result: int, stage: Stage, what: str, undo: ExitStack, *, token: bool = False) -> int:
+def _fd(result: int, stage: Stage, what: str, undo: Undo, *, token: bool = False) -> int:
     """Return a new fd and let ``undo`` close it; ``token``: whether a BPF token was passed."""
     if result < 0:
         raise StepError(-result, stage, what, token=token)
     return _kept(result, undo)
 
 
-def _kept(fd: int, undo: ExitStack) -> int:
+def _kept(fd: int, undo: Undo) -> int:
     undo.callback(os.close, fd)
     return fd
 
@@ -49,7 +49,9 @@ def _done(result: int, stage: Stage, what: str) -> None:
 class Loadable:
     """A program with all arguments of BPF_PROG_LOAD: relocated by libbpf, its maps open."""
 
-    program: steps.Program
+    #: the fd of the program that is loaded already
+    fd: int
+    code: steps.Code
     expected_attach_type: int
     #: the type id, in the kernel's BTF, of the function that fentry or LSM attaches to; 0 for other types
     target: int
@@ -57,29 +59,30 @@ class Loadable:
     @classmethod
     def of(cls, program: steps.Program, target: int = 0) -> Loadable:
         """Read a loaded program's attach type from libbpf; ``target``: the function it was loaded for."""
-        return cls(program, library.libbpf().bpf_program__expected_attach_type(program.pointer), target)
+        expected = library.libbpf().bpf_program__expected_attach_type(program.pointer)
+        return cls(program.fd, steps.Code.of(program), expected, target)
 
 
-def load(loadable: Loadable, undo: ExitStack, token: int | None = None) -> int:
+def load(loadable: Loadable, undo: Undo, token: int | None = None) -> int:
     """Make the one BPF_PROG_LOAD call; return the fd."""
-    loaded = steps.load_again(
-        loadable.program, expected_attach_type=loadable.expected_attach_type, target=loadable.target, token=token
+    loaded = steps.load_code(
+        loadable.code, expected_attach_type=loadable.expected_attach_type, target=loadable.target, token=token
     )
     return _kept(loaded, undo)
 
 
-def create_map(spec: steps.MapSpec, undo: ExitStack, token: int | None = None, *, flags: int = 0) -> int:
+def create_map(spec: steps.MapSpec, undo: Undo, token: int | None = None, *, flags: int = 0) -> int:
     """Make the one BPF_MAP_CREATE call; return the fd."""
     return _kept(steps.create_map(spec, flags=flags, token=token), undo)
 
 
-def link(program: int, target: int, attach_type: str, undo: ExitStack) -> int:
+def link(program: int, target: int, attach_type: str, undo: Undo) -> int:
     """Make the one BPF_LINK_CREATE call, or BPF_RAW_TRACEPOINT_OPEN for tracing programs on kernels without it."""
     result = library.libbpf().bpf_link_create(program, target, steps.type_numbers("attach")[attach_type], None)
     return _fd(result, "attach", f"{attach_type} link", undo)
 
 
-def kprobe_multi(program: int, address: int, undo: ExitStack) -> int:
+def kprobe_multi(program: int, address: int, undo: Undo) -> int:
     """Make the one BPF_LINK_CREATE call for the kernel function at this address."""
     addresses = (c_uint64 * 1)(address)
     opts = structs.KprobeMultiOpts(
@@ -90,7 +93,7 @@ def kprobe_multi(program: int, address: int, undo: ExitStack) -> int:
     return _fd(result, "attach", "kprobe.multi link", undo)
 
 
-def kprobe_multi_by_name(program: int, symbol: str, undo: ExitStack) -> int:
+def kprobe_multi_by_name(program: int, symbol: str, undo: Undo) -> int:
     """Make the same call for a kernel function by its name, which the kernel looks up.
 
     libbpf compares a pattern with all that can be traced first, which takes a second where it is emulated.
@@ -104,20 +107,20 @@ def kprobe_multi_by_name(program: int, symbol: str, undo: ExitStack) -> int:
     return _fd(result, "attach", f"kprobe.multi link of {symbol}", undo)
 
 
-def raw_tracepoint(program: int, name: str | None, undo: ExitStack) -> int:
+def raw_tracepoint(program: int, name: str | None, undo: Undo) -> int:
     """Make the one BPF_RAW_TRACEPOINT_OPEN call; without a name it attaches to the program's own target."""
     opened = library.libbpf().bpf_raw_tracepoint_open(name and name.encode(), program)
     return _fd(opened, "attach", f"raw tracepoint {name}", undo)
 
 
-def cgroup(program: int, target: int, attach_type: str, undo: ExitStack) -> None:
+def cgroup(program: int, target: int, attach_type: str, undo: Undo) -> None:
     """Make the one BPF_PROG_ATTACH call; the target is a cgroup, for ``sk_msg_verdict`` a sockmap."""
     number = steps.type_numbers("attach")[attach_type]
     _done(library.libbpf().bpf_prog_attach(program, target, number, 0), "attach", attach_type)
     undo.callback(lambda: _done(library.libbpf().bpf_prog_detach2(program, target, number), "detach", attach_type))
 
 
-def socket_filter(program: int, undo: ExitStack) -> None:
+def socket_filter(program: int, undo: Undo) -> None:
     """Attach to a new socket by setsockopt."""
     own = undo.enter_context(socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM))
     try:
@@ -126,13 +129,13 @@ def socket_filter(program: int, undo: ExitStack) -> None:
         raise StepError(error.errno or 0, "attach", "socket") from error
 
 
-def xdp_netlink(program: int, ifindex: int, undo: ExitStack) -> None:
+def xdp_netlink(program: int, ifindex: int, undo: Undo) -> None:
     """Attach to an interface by netlink."""
-    steps.xdp_attach(program, ifindex)
-    undo.callback(steps.xdp_detach, ifindex)
+    _done(library.libbpf().bpf_xdp_attach(ifindex, program, 0, None), "attach", "XDP")
+    undo.callback(lambda: _done(library.libbpf().bpf_xdp_detach(ifindex, 0, None), "detach", "XDP"))
 
 
-def clsact(program: int, ifindex: int, undo: ExitStack) -> None:
+def clsact(program: int, ifindex: int, undo: Undo) -> None:
     """Create the clsact qdisc and a filter in it, by netlink; libbpf queries the program's name in between."""
     lib = library.libbpf()
     # BPF_TC_INGRESS
@@ -144,18 +147,18 @@ def clsact(program: int, ifindex: int, undo: ExitStack) -> None:
     _done(lib.bpf_tc_attach(ctypes.byref(hook), ctypes.byref(opts)), "attach", "tc filter")
 
 
-def pin(fd: int, path: Path, undo: ExitStack) -> None:
+def pin(fd: int, path: Path, undo: Undo) -> None:
     """Make the one BPF_OBJ_PIN call."""
     steps.pin(fd, path)
     undo.callback(path.unlink)
 
 
-def open_pin(path: Path, undo: ExitStack) -> int:
+def open_pin(path: Path, undo: Undo) -> int:
     """Make the one BPF_OBJ_GET call."""
     return _kept(steps.open_pin(path), undo)
 
 
-def open_by_id(kind: str, number: int, undo: ExitStack) -> int:
+def open_by_id(kind: str, number: int, undo: Undo) -> int:
     """Make the one BPF_PROG_GET_FD_BY_ID or BPF_MAP_GET_FD_BY_ID call."""
     return _fd(getattr(library.libbpf(), f"bpf_{kind}_get_fd_by_id")(number), "open", f"{kind} {number}", undo)
 
@@ -193,7 +196,7 @@ def test_run(program: int) -> int:
     return int(opts.retval)
 
 
-def load_btf(undo: ExitStack, token: int | None = None) -> int:
+def load_btf(undo: Undo, token: int | None = None) -> int:
     """Make the one BPF_BTF_LOAD call; return the fd."""
     opts = structs.BtfLoadOpts(
         sz=ctypes.sizeof(structs.BtfLoadOpts), btf_flags=0 if token is None else steps.TOKEN_FLAG, token_fd=token or 0
@@ -207,7 +210,7 @@ def update(fd: int, value: bytes) -> None:
     _done(library.libbpf().bpf_map_update_elem(fd, bytes(4), value, 0), "update", "map")
 
 
-def map_ringbuf(fd: int, size: int, undo: ExitStack) -> None:
+def map_ringbuf(fd: int, size: int, undo: Undo) -> None:
     """Map a ring buffer as a consumer does: its own position writable, then the producer's and the data."""
     undo.enter_context(mmap.mmap(fd, mmap.PAGESIZE))
     undo.enter_context(mmap.mmap(fd, mmap.PAGESIZE + 2 * size, prot=mmap.PROT_READ, offset=mmap.PAGESIZE))

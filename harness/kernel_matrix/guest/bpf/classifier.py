@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import socket
 import struct
-from contextlib import ExitStack
 
 from kernel_matrix.guest.bpf.step_error import StepError
+from kernel_matrix.guest.bpf.undo import Undo
 
 _NEW_QDISC, _DEL_QDISC, _NEW_FILTER = 36, 37, 44
 #: NLM_F_REQUEST | NLM_F_ACK, NLM_F_CREATE | NLM_F_EXCL (linux/netlink.h)
@@ -22,7 +22,7 @@ _FIRST_OF_ALL = 1 << 16 | 0x0300
 _KIND, _OPTIONS, _BPF_FD, _BPF_FLAGS, _DIRECT_ACTION = 1, 2, 6, 8, 1
 
 
-def attach(program: int, ifindex: int, undo: ExitStack) -> None:
+def attach(program: int, ifindex: int, undo: Undo) -> None:
     """Create the clsact qdisc and a filter in it."""
     qdisc = struct.pack("=BxxxiIII", 0, ifindex, _HANDLE, _CLSACT, 0) + _attribute(_KIND, b"clsact\0")
     _request(_NEW_QDISC, _CREATE, qdisc, "clsact qdisc")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import functools
 import os
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
@@ -149,6 +150,7 @@ def libbpf() -> ctypes.CDLL:
     return _cached[0]
 
 
+@functools.cache
 def strerror(number: int) -> str:
     """Describe an errno of the kernel, or one of libbpf's own."""
     if number not in LIBBPF_ERRORS:

@@ -1,6 +1,6 @@
 """Perf events that BPF programs are attached to or write to: perf_event_open(2), ioctl(2), tracefs.
 
-As in kernel_matrix.guest.bpf.bpf_calls, the caller's ExitStack releases what is created, and a refusal is a StepError.
+As in kernel_matrix.guest.bpf.bpf_calls, the caller's `Undo` releases what is created, and a refusal is a StepError.
 """
 
 from __future__ import annotations
@@ -10,13 +10,13 @@ import fcntl
 import functools
 import mmap
 import os
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable
 from ctypes import c_size_t, c_uint32, c_uint64
 from pathlib import Path
 
 from kernel_matrix.arch import CURRENT
 from kernel_matrix.guest.bpf.step_error import StepError
+from kernel_matrix.guest.bpf.undo import Undo
 
 TRACEFS = Path("/sys/kernel/tracing")
 _PMUS = Path("/sys/bus/event_source/devices")
@@ -45,7 +45,7 @@ class _PerfAttr(ctypes.Structure):
     )
 
 
-def _open(attributes: _PerfAttr, pid: int, cpu: int, undo: ExitStack, what: str) -> int:
+def _open(attributes: _PerfAttr, pid: int, cpu: int, undo: Undo, what: str) -> int:
     attributes.size = ctypes.sizeof(attributes)
     number = CURRENT.syscalls["perf_event_open"]
     fd = _libc.syscall(number, ctypes.byref(attributes), pid, cpu, -1, c_size_t(_FD_CLOEXEC))
@@ -61,48 +61,45 @@ def _pmu(name: str) -> int:
     return int((_PMUS / name / "type").read_text())
 
 
-def kprobe_event(symbol: str, undo: ExitStack) -> int:
+def kprobe_event(symbol: str, undo: Undo) -> int:
     """Open a perf event for a kernel function's entry; return its fd."""
     name = ctypes.create_string_buffer(symbol.encode())
     attributes = _PerfAttr(type=_pmu("kprobe"), config1=ctypes.addressof(name))
     return _open(attributes, -1, 0, undo, f"kprobe {symbol}")
 
 
-def uprobe_event(path: Path, offset: int, undo: ExitStack) -> int:
+def uprobe_event(path: Path, offset: int, undo: Undo) -> int:
     """Open a perf event for an instruction in a file; return its fd."""
     name = ctypes.create_string_buffer(os.fsencode(path))
     attributes = _PerfAttr(type=_pmu("uprobe"), config1=ctypes.addressof(name), config2=offset)
     return _open(attributes, -1, 0, undo, f"uprobe {path}+{offset:#x}")
 
 
-def software_event(undo: ExitStack) -> int:
+def software_event(undo: Undo) -> int:
     """Open a perf event of a CPU that never fires; return its fd."""
     return _open(_PerfAttr(type=_TYPE_SOFTWARE, config=_DUMMY), -1, 0, undo, "software event")
 
 
-def tracepoint_event(number: int, undo: ExitStack) -> int:
+def tracepoint_event(number: int, undo: Undo) -> int:
     """Open a perf event for a tracepoint by its number; return its fd."""
     return _open(_PerfAttr(type=_TYPE_TRACEPOINT, config=number), -1, 0, undo, f"tracepoint {number}")
 
 
 def tracepoint_number(name: str) -> int:
     """Read a tracepoint's number (``syscalls/sys_enter_connect``) from tracefs."""
-    path = TRACEFS / "events" / name / "id"
-    with _file(path, os.O_RDONLY, f"tracepoint {name.replace('/', ':')}") as fd:
+    fd = _opened(f"{TRACEFS}/events/{name}/id", os.O_RDONLY, f"tracepoint {name.replace('/', ':')}")
+    try:
         return int(os.read(fd, 16))
-
-
-@contextmanager
-def _file(path: Path, flags: int, what: str) -> Iterator[int]:
-    """Open a file of tracefs, the first step of attaching through it."""
-    try:
-        fd = os.open(path, flags | os.O_CLOEXEC)
-    except OSError as error:
-        raise StepError(error.errno or 0, "attach", what) from error
-    try:
-        yield fd
     finally:
         os.close(fd)
+
+
+def _opened(path: str, flags: int, what: str) -> int:
+    """Open a file of tracefs, the first step of attaching through it; return its fd."""
+    try:
+        return os.open(path, flags | os.O_CLOEXEC)
+    except OSError as error:
+        raise StepError(error.errno or 0, "attach", what) from error
 
 
 def address_of(symbol: str) -> int:
@@ -127,13 +124,15 @@ def file_offset(function: Callable[..., object]) -> tuple[Path, int]:
     raise LookupError(f"{address:#x} is not mapped")
 
 
-def tracefs_kprobe(symbol: str, undo: ExitStack) -> int:
+def tracefs_kprobe(symbol: str, undo: Undo) -> int:
     """Define a kprobe event in tracefs; return its number."""
-    definitions = TRACEFS / "kprobe_events"
 
     def append(line: str) -> None:
-        with _file(definitions, os.O_WRONLY | os.O_APPEND, f"kprobe_events {symbol}") as fd:
+        fd = _opened(f"{TRACEFS}/kprobe_events", os.O_WRONLY | os.O_APPEND, f"kprobe_events {symbol}")
+        try:
             os.write(fd, line.encode())
+        finally:
+            os.close(fd)
 
     append(f"p:harness/step {symbol}\n")
     undo.callback(append, "-:harness/step\n")
@@ -146,7 +145,7 @@ def attach(program: int, event: int) -> None:
     fcntl.ioctl(event, _IOC_ENABLE, 0)
 
 
-def output_event(undo: ExitStack) -> int:
+def output_event(undo: Undo) -> int:
     """Open and map the perf event that receives one CPU's events of a perf_event_array; return its fd."""
     attributes = _PerfAttr(type=_TYPE_SOFTWARE, config=_BPF_OUTPUT, sample_type=_SAMPLE_RAW, sample_period=1)
     event = _open(attributes, -1, 0, undo, "BPF output")

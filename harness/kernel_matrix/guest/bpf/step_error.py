@@ -34,6 +34,9 @@ Stage = Literal[
 
 # opened once: dlopen() takes as long as the rest of a StepError, and the capability table creates thousands
 _libc = ctypes.CDLL(None, use_errno=True)
+#: the arguments of capget(2), version 3: for this process, and what it writes
+_CAPGET_HEADER = struct.pack("=Ii", 0x20080522, 0)
+_CapgetData = c_uint32 * 6
 #: PROC_USER_INIT_INO of linux/proc_ns.h: the number of the initial user namespace on every kernel
 _INITIAL = 0xEFFFFFFD
 #: 95 has two names, of which the kernel uses this one; 524 is internal to the kernel, but reaches user space
@@ -54,9 +57,9 @@ class Credentials:
 
     @classmethod
     def this_process(cls) -> Credentials:
-        """Read those of this process (capget(2), version 3)."""
-        data = (c_uint32 * 6)()
-        if _libc.capget(struct.pack("=Ii", 0x20080522, 0), data):
+        """Read those of this process."""
+        data = _CapgetData()
+        if _libc.capget(_CAPGET_HEADER, data):
             raise OSError(ctypes.get_errno(), "capget")
         limit = resource.getrlimit(resource.RLIMIT_MEMLOCK)[0]
         return cls(os.geteuid(), data[0] | data[3] << 32, None if limit == resource.RLIM_INFINITY else limit)

@@ -64,6 +64,32 @@ class Program:
 
 
 @dataclass(frozen=True, slots=True)
+class Code:
+    """The arguments of BPF_PROG_LOAD that a loaded program has already, read from libbpf once.
+
+    libbpf has resolved its relocations in place, map fds included, so loading it again creates neither maps nor BTF
+    and needs only the privileges for loading a program.
+    """
+
+    name: str
+    kind: int
+    #: where libbpf keeps the instructions, for as long as the object is open, and how many there are
+    instructions: int
+    count: int
+
+    @classmethod
+    def of(cls, program: Program) -> Code:
+        """Read those of a loaded program."""
+        lib, pointer = libbpf(), program.pointer
+        return cls(
+            program.name,
+            lib.bpf_program__type(pointer),
+            lib.bpf_program__insns(pointer),
+            lib.bpf_program__insn_cnt(pointer),
+        )
+
+
+@dataclass(frozen=True, slots=True)
 class MapSpec:
     """The arguments of BPF_MAP_CREATE; sizes in bytes."""
 
@@ -159,7 +185,12 @@ def _refused_kind(programs: Mapping[str, int], names: Collection[str], log: str)
 
 def kind_of(pointer: int) -> str:
     """Return libbpf's name of a program's type."""
-    return str(libbpf().libbpf_bpf_prog_type_str(libbpf().bpf_program__type(pointer)).decode())
+    return _kind_name(libbpf().bpf_program__type(pointer))
+
+
+@cache
+def _kind_name(number: int) -> str:
+    return str(libbpf().libbpf_bpf_prog_type_str(number).decode())
 
 
 def _kind_of_fd(fd: int) -> str:
@@ -265,15 +296,15 @@ def create_token(bpffs: int) -> int:
 
 
 def load_again(program: Program, *, expected_attach_type: int = 0, target: int = 0, token: int | None = None) -> int:
-    """Make the one BPF_PROG_LOAD call for a program that is loaded already; return the new fd.
+    """Make the one BPF_PROG_LOAD call for a program that is loaded already; return the new fd."""
+    return load_code(Code.of(program), expected_attach_type=expected_attach_type, target=target, token=token)
 
-    libbpf has resolved its relocations in place, map fds included, so this call creates neither maps nor BTF and
-    needs only the privileges for loading a program. ``target`` is the type id, in the kernel's BTF, of the function
-    that fentry or LSM attaches to.
+
+def load_code(code: Code, *, expected_attach_type: int = 0, target: int = 0, token: int | None = None) -> int:
+    """Make the one BPF_PROG_LOAD call; return the fd.
+
+    ``target`` is the type id, in the kernel's BTF, of the function that fentry or LSM attaches to.
     """
-    lib = libbpf()
-    kind, pointer = lib.bpf_program__type(program.pointer), program.pointer
-    instructions, count = lib.bpf_program__insns(pointer), lib.bpf_program__insn_cnt(pointer)
     opts = ProgLoadOpts(
         sz=ctypes.sizeof(ProgLoadOpts),
         expected_attach_type=expected_attach_type,
@@ -281,9 +312,9 @@ def load_again(program: Program, *, expected_attach_type: int = 0, target: int =
         prog_flags=0 if token is None else TOKEN_FLAG,
         token_fd=token or 0,
     )
-    result = lib.bpf_prog_load(kind, b"step", b"GPL", instructions, count, ctypes.byref(opts))
+    result = libbpf().bpf_prog_load(code.kind, b"step", b"GPL", code.instructions, code.count, ctypes.byref(opts))
     if result < 0:
-        raise StepError(-result, "load", program.name, kind=kind_of(pointer), token=token is not None)
+        raise StepError(-result, "load", code.name, kind=_kind_name(code.kind), token=token is not None)
     return int(result)
 
 

@@ -1,18 +1,18 @@
 """Struct_ops by single calls: a program of tcp_congestion_ops, and a map that holds such a struct.
 
-As in kernel_matrix.guest.bpf.bpf_calls, a refusal is a StepError, and the caller's ExitStack closes what is created.
+As in kernel_matrix.guest.bpf.bpf_calls, a refusal is a StepError, and the caller's `Undo` closes what is created.
 """
 
 from __future__ import annotations
 
 import ctypes
 import os
-from contextlib import ExitStack
 from dataclasses import dataclass
 
 from kernel_matrix.guest.bpf import instructions, library, structs
 from kernel_matrix.guest.bpf.btf import Btf
 from kernel_matrix.guest.bpf.step_error import StepError
+from kernel_matrix.guest.bpf.undo import Undo
 
 #: BPF_PROG_TYPE_STRUCT_OPS and BPF_MAP_TYPE_STRUCT_OPS of linux/bpf.h
 _PROGRAM_TYPE, _MAP_TYPE = 27, 26
@@ -41,7 +41,7 @@ class StructOps:
         return cls(kernel.struct(_STRUCT)[0], member, kernel.struct(f"bpf_struct_ops_{_STRUCT}"), btf)
 
 
-def load(ops: StructOps, undo: ExitStack, token: int | None = None) -> int:
+def load(ops: StructOps, undo: Undo, token: int | None = None) -> int:
     """Make the one BPF_PROG_LOAD call; return the fd."""
     opts = structs.ProgLoadOpts(
         sz=ctypes.sizeof(structs.ProgLoadOpts),
@@ -59,7 +59,7 @@ def load(ops: StructOps, undo: ExitStack, token: int | None = None) -> int:
     return int(result)
 
 
-def create_map(ops: StructOps, undo: ExitStack, token: int | None = None) -> int:
+def create_map(ops: StructOps, undo: Undo, token: int | None = None) -> int:
     """Make the one BPF_MAP_CREATE call; return the fd."""
     number, size = ops.value
     opts = structs.MapCreateOpts(

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
-from pathlib import Path
 
 from kernel_matrix.guest.bpf import bpf_calls, classifier, perf
 from kernel_matrix.guest.probes.capability_place import Place
@@ -18,7 +18,7 @@ CGROUP_HOOKS = {
     "cgroup_sock_addr": "cgroup_inet4_connect",
     "cgroup_sockopt": "cgroup_getsockopt",
 }
-NETWORK_NAMESPACE = Path("/proc/self/ns/net")
+NETWORK_NAMESPACE = "/proc/self/ns/net"
 
 #: attaches a program's fd at a place
 Attach = Callable[[int, Place], object]
@@ -61,8 +61,11 @@ def _of_network() -> dict[str, dict[str, Attach]]:
 
 def _to_network_namespace(program: int, place: Place) -> None:
     """Attach to the network namespace of the process."""
-    with NETWORK_NAMESPACE.open("rb") as own:
-        bpf_calls.link(program, own.fileno(), "sk_lookup", place.undo)
+    own = os.open(NETWORK_NAMESPACE, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        bpf_calls.link(program, own, "sk_lookup", place.undo)
+    finally:
+        os.close(own)
 
 
 def _of_tracing(symbol: str) -> dict[str, dict[str, Attach]]:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from kernel_matrix.guest.bpf import bpf_calls, steps
 from kernel_matrix.guest.bpf.struct_ops import StructOps
+from kernel_matrix.guest.bpf.undo import Calls, Undo
 from kernel_matrix.shared.capability_table import ATTACH, BOTH, LOAD
 from kernel_matrix.shared.project import Program
 
@@ -37,27 +37,27 @@ class Resources:
     uprobe: tuple[Path, int]
     address: int
     struct_ops: StructOps
+    #: programs for one attachment each, for types that can be attached only once
+    unused: Mapping[str, list[int]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """What a probe has when it runs: the resources, a token, and an ExitStack that undoes its step."""
+    """What a probe has when it runs with one set: the resources, a token, and what undoes its step."""
 
     resources: Resources
-    undo: ExitStack
+    undo: Undo
     token: int | None = None
     #: an open bpffs from which a token can be created
     delegating: int | None = None
-
-    #: programs for one attachment each, for types that can be attached only once
-    unused: Mapping[str, list[int]] = field(default_factory=dict)
     #: programs that this process has loaded with the same set for another path, and the stack that closes them
     own: dict[str, int] = field(default_factory=dict)
-    kept: ExitStack = field(default_factory=ExitStack)
+    kept: Undo = field(default_factory=Calls)
 
     def inherited(self, name: str) -> int:
         """Return the fd of a program that the privileged process has loaded."""
-        return self.unused[name].pop() if name in self.unused else self.resources.loadables[name].program.fd
+        unused = self.resources.unused
+        return unused[name].pop() if name in unused else self.resources.loadables[name].fd
 
     def load(self, name: str) -> int:
         """Load a program; `undo` closes it."""

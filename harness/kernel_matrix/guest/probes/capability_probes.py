@@ -6,6 +6,7 @@ open map, a tracepoint's number) was created before with every capability, and i
 
 from __future__ import annotations
 
+import functools
 import os
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
@@ -75,8 +76,13 @@ def like(programs: Iterable[Program]) -> dict[str, str]:
     }
 
 
-def probes(programs: Iterable[Program]) -> Iterator[Probe]:
-    """Yield all probes in the table's order: for each type, and for each shipped program."""
+@functools.cache
+def probes(programs: tuple[Program, ...]) -> tuple[Probe, ...]:
+    """Return all probes in the table's order: for each type, and for each shipped program."""
+    return tuple(_probes(programs))
+
+
+def _probes(programs: Iterable[Program]) -> Iterator[Probe]:
     for kind in MAPS:
         yield Probe(kind, "map_create", _creates(kind), takes_token=True)
     for name in FIXTURES:
@@ -118,9 +124,7 @@ def _of_shipped(shipped: Program) -> Iterator[Probe]:
     probes_of_object = [Probe(name, "map_create", lambda place: _create_shipped(name, place), takes_token=True)]
     probes_of_object += _of_program(name, shipped.type, shipped.symbol)
     probes_of_object.append(
-        Probe(
-            name, "pin", lambda place: _pin(place.resources.loadables[name].program.fd, place.resources.private, place)
-        )
+        Probe(name, "pin", lambda place: _pin(place.resources.loadables[name].fd, place.resources.private, place))
     )
     probes_of_object.append(Probe(name, "read", lambda place: _read_shipped(name, place)))
     if shipped.type == "tracepoint":
@@ -201,8 +205,8 @@ def _commands() -> Iterator[Probe]:
     yield Probe("bpf", "list maps", lambda _: bpf_calls.next_id("map"))
     yield Probe("bpf", "open program by id", lambda p: bpf_calls.open_by_id("prog", p.resources.program_id, p.undo))
     yield Probe("bpf", "open map by id", lambda p: bpf_calls.open_by_id("map", p.resources.map_id, p.undo))
-    yield Probe("bpf", "info of program", lambda p: bpf_calls.info(p.resources.loadables["xdp"].program.fd))
-    yield Probe("bpf", "test run", lambda p: bpf_calls.test_run(p.resources.loadables["xdp"].program.fd))
+    yield Probe("bpf", "info of program", lambda p: bpf_calls.info(p.resources.loadables["xdp"].fd))
+    yield Probe("bpf", "test run", lambda p: bpf_calls.test_run(p.resources.loadables["xdp"].fd))
     yield Probe("bpf", "load BTF", lambda p: bpf_calls.load_btf(p.undo, p.token), takes_token=True)
     yield Probe("bpf", "query cgroup", lambda p: bpf_calls.attached_to(p.resources.cgroup, "cgroup_inet_ingress"))
     yield Probe("bpf", "token create", _create_token, takes_token=True)

@@ -11,13 +11,15 @@ import ctypes
 import functools
 import os
 import socket
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import TypeVar
 
 from kernel_matrix.guest.bpf import bpf_calls, steps
 from kernel_matrix.guest.bpf.step_error import errno_name
+from kernel_matrix.guest.bpf.undo import Calls
 from kernel_matrix.guest.probes import capability_probes
 from kernel_matrix.guest.probes.capability_place import Place, Probe, Resources
 from kernel_matrix.guest.system.deadline import limit
@@ -63,27 +65,40 @@ class Prober:
         self._resources = resources
         self._token = token
         self._delegating = delegating
-        #: the current subject, and its programs that were loaded with each set
+        #: the current subject, the place of each set with its programs, and what is undone with the subject
         self._subject = ""
-        self._own: dict[Caps, dict[str, int]] = {}
-        self._kept = ExitStack()
+        self._places: dict[Caps, Place] = {}
+        self._kept = Calls()
+        #: what is undone after each probe
+        self._undo = Calls()
 
-    def answer(self, probe: Probe, caps: Caps, unused: Mapping[str, list[int]]) -> str:
+    def answer(self, probe: Probe, caps: Caps) -> str:
         """Run a probe with exactly these capabilities effective, and undo it with all; return the result."""
         if probe.subject != self._subject:
-            self._kept.close()
-            self._subject, self._own = probe.subject, {}
-        with ExitStack() as undo:
-            own = self._own.setdefault(caps, {})
-            place = Place(self._resources, undo, self._token, self._delegating, unused, own, self._kept)
-            set_capabilities(_only(caps))
-            try:
-                probe.run(place)
-            except OSError as error:
-                return _errno_name(error.errno)
-            finally:
+            self._begin(probe.subject)
+        place = self._places.get(caps) or self._place(caps)
+        set_capabilities(_only(caps))
+        try:
+            probe.run(place)
+        except OSError as error:
+            return _errno_name(error.errno)
+        finally:
+            # most refusals leave nothing to undo, and the next probe has a set of its own
+            if self._undo:
                 set_capabilities(_ALL)
+                self._undo.close()
         return capabilities.OK
+
+    def _begin(self, subject: str) -> None:
+        """Release the programs of the last subject, with all capabilities."""
+        set_capabilities(_ALL)
+        self._kept.close()
+        self._subject, self._places = subject, {}
+
+    def _place(self, caps: Caps) -> Place:
+        """Return the place of a set: it is the same for all probes of a subject."""
+        place = Place(self._resources, self._undo, self._token, self._delegating, kept=self._kept)
+        return self._places.setdefault(caps, place)
 
 
 def run_as_user(who: str, resources: Resources, body: Callable[[Prober], _T], seconds: float = 120) -> _T:
@@ -98,13 +113,13 @@ def run_as_user(who: str, resources: Resources, body: Callable[[Prober], _T], se
 
 
 def answers(who: str, resources: Resources, tries: Iterable[tuple[Probe, Sequence[Caps]]]) -> Answers:
-    """Run each probe with its sets; return the results."""
+    """Run each probe with its sets in one child; return the results."""
     probes_with_sets = list(tries)
+    if not probes_with_sets:
+        return {}
 
-    def body(prober: Prober, unused: Mapping[str, list[int]]) -> Answers:
-        return {
-            probe.name: {caps: prober.answer(probe, caps, unused) for caps in sets} for probe, sets in probes_with_sets
-        }
+    def body(prober: Prober) -> Answers:
+        return {probe.name: {caps: prober.answer(probe, caps) for caps in sets} for probe, sets in probes_with_sets}
 
     return _with_unused(who, resources, probes_with_sets, body)
 
@@ -117,16 +132,17 @@ def measured(
     The search starts from the sixteen results. For ``searched`` only the minimal sets are found; the search starts with
     those of the similar probe, so that few working sets are tried, which take longest.
     """
-    probes_with_sets = [(probe, capabilities.subsets()) for probe in probes]
+    sixteen = capabilities.subsets()
+    probes_with_sets = [(probe, sixteen) for probe in probes]
     without_answers, like = list(searched), capability_probes.like(resources.programs)
+    if not probes_with_sets and not without_answers:
+        return {}, {}
 
-    def body(prober: Prober, unused: Mapping[str, list[int]]) -> tuple[Answers, dict[str, tuple[Caps, ...]]]:
+    def body(prober: Prober) -> tuple[Answers, dict[str, tuple[Caps, ...]]]:
         def works(probe: Probe, caps: Caps) -> bool:
-            return prober.answer(probe, caps, unused) == capabilities.OK
+            return prober.answer(probe, caps) == capabilities.OK
 
-        results = {
-            probe.name: {caps: prober.answer(probe, caps, unused) for caps in sets} for probe, sets in probes_with_sets
-        }
+        results = {probe.name: {caps: prober.answer(probe, caps) for caps in sets} for probe, sets in probes_with_sets}
         working = {
             name: {caps: answer == capabilities.OK for caps, answer in of.items()} for name, of in results.items()
         }
@@ -147,7 +163,7 @@ def _with_unused(
     who: str,
     resources: Resources,
     tries: Iterable[tuple[Probe, Sequence[Caps]]],
-    body: Callable[[Prober, Mapping[str, list[int]]], _T],
+    body: Callable[[Prober], _T],
 ) -> _T:
     """Run the body in a child as ``who``; load one program per attachment when a type can be attached only once."""
     with ExitStack() as loaded:
@@ -156,7 +172,7 @@ def _with_unused(
             for probe, sets in tries
             if probe.subject in capability_probes.ATTACHED_ONCE and probe.attaches
         }
-        return run_as_user(who, resources, lambda prober: body(prober, unused))
+        return run_as_user(who, replace(resources, unused=unused), body)
 
 
 def _become_root_of_a_namespace(more: int = 0) -> None:
