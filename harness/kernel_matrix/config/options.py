@@ -49,7 +49,7 @@ def add_all(add: Callable[..., object]) -> None:
         action="append",
         default=[],
         metavar="NAME",
-        help="run tests that load objects with this loader only; may be repeated (default: the table's, without those on request)",
+        help="run tests that load objects with this loader only; may be repeated (default: the table's `loaders`)",
     )
     add(
         "--require-loader",
