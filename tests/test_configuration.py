@@ -220,9 +220,7 @@ def test_a_file_that_says_nothing_of_pytest_is_not_named(tmp_path: Path, name: s
 
 # -- what is wrong in it
 
-KEYS = ", ".join(
-    ["images, compile, tests, baselines, programs, loaders, loaders-on-request, carry", "measure, reports, workflow, bench"]
-)
+KEYS = (
     "images, compile, tests, baselines, programs, loaders, loaders-on-request, carry, measure, reports, workflow, bench"
 )
 
