@@ -1,7 +1,7 @@
 """Which capabilities each loader takes beyond those that the kernel itself wants for the same program.
 
 Each answer is that of a process with exactly these capabilities, in which the loader runs from its start to the
-attached program. The kernel's own minimum for load and attach is that of docs/capabilities.md; the difference is the loader's.
+program. The kernel's own minimum for load and attach is in docs/capabilities.md; the difference is the loader's.
 """
 
 from __future__ import annotations
