@@ -7,6 +7,7 @@ program. The kernel's own minimum for load and attach is in docs/capabilities.md
 from __future__ import annotations
 
 import errno
+import itertools
 from collections.abc import Collection
 
 import pytest
@@ -22,12 +23,12 @@ from kernel_matrix.guest.system.privilege import NOBODY, Cap, run_as
 #: object -> its program, and the kernel's minimum to load and attach it
 SHIPPED = {
     "xdp_packet_counter": ("xdp_packet_counter", {Cap.BPF, Cap.NET_ADMIN, Cap.PERFMON}),
-    "kprobe_execve": ("trace_execve", {Cap.BPF, Cap.PERFMON}),
-    "tracepoint_network": ("trace_connect_enter", {Cap.BPF, Cap.PERFMON}),
+    # Debian's kernel.perf_event_paranoid of 3 takes CAP_SYS_ADMIN, which implies the others, for any perf event
+    "kprobe_execve": ("trace_execve", {Cap.SYS_ADMIN}),
+    "tracepoint_network": ("trace_connect_enter", {Cap.SYS_ADMIN}),
 }
-#: The network monitor is loaded for one user only: it takes a second.
-AS_ROOT = ["xdp_packet_counter", "kprobe_execve"]
-AS_NOBODY = ["xdp_packet_counter", "kprobe_execve", "tracepoint_network"]
+#: users that nobody else is: until 5.11 locked memory is charged to a user, and freed some time after a map is closed
+_USERS = itertools.count(NOBODY - 1, -1)
 
 
 def attaches(loader: Loader, name: str, caps: Collection[Cap], uid: int, pair: Veth) -> None:
@@ -55,8 +56,8 @@ def charges_memory(request: pytest.FixtureRequest) -> bool:
     return "memcg_accounting" in request.config.stash[GUEST_FACTS].features
 
 
-def further(loader: Loader, name: str, uid: int, *, charges_memory: bool) -> dict[Cap, tuple[int, str]]:
-    """Return the capabilities beyond the kernel's minimum, each with errno and stage without it."""
+def further(loader: Loader, name: str, *, charges_memory: bool) -> dict[Cap, tuple[int, str]]:
+    """Return the capabilities that a user takes beyond the kernel's minimum, each with errno and stage without it."""
     caps: dict[Cap, tuple[int, str]] = {}
     if not charges_memory:
         # 64 KiB may be locked; a ring buffer of 256 KiB takes more, so whoever loads it raises RLIMIT_MEMLOCK first,
@@ -66,28 +67,36 @@ def further(loader: Loader, name: str, uid: int, *, charges_memory: bool) -> dic
             caps[Cap.SYS_RESOURCE] = (errno.EPERM, "open")
         elif name != "xdp_packet_counter":
             caps[Cap.SYS_RESOURCE] = (errno.EPERM, "map_create")
-    if uid and name == "tracepoint_network":
-        # its number is read from tracefs, which is root's
-        caps[Cap.DAC_READ_SEARCH] = (errno.EACCES, "attach")
+    if name == "tracepoint_network":
+        # its number is in a file of tracefs, whose folder only root may enter: EACCES; aya takes that for a machine
+        # without tracefs, and has no errno (aya/src/util.rs, find_tracefs_path())
+        caps[Cap.DAC_READ_SEARCH] = (0 if loader.name == "aya" else errno.EACCES, "attach")
     return caps
 
 
-@pytest.mark.parametrize(
-    ("uid", "name"),
-    [*[(0, name) for name in AS_ROOT], *[(NOBODY, name) for name in AS_NOBODY]],
-    ids=[*[f"root-{name}" for name in AS_ROOT], *[f"nobody-{name}" for name in AS_NOBODY]],
-)
-def test_a_loader_takes_the_kernel_s_minimum_and_these(
-    uid: int,
+@pytest.mark.parametrize("name", ["xdp_packet_counter", "kprobe_execve"])
+def test_the_kernel_s_minimum_suffices_for_root(
+    name: str,
+    loader: Loader,
+    pair: Veth,
+    charges_memory: bool,  # noqa: FBT001 - a fixture
+) -> None:
+    """Where memory is charged to RLIMIT_MEMLOCK, with the capability to raise it."""
+    caps = SHIPPED[name][1] | (set() if charges_memory else {Cap.SYS_RESOURCE})
+    attaches(loader, name, caps, 0, pair)
+
+
+@pytest.mark.parametrize("name", SHIPPED)
+def test_a_user_takes_the_kernel_s_minimum_and_these(
     name: str,
     loader: Loader,
     pair: Veth,
     charges_memory: bool,  # noqa: FBT001 - a fixture
 ) -> None:
     """With all of them it works; without any one of the loader's own it is refused, exactly there."""
-    kernels, own = SHIPPED[name][1], further(loader, name, uid, charges_memory=charges_memory)
-    attaches(loader, name, kernels | own.keys(), uid, pair)
+    kernels, own = SHIPPED[name][1], further(loader, name, charges_memory=charges_memory)
     for cap, refusal in own.items():
         with pytest.raises(StepError) as caught:
-            attaches(loader, name, (kernels | own.keys()) - {cap}, uid, pair)
+            attaches(loader, name, (kernels | own.keys()) - {cap}, next(_USERS), pair)
         assert (caught.value.errno, caught.value.stage) == refusal, cap.name
+    attaches(loader, name, kernels | own.keys(), next(_USERS), pair)

@@ -15,7 +15,7 @@ from suites.loaders.conftest import FIXTURE, seen
 pytestmark = with_loaders("aya", "cilium")
 
 
-@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSEGV], ids=["KILL", "SEGV"])
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGABRT], ids=["KILL", "ABRT"])
 def test_a_program_that_dies_is_lost_with_all_it_held(number: signal.Signals, loader: ProgramLoader) -> None:
     """The next request says how it ended; the kernel has nothing left; the next object gets another process."""
     with loader.opened(FIXTURE) as obj:
