@@ -100,7 +100,10 @@ def test_a_command_is_one_word_for_the_guests_shell(repository: Repository) -> N
 
 def test_without_objects_and_command_the_suites_run(repository: Repository) -> None:
     repository.step("matrix", SHARD="1/2")
-    assert repository.arguments() == ["kernel-matrix", "--", "--kernel", "core", "--shard", "1/2"]
+    assert repository.arguments() == [
+        *("kernel-matrix", "--", "--kernel", "core"),
+        *("--require-loader", "aya", "--require-loader", "cilium", "--shard", "1/2"),
+    ]
 
 
 @pytest.mark.parametrize(

@@ -225,8 +225,14 @@ def test_an_object_is_opened_loaded_used_and_closed(loader: ProgramLoader, tmp_p
 
 
 def test_an_interface_is_attached_in_the_thread_s_namespace(loader: ProgramLoader, tmp_path: Path) -> None:
-    with loader.opened(Path("x")) as obj, obj.attach_xdp("c", 3, XdpFlags.GENERIC):
-        pass
+    with loader.opened(Path("x")) as obj:
+        with obj.attach_xdp("c", 3, XdpFlags.NONE):
+            pass
+        # as if this thread had entered another one since the program was started
+        loader.process.namespace = -1
+        with obj.attach_xdp("c", 3, XdpFlags.GENERIC):
+            pass
+    assert '{"xdp": {"ifindex": 3, "mode": "default", "netns": null}}' in str(_requests(tmp_path))
     pid = os.getpid()
     assert f'{{"xdp": {{"ifindex": 3, "mode": "generic", "netns": "/proc/{pid}/task/{pid}/ns/net"}}}}' in str(
         _requests(tmp_path)

@@ -483,3 +483,14 @@ def test_an_object_that_was_not_compiled_skips(pytester: pytest.Pytester) -> Non
     result = _run(pytester, body)
     result.assert_outcomes(passed=1, skipped=1)
     result.stdout.fnmatch_lines(["SKIPPED*rust objects: no linker"])
+
+
+def test_a_test_about_some_loaders_runs_with_these(pytester: pytest.Pytester) -> None:
+    """One about loaders that the run leaves out is deselected, not skipped."""
+    body = (
+        "from kernel_matrix.guest.pytest.marks import with_loaders\n"
+        '@with_loaders("aya", "cilium")\ndef test_x(loader): assert loader == "aya"\n'
+        '@with_loaders("cilium")\ndef test_y(loader): assert False\n'
+    )
+    result = _run_loaders(pytester, body)
+    result.assert_outcomes(passed=1, deselected=1)

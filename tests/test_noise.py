@@ -20,7 +20,7 @@ def test_nox_says_nothing_of_a_tool_that_is_not_used(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "nox", "--noxfile", str(ROOT / "noxfile.py"), "-s", "bootstrap", "--", "--help"]
     environment = {**os.environ, "PATH": path, "UV": str(tmp_path / "uv")}
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True, timeout=60)
-    assert done.stdout.startswith("usage: nox -s bootstrap -- [--dry-run]\n")
+    assert done.stdout.startswith("usage: nox -s bootstrap -- [--dry-run] [--with GROUP]...\n")
     assert done.stderr.splitlines() == [
         "nox > Running session bootstrap",
         "nox > Session bootstrap was successful.",

@@ -31,7 +31,7 @@ _INSTALL: Mapping[str, tuple[tuple[str, ...], ...]] = {
 _MANAGERS = {"apt": "apt-get", "dnf": "dnf", "pacman": "pacman"}
 
 #: groups that are installed where `--with` names them
-OPTIONAL = frozenset({"rust-bpf"})
+OPTIONAL = frozenset({"aya", "cilium", "rust-bpf"})
 
 
 class BootstrapError(Exception):
@@ -67,9 +67,9 @@ class Need:
 
 
 def _path() -> str:
-    """Return where programs are looked for; cargo installs into a folder that may be on no PATH."""
+    """Return where programs are looked for; cargo and pip install into folders that may be on no PATH."""
     cargo = Path(os.environ.get("CARGO_HOME") or Path.home() / ".cargo") / "bin"
-    return f"{os.environ.get('PATH', '')}:{_SBIN}:{cargo}"
+    return f"{os.environ.get('PATH', '')}:{_SBIN}:{cargo}:{Path.home() / '.local' / 'bin'}:/usr/local/go/bin"
 
 
 def needs() -> tuple[Need, ...]:

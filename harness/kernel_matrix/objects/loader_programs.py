@@ -48,6 +48,12 @@ class _Loader(msgspec.Struct, frozen=True, forbid_unknown_fields=True, rename="k
     environment: dict[str, str] = {}
 
 
+def _path() -> str:
+    """Return where tools are looked for: cargo, pip and Go install into folders that may be on no PATH."""
+    cargo = Path(os.environ.get("CARGO_HOME") or Path.home() / ".cargo") / "bin"
+    return ":".join([os.environ.get("PATH", ""), str(cargo), str(Path.home() / ".local" / "bin"), "/usr/local/go/bin"])
+
+
 class Lacking(Exception):
     """A machine lacks what a loader is built with; the text is one line."""
 
@@ -101,7 +107,7 @@ def build(name: str, cache: Path) -> Path:
 
 def _check_tool(name: str, table: _Loader) -> None:
     remedy = hints.command("bootstrap", f"--with {name}")
-    if shutil.which(table.tool) is None:
+    if shutil.which(table.tool, path=_path()) is None:
         raise Lacking(f"{name}: {table.tool} is not installed; {remedy}")
     text = _run([table.tool, *(["version"] if table.tool == "go" else ["--version"])], name)
     version = re.search(r"\d+(?:\.\d+)+", text)
@@ -169,9 +175,11 @@ def _check_first_line(name: str, program: Path) -> None:
 def _run(
     command: list[str] | tuple[str, ...], name: str, folder: Path | None = None, more: Mapping[str, str] | None = None
 ) -> str:
+    environment = {**os.environ, "PATH": _path(), **(more or {})}
+    program = shutil.which(command[0], path=_path()) or command[0]
     try:
         done = subprocess.run(
-            command, cwd=folder, env={**os.environ, **(more or {})}, capture_output=True, text=True, check=False
+            [program, *command[1:]], cwd=folder, env=environment, capture_output=True, text=True, check=False
         )
     except OSError as error:
         raise BuildError(f"{name}: {command[0]}: {error.strerror}") from error

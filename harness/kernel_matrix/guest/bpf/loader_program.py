@@ -11,7 +11,6 @@ import json
 import os
 import select
 import subprocess
-import tempfile
 import threading
 import time
 from collections.abc import Generator, Iterator
@@ -46,8 +45,11 @@ class Process:
     def __init__(self, name: str, program: Path) -> None:
         self._name = name
         self._number = 0
-        # a file, not a pipe: nobody reads it before the end, and a full pipe would stop the program
-        self._messages: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115 - closed in `end`
+        # a file, not a pipe: nobody reads it before the end, and a full pipe would stop the program. In memory: a user
+        # may write nowhere
+        self._messages: IO[bytes] = open(os.memfd_create(name), "w+b")  # noqa: SIM115, PTH123 - closed in `end`
+        #: the network namespace that it runs in
+        self.namespace = _namespace()
         self._buffer = bytearray()
         try:
             self._process = subprocess.Popen(
@@ -264,8 +266,10 @@ class _Object:
         return links
 
     def attach_xdp(self, name: str, ifindex: int, mode: XdpFlags) -> ExitStack:
-        # the thread's own: a test enters a namespace with one thread
-        namespace = f"/proc/{os.getpid()}/task/{threading.get_native_id()}/ns/net"
+        # of this thread: a test enters a namespace with one thread. Entering it takes CAP_SYS_ADMIN, so a program that
+        # is in it already is not asked to
+        here = f"/proc/{os.getpid()}/task/{threading.get_native_id()}/ns/net"
+        namespace = None if _namespace() == self._process.namespace else here
         return self._attached(name, {"xdp": {"ifindex": ifindex, "mode": _MODES[mode], "netns": namespace}})
 
     def test_run(self, name: str, data: bytes) -> tuple[int, bytes]:
@@ -280,6 +284,11 @@ class _Object:
         # a program that is gone has detached everything, or has left it: the leak check looks
         if self._process.alive:
             self._process.request("detach", link=link)
+
+
+def _namespace() -> int:
+    """Return the number of this thread's network namespace."""
+    return os.stat("/proc/thread-self/ns/net").st_ino  # noqa: PTH116 - a Path would take longer under emulation
 
 
 def _target(name: str, section: str) -> dict[str, object]:

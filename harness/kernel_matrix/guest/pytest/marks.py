@@ -52,6 +52,7 @@ _MARKS = {
     "requires_object": "requires_object(name): skip where this object could not be compiled, with the reason",
     "refused_without": "refused_without(feature, errno, *, stage): where the feature is missing, the test must end"
     " with a refusal of exactly this stage and errno",
+    "with_loaders": "with_loaders(*loaders): run with these loaders only",
     "not_with": "not_with(loader, *, reason): skip with this loader, which cannot do what is tested by its nature",
     "refused_by": "refused_by(loader, errno, *, stage, reason, without=None): with this loader (where the feature"
     " `without` is missing) the test must end with a refusal of exactly this stage and errno",
@@ -88,6 +89,11 @@ def refused_by(
     kernels that lack a feature.
     """
     return pytest.mark.refused_by(loader, errno, stage=stage, reason=reason, without=without)
+
+
+def with_loaders(*loaders: str) -> pytest.MarkDecorator:
+    """Run the test, which is about some loaders, with these only."""
+    return pytest.mark.with_loaders(*loaders)
 
 
 def not_with(loader: str, *, reason: str) -> pytest.MarkDecorator:
@@ -130,9 +136,16 @@ def pytest_make_parametrize_id(val: object, argname: str) -> str | None:
 
 
 def parametrize_loader(metafunc: pytest.Metafunc, loaders: Collection[str]) -> None:
-    """Run a test that requests the fixture ``loader`` once with each of these loaders, file by file."""
-    if loaders and LOADER in metafunc.fixturenames:
-        metafunc.parametrize(LOADER, list(loaders), ids=list(loaders), indirect=True, scope="module")
+    """Run a test that requests the fixture ``loader`` once with each of these loaders, file by file.
+
+    A test about some loaders (`with_loaders`) runs with those of them.
+    """
+    if not loaders or LOADER not in metafunc.fixturenames:
+        return
+    mark = metafunc.definition.get_closest_marker("with_loaders")
+    # where the run has none of them, the test is deselected: a test without parameters would be skipped
+    names = [name for name in loaders if mark is None or name in mark.args] or list(mark.args if mark else ())
+    metafunc.parametrize(LOADER, names, ids=names, indirect=True, scope="module")
 
 
 def _loader(item: pytest.Item) -> str | None:
@@ -157,6 +170,7 @@ def register(config: pytest.Config) -> None:
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Deselect other variants' tests; apply the marks; move tests that spoil a guest to the end."""
     _deselect_other_variants(config, items)
+    _deselect_other_loaders(config, items)
     items.sort(key=lambda item: item.get_closest_marker("spoils_guest") is not None)
     for item in items:
         if _loader(item) is None and not any(item.get_closest_marker(name) for name in _MARKS):
@@ -170,6 +184,16 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 def _deselect_other_variants(config: pytest.Config, items: list[pytest.Item]) -> None:
     facts = config.stash.get(GUEST_FACTS, None)
     deselected = [item for item in items if (facts.variant if facts else "") not in (_variants(item, facts) or {""})]
+    if deselected:
+        config.hook.pytest_deselected(items=deselected)
+        items[:] = [item for item in items if item not in set(deselected)]
+
+
+def _deselect_other_loaders(config: pytest.Config, items: list[pytest.Item]) -> None:
+    facts = config.stash.get(GUEST_FACTS, None)
+    if facts is None or not facts.loaders:
+        return
+    deselected = [item for item in items if _loader(item) not in {None, *facts.loaders}]
     if deselected:
         config.hook.pytest_deselected(items=deselected)
         items[:] = [item for item in items if item not in set(deselected)]
