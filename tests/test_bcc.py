@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from kernel_matrix.guest.bpf.loaders import bcc
+from kernel_matrix.guest.bpf.step_error import StepError
 from kernel_matrix.guest.bpf.steps import MapSpec
 from kernel_matrix.shared.project import ROOT_VARIABLE
 
@@ -33,7 +34,14 @@ def test_the_main_file_has_a_map_and_a_program_for_each() -> None:
 
 def test_an_object_has_its_source_beside_the_build_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(ROOT_VARIABLE, str(tmp_path))
-    assert bcc.source_of(tmp_path / "build/fixtures/a.bpf.o") == tmp_path / "bpf/fixtures/a.bpf.c"
+    with pytest.raises(StepError, match=r"bcc compiles C, and there is no fixtures/a\.bpf\.c"):
+        bcc.source_of(tmp_path / "build/fixtures/a.bpf.o")
+    source = tmp_path / "bpf/fixtures/a.bpf.c"
+    source.parent.mkdir(parents=True)
+    source.touch()
+    assert bcc.source_of(tmp_path / "build/fixtures/a.bpf.o") == source
+    with pytest.raises(StepError, match="bcc compiles sources of the project only"):
+        bcc.source_of(tmp_path / "x.bpf.o")
 
 
 @pytest.mark.parametrize(

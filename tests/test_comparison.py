@@ -175,3 +175,14 @@ def test_what_gates_comes_first_and_new_cells_are_counted() -> None:
     assert changes[0].gates
     assert comparison.summary(changes) == "1 regression, 30 new"
     assert comparison.lines(changes, 5) == ["regression: 6.1 a.py::test_x: pass -> fail", "new: 6.1: 30 cells"]
+
+
+@pytest.mark.parametrize(("left_out", "gates"), [((), True), (("aya",), False), (("cilium",), True)])
+def test_the_skips_of_a_loader_that_is_left_out_do_not_gate(left_out: tuple[str, ...], gates: bool) -> None:
+    """The run's head names the loader; what else is skipped gates as ever."""
+    before = replace(EXPECTED, tests={"a.py::x[aya-native]": Outcome.PASS, "a.py::y": Outcome.PASS})
+    after = replace(EXPECTED, tests={"a.py::x[aya-native]": Outcome.SKIP, "a.py::y": Outcome.PASS})
+    (change,) = compare({"6.1": before}, {"6.1": after}, Scope(left_out=left_out))
+    assert (change.kind, change.gates) == (Kind.SKIPPED, gates)
+    red = replace(EXPECTED, tests={"a.py::x[aya-native]": Outcome.FAIL, "a.py::y": Outcome.SKIP})
+    assert all(change.gates for change in compare({"6.1": before}, {"6.1": red}, Scope(left_out=left_out)))

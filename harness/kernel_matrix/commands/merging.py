@@ -212,6 +212,7 @@ def facts(shards: Sequence[ShardResults]) -> RunFacts:
         whole=all(shard.document.whole for shard in shards),
         notes=_joined(shard.record.facts.notes for shard in shards),
         loaders=_joined(shard.record.facts.loaders for shard in shards),
+        left_out=_joined(shard.record.facts.left_out for shard in shards),
     )
 
 

@@ -172,6 +172,9 @@ def plan(project: Project, request: RunRequest, listed: GuestList, prepared: Pre
             kernels=prepared.kernels,
             notes=left_out,
             loaders=request.loaders,
+            left_out=tuple(
+                name for name in request.loaders if any(guest.loaders.get(name) for guest in prepared.guests)
+            ),
         ),
         notes=(*notes(prepared.kernels), *left_out),
         programs=project.programs,

@@ -69,6 +69,8 @@ class RunFacts:
     notes: tuple[str, ...] = ()
     #: the loaders that tests run with
     loaders: tuple[str, ...] = ()
+    #: as in `Document`
+    left_out: tuple[str, ...] = ()
 
     @property
     def releases(self) -> dict[str, str]:
@@ -185,6 +187,7 @@ class RunDirectory:
             cells=judged.cells,
             changes=(),
             loaders=facts.loaders,
+            left_out=facts.left_out,
         )
 
     def finish(self, result: Document, facts: RunFacts, guests: tuple[GuestRecord, ...]) -> None:

@@ -69,6 +69,8 @@ class Document:
     changes: tuple[Change, ...]
     #: the loaders that tests ran with; a test's name has its loader as the first parameter
     loaders: tuple[str, ...] = ()
+    #: those of them that a machine of the run lacked: their tests were skipped
+    left_out: tuple[str, ...] = ()
 
     @property
     def complete(self) -> bool:
