@@ -241,3 +241,28 @@ def test_only_modules_of_guests_are_imported_beforehand() -> None:
     assert {"kernel_matrix.guest.pytest.plugin", "kernel_matrix.guest.bpf.loaders"} <= set(modules)
     assert "kernel_matrix.guest.agent" not in modules
     assert all(name.split(".")[1] == "guest" for name in modules)
+
+
+def test_the_loaders_programs_are_carried_beside_the_engine(project: Path, tmp_path: Path) -> None:
+    """They are the same for every edit of a test: part of what a worker is saved with."""
+    (tmp_path / "built").write_bytes(b"program")
+    (tmp_path / "built").chmod(0o755)
+    packed = payload.pack(Payload(project, ("suites",), programs={"aya": tmp_path / "built"}))
+    (carried,) = [
+        member for member in in_tar(packed.shared) if "loaders/aya" in member.name and "bpf" not in member.name
+    ]
+    assert (carried.name, carried.mode, carried.uid) == (".engine/loaders/aya", 0o755, 0)
+
+
+@pytest.mark.parametrize(
+    ("loaders", "carried"), [(("libbpf",), ("suites",)), (("libbpf", "bcc"), ("suites", "src")), ((), ("suites",))]
+)
+def test_a_loader_that_compiles_gets_the_sources(
+    loaders: tuple[str, ...], carried: tuple[str, ...], tmp_path: Path
+) -> None:
+    sources = tmp_path / "src"
+    on_request = below(tmp_path, carry=("suites",), sources=sources, loaders_on_request=loaders)
+    assert payload.of_project(on_request).carry == carried
+    assert payload.of_project(below(tmp_path, carry=("suites",), sources=sources, loaders=loaders)).carry == carried
+    # everything is carried anyway
+    assert payload.of_project(below(tmp_path, sources=sources, loaders=loaders)).carry == ()

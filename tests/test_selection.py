@@ -100,3 +100,28 @@ def test_a_wrong_variant_is_refused_in_a_line(text: str, line: str) -> None:
         manifest.parse_variants(text, ["a"])
     assert line in str(refusal.value)
     assert "\n" not in str(refusal.value)
+
+
+@pytest.mark.parametrize(
+    ("files", "arguments", "loads"),
+    [
+        ({"suites/test_a.py": "def test_x(loader: Loader): pass"}, (), True),
+        ({"suites/test_a.py": "def test_x(mode, loader): pass"}, ("suites/test_a.py::test_x[6.1]",), True),
+        ({"suites/test_a.py": "def test_x(uploader): pass\nx = 'a loader'"}, (), False),
+        ({"suites/conftest.py": "def f(loader): pass", "suites/a/test_a.py": "def test_x(f): pass"}, (), True),
+        # the conftest of another folder is not above the selected file
+        (
+            {"suites/b/conftest.py": "def f(loader): pass", "suites/a/test_a.py": "def test_x(): pass"},
+            ("suites/a",),
+            False,
+        ),
+        ({"conftest.py": "def f(loader): pass", "suites/test_a.py": "def test_x(): pass"}, ("suites",), True),
+    ],
+)
+def test_a_run_loads_where_a_selected_file_names_the_loader(
+    files: dict[str, str], arguments: tuple[str, ...], loads: bool, tmp_path: Path
+) -> None:
+    for name, text in files.items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(text)
+    assert selection.loads(below(tmp_path), arguments) == loads
