@@ -28,8 +28,7 @@ class Scope:
     whole: bool = True
     #: kernels that must have a baseline, as must their variants: those of the manifest, which CI runs
     kernels: frozenset[str] = frozenset()
-    #: the loaders that a machine of the run lacked: that their tests are skipped is said at its head, and gates by
-    #: --require-loader
+    #: the loaders that a machine of the run lacked: the run names them in a line, their tests' skips are no changes
     left_out: tuple[str, ...] = ()
 
 
@@ -81,7 +80,7 @@ def _kernel(kernel: str, before: Expectation, now: Expectation, scope: Scope) ->
     for test in sorted({*before.tests, *now.tests}):
         change = _test(kernel, test, before.tests.get(test), now.tests.get(test), note)
         if change is not None and change.kind is Kind.SKIPPED and loader_of(test, scope.left_out):
-            change = replace(change, gates=False)
+            continue
         if change is not None and (scope.whole or change.kind is not Kind.GONE):
             yield change
     # a partial run without costs did not measure them

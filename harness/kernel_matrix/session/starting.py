@@ -129,7 +129,8 @@ def _loaders(config: pytest.Config, project: Project) -> tuple[str, ...]:
                 raise ManifestError(f"{option} {name}: not one of the table's loaders ({known})")
     chosen = config.option.loader or project.loaders
     if idle := [name for name in config.option.require_loader if name not in chosen]:
-        raise ManifestError(f"--require-loader {idle[0]}: --loader leaves it out")
+        why = "--loader leaves it out" if config.option.loader else f"it runs on request: add --loader {idle[0]}"
+        raise ManifestError(f"--require-loader {idle[0]}: {why}")
     return tuple(name for name in project.all_loaders if name in chosen)
 
 
