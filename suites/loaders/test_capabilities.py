@@ -8,17 +8,20 @@ from __future__ import annotations
 
 import errno
 import itertools
+import resource
 from collections.abc import Collection
 
 import pytest
 
 from kernel_matrix.guest.bpf import loaders
+from kernel_matrix.guest.bpf.loader_program import ProgramLoader
 from kernel_matrix.guest.bpf.loaders import Loader
 from kernel_matrix.guest.bpf.step_error import StepError
 from kernel_matrix.guest.bpf.steps import XdpFlags, object_path
 from kernel_matrix.guest.pytest.marks import GUEST_FACTS
 from kernel_matrix.guest.system.netns import Veth
 from kernel_matrix.guest.system.privilege import NOBODY, Cap, run_as
+from suites.loaders.conftest import FIXTURE
 
 #: object -> its program, and the kernel's minimum to load and attach it
 SHIPPED = {
@@ -37,6 +40,9 @@ def attaches(loader: Loader, name: str, caps: Collection[Cap], uid: int, pair: V
 
     def steps() -> None:
         own = loaders.create(loader.name)
+        if isinstance(own, ProgramLoader):
+            # as a login gives it before 5.16, whatever this process has raised it to
+            resource.setrlimit(resource.RLIMIT_MEMLOCK, (64 << 10, 64 << 10))
         try:
             with own.opened(object_path(name)) as obj:
                 if name == "xdp_packet_counter":
@@ -48,6 +54,13 @@ def attaches(loader: Loader, name: str, caps: Collection[Cap], uid: int, pair: V
 
     with pair.near.namespace.entered():
         run_as(steps, caps=caps, uid=uid, passed_on=True)
+
+
+@pytest.fixture(autouse=True)
+def raised(loader: Loader) -> None:
+    """Load an object in this process: libbpf raises RLIMIT_MEMLOCK once in a process, and its forks inherit it."""
+    with loader.opened(FIXTURE):
+        pass
 
 
 @pytest.fixture
@@ -62,10 +75,10 @@ def further(loader: Loader, name: str, *, charges_memory: bool) -> dict[Cap, tup
     if not charges_memory:
         # 64 KiB may be locked; a ring buffer of 256 KiB takes more, so whoever loads it raises RLIMIT_MEMLOCK first,
         # for which setrlimit(2) wants CAP_SYS_RESOURCE. cilium/ebpf raises it before it has looked at the object
-        # (rlimit.RemoveMemlock), and gives up
+        # (rlimit.RemoveMemlock), and gives up. libbpf runs in this process, which has raised it
         if loader.name == "cilium":
             caps[Cap.SYS_RESOURCE] = (errno.EPERM, "open")
-        elif name != "xdp_packet_counter":
+        elif loader.name == "aya" and name != "xdp_packet_counter":
             caps[Cap.SYS_RESOURCE] = (errno.EPERM, "map_create")
     if name == "tracepoint_network":
         # its number is in a file of tracefs, whose folder only root may enter: EACCES; aya takes that for a machine

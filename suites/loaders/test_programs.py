@@ -20,9 +20,11 @@ def test_a_program_that_dies_is_lost_with_all_it_held(number: signal.Signals, lo
     """The next request says how it ended; the kernel has nothing left; the next object gets another process."""
     with loader.opened(FIXTURE) as obj:
         obj.attach_kprobe("loaders_kprobe", "__x64_sys_getpgid")
-        numbers, pid = obj.map("numbers"), loader.process.pid
+        numbers, process, pid = obj.map("numbers"), loader.process, loader.process.pid
         assert seen().links or seen().events
         os.kill(pid, number)
+        # Go's runtime writes its stacks before it ends
+        wait_until(lambda: not process.alive, f"the end of {loader.name}")
         with pytest.raises(LoaderLost, match=rf"^{loader.name}: get: its program "):
             numbers.get(0)
         wait_until(lambda: not (seen().links or seen().events), "the end of what it attached")
