@@ -84,11 +84,17 @@ def test_a_corrupt_package_is_never_used_and_leaves_nothing(tmp_path: Path, monk
     assert image.vmlinuz.stat().st_size > 1_000_000
 
 
-@pytest.mark.parametrize(("size", "with_root"), [("30m", False), ("190m", True)], ids=["root", "kernel"])
-def test_a_full_disk_is_one_line_and_leaves_nothing_behind(tmp_path: Path, size: str, *, with_root: bool) -> None:
+def mebibytes(folder: Path) -> int:
+    """Return the size of a folder's files, rounded up."""
+    return sum((path.stat().st_size >> 20) + 1 for path in folder.rglob("*") if path.is_file())
+
+
+@pytest.mark.parametrize(("room", "with_root"), [(30, False), (40, True)], ids=["root", "kernel"])
+def test_a_full_disk_is_one_line_and_leaves_nothing_behind(tmp_path: Path, room: int, *, with_root: bool) -> None:
     """A file system of that size holds the cache: too small for the root image, or for a kernel's package."""
     small = tmp_path / "small"
     small.mkdir()
+    size = f"{room + (mebibytes(root_image()) if with_root else 0)}m"
     copied = f"mkdir {small}/roots && cp -r {root_image()} {small}/roots/ &&" if with_root else ""
     script = f"""
 mount -t tmpfs -o size={size} none {small} && {copied} "$@"
@@ -114,7 +120,7 @@ def test_a_full_disk_means_a_cold_boot_that_says_so(tmp_path: Path) -> None:
     known = manifest.load(HERE.images)
     kernel = images.kernel_image(known, manifest.select(known, [KERNEL])[0]).vmlinuz.parents[1]
     script = f"""
-mount -t tmpfs -o size=400m none {small} && mkdir {small}/kernels {small}/roots &&
+mount -t tmpfs -o size={mebibytes(root_image()) + mebibytes(kernel) + 100}m none {small} && mkdir {small}/kernels {small}/roots &&
 cp -r {root_image()} {small}/roots/ && cp -r {kernel} {small}/kernels/ &&
 cp {images.cache_dir()}/accelerator-*.json {small}/; "$@"
 """
