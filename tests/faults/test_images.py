@@ -104,7 +104,7 @@ find {small}/roots {small}/kernels -mindepth 1 -maxdepth 1 | sed 's/^/LEFT /'
 exit $status
 """
     arguments = ["unshare", "--mount", *([] if os.geteuid() == 0 else ["--map-root-user"])]
-    arguments += ["sh", "-c", script, "sh", *command(tmp_path, "7.3")]
+    arguments += ["sh", "-c", script, "sh", *command(tmp_path, "7.3", "--loader", "libbpf")]
     done = run(arguments, {"KERNEL_MATRIX_CACHE": str(small)})
     assert done.returncode == 3, done.stdout + done.stderr
     assert "no space left" in (done.stdout + done.stderr).lower()
@@ -119,8 +119,9 @@ def test_a_full_disk_means_a_cold_boot_that_says_so(tmp_path: Path) -> None:
     small.mkdir()
     known = manifest.load(HERE.images)
     kernel = images.kernel_image(known, manifest.select(known, [KERNEL])[0]).vmlinuz.parents[1]
+    size = mebibytes(root_image()) + mebibytes(kernel) + 100
     script = f"""
-mount -t tmpfs -o size={mebibytes(root_image()) + mebibytes(kernel) + 100}m none {small} && mkdir {small}/kernels {small}/roots &&
+mount -t tmpfs -o size={size}m none {small} && mkdir {small}/kernels {small}/roots &&
 cp -r {root_image()} {small}/roots/ && cp -r {kernel} {small}/kernels/ &&
 cp {images.cache_dir()}/accelerator-*.json {small}/; "$@"
 """
