@@ -169,7 +169,7 @@ class Monitor:
         self.links = obj.attach()
 
     def begin(self) -> None:
-        """Forget the events and totals until now: loading 41 programs takes longer than most tests."""
+        """Forget the events and totals until now: loading 36 programs takes longer than most tests."""
         self._ring.consume()
         self._before = self._since_loaded()
 

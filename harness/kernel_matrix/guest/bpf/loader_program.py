@@ -29,7 +29,7 @@ from kernel_matrix.shared.project import loader_program
 _R = TypeVar("_R")
 #: of harness/loaders/PROTOCOL.md
 PROTOCOL = 1
-#: seconds that a reply may take on the reference machine: the slowest, loading 41 programs, takes one
+#: seconds that a reply may take on the reference machine: the slowest, loading 36 programs, takes one
 _REPLY = 20.0
 _MODES = {XdpFlags.NONE: "default", XdpFlags.NATIVE: "native", XdpFlags.GENERIC: "generic"}
 _LAST_LINES = 5

@@ -12,6 +12,7 @@ from pathlib import Path
 from kernel_matrix.guest.bpf.btf import Btf
 from kernel_matrix.guest.bpf.library import captured_messages, libbpf
 from kernel_matrix.guest.bpf.step_error import StepError
+from kernel_matrix.guest.bpf.steps import iterate
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,10 +33,10 @@ def object_file(path: Path) -> Iterator[ObjectFile]:
         if not pointer:
             raise StepError(ctypes.get_errno(), "open", path.name, messages())
     try:
-        sections: dict[str, str] = {}
-        program: int | None = None
-        while program := lib.bpf_object__next_program(pointer, program):
-            sections[lib.bpf_program__name(program).decode()] = lib.bpf_program__section_name(program).decode()
+        sections = {
+            lib.bpf_program__name(program).decode(): lib.bpf_program__section_name(program).decode()
+            for program in iterate("bpf_object__next_program", pointer)
+        }
         yield ObjectFile(sections, Btf(lib.bpf_object__btf(pointer)))
     finally:
         lib.bpf_object__close(pointer)

@@ -17,7 +17,6 @@ import ctypes
 import errno
 import os
 import re
-import signal
 import socket
 import time
 from collections.abc import Callable, Iterator
@@ -33,6 +32,7 @@ from kernel_matrix.guest.bpf.library import captured_messages, libbpf
 from kernel_matrix.guest.bpf.loaders.libbpf import possible_cpus
 from kernel_matrix.guest.bpf.step_error import Stage, StepError
 from kernel_matrix.guest.bpf.steps import MapSpec, XdpFlags, iterate, kind_of, spec_of, type_numbers
+from kernel_matrix.guest.system.deadline import declared
 from kernel_matrix.guest.system.kernel_headers import kernel_headers
 from kernel_matrix.shared.project import build_folder, sources_folder
 
@@ -177,7 +177,8 @@ class _Module:
         # bcc turns libbpf's messages off, for the whole process (bcc_btf.cc)
         printer = libbpf().libbpf_set_print(None)
         try:
-            with _without_limit(), captured_messages() as messages:
+            # no test's limit counts it: the first test to need an object compiles for all
+            with declared(), captured_messages() as messages:
                 try:
                     return self.bcc.BPF(text=main.encode(), cflags=flags)
                 except Exception as error:  # bcc raises no other class
@@ -208,16 +209,6 @@ class _Module:
     def _release(self) -> None:
         for fd in self._fds.values():
             os.dup2(self._nothing, fd, inheritable=False)
-
-
-@contextmanager
-def _without_limit() -> Iterator[None]:
-    """Stop the timer of the running test (`guest.pytest.limits`): the first test to need an object compiles for all."""
-    stopped = signal.setitimer(signal.ITIMER_REAL, 0)
-    try:
-        yield
-    finally:
-        signal.setitimer(signal.ITIMER_REAL, *stopped)
 
 
 def _refused(path: Path, messages: str) -> StepError:
