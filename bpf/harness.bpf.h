@@ -25,6 +25,7 @@
 #ifdef BCC
 
 #include <asm/ptrace.h>
+#include <linux/sched.h>
 
 #ifdef READS_SOCKETS
 
@@ -34,7 +35,6 @@
  */
 #define _LINUX_BPF_H
 #define __LINUX_FILTER_H__
-#include <linux/sched.h>
 #include <linux/fdtable.h>
 #include <linux/net.h>
 #include <linux/trace_events.h>
@@ -53,6 +53,9 @@ struct trace_event_raw_sys_exit {
 	long ret;
 };
 
+/* the headers are those of the kernel: without IPv6 this does not compile */
+#define HAS_IPV6(sk) 1
+
 #endif /* READS_SOCKETS */
 
 #else
@@ -68,8 +71,15 @@ struct pt_regs {
 	unsigned long di;
 };
 
+struct in6_addr {
+	__u8 bytes[16];
+};
+
 struct sock_common {
+	__be32 skc_daddr;
+	__be16 skc_dport;
 	unsigned short skc_family;
+	struct in6_addr skc_v6_daddr;
 };
 
 struct sock {
@@ -99,6 +109,8 @@ struct files_struct {
 };
 
 struct task_struct {
+	struct task_struct *real_parent;
+	int tgid;
 	struct files_struct *files;
 };
 
@@ -112,6 +124,9 @@ struct trace_event_raw_sys_exit {
 };
 
 #pragma clang attribute pop
+
+/* whether the kernel's sockets have room for an address of IPv6 (CONFIG_IPV6) */
+#define HAS_IPV6(sk) bpf_core_field_exists((sk)->__sk_common.skc_v6_daddr)
 
 #endif /* BCC */
 

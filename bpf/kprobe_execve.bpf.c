@@ -4,10 +4,15 @@
  * be walked around by choosing the other call. Each entry point is a program of its own: a kernel without 32-bit
  * emulation has no compat entry points, and its loader leaves those two out.
  *
+ * What it reports, and what it cannot see, sentence by sentence with its tests: docs/programs.md.
+ *
  * Not seen: the x32 ABI, which has entry points of its own and is off unless a machine boots with syscall.x32=y.
  */
 #include "harness.bpf.h"
 #include "kprobe_execve.h"
+
+/* linux/fcntl.h: relative to the working directory, as execve always is */
+#define AT_FDCWD (-100)
 
 EXPORT_LAYOUT(exec_event);
 
@@ -58,8 +63,9 @@ static __always_inline void count(__u32 uid)
 		__sync_fetch_and_add(&loss->uids, 1);
 }
 
-static __always_inline int report(enum exec_entry entry, const char *filename)
+static __always_inline int report(enum exec_entry entry, __s32 directory, const char *filename)
 {
+	struct task_struct *task = (struct task_struct *)bpf_get_current_task();
 	__u64 ids = bpf_get_current_uid_gid();
 	struct exec_event *event;
 	struct exec_losses *loss;
@@ -79,7 +85,9 @@ static __always_inline int report(enum exec_entry entry, const char *filename)
 	ids = bpf_get_current_pid_tgid();
 	event->pid = (__u32)ids;
 	event->tgid = ids >> 32;
+	event->ppid = BPF_CORE_READ(task, real_parent, tgid);
 	event->entry = entry;
+	event->directory = directory;
 	bpf_get_current_comm(event->comm, sizeof(event->comm));
 	/* a failed read clears all of it (kernel/trace/bpf_trace.c, bpf_probe_read_user_str_common) */
 	length = bpf_probe_read_user_str(event->filename, sizeof(event->filename), filename);
@@ -98,26 +106,27 @@ static __always_inline struct pt_regs *user(struct pt_regs *ctx)
 SEC("kprobe/__x64_sys_execve")
 int trace_execve(struct pt_regs *ctx)
 {
-	return report(EXEC_ENTRY_EXECVE, (const char *)BPF_CORE_READ(user(ctx), di));
+	return report(EXEC_ENTRY_EXECVE, AT_FDCWD, (const char *)BPF_CORE_READ(user(ctx), di));
 }
 
 SEC("kprobe/__x64_sys_execveat")
 int trace_execveat(struct pt_regs *ctx)
 {
-	return report(EXEC_ENTRY_EXECVEAT, (const char *)BPF_CORE_READ(user(ctx), si));
+	return report(EXEC_ENTRY_EXECVEAT, BPF_CORE_READ(user(ctx), di), (const char *)BPF_CORE_READ(user(ctx), si));
 }
 
 /* 32-bit calls pass their arguments in bx, cx, dx; the upper halves are not theirs */
 SEC("kprobe/__ia32_compat_sys_execve")
 int trace_compat_execve(struct pt_regs *ctx)
 {
-	return report(EXEC_ENTRY_COMPAT_EXECVE, (const char *)(long)(__u32)BPF_CORE_READ(user(ctx), bx));
+	return report(EXEC_ENTRY_COMPAT_EXECVE, AT_FDCWD, (const char *)(long)(__u32)BPF_CORE_READ(user(ctx), bx));
 }
 
 SEC("kprobe/__ia32_compat_sys_execveat")
 int trace_compat_execveat(struct pt_regs *ctx)
 {
-	return report(EXEC_ENTRY_COMPAT_EXECVEAT, (const char *)(long)(__u32)BPF_CORE_READ(user(ctx), cx));
+	return report(EXEC_ENTRY_COMPAT_EXECVEAT, BPF_CORE_READ(user(ctx), bx),
+		      (const char *)(long)(__u32)BPF_CORE_READ(user(ctx), cx));
 }
 
 char LICENSE[] SEC("license") = "Dual BSD/GPL";

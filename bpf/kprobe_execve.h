@@ -22,7 +22,11 @@ struct exec_event {
 	__u32 tgid;
 	__u32 uid;
 	__u32 gid;
+	/* the parent process (as getppid() says it in the initial PID namespace) */
+	__u32 ppid;
 	enum exec_entry entry;
+	/* the descriptor that filename is relative to, AT_FDCWD (-100) for the working directory */
+	__s32 directory;
 	/*
 	 * bytes of filename with its NUL, EXEC_FILENAME_LEN when it was cut; negative errno when it was not readable:
 	 * a probe cannot wait for a page that is not in memory, although the call itself may well succeed

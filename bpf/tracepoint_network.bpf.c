@@ -4,6 +4,8 @@
  * files and pipes are no network events. A call is remembered at its entry and reported at its end, with the bytes
  * that the kernel says were moved.
  *
+ * What it reports, and what it cannot see, sentence by sentence with its tests: docs/programs.md.
+ *
  * - What a descriptor is, is decided at the entry: after close it is nothing any more.
  * - recvmsg and its kin return what they copied; with MSG_TRUNC a datagram's whole length; with MSG_PEEK bytes that a
  *   later call returns again. Bytes are always what the call returned.
@@ -11,27 +13,39 @@
  * - A call that a signal ends is interrupted, neither done nor failed; if the kernel then starts it again it is
  *   reported again. Its result is the kernel's own number (ERESTARTSYS, -512), which user space sees as EINTR or not
  *   at all.
+ * - A call whose end was not seen, because programs were detached or skipped meanwhile, is counted as lost when its
+ *   thread makes its next call, and never mistaken for that one.
+ * - The peer is the address in the call; where it has none, the one that the socket is connected to, and of an accept
+ *   the new socket. The several addresses of a sendmmsg or recvmmsg are not looked at.
  * - Not seen: 32-bit calls (the syscall tracepoints leave them out, arch_trace_is_compat_syscall()), io_uring, and
  *   sockets that go without a close: at exec, exit, dup2 and close_range.
  */
 #define READS_SOCKETS /* what the headers for that take to compile is left out elsewhere (harness.bpf.h) */
 #include "harness.bpf.h"
+#include <bpf/bpf_endian.h>
 #include <asm/unistd_64.h>
 #include "tracepoint_network.h"
 
 #define S_IFMT	    0170000
 #define S_IFSOCK    0140000
 #define AF_UNSPEC   0
+#define AF_INET	    2
+#define AF_INET6    10
 
 #define EINTR	    4
+#define EISCONN	    106
+#define EALREADY    114
 #define EINPROGRESS 115
 /* linux/errno.h: what a call returns inside the kernel when a signal ended it, from ERESTARTSYS to
  * ERESTART_RESTARTBLOCK */
 #define ERESTART_FIRST 512
 #define ERESTART_LAST  516
 
-/* sendmmsg and recvmmsg take no more messages than this (UIO_MAXIOV) */
-#define MAX_MESSAGES 1024
+/*
+ * How many messages' lengths are read of one call. sendmmsg takes no more than 1024 (UIO_MAXIOV); recvmmsg has no limit
+ * (net/socket.c, do_recvmmsg()): what it returns beyond this is counted as lost.
+ */
+#define MAX_MESSAGES 4096
 
 /* struct mmsghdr of linux/socket.h, 64 bit */
 struct message {
@@ -65,13 +79,41 @@ struct lengths {
 #define ROUND(number)
 #endif
 
+/* The beginning of struct msghdr, and of each mmsghdr. */
+struct header {
+	const void *name;
+	__u32 name_length;
+};
+
+/* struct sockaddr_in and sockaddr_in6, as far as they are alike, and where their addresses are */
+struct name {
+	__u16 family;
+	__be16 port;
+	__u8 address4[4];
+};
+#define NAME4_LENGTH  16
+#define NAME6_LENGTH  24 /* without sin6_scope_id (SIN6_LEN_RFC2133) */
+#define NAME6_ADDRESS 8
+
+struct peer {
+	__u32 family;
+	__u32 port;
+	__u8 address[16];
+};
+
 /* A call between its entry and its end. */
 struct pending {
-	struct message *messages;
+	/* the messages of sendmmsg and recvmmsg, of other calls the address that they name */
+	const void *memory;
+	/* where the kernel writes how long that address is */
+	const __u32 *length_at;
+	/* how long it is, or may be */
+	__u32 length;
 	__s32 fd;
 	__u32 kind;
 	__u32 call;
 	__u32 family;
+	struct peer peer;
 };
 
 struct {
@@ -110,8 +152,8 @@ static __always_inline struct net_totals *current_totals(void)
 	return bpf_map_lookup_elem(&totals, &key);
 }
 
-/* The family of the socket that is open as fd, AF_UNSPEC when fd is no socket. */
-static __always_inline __u32 socket_family(__s32 fd)
+/* The socket that is open as fd, NULL when fd is no socket. */
+static __always_inline struct sock *socket_of(__s32 fd)
 {
 	struct task_struct *task = (struct task_struct *)bpf_get_current_task();
 	struct fdtable *table = BPF_CORE_READ(task, files, fdt);
@@ -119,30 +161,117 @@ static __always_inline __u32 socket_family(__s32 fd)
 	struct socket *socket;
 
 	if (fd < 0 || (__u32)fd >= BPF_CORE_READ(table, max_fds))
-		return AF_UNSPEC;
+		return NULL;
 	slot = BPF_CORE_READ(table, fd) + fd;
 	if (bpf_probe_read_kernel(&file, sizeof(file), slot) || !file)
-		return AF_UNSPEC;
+		return NULL;
 	if ((BPF_CORE_READ(file, f_inode, i_mode) & S_IFMT) != S_IFSOCK)
-		return AF_UNSPEC;
+		return NULL;
 	socket = BPF_CORE_READ(file, private_data);
-	return BPF_CORE_READ(socket, sk, __sk_common.skc_family);
+	return BPF_CORE_READ(socket, sk);
 }
 
-static __always_inline int enter(__s32 fd, enum net_kind kind, __u32 call, unsigned long messages)
+/* AF_UNSPEC for NULL: it cannot be read, which is a 0 */
+static __always_inline __u32 family_of(const struct sock *sk)
 {
+	return BPF_CORE_READ(sk, __sk_common.skc_family);
+}
+
+/* Whom a socket is connected to; left as it is, all 0, when it is to nobody, or not of the Internet. */
+static __always_inline void read_peer(struct peer *peer, const struct sock *sk)
+{
+	__u32 family = family_of(sk);
+	__u64 first = 0, second = 0;
+	__be16 port = BPF_CORE_READ(sk, __sk_common.skc_dport);
+	__be32 address = 0;
+
+	if (family == AF_INET) {
+		address = BPF_CORE_READ(sk, __sk_common.skc_daddr);
+		__builtin_memcpy(peer->address, &address, sizeof(address));
+	} else if (family == AF_INET6 && HAS_IPV6(sk)) {
+		BPF_CORE_READ_INTO(&peer->address, sk, __sk_common.skc_v6_daddr);
+		__builtin_memcpy(&first, peer->address, sizeof(first));
+		__builtin_memcpy(&second, peer->address + sizeof(first), sizeof(second));
+	} else {
+		return;
+	}
+	if (port || address || first || second) {
+		peer->family = family;
+		peer->port = bpf_ntohs(port);
+	}
+}
+
+/* The address that a call names, where it names one: its family, and of the Internet's families the rest. */
+static __always_inline void read_name(struct peer *peer, const void *memory, __u32 length)
+{
+	struct name name = {};
+
+	if (length < sizeof(name.family) || bpf_probe_read_user(&name.family, sizeof(name.family), memory) ||
+	    name.family == AF_UNSPEC)
+		return;
+	__builtin_memset(peer, 0, sizeof(*peer));
+	peer->family = name.family;
+	if (name.family == AF_INET && length >= NAME4_LENGTH) {
+		bpf_probe_read_user(&name, sizeof(name), memory);
+		__builtin_memcpy(peer->address, name.address4, sizeof(name.address4));
+	} else if (name.family == AF_INET6 && length >= NAME6_LENGTH) {
+		bpf_probe_read_user(&name, sizeof(name), memory);
+		bpf_probe_read_user(peer->address, sizeof(peer->address), memory + NAME6_ADDRESS);
+	}
+	peer->port = bpf_ntohs(name.port);
+}
+
+/* Forget what a thread has not ended as far as was seen, which is a lost call. */
+static __always_inline void forget(__u64 thread)
+{
+	struct net_totals *total;
+
+	if (!bpf_map_lookup_elem(&calls, &thread))
+		return;
+	bpf_map_delete_elem(&calls, &thread);
+	total = current_totals();
+	if (total)
+		total->lost_ends++;
+}
+
+/* `call` is a constant in each program: what other calls need is not compiled */
+static __always_inline int enter(struct trace_event_raw_sys_enter *ctx, __s32 fd, enum net_kind kind, __u32 call)
+{
+	struct sock *sk = socket_of(fd);
 	struct pending pending = {
-		.messages = (struct message *)messages,
 		.fd = fd,
 		.kind = kind,
 		.call = call,
-		.family = socket_family(fd),
+		.family = family_of(sk),
 	};
 	__u64 thread = bpf_get_current_pid_tgid();
+	struct header header = {};
 	struct net_totals *total;
 
+	forget(thread);
 	if (pending.family == AF_UNSPEC)
 		return 0;
+	if (kind != NET_CONNECT && kind != NET_ACCEPT)
+		read_peer(&pending.peer, sk);
+	if (call == __NR_sendmmsg || call == __NR_recvmmsg) {
+		pending.memory = (const void *)ctx->args[1];
+	} else if (call == __NR_connect) {
+		pending.memory = (const void *)ctx->args[1];
+		pending.length = ctx->args[2];
+	} else if (call == __NR_sendto) {
+		pending.memory = (const void *)ctx->args[4];
+		pending.length = ctx->args[5];
+	} else if (call == __NR_recvfrom) {
+		pending.memory = (const void *)ctx->args[4];
+		pending.length_at = (const __u32 *)ctx->args[5];
+		bpf_probe_read_user(&pending.length, sizeof(pending.length), pending.length_at);
+	} else if (call == __NR_sendmsg || call == __NR_recvmsg) {
+		bpf_probe_read_user(&header, sizeof(header), (const void *)ctx->args[1]);
+		pending.memory = header.name;
+		pending.length = header.name_length;
+		if (call == __NR_recvmsg)
+			pending.length_at = &((const struct header *)ctx->args[1])->name_length;
+	}
 	if (bpf_map_update_elem(&calls, &thread, &pending, BPF_ANY)) {
 		total = current_totals();
 		if (total)
@@ -175,7 +304,8 @@ static __always_inline __u64 length_of(const struct message *message, __u64 *unr
  */
 static __always_inline __u64 message_bytes(const struct message *messages, long result, struct net_totals *total)
 {
-	__u64 count = result > 0 ? result & (2 * MAX_MESSAGES - 1) : 0;
+	__u64 all = result > 0 ? result : 0;
+	__u64 count = all < MAX_MESSAGES ? all : MAX_MESSAGES;
 	__u64 before = -((unsigned long)&messages->length / sizeof(*messages)) % TOGETHER;
 	__u64 rounds, behind, bytes = 0, unread = 0;
 	const struct message *next;
@@ -187,6 +317,7 @@ static __always_inline __u64 message_bytes(const struct message *messages, long 
 	lengths = bpf_map_lookup_elem(&scratch, &key);
 	if (!lengths)
 		return 0;
+	unread = all - count;
 	if (before > count)
 		before = count;
 	next = messages + before;
@@ -222,8 +353,11 @@ static __always_inline enum net_state state_of(enum net_kind kind, long result)
 {
 	if (result >= 0)
 		return NET_DONE;
-	if (kind == NET_CONNECT && result == -EINPROGRESS)
+	/* of a send, too: TCP Fast Open begins a connection with one */
+	if (result == -EINPROGRESS)
 		return NET_IN_PROGRESS;
+	if (kind == NET_CONNECT && (result == -EALREADY || result == -EISCONN))
+		return NET_UNCHANGED;
 	if (result == -EINTR || (result <= -ERESTART_FIRST && result >= -ERESTART_LAST))
 		return NET_INTERRUPTED;
 	return NET_FAILED;
@@ -237,6 +371,8 @@ static __always_inline void count(struct net_totals *total, enum net_kind kind, 
 		total->connects_in_progress++;
 	else if (kind == NET_CONNECT && state == NET_INTERRUPTED)
 		total->connects_interrupted++;
+	else if (kind == NET_CONNECT && state == NET_UNCHANGED)
+		total->connects_repeated++;
 	else if (kind == NET_CONNECT)
 		total->connects_failed++;
 	else if (kind == NET_ACCEPT && state == NET_DONE)
@@ -250,27 +386,60 @@ static __always_inline void count(struct net_totals *total, enum net_kind kind, 
 }
 
 /*
- * A call's end; a thread that is killed inside one comes here before it dies. A thread without a remembered call is not
- * on a socket, or was inside it when this was attached.
+ * The descriptor of the call that ends. Its registers are what a syscall tracepoint's context begins with, in place of
+ * the fields that all events have (kernel/trace/trace_syscalls.c, perf_call_bpf_exit()); bpf_get_stack() relies on it,
+ * too. Programs may not read these fields, so they are read as memory.
  */
-static __always_inline int leave(long result, int messages)
+static __always_inline int is_descriptor(struct trace_event_raw_sys_exit *ctx, __s32 fd, __u32 call)
+{
+	struct pt_regs *user = NULL;
+
+	bpf_probe_read_kernel(&user, sizeof(user), ctx);
+	return (__s32)BPF_CORE_READ(user, di) == fd || (call == __NR_splice && (__s32)BPF_CORE_READ(user, dx) == fd);
+}
+
+/* Whom the call was about, as far as that is known only now. */
+static __always_inline void find_peer(struct pending *pending, enum net_kind kind, __u32 call, long result)
+{
+	__u32 length = 0;
+
+	if (kind == NET_ACCEPT) {
+		read_peer(&pending->peer, result < 0 ? NULL : socket_of(result));
+	} else if (call == __NR_connect || call == __NR_sendto || call == __NR_sendmsg) {
+		read_name(&pending->peer, pending->memory, pending->length);
+	} else if ((call == __NR_recvfrom || call == __NR_recvmsg) && result >= 0) {
+		bpf_probe_read_user(&length, sizeof(length), pending->length_at);
+		read_name(&pending->peer, pending->memory, length < pending->length ? length : pending->length);
+	}
+}
+
+/*
+ * A call's end; a thread that is killed inside one comes here before it dies. A thread without a remembered call is not
+ * on a socket, or was inside it when this was attached. `call` is a constant in each program, as at the entry.
+ */
+static __always_inline int leave(struct trace_event_raw_sys_exit *ctx, __u32 call)
 {
 	__u64 thread = bpf_get_current_pid_tgid();
-	struct pending *found = bpf_map_lookup_elem(&calls, &thread);
+	struct pending *entered = bpf_map_lookup_elem(&calls, &thread);
 	struct net_totals *total = current_totals();
+	long result = ctx->ret;
 	struct pending pending;
 	struct net_event *event;
 	enum net_state state;
 	__u64 bytes = 0;
 
-	if (!found || !total)
+	if (!entered || !total)
 		return 0;
-	pending = *found;
+	pending = *entered;
+	if (pending.call != call || !is_descriptor(ctx, pending.fd, call)) {
+		forget(thread);
+		return 0;
+	}
 	bpf_map_delete_elem(&calls, &thread);
 
 	state = state_of(pending.kind, result);
-	if (messages)
-		bytes = message_bytes(pending.messages, result, total);
+	if (call == __NR_sendmmsg || call == __NR_recvmmsg)
+		bytes = message_bytes(pending.memory, result, total);
 	else if ((pending.kind == NET_SEND || pending.kind == NET_RECEIVE) && result > 0)
 		bytes = result;
 	count(total, pending.kind, state, bytes);
@@ -280,6 +449,7 @@ static __always_inline int leave(long result, int messages)
 		total->lost_events++;
 		return 0;
 	}
+	find_peer(&pending, pending.kind, call, result);
 	event->timestamp = bpf_ktime_get_ns();
 	event->result = result;
 	event->bytes = bytes;
@@ -291,6 +461,9 @@ static __always_inline int leave(long result, int messages)
 	event->state = state;
 	event->call = pending.call;
 	event->family = pending.family;
+	event->peer_family = pending.peer.family;
+	event->peer_port = pending.peer.port;
+	__builtin_memcpy(event->peer_address, pending.peer.address, sizeof(event->peer_address));
 	bpf_get_current_comm(event->comm, sizeof(event->comm));
 	bpf_ringbuf_submit(event, 0);
 	return 0;
@@ -301,27 +474,13 @@ static __always_inline int leave(long result, int messages)
 	SEC("tracepoint/syscalls/sys_enter_" #name)                                                                    \
 	int trace_##name##_enter(struct trace_event_raw_sys_enter *ctx)                                                \
 	{                                                                                                              \
-		return enter(ctx->args[descriptor], kind, __NR_##name, 0);                                             \
+		return enter(ctx, ctx->args[descriptor], kind, __NR_##name);                                           \
 	}                                                                                                              \
                                                                                                                        \
 	SEC("tracepoint/syscalls/sys_exit_" #name)                                                                     \
 	int trace_##name##_exit(struct trace_event_raw_sys_exit *ctx)                                                  \
 	{                                                                                                              \
-		return leave(ctx->ret, 0);                                                                             \
-	}
-
-/* The same for a call that moves several messages. */
-#define TRACE_MESSAGES(name, kind)                                                                                     \
-	SEC("tracepoint/syscalls/sys_enter_" #name)                                                                    \
-	int trace_##name##_enter(struct trace_event_raw_sys_enter *ctx)                                                \
-	{                                                                                                              \
-		return enter(ctx->args[0], kind, __NR_##name, ctx->args[1]);                                           \
-	}                                                                                                              \
-                                                                                                                       \
-	SEC("tracepoint/syscalls/sys_exit_" #name)                                                                     \
-	int trace_##name##_exit(struct trace_event_raw_sys_exit *ctx)                                                  \
-	{                                                                                                              \
-		return leave(ctx->ret, 1);                                                                             \
+		return leave(ctx, __NR_##name);                                                                        \
 	}
 
 /* the tracepoint has the name of the kernel's function, which differs from the call's */
@@ -332,14 +491,14 @@ TRACE(accept, NET_ACCEPT, 0)
 TRACE(accept4, NET_ACCEPT, 0)
 TRACE(sendto, NET_SEND, 0)
 TRACE(sendmsg, NET_SEND, 0)
-TRACE_MESSAGES(sendmmsg, NET_SEND)
+TRACE(sendmmsg, NET_SEND, 0)
 TRACE(write, NET_SEND, 0)
 TRACE(writev, NET_SEND, 0)
 TRACE(pwritev2, NET_SEND, 0)
 TRACE(sendfile64, NET_SEND, 0)
 TRACE(recvfrom, NET_RECEIVE, 0)
 TRACE(recvmsg, NET_RECEIVE, 0)
-TRACE_MESSAGES(recvmmsg, NET_RECEIVE)
+TRACE(recvmmsg, NET_RECEIVE, 0)
 TRACE(read, NET_RECEIVE, 0)
 TRACE(readv, NET_RECEIVE, 0)
 TRACE(preadv2, NET_RECEIVE, 0)
@@ -349,15 +508,15 @@ TRACE(close, NET_CLOSE, 0)
 SEC("tracepoint/syscalls/sys_enter_splice")
 int trace_splice_enter(struct trace_event_raw_sys_enter *ctx)
 {
-	if (socket_family(ctx->args[0]) != AF_UNSPEC)
-		return enter(ctx->args[0], NET_RECEIVE, __NR_splice, 0);
-	return enter(ctx->args[2], NET_SEND, __NR_splice, 0);
+	if (family_of(socket_of(ctx->args[0])) != AF_UNSPEC)
+		return enter(ctx, ctx->args[0], NET_RECEIVE, __NR_splice);
+	return enter(ctx, ctx->args[2], NET_SEND, __NR_splice);
 }
 
 SEC("tracepoint/syscalls/sys_exit_splice")
 int trace_splice_exit(struct trace_event_raw_sys_exit *ctx)
 {
-	return leave(ctx->ret, 0);
+	return leave(ctx, __NR_splice);
 }
 
 char LICENSE[] SEC("license") = "Dual BSD/GPL";

@@ -15,10 +15,12 @@ enum net_kind {
 enum net_state {
 	NET_DONE = 0,
 	NET_FAILED = 1,
-	/* a non-blocking connect that goes on (EINPROGRESS): neither done nor failed */
+	/* a connection that is being made (EINPROGRESS): neither done nor failed */
 	NET_IN_PROGRESS = 2,
 	/* ended by a signal */
 	NET_INTERRUPTED = 3,
+	/* a connect on a socket that is connecting (EALREADY) or connected (EISCONN): nothing began, nothing failed */
+	NET_UNCHANGED = 4,
 };
 
 /* A system call on a socket, at its end. */
@@ -38,8 +40,15 @@ struct net_event {
 	enum net_state state;
 	/* the number of the call (asm/unistd_64.h) */
 	__u32 call;
-	/* AF_* */
+	/* of the socket: AF_* */
 	__u32 family;
+	/*
+	 * of the other end: the family of its address, 0 when it is not known; for AF_INET and AF_INET6 its port, and
+	 * its address in the order of the network, of AF_INET in the first four bytes
+	 */
+	__u32 peer_family;
+	__u32 peer_port;
+	__u8 peer_address[16];
 	char comm[NET_COMM_LEN];
 };
 
@@ -49,6 +58,8 @@ struct net_totals {
 	__u64 connects_failed;
 	__u64 connects_in_progress;
 	__u64 connects_interrupted;
+	/* NET_UNCHANGED */
+	__u64 connects_repeated;
 	__u64 accepts;
 	__u64 bytes_sent;
 	__u64 bytes_received;
@@ -57,7 +68,10 @@ struct net_totals {
 	__u64 lost_events;
 	/* calls that found no room to be remembered until their end: counted nowhere else */
 	__u64 lost_calls;
-	/* messages whose length could not be read back from user memory: their bytes are missing */
+	/* calls whose end was not seen: counted nowhere else */
+	__u64 lost_ends;
+	/* messages whose length could not be read back from user memory, or was one too many: their bytes are missing
+	 */
 	__u64 lost_lengths;
 };
 

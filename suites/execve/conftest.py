@@ -31,7 +31,9 @@ class ExecEvent:
     tgid: int
     uid: int
     gid: int
+    ppid: int
     entry: str
+    directory: int
     filename_length: int
     comm: str
     filename: str

@@ -9,7 +9,7 @@ from suites.execve.conftest import Losses, Monitor
 from suites.execve.test_events import TRUE, run
 
 #: sizeof(struct exec_event) and the header of a ring buffer's record (BPF_RINGBUF_HDR_SZ)
-RECORD = 304 + 8
+RECORD = 312 + 8
 PAGE = 4096
 
 
@@ -35,7 +35,7 @@ def test_each_users_calls_are_counted_apart(monitor: Monitor) -> None:
 
 
 def test_a_burst_that_fits_loses_nothing(monitor: Monitor) -> None:
-    """The ring buffer has room for 256 KiB / 312 bytes = 840 records; nobody reads in between."""
+    """The ring buffer has room for 256 KiB / 320 bytes = 819 records; nobody reads in between."""
     child = execs.in_child(failing(800), uid=1000)
     assert len(monitor.events(child.pid)) == 800
     assert monitor.calls(1000) == 800
@@ -50,9 +50,9 @@ def test_a_burst_of_processes_loses_nothing(monitor: Monitor) -> None:
 
 
 def test_what_finds_the_ring_buffer_full_is_counted(resized: Callable[..., Monitor]) -> None:
-    """A page holds 13 records: 13 * 312 = 4056, and a fourteenth would pass the page's end (bpf_ringbuf_reserve)."""
+    """A page holds 12 records: 12 * 320 = 3840, and a thirteenth would pass the page's end (bpf_ringbuf_reserve)."""
     fitting = PAGE // RECORD
-    assert fitting == 13
+    assert fitting == 12
     monitor = resized(events=PAGE)
     child = execs.in_child(failing(100), uid=1000)
     assert len(monitor.events(child.pid)) == fitting

@@ -3,20 +3,25 @@
 from __future__ import annotations
 
 import errno
+import fcntl
 import mmap
 import os
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
 
 from kernel_matrix.guest.pytest.marks import requires
 from kernel_matrix.guest.system import execs
+from kernel_matrix.guest.system.deadline import wait_until
 from suites.execve.conftest import Entry, ExecEvent, Monitor
 
 TRUE = Path("/bin/true")
+#: linux/fcntl.h
+AT_FDCWD = -100
 #: EXEC_FILENAME_LEN of kprobe_execve.h
 FILENAME_LENGTH = 256
 
@@ -40,7 +45,10 @@ def expected(event: ExecEvent, child: execs.Child, path: str, **other: object) -
         "tgid": child.pid,
         "uid": 0,
         "gid": 0,
+        # children are forked by the test's process
+        "ppid": os.getpid(),
         "entry": Entry.EXECVE,
+        "directory": AT_FDCWD,
         # with the NUL
         "filename_length": len(path) + 1,
         "comm": own_comm(),
@@ -167,43 +175,58 @@ def test_a_path_not_in_memory_yet_is_an_event_that_says_so(monitor: Monitor, tmp
     assert event == expected(event, child, "", filename_length=-errno.EFAULT)
 
 
-def test_execveat_relative_to_a_directory(monitor: Monitor) -> None:
-    """The event has the path as given; the directory is a descriptor of the caller's."""
+@pytest.fixture
+def descriptor() -> Iterator[Callable[[str], int]]:
+    """Return what opens a path as a descriptor of a number that no other field of an event has."""
+    with ExitStack() as opened:
 
-    def at() -> None:
-        execs.execveat(os.open("/bin", os.O_PATH), "true")
+        def at(path: str) -> int:
+            first = os.open(path, os.O_PATH)
+            number = fcntl.fcntl(first, fcntl.F_DUPFD, 777)
+            os.close(first)
+            opened.callback(os.close, number)
+            return number
 
-    child = execs.in_child(at)
+        yield at
+
+
+def test_execveat_relative_to_a_directory(monitor: Monitor, descriptor: Callable[[str], int]) -> None:
+    """The event has the path as given, and the descriptor of the directory."""
+    directory = descriptor("/bin")
+    child = execs.in_child(lambda: execs.execveat(directory, "true"))
     assert child.status == 0
     event = only(monitor, child)
-    assert event == expected(event, child, "true", entry=Entry.EXECVEAT)
+    assert event == expected(event, child, "true", entry=Entry.EXECVEAT, directory=directory)
 
 
-def test_execveat_of_a_descriptor_has_no_path(monitor: Monitor) -> None:
+def test_execveat_of_the_working_directory(monitor: Monitor) -> None:
+    """AT_FDCWD is a number like a descriptor's, and negative."""
+    child = execs.in_child(lambda: execs.execveat(AT_FDCWD, "/bin/true"))
+    assert child.status == 0
+    event = only(monitor, child)
+    assert event == expected(event, child, "/bin/true", entry=Entry.EXECVEAT)
+
+
+def test_execveat_of_a_descriptor_has_no_path(monitor: Monitor, descriptor: Callable[[str], int]) -> None:
     """AT_EMPTY_PATH: what runs is what is open."""
-
-    def empty() -> None:
-        execs.execveat(os.open("/bin/true", os.O_PATH), "", execs.AT_EMPTY_PATH)
-
-    child = execs.in_child(empty)
+    program = descriptor("/bin/true")
+    child = execs.in_child(lambda: execs.execveat(program, "", execs.AT_EMPTY_PATH))
     assert child.status == 0
     event = only(monitor, child)
-    assert event == expected(event, child, "", entry=Entry.EXECVEAT)
+    assert event == expected(event, child, "", entry=Entry.EXECVEAT, directory=program)
 
 
-def test_fexecve_of_the_c_library_is_seen(monitor: Monitor) -> None:
+def test_fexecve_of_the_c_library_is_seen(monitor: Monitor, descriptor: Callable[[str], int]) -> None:
     """It is execveat underneath."""
-
-    def fexecve() -> None:
-        os.execve(os.open("/bin/true", os.O_RDONLY), ["true"], {})
-
-    child = execs.in_child(fexecve)
+    program = descriptor("/bin/true")
+    child = execs.in_child(lambda: os.execve(program, ["true"], {}))
     assert child.status == 0
     event = only(monitor, child)
     # whether the page of the C library that holds its empty string is in memory is the page cache's affair
     length = event.filename_length
     assert length in {1, -errno.EFAULT}
-    assert event == expected(event, child, "", entry=Entry.EXECVEAT, filename_length=length)
+    fields = {"entry": Entry.EXECVEAT, "filename_length": length, "directory": program}
+    assert event == expected(event, child, "", **fields)
 
 
 def test_posix_spawn_is_seen(monitor: Monitor) -> None:
@@ -224,16 +247,44 @@ def test_the_32_bit_execve_is_seen(monitor: Monitor) -> None:
 
 
 @requires("ia32_emulation")
-def test_the_32_bit_execveat_is_seen(monitor: Monitor) -> None:
+def test_the_32_bit_execveat_is_seen(monitor: Monitor, descriptor: Callable[[str], int]) -> None:
     """And the other door of the other call."""
-
-    def at() -> None:
-        execs.execveat32(os.open("/bin", os.O_PATH), "true")
-
-    child = execs.in_child(at)
+    directory = descriptor("/bin")
+    child = execs.in_child(lambda: execs.execveat32(directory, "true"))
     assert child.status == 0
     event = only(monitor, child)
-    assert event == expected(event, child, "true", entry=Entry.COMPAT_EXECVEAT)
+    assert event == expected(event, child, "true", entry=Entry.COMPAT_EXECVEAT, directory=directory)
+
+
+def test_the_parent_is_a_process(monitor: Monitor) -> None:
+    """A child of a thread has the thread's process as its parent (getppid(2))."""
+    children: list[execs.Child] = []
+    thread = threading.Thread(target=lambda: children.append(execs.in_child(lambda: run(TRUE))))
+    thread.start()
+    thread.join()
+    event = only(monitor, children[0])
+    assert event == expected(event, children[0], "/bin/true")
+
+
+def test_an_orphan_s_parent_is_who_has_adopted_it(monitor: Monitor) -> None:
+    """The parent at the time of the call, not the one that forked."""
+    reading, writing = os.pipe()
+
+    def orphan() -> None:
+        parent = os.getpid()
+        if os.fork():
+            return
+        adopted_by = wait_until(lambda: os.getppid() != parent and os.getppid(), "the end of the parent")
+        os.write(writing, f"{os.getpid()} {adopted_by}".encode())
+        run("/no/such/program")
+
+    child = execs.in_child(orphan)
+    os.close(writing)
+    with os.fdopen(reading) as pipe:
+        pid, adopted_by = (int(word) for word in pipe.read().split())
+    assert adopted_by not in {child.pid, os.getpid()}
+    (event,) = monitor.events(pid)
+    assert event.ppid == adopted_by
 
 
 def test_a_thread_that_execs_is_named_with_its_process(monitor: Monitor) -> None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import ctypes
 import mmap
 import os
+import socket
+import struct
 from collections.abc import Sequence
 
 _libc = ctypes.CDLL(None, use_errno=True)
@@ -90,6 +92,32 @@ def take_away(memory: mmap.mmap, offset: int, size: int) -> None:
 def accept(fd: int) -> int:
     """Accept a connection by the old system call, because Python uses accept4; return its descriptor."""
     return _checked(_libc.accept(fd, None, None))
+
+
+def connect(fd: int, address: tuple[str, int], length: int) -> int:
+    """Connect to an address of IPv4 of which that many of its 16 bytes count; return 0 or the negative errno."""
+    host, port = address
+    name = struct.pack("=HH4s8x", socket.AF_INET, socket.htons(port), socket.inet_aton(host))
+    return -ctypes.get_errno() if _libc.connect(fd, name, length) else 0
+
+
+def recvfrom(fd: int, room: int, times: int = 1) -> tuple[int, int]:
+    """Receive with room for that much of the sender's address, all times into the same memory.
+
+    Return the last call's result, a negative errno where it fails, and the length of the address that the kernel says.
+    """
+    address, length = ctypes.create_string_buffer(16), ctypes.c_uint32(0)
+    result = 0
+    for _ in range(times):
+        length.value = room
+        result = _libc.recvfrom(fd, ctypes.create_string_buffer(100), 100, 0, address, ctypes.byref(length))
+        result = -ctypes.get_errno() if result < 0 else result
+    return result, length.value
+
+
+def disconnect(fd: int) -> int:
+    """Connect to an address of the family AF_UNSPEC, which Python has no way to name; return the call's result."""
+    return _checked(_libc.connect(fd, bytes(16), 16))
 
 
 def recv(fd: int, buffer: bytearray, flags: int) -> int:
