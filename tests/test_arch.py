@@ -150,10 +150,14 @@ def test_the_counters_rate_is_half_of_bogomips_in_three_digits(cpuinfo: str, rat
 
 
 def test_a_32_bit_call_is_code_that_keeps_the_callers_registers() -> None:
-    """Assembled by hand: rbx belongs to the caller (System V ABI), and the result is sign-extended."""
+    """Assembled by hand: rbx belongs to the caller (System V ABI), and the result is sign-extended.
+
+    The upper halves of the arguments' registers hold something that is none of the call's.
+    """
     assert X86_64.call32 is not None
-    code = "53 b814000000 bb00000000 b900000000 ba00000000 be00000000 31ff cd80 4898 5b c3"
+    zeros = "48b9 00000000efbeadde 48ba 00000000efbeadde 48be 00000000efbeadde 31ff cd80 4898 5b c3"
+    code = f"53 b814000000 48bb 00000000efbeadde {zeros}"
     assert X86_64.call32(20) == bytes.fromhex(code)
     assert X86_64.call32(11, -100, 0x80001000) == bytes.fromhex(
-        "53 b80b000000 bb9cffffff b900100080 ba00000000 be00000000 31ff cd80 4898 5b c3"
+        "53 b80b000000 48bb 9cffffffefbeadde 48b9 00100080efbeadde" + zeros.partition("efbeadde")[2]
     )

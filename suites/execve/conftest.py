@@ -57,13 +57,13 @@ class Monitor:
         self._ring = obj.ring_buffer("events")
         self._layout = obj.layout("exec_event", ExecEvent)
         self._losses = obj.layout("exec_losses", Losses)
-        self._losses_map = obj.map("losses")
-        self._uids = obj.map("uids")
+        self.losses_map = obj.map("losses")
+        self.uids = obj.map("uids")
 
     def begin(self) -> None:
         """Forget what was seen until now."""
         self._ring.consume()
-        self._calls_before = {uid: self._calls_since_loaded(uid) for uid in list(self._uids.keys())}
+        self._calls_before = {uid: self._calls_since_loaded(uid) for uid in list(self.uids.keys())}
         self._losses_before = self._losses_since_loaded()
 
     def events(self, *tgids: int) -> list[ExecEvent]:
@@ -84,11 +84,11 @@ class Monitor:
         return Losses(now.events - before.events, now.uids - before.uids)
 
     def _calls_since_loaded(self, uid: int) -> int:
-        value = self._uids.get(uid)
+        value = self.uids.get(uid)
         return 0 if value is None else int.from_bytes(value, "little")
 
     def _losses_since_loaded(self) -> Losses:
-        value = self._losses_map.get(0)
+        value = self.losses_map.get(0)
         assert value is not None
         return self._losses.decode(value)
 

@@ -6,6 +6,7 @@ import enum
 import errno
 import os
 import socket
+import struct
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -248,9 +249,18 @@ class Monitor:
         now, names = self._since_loaded(), Totals.__dataclass_fields__
         return Totals(**{name: getattr(now, name) - getattr(self._before, name) for name in names})
 
+    def each_cpu(self) -> list[Totals]:
+        """Return what each processor has counted since the monitor was loaded."""
+        return [self._totals.decode(value) for value in self._totals_map.get_each_cpu(0)]
+
+    def preset(self, totals: list[int]) -> None:
+        """Set the totals of every processor, in the order of the struct."""
+        cpus = len(self._totals_map.get_each_cpu(0))
+        assert self._totals.size == 8 * len(totals)
+        self._totals_map.put(0, struct.pack(f"={len(totals)}Q", *totals) * cpus)
+
     def _since_loaded(self) -> Totals:
-        per_cpu = [self._totals.decode(value) for value in self._totals_map.get_each_cpu(0)]
-        names = Totals.__dataclass_fields__
+        per_cpu, names = self.each_cpu(), Totals.__dataclass_fields__
         return Totals(**{name: sum(getattr(total, name) for total in per_cpu) for name in names})
 
     def watch(self, script: Callable[[Script], None], *, uid: int = 0) -> list[NetEvent]:

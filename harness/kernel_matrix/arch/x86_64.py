@@ -38,7 +38,7 @@ _PVH_ENTRY = ("Xen", "18")
 #: asm/unistd_64.h
 _SYSCALLS = {"execve": 59, "perf_event_open": 298, "sched_setattr": 314, "execveat": 322}
 #: asm/unistd_32.h
-_SYSCALLS32 = {"execve": 11, "getpid": 20, "execveat": 358}
+_SYSCALLS32 = {"close": 6, "execve": 11, "getpid": 20, "execveat": 358}
 
 
 def _release(kernel: bytes) -> str:
@@ -80,15 +80,22 @@ def _counter_rate(cpuinfo: str) -> str:
 
 
 def _call32(number: int, ebx: int = 0, ecx: int = 0, edx: int = 0, esi: int = 0) -> bytes:
-    """Return code that enters the kernel by int 0x80, which is open to 64-bit programs, too."""
+    """Return code that enters the kernel by int 0x80, which is open to 64-bit programs, too.
+
+    The upper halves of the arguments' registers are not the call's: whoever reads them gets an address that is none.
+    """
+
+    def wide(value: int) -> bytes:
+        return struct.pack("<Q", 0xDEAD_BEEF << 32 | value & 0xFFFF_FFFF)
+
     return b"".join(
         [
             b"\x53",  # push rbx
             b"\xb8" + struct.pack("<I", number),  # mov eax
-            b"\xbb" + struct.pack("<i", ebx),  # mov ebx
-            b"\xb9" + struct.pack("<I", ecx),  # mov ecx
-            b"\xba" + struct.pack("<I", edx),  # mov edx
-            b"\xbe" + struct.pack("<I", esi),  # mov esi
+            b"\x48\xbb" + wide(ebx),  # movabs rbx
+            b"\x48\xb9" + wide(ecx),  # movabs rcx
+            b"\x48\xba" + wide(edx),  # movabs rdx
+            b"\x48\xbe" + wide(esi),  # movabs rsi
             b"\x31\xff",  # xor edi, edi
             b"\xcd\x80",  # int 0x80
             b"\x48\x98",  # cdqe: the result is 32 bits wide

@@ -92,6 +92,11 @@ def execveat32(directory: int, path: str) -> None:
     low.call("execveat", directory, filename, argv)
 
 
+def close32(fd: int) -> None:
+    """Close a descriptor through the 32-bit entry; raises OSError."""
+    _Low().call("close", fd)
+
+
 def getpid32() -> int:
     """Call getpid through the 32-bit entry; a kernel without it kills this process by a signal. Raises OSError."""
     return _Low().call("getpid")

@@ -1,0 +1,67 @@
+"""What the monitor does not see. Each of these is a property of its hooks: the day one ends, its test says so."""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Callable
+
+import pytest
+
+from kernel_matrix.guest.pytest.marks import requires
+from kernel_matrix.guest.system import calls, execs
+from suites.sockets.conftest import Call, Monitor, Script, Totals, run_script
+from suites.sockets.test_calls import INET, pair, server_of
+
+#: name -> what takes a socket's descriptor away without a call of close
+ENDS: dict[str, Callable[[int], object]] = {
+    "dup2": lambda fd: os.dup2(os.open("/dev/null", os.O_RDONLY), fd),
+    "close_range": lambda fd: os.closerange(fd, fd + 1),
+    "exec": lambda _: os.execv("/bin/true", ["true"]) if os.fork() == 0 else os.wait(),
+    "exit": lambda _: os._exit(0) if os.fork() == 0 else os.wait(),
+}
+
+
+@pytest.mark.parametrize("end", ENDS)
+def test_a_socket_that_goes_without_a_close_is_not_seen(end: str, monitor: Monitor) -> None:
+    """Neither by dup2 and close_range, nor by exec and exit of a process that has it."""
+
+    def script(_: Script) -> None:
+        left, right = pair()
+        ENDS[end](left.fileno())
+        assert right.fileno() >= 0
+
+    run_script(script)
+    assert monitor.events() == []
+    assert monitor.totals() == Totals()
+
+
+@requires("ia32_emulation")
+def test_a_32_bit_call_is_not_seen(monitor: Monitor) -> None:
+    """The syscall tracepoints leave them out (kernel/trace/trace_syscalls.c, trace_get_syscall_nr())."""
+
+    def script(script: Script) -> None:
+        left, right = pair()
+        execs.close32(left.fileno())
+        # the other end has noticed
+        script.did(Call.RECVFROM, right.fileno(), socket.AF_UNIX, len(right.recv(1)))
+
+    monitor.watch(script)
+    assert monitor.totals() == Totals()
+
+
+def test_io_uring_is_not_seen(monitor: Monitor) -> None:
+    """Its operations are no system calls; the other end's receive is one."""
+
+    def script(script: Script) -> None:
+        server = server_of(INET)
+        client = socket.socket(INET, socket.SOCK_STREAM)
+        client.connect(server.getsockname())
+        script.did(Call.CONNECT, client.fileno(), INET, 0)
+        peer, _ = server.accept()
+        script.did(Call.ACCEPT4, server.fileno(), INET, peer.fileno())
+        assert calls.send_by_io_uring(client.fileno(), b"x" * 77) == 77
+        script.did(Call.RECVFROM, peer.fileno(), INET, len(peer.recv(1000)))
+
+    monitor.watch(script)
+    assert monitor.totals() == Totals(connects=1, accepts=1, bytes_received=77)

@@ -1,0 +1,196 @@
+"""Sockets of every kind, descriptors of every size, and whose calls they are."""
+
+from __future__ import annotations
+
+import fcntl
+import mmap
+import os
+import resource
+import socket
+import struct
+
+import pytest
+
+from kernel_matrix.guest.bpf.loaders import Loader
+from kernel_matrix.guest.pytest.marks import with_loaders
+from kernel_matrix.guest.system import calls
+from suites.sockets.conftest import Call, Monitor, Peer, Script, Totals, monitoring, run_script
+from suites.sockets.test_calls import DATAGRAM, INET, STREAM, UNIX, server_of
+
+NETLINK, PACKET = socket.AF_NETLINK, socket.AF_PACKET
+#: IEEE 802, local experimental EtherType
+EXPERIMENTAL = 0x88B5
+
+
+@pytest.mark.parametrize("kind", [STREAM, DATAGRAM, socket.SOCK_SEQPACKET])
+def test_unix_sockets_of_every_type(kind: int, monitor: Monitor) -> None:
+    """Streams, datagrams and sequences of packets."""
+
+    def script(script: Script) -> None:
+        left, right = socket.socketpair(UNIX, kind)
+        script.did(Call.SENDTO, left.fileno(), UNIX, left.send(b"x" * 123))
+        script.did(Call.RECVFROM, right.fileno(), UNIX, len(right.recv(1000)))
+
+    monitor.watch(script)
+    assert monitor.totals() == Totals(bytes_sent=123, bytes_received=123)
+
+
+def test_netlink_is_a_network(monitor: Monitor) -> None:
+    """Its messages count like any other's; an address in a call has a family and no port."""
+
+    def script(script: Script) -> None:
+        left, right = (socket.socket(NETLINK, socket.SOCK_RAW, socket.NETLINK_USERSOCK) for _ in range(2))
+        left.bind((0, 0))
+        right.bind((0, 0))
+        message = struct.pack("=IHHII", 20, 16, 0, 0, 0) + b"abcd"
+        sent = left.sendto(message, (right.getsockname()[0], 0))
+        script.did(Call.SENDTO, left.fileno(), NETLINK, sent, peer=Peer(NETLINK))
+        script.did(Call.RECVFROM, right.fileno(), NETLINK, len(right.recv(100)))
+
+    monitor.watch(script)
+    assert monitor.totals() == Totals(bytes_sent=20, bytes_received=20)
+
+
+def test_frames_are_sent_and_received_by_calls(monitor: Monitor) -> None:
+    """A packet socket moves whole frames, with their headers."""
+
+    def script(script: Script) -> None:
+        sock = socket.socket(PACKET, socket.SOCK_RAW, socket.htons(EXPERIMENTAL))
+        sock.bind(("lo", EXPERIMENTAL))
+        sent = sock.send(bytes(12) + EXPERIMENTAL.to_bytes(2, "big") + b"x" * 50)
+        script.did(Call.SENDTO, sock.fileno(), PACKET, sent)
+        script.did(Call.RECVFROM, sock.fileno(), PACKET, len(sock.recv(100)))
+
+    monitor.watch(script)
+    assert monitor.totals() == Totals(bytes_sent=64, bytes_received=64)
+
+
+def test_a_connection_may_have_no_port(monitor: Monitor) -> None:
+    """A raw socket is connected to a host (raw(7)): an address, and port 0."""
+
+    def script(script: Script) -> None:
+        sock = socket.socket(INET, socket.SOCK_RAW, 253)
+        sock.connect(("127.1.2.3", 0))
+        peer = Peer.of(INET, ("127.1.2.3", 0))
+        script.did(Call.CONNECT, sock.fileno(), INET, 0, peer=peer)
+        script.did(Call.SENDTO, sock.fileno(), INET, sock.send(b"x" * 30), peer=peer)
+
+    monitor.watch(script)
+
+
+@pytest.mark.parametrize("number", [255, 256, 1025, 70_000])
+def test_a_descriptor_may_be_large(number: int, monitor: Monitor) -> None:
+    """Wider than one byte, than FD_SETSIZE, than two bytes."""
+
+    def script(script: Script) -> None:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (100_000, 100_000))
+        left, right = socket.socketpair(UNIX, STREAM)
+        assert fcntl.fcntl(left.fileno(), fcntl.F_DUPFD, number) == number
+        script.did(Call.WRITE, number, UNIX, os.write(number, b"x" * 7))
+        script.did(Call.RECVFROM, right.fileno(), UNIX, len(right.recv(100)))
+        script.did(Call.CLOSE, number, UNIX, 0)
+        os.close(number)
+
+    monitor.watch(script)
+    assert monitor.totals() == Totals(bytes_sent=7, bytes_received=7, closes=1)
+
+
+@pytest.mark.parametrize("changed", ["six ids", "user namespace"])
+def test_the_uid_is_the_real_one_of_the_machine(changed: str, monitor: Monitor) -> None:
+    """Not the effective one, nor the group's, nor the one inside of a user namespace."""
+
+    def script(script: Script) -> None:
+        left, _right = socket.socketpair(UNIX, STREAM)
+        if changed == "six ids":
+            os.setresgid(2001, 2002, 2003)
+            os.setresuid(1001, 1002, 1003)
+        else:
+            os.setresgid(2001, 2001, 2001)
+            os.setresuid(1001, 1001, 1001)
+            os.unshare(os.CLONE_NEWUSER)
+            assert os.getuid() != 1001
+        script.did(Call.SENDTO, left.fileno(), UNIX, left.send(b"x"))
+
+    pid, _, _ = run_script(script)
+    (event,) = monitor.events(pid)
+    assert event.uid == 1001
+
+
+def test_pids_are_those_outside_of_pid_namespaces(monitor: Monitor) -> None:
+    """The sender is 1 in its own namespace."""
+
+    def script(script: Script) -> None:
+        left, right = socket.socketpair(UNIX, STREAM)
+        os.unshare(os.CLONE_NEWPID)
+        pid = os.fork()
+        if pid == 0:
+            left.send(str(os.getpid()).encode())
+            os._exit(0)
+        os.waitpid(pid, 0)
+        assert right.recv(10) == b"1"
+        # a note of the sender's number, where a family goes
+        script.did(Call.SENDTO, left.fileno(), pid, 1)
+
+    pid, (note,), _ = run_script(script)
+    sent, received = monitor.events(note.family, pid)
+    assert (sent.pid, sent.tgid, sent.call) == (note.family, note.family, Call.SENDTO)
+    assert (received.pid, received.tgid, received.call) == (pid, pid, Call.RECVFROM)
+
+
+def test_each_processor_counts_its_own(loader: Loader) -> None:
+    """And the totals are their sums."""
+
+    def script(script: Script) -> None:
+        left, _right = socket.socketpair(UNIX, STREAM)
+        for cpu, size in ((0, 10), (1, 300)):
+            os.sched_setaffinity(0, {cpu})
+            script.did(Call.SENDTO, left.fileno(), UNIX, left.send(b"x" * size))
+
+    with monitoring(loader) as monitor:
+        monitor.watch(script)
+        assert [totals.bytes_sent for totals in monitor.each_cpu()[:2]] == [10, 300]
+        assert monitor.totals() == Totals(bytes_sent=310)
+
+
+#: its map is written for all processors at once, which the other loaders' programs do not do
+@with_loaders("libbpf")
+def test_totals_have_64_bits(loader: Loader) -> None:
+    """From just below 2^32 on, each another distance, for calls that count in each of them."""
+
+    def script(script: Script) -> None:
+        server = server_of(INET)
+        client = socket.socket(INET, STREAM)
+        client.connect(server.getsockname())
+        script.did(Call.CONNECT, client.fileno(), INET, 0)
+        peer, _ = server.accept()
+        script.did(Call.ACCEPT4, server.fileno(), INET, peer.fileno())
+        script.did(Call.SENDTO, client.fileno(), INET, client.send(b"x" * 100))
+        script.did(Call.RECVFROM, peer.fileno(), INET, len(peer.recv(60)))
+        script.did(Call.CLOSE, server.fileno(), INET, 0)
+        server.close()
+
+    with monitoring(loader) as monitor:
+        monitor.preset([(1 << 32) - distance for distance in range(1, 1 + len(Totals.__dataclass_fields__))])
+        before = monitor.each_cpu()[0]
+        assert before.connects == (1 << 32) - 1
+        monitor.begin()
+        monitor.watch(script)
+        assert monitor.totals() == Totals(connects=1, accepts=1, bytes_sent=100, bytes_received=60, closes=1)
+
+
+def test_a_vector_that_is_used_again_counts_what_is_new(monitor: Monitor) -> None:
+    """As servers do: the lengths of the call before are still there, behind those of this one."""
+    waitforone = 0x10000
+
+    def script(script: Script) -> None:
+        left, right = socket.socketpair(UNIX, DATAGRAM)
+        vector = calls.Vector([1000] * 20, mmap.mmap(-1, 2 * mmap.PAGESIZE), 0)
+        for sizes in ([10] * 20, [3], [5, 6]):
+            for size in sizes:
+                script.did(Call.SENDTO, left.fileno(), UNIX, left.send(b"x" * size))
+            assert vector.receive(right.fileno(), waitforone) == len(sizes)
+            script.did(Call.RECVMMSG, right.fileno(), UNIX, len(sizes), moved=sum(sizes))
+        assert vector.lengths() == [5, 6, *[10] * 18]
+
+    monitor.watch(script)
+    assert monitor.totals() == Totals(bytes_sent=214, bytes_received=214)

@@ -1,0 +1,151 @@
+"""What the hook sees of the wire: tags in metadata, aggregates, interfaces that change, counters that are large."""
+
+from __future__ import annotations
+
+import socket
+import struct
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
+
+import pytest
+from pyroute2 import IPRoute
+from pyroute2.ethtool.ioctl import IoctlEthtool
+from scapy.layers.inet import IP, UDP
+from scapy.layers.inet6 import IPv6
+from scapy.layers.l2 import Dot1Q, Ether
+from scapy.packet import Raw
+
+from kernel_matrix.guest.bpf.loaders import Loader, Object
+from kernel_matrix.guest.bpf.steps import XdpFlags
+from kernel_matrix.guest.pytest.marks import with_loaders
+from kernel_matrix.guest.system import netns, traffic
+from kernel_matrix.guest.system.netns import Interface, Veth
+from suites.xdp.conftest import Attached, Counters, attached
+from suites.xdp.test_counting import FRAME, LENGTH, counted
+
+ETHER = {"src": "02:00:00:00:00:01", "dst": "02:00:00:00:00:02"}
+#: linux/udp.h
+SOL_UDP, UDP_SEGMENT = 17, 103
+#: the bytes of a tag: its EtherType and its number (IEEE 802.1Q)
+TAG = 4
+
+
+@contextmanager
+def vlan(under: Interface, name: str, number: int) -> Iterator[Interface]:
+    """Put a VLAN device on an interface; what it sends has its tag."""
+    with under.namespace.entered(), IPRoute() as netlink:
+        netlink.link("add", ifname=name, kind="vlan", link=under.index, vlan_id=number)
+        index = socket.if_nametoindex(name)
+        netlink.link("set", index=index, state="up")
+        made = Interface(under.namespace, name, index, under.mac)
+    netns.wait_until_it_sends(made)
+    yield made
+
+
+def tags_in_frames(interface: Interface) -> None:
+    """Switch off that the interface takes the tag beside the frame (``ethtool -K NAME txvlan off``)."""
+    with interface.namespace.entered(), closing(IoctlEthtool(interface.name)) as ethtool:
+        features = ethtool.get_features()
+        assert features["tx-vlan-hw-insert"]
+        features["tx-vlan-hw-insert"] = False
+        ethtool.set_features(features)
+        assert not ethtool.get_features()["tx-vlan-hw-insert"]
+
+
+@pytest.mark.parametrize(("packet", "ipv4", "ipv6"), [(IP() / UDP(), 1, 0), (IPv6() / UDP(), 0, 1)], ids=["4", "6"])
+def test_a_tag_beside_the_frame_is_not_seen(packet: IP, ipv4: int, ipv6: int, xdp: Attached, pair: Veth) -> None:
+    """A blind spot: veth, like most cards, takes the tag in metadata (skb->vlan_tci), which is not in the XDP buffer.
+
+    So a tagged frame counts without the four bytes of its tag, and by the type behind it.
+    """
+    frame = Ether(**ETHER) / packet
+    data = bytes(frame)
+    with vlan(pair.far, "tagged", 7) as tagged, traffic.receiver(pair.near) as receiver:
+        traffic.send(tagged, frame, 5)
+        assert receiver.frames(5) == [data[:12] + struct.pack("!HH", 0x8100, 7) + data[12:]] * 5
+    assert xdp.counters(5) == Counters(5, 5 * len(data), 5 * ipv4, 5 * ipv6)
+
+
+def test_a_tag_in_the_frame_is_part_of_it(xdp: Attached, pair: Veth) -> None:
+    """The same device above an interface that takes no tags beside frames: four bytes more, and the tag's type."""
+    tags_in_frames(pair.far)
+    with vlan(pair.far, "tagged", 7) as tagged:
+        traffic.send(tagged, FRAME, 5)
+    assert xdp.counters(5) == Counters(5, 5 * (LENGTH + TAG), 0, 0)
+
+
+def test_only_the_outer_tag_is_beside_the_frame(xdp: Attached, pair: Veth) -> None:
+    """Two devices on each other: the lower one takes no tag beside the frame, so the inner tag is in it."""
+    with vlan(pair.far, "outer", 7) as outer, vlan(outer, "inner", 9) as inner:
+        traffic.send(inner, FRAME, 5)
+    assert xdp.counters(5) == Counters(5, 5 * (LENGTH + TAG), 0, 0)
+
+
+def test_an_aggregate_is_what_the_hook_gets(mode: XdpFlags, loaded: Object) -> None:
+    """65507 bytes of UDP in segments of 1472 (udp(7), UDP_SEGMENT): what is counted is what the hook gets.
+
+    In generic mode that is the whole aggregate, one packet larger than 65535 bytes. In native mode veth takes none
+    (veth_fix_features() leaves out NETIF_F_GSO_SOFTWARE), so it is 44 full frames and one of 739 bytes of data. Before
+    it the sender asks for the address, 14 + 28 bytes.
+    """
+    size, segment = 65507, 1472
+    headers = 14 + 20 + 8
+    full, rest = divmod(size, segment)
+    assert (full, rest) == (44, 739)
+    with netns.veth() as pair, attached(loaded, pair.near, mode) as xdp:
+        netns.address(pair.near, "10.0.0.1/24")
+        netns.address(pair.far, "10.0.0.2/24")
+        with pair.far.namespace.entered():
+            client = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        with client:
+            client.setsockopt(SOL_UDP, UDP_SEGMENT, segment)
+            assert client.sendto(b"x" * size, ("10.0.0.1", 5000)) == size
+        frames = [headers + size] if mode is XdpFlags.GENERIC else [headers + segment] * full + [headers + rest]
+        expected = Counters(1 + len(frames), 14 + 28 + sum(frames), len(frames), 0)
+        assert xdp.counters(expected.packets) == expected
+
+
+def test_counting_survives_a_new_name(xdp: Attached, pair: Veth) -> None:
+    """A program is attached to the interface, not to its name."""
+    traffic.send(pair.far, FRAME, 3)
+    with pair.near.namespace.entered(), IPRoute() as netlink:
+        netlink.link("set", index=pair.near.index, state="down")
+        netlink.link("set", index=pair.near.index, ifname="renamed")
+        netlink.link("set", index=pair.near.index, state="up")
+    netns.wait_until_it_sends(pair.far)
+    traffic.send(pair.far, FRAME, 4)
+    assert xdp.counters(7) == counted(7)
+
+
+def test_counting_survives_another_namespace(xdp: Attached, pair: Veth) -> None:
+    """Moving an interface takes it down and keeps its program (net/core/dev.c, dev_change_net_namespace())."""
+    traffic.send(pair.far, FRAME, 3)
+    assert xdp.counters(3) == counted(3)
+    with netns.namespace() as other:
+        for here, there in ((pair.near.namespace, other), (other, pair.near.namespace)):
+            with here.entered(), IPRoute() as netlink:
+                netlink.link("set", index=socket.if_nametoindex("near"), net_ns_fd=there.fd)
+            with there.entered(), IPRoute() as netlink:
+                netlink.link("set", index=socket.if_nametoindex("near"), state="up")
+            netns.wait_until_it_sends(pair.far)
+            traffic.send(pair.far, FRAME, 2)
+            with there.entered():
+                assert xdp.counters(5 if there is other else 7) == counted(5 if there is other else 7)
+
+
+#: its map is written for all processors at once, which the other loaders' programs do not do
+@with_loaders("libbpf")
+def test_counters_have_64_bits(loader: Loader, compiled: Path, mode: XdpFlags, pair: Veth) -> None:
+    """From just below 2^32 on; each counter another value, so that none is mistaken for another."""
+    frames = [FRAME, Ether(**ETHER) / IPv6() / UDP() / Raw(b"x" * 30), Ether(**ETHER) / Dot1Q(vlan=3) / IP()]
+    with loader.opened(compiled) as obj:
+        layout, counters = obj.layout("xdp_counters", Counters), obj.map("counters")
+        cpus = len(counters.get_each_cpu(0))
+        assert layout.size == 4 * 8
+        counters.put(0, struct.pack("<4Q", (1 << 32) - 1, (1 << 32) - 9, (1 << 32) - 1, (1 << 32) - 1) * cpus)
+        with attached(obj, pair.near, mode) as xdp:
+            for frame in frames:
+                traffic.send(pair.far, frame, 2)
+            assert xdp.counters(6) == Counters(6, 2 * sum(len(bytes(frame)) for frame in frames), 2, 2)
+            assert sum(count.packets for count in map(layout.decode, counters.get_each_cpu(0))) > cpus << 32
