@@ -6,9 +6,12 @@ import os
 import struct
 from collections.abc import Callable
 
+from kernel_matrix.guest.bpf.loaders import Loader
+from kernel_matrix.guest.bpf.steps import object_path
 from kernel_matrix.guest.system import execs
 from suites.execve.conftest import Losses, Monitor
 from suites.execve.test_events import TRUE, run
+from suites.skipped import skipped
 
 #: sizeof(struct exec_event) and the header of a ring buffer's record (BPF_RINGBUF_HDR_SZ)
 RECORD = 312 + 8
@@ -67,6 +70,29 @@ def test_the_table_of_users_has_room_for_1024(resized: Callable[..., Monitor]) -
     assert len(monitor.events(child.pid)) == 819
     assert [monitor.calls(uid) for uid in range(first, first + count)] == [1] * 1024 + [0]
     assert monitor.losses() == Losses(events=count - 819, uids=1)
+
+
+def test_what_the_kernel_skips_is_in_no_count(loader: Loader) -> None:
+    """A blind spot: generated is received, lost, and skipped, and skipped is known to the kernel alone.
+
+    The program is attached to a function that another program calls: it does not run inside of that one
+    (trace_call_bpf()). So it is with every program there, and kernels that account for it say so of each.
+    """
+    inner, writer = "htab_map_update_elem", "loaders_writer"
+    with (
+        loader.opened(object_path("kprobe_execve")) as obj,
+        loader.opened(object_path("fixtures/loaders")) as other,
+        obj.attach_kprobe("trace_execve", inner),
+        other.attach_kprobe("loaders_kprobe", inner),
+    ):
+        ring = obj.ring_buffer("events")
+        with other.attach_tracepoint(writer, "syscalls", "sys_enter_getpgid"):
+            os.getpgid(0)
+        assert other.map("names").get(7) == bytes([1, 0, 0, 0]), "the other program ran"
+        assert ring.consume() == []
+        assert list(obj.map("uids").keys()) == []
+        assert obj.map("losses").get(0) == bytes(16)
+        assert skipped(["trace_execve", "loaders_kprobe"]) in ({}, {"trace_execve": 1, "loaders_kprobe": 1})
 
 
 def test_counts_have_64_bits(resized: Callable[..., Monitor]) -> None:

@@ -20,6 +20,7 @@ from kernel_matrix.guest.bpf.loaders import Loader, Object
 from kernel_matrix.guest.bpf.steps import object_path
 from kernel_matrix.guest.system.netns import namespace
 from kernel_matrix.guest.system.privilege import Cap, run_as
+from suites.skipped import skipped
 
 
 class Kind(enum.StrEnum):
@@ -63,6 +64,10 @@ class Call(enum.IntEnum):
     SENDMMSG = 307
     PREADV2 = 327
     PWRITEV2 = 328
+
+
+#: as the programs are named
+CALLS = tuple("sendfile64" if call is Call.SENDFILE else call.name.lower() for call in Call)
 
 
 @dataclass(frozen=True, slots=True)
@@ -320,6 +325,8 @@ def loaded(loader: Loader) -> Iterator[Monitor]:
     """Return the monitor as it ships, which all tests of a file share."""
     with monitoring(loader) as made:
         yield made
+        programs = [f"trace_{call}_{end}" for call in CALLS for end in ("enter", "exit")]
+        assert skipped(programs) == {}, "calls that were neither reported nor lost"
 
 
 @pytest.fixture
