@@ -6,84 +6,46 @@ A note names tests (``file::name``) and cells. A cell is written out, with kerne
 
 from __future__ import annotations
 
-import ast
-import functools
 import re
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
 from kernel_matrix.shared import capabilities, capability_table
 from tests import test_remedies
+from tests.noted_page import ROOT, NotedPage, names_of_tests, sentences, without_note
 from tests.projects import HERE
 from tests.test_remedies import State
 
-_ROOT = Path(__file__).parents[1]
 _TABLES = capability_table.read(HERE.capabilities.read_text())
-_PAGE = (_ROOT / "docs/capabilities.md").read_text()
-_TEXT, _, _DEFINED = _PAGE.partition("\n[^")
-#: name -> what the note says
-_NOTES = dict(re.findall(r"^\[\^([\w-]+)\]: (.*(?:\n    .*)*)", "[^" + _DEFINED, re.MULTILINE))
+_PAGE = NotedPage.of(ROOT / "docs/capabilities.md")
 
-_MARKERS = r"(?:\[\^[\w-]+\])+"
 _CELL = re.compile(
     r"(?P<kernels>[^:]+): (?P<row>.+) as (?P<who>\w+)(?: at (?P<setting>\S+))?"
     r" (?:with (?P<caps>\S+) is (?P<answer>\w+)|takes (?P<sets>.+))"
 )
 
 
-def _paragraphs() -> Iterator[str]:
-    """Yield each paragraph, list item and row of a table with something in it as one line."""
-    for block in re.split(r"\n(?=\n|- |\|)", _TEXT):
-        line = " ".join(block.split())
-        if line and not line.startswith(("#", "|---", "| word")):
-            yield line
-
-
-def sentences(line: str) -> Iterator[str]:
-    """Yield the sentences of a paragraph, each with the notes that follow it; of a row the whole row."""
-    if line.startswith("|"):
-        yield line
-        return
-    words = re.sub(r"`[^`]*`", "`code`", line)
-    yield from re.findall(rf".+?[.!?](?:{_MARKERS})?(?=\s|$)|.+$", words)
-
-
-@pytest.mark.parametrize("line", list(_paragraphs()), ids=lambda line: line[:40])
+@pytest.mark.parametrize("line", list(_PAGE.paragraphs()), ids=lambda line: line[:40])
 def test_every_sentence_has_a_note(line: str) -> None:
     """At its end; code that stands alone is no sentence."""
     if not line.startswith("EPERM |"):
-        bare = [sentence for sentence in sentences(line) if not re.search(rf"{_MARKERS}(?: \|)?$", sentence)]
-        assert not bare
+        assert without_note(line) == []
 
 
 def test_every_note_is_used_and_says_something() -> None:
-    assert set(re.findall(r"\[\^([\w-]+)\]", _TEXT)) == set(_NOTES)
+    assert _PAGE.used() == set(_PAGE.notes)
 
 
-def _references() -> list[tuple[str, str]]:
-    return [(name, " ".join(code.split())) for name, text in _NOTES.items() for code in re.findall(r"`([^`]+)`", text)]
-
-
-@pytest.mark.parametrize(("name", "reference"), _references(), ids=lambda text: text)
+@pytest.mark.parametrize(("name", "reference"), _PAGE.references(), ids=lambda text: text)
 def test_what_a_note_says_is_so(name: str, reference: str) -> None:
     """A test is there; a cell, and minimal sets, are in the table as written, on each of the kernels."""
     assert name
     if "::" in reference:
         file, _, test = reference.partition("::")
-        assert test in _tests(_ROOT / file)
+        assert test in names_of_tests(ROOT / file)
     else:
         assert not list(_untrue(reference))
-
-
-@functools.cache
-def _tests(path: Path) -> set[str]:
-    return {
-        node.name
-        for node in ast.walk(ast.parse(path.read_text()))
-        if isinstance(node, ast.FunctionDef) and node.name.startswith("test_")
-    }
 
 
 def _untrue(reference: str) -> Iterator[str]:
