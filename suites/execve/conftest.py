@@ -11,7 +11,7 @@ import pytest
 
 from kernel_matrix.guest.bpf.loaders import Loader, Object
 from kernel_matrix.guest.bpf.steps import object_path
-from suites.skipped import skipped
+from suites.kernel_account import skipped
 
 PROGRAMS = ("trace_execve", "trace_execveat", "trace_compat_execve", "trace_compat_execveat")
 

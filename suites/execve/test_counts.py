@@ -11,7 +11,7 @@ from kernel_matrix.guest.bpf.steps import object_path
 from kernel_matrix.guest.system import execs
 from suites.execve.conftest import Losses, Monitor
 from suites.execve.test_events import TRUE, run
-from suites.skipped import skipped
+from suites.kernel_account import skipped
 
 #: sizeof(struct exec_event) and the header of a ring buffer's record (BPF_RINGBUF_HDR_SZ)
 RECORD = 312 + 8

@@ -20,7 +20,7 @@ from kernel_matrix.guest.bpf.loaders import Loader, Object
 from kernel_matrix.guest.bpf.steps import object_path
 from kernel_matrix.guest.system.netns import namespace
 from kernel_matrix.guest.system.privilege import Cap, run_as
-from suites.skipped import skipped
+from suites.kernel_account import skipped
 
 
 class Kind(enum.StrEnum):
@@ -229,12 +229,12 @@ class Monitor:
         self._totals_map = obj.map("totals")
         self._before = Totals()
         self.calls = obj.map("calls")
-        self._obj = obj
+        self.object = obj
         self.links = obj.attach()
 
     def attach(self) -> None:
         """Attach the programs again after `links` were closed."""
-        self.links = self._obj.attach()
+        self.links = self.object.attach()
 
     def begin(self) -> None:
         """Forget the events and totals until now: loading 36 programs takes longer than most tests."""

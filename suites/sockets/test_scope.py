@@ -7,7 +7,9 @@ import mmap
 import os
 import queue
 import select
+import signal
 import socket
+import struct
 import threading
 import time
 from collections.abc import Callable
@@ -152,7 +154,7 @@ def test_an_event_carries_the_callers_uid(uid: int, monitor: Monitor) -> None:
 
 
 def test_a_threads_call_is_named_with_its_process(monitor: Monitor) -> None:
-    """Pid is the thread, tgid the process."""
+    """Pid is the thread, tgid the process; the name is the thread's own."""
 
     def script(script: Script) -> None:
         left, _right = socket.socketpair(UNIX, STREAM)
@@ -160,6 +162,7 @@ def test_a_threads_call_is_named_with_its_process(monitor: Monitor) -> None:
 
         def body() -> None:
             threads.append(threading.get_native_id())
+            Path(f"/proc/self/task/{threads[0]}/comm").write_text("worker")
             left.send(b"x" * 4)
 
         thread = threading.Thread(target=body)
@@ -170,7 +173,7 @@ def test_a_threads_call_is_named_with_its_process(monitor: Monitor) -> None:
 
     pid, (expected,), _ = run_script(script)
     (event,) = monitor.events(pid)
-    assert (event.pid, event.tgid) == (expected.family, pid)
+    assert (event.pid, event.tgid, event.comm) == (expected.family, pid, "worker")
     assert event.pid != pid
 
 
@@ -332,6 +335,63 @@ def test_a_receive_that_is_killed_is_interrupted_and_forgotten(monitor: Monitor)
     assert event.state == State.INTERRUPTED
     assert monitor.totals() == Totals()
     assert list(monitor.calls.keys()) == []
+
+
+def test_a_receive_that_times_itself_is_interrupted(monitor: Monitor) -> None:
+    """With SO_RCVTIMEO a signal's errno is EINTR and the call is not started again (sock_intr_errno())."""
+
+    class Ring(Exception):
+        pass
+
+    def ring(*_: object) -> None:
+        raise Ring
+
+    def script(script: Script) -> None:
+        left, _right = socket.socketpair(UNIX, STREAM)
+        left.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, struct.pack("=qq", 3600, 0))
+        signal.signal(signal.SIGALRM, ring)
+        signal.setitimer(signal.ITIMER_REAL, 0.05)
+        with pytest.raises(Ring):
+            left.recv(1)
+        script.did(Call.RECVFROM, left.fileno(), UNIX, -errno.EINTR)
+
+    pid, (expected,), _ = run_script(script)
+    (event,) = monitor.events(pid)
+    assert (event.fd, event.result, event.state) == (expected.fd, -errno.EINTR, State.INTERRUPTED)
+    assert monitor.totals() == Totals()
+
+
+def test_a_call_that_starts_again_is_reported_again(monitor: Monitor) -> None:
+    """A handler with SA_RESTART: first the end by the signal, then that of the same call; the time is the end's."""
+
+    def script(script: Script) -> None:
+        left, right = socket.socketpair(UNIX, STREAM)
+        reading, writing = os.pipe()
+        os.set_blocking(writing, False)
+        signal.set_wakeup_fd(writing)
+        signal.signal(signal.SIGUSR1, lambda *_: None)
+        signal.siginterrupt(signal.SIGUSR1, False)  # noqa: FBT003 - it has no name for it
+        main = threading.main_thread()
+
+        def other() -> None:
+            wait_inside(Call.RECVFROM, main)
+            signal.pthread_kill(main.ident or 0, signal.SIGUSR1)
+            # the C library's handler writes here, between the two ends
+            assert os.read(reading, 1)
+            wait_inside(Call.RECVFROM, main)
+            script.did(Call.RECVFROM, right.fileno(), UNIX, time.monotonic_ns())
+            left.send(b"x" * 3)
+
+        thread = threading.Thread(target=other)
+        thread.start()
+        assert right.recv(10) == b"xxx"
+        thread.join()
+
+    pid, (note,), _ = run_script(script)
+    ended = [event for event in monitor.events(pid) if event.call == Call.RECVFROM]
+    assert [(event.result, event.state) for event in ended] == [(-ERESTARTSYS, State.INTERRUPTED), (3, State.DONE)]
+    assert ended[0].timestamp < note.result < ended[1].timestamp
+    assert monitor.totals() == Totals(bytes_sent=3, bytes_received=3)
 
 
 def test_a_connect_that_is_killed_has_not_failed(monitor: Monitor) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import socket
 import struct
 from collections.abc import Iterator
@@ -19,9 +20,11 @@ from scapy.packet import Raw
 from kernel_matrix.guest.bpf.loaders import Loader, Object
 from kernel_matrix.guest.bpf.steps import XdpFlags
 from kernel_matrix.guest.pytest.marks import with_loaders
+from kernel_matrix.guest.pytest.refusal import Refused
 from kernel_matrix.guest.system import netns, traffic
 from kernel_matrix.guest.system.netns import Interface, Veth
-from suites.xdp.conftest import Attached, Counters, attached
+from suites.kernel_account import Table, maps_of
+from suites.xdp.conftest import PROGRAM, Attached, Counters, attached
 from suites.xdp.test_counting import FRAME, LENGTH, counted
 
 ETHER = {"src": "02:00:00:00:00:01", "dst": "02:00:00:00:00:02"}
@@ -149,3 +152,19 @@ def test_counters_have_64_bits(loader: Loader, compiled: Path, mode: XdpFlags, p
                 traffic.send(pair.far, frame, 2)
             assert xdp.counters(6) == Counters(6, 2 * sum(len(bytes(frame)) for frame in frames), 2, 2)
             assert sum(count.packets for count in map(layout.decode, counters.get_each_cpu(0))) > cpus << 32
+
+
+@with_loaders("libbpf")
+def test_the_counters_are_one_entry_for_each_processor(loader: Loader, compiled: Path) -> None:
+    """An array of one entry, 32 bytes for each processor."""
+    with loader.opened(compiled):
+        assert maps_of(PROGRAM) == {"counters": Table("percpu_array", 1, 4, 32)}
+
+
+def test_frames_of_several_buffers_are_refused(loaded: Object, refused: Refused) -> None:
+    """It would count the first buffer alone, so it does not say that it takes more (the section is no xdp.frags).
+
+    In native mode veth takes no program then whose frames may be larger than a buffer (veth_xdp_set(): ERANGE).
+    """
+    with netns.veth(mtu=9000) as pair, refused(errno.ERANGE, stage="attach"):
+        Attached(loaded, pair.near, XdpFlags.NATIVE)

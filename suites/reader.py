@@ -1,0 +1,34 @@
+"""A reader that sleeps until a ring buffer has something."""
+
+from __future__ import annotations
+
+import select
+import threading
+from collections.abc import Callable
+from pathlib import Path
+
+from kernel_matrix.guest.bpf.loaders import Object
+from kernel_matrix.guest.bpf.loaders.libbpf import Map
+from kernel_matrix.guest.system.deadline import limit, wait_until
+
+#: poll and epoll_wait of asm/unistd_64.h
+_EPOLL_WAIT = 232
+
+
+def woken(obj: Object, ring: str, action: Callable[[], object]) -> bool:
+    """Return whether a thread that sleeps in epoll_wait() on a ring buffer of libbpf's is woken by the action.
+
+    A thread that asks afterwards would be told of what is there, woken or not.
+    """
+    answers: list[int] = []
+    events = obj.map(ring)
+    assert isinstance(events, Map)
+    with select.epoll() as epoll:
+        epoll.register(events.fd, select.EPOLLIN)
+        thread = threading.Thread(target=lambda: answers.append(len(epoll.poll(limit(3)))))
+        thread.start()
+        state = Path(f"/proc/self/task/{thread.native_id}/syscall")
+        wait_until(lambda: state.read_text().startswith(f"{_EPOLL_WAIT} "), "a thread in epoll_wait")
+        action()
+        thread.join()
+    return answers == [1]

@@ -1,0 +1,36 @@
+"""The monitor's maps as they ship, and how a reader hears of an event."""
+
+from __future__ import annotations
+
+import socket
+
+from kernel_matrix.guest.bpf.loaders import Loader
+from kernel_matrix.guest.pytest.marks import with_loaders
+from suites.kernel_account import Table, maps_of
+from suites.reader import woken
+from suites.sockets.conftest import Monitor, monitoring
+
+#: the objects' own numbers, whatever loads them
+pytestmark = with_loaders("libbpf")
+
+
+def test_the_tables_have_the_sizes_they_ship_with(monitor: Monitor) -> None:
+    """256 KiB of events, 16384 calls under way; totals, and room for eight lengths, for each processor."""
+    assert monitor.events() == []
+    tables = maps_of("trace_recvmmsg_exit")
+    assert {name: (table.type, table.max_entries) for name, table in tables.items()} == {
+        "calls": ("hash", 16384),
+        "events": ("ringbuf", 256 << 10),
+        "totals": ("percpu_array", 1),
+        "scratch": ("percpu_array", 1),
+    }
+    # seven messages of 64 bytes and the length of the eighth
+    assert tables["scratch"] == Table("percpu_array", 1, 4, 7 * 64 + 4)
+
+
+def test_a_reader_that_waits_is_woken(loader: Loader) -> None:
+    """Readers sleep in epoll_wait() until an event comes (ringbuf_map_poll_kern()); these suites look by themselves."""
+    left, right = socket.socketpair()
+    with left, right, monitoring(loader) as monitor:
+        monitor.events()
+        assert woken(monitor.object, "events", lambda: left.send(b"x"))
