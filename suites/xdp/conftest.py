@@ -12,8 +12,11 @@ import pytest
 from kernel_matrix.guest.bpf.loaders import Loader, Object
 from kernel_matrix.guest.bpf.steps import XdpFlags, object_path
 from kernel_matrix.guest.pytest.marks import not_with, requires_object
+from kernel_matrix.guest.pytest.refusal import refused
 from kernel_matrix.guest.system.deadline import wait_until
 from kernel_matrix.guest.system.netns import Interface, Veth, veth
+
+__all__ = ["refused"]
 
 PROGRAM = "xdp_packet_counter"
 
