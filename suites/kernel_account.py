@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 from collections.abc import Collection
 from dataclasses import dataclass
@@ -22,11 +23,11 @@ def skipped(programs: Collection[str]) -> dict[str, int]:
 
     A program does not run where another runs on the same processor (kernel/trace/bpf_trace.c, trace_call_bpf()).
     Kernels account for it since dd8657894c11 ("bpf: Count missed stats in trace_call_bpf", 6.7), and say nothing
-    before. A name is cut to 15 characters (BPF_OBJ_NAME_LEN).
+    before.
     """
-    names = {name[:15]: name for name in programs}
-    counts = {one.get("name"): one.get("recursion_misses", 0) for one in _shown("prog")}
-    return {names[name]: count for name, count in counts.items() if name in names and count}
+    names = {_cut(name): name for name in programs}
+    counts = [(names.get(_cut(one.get("name", ""))), one.get("recursion_misses", 0)) for one in _shown("prog")]
+    return {name: count for name, count in counts if name and count}
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,9 +40,20 @@ class Table:
     value: int
 
 
+def _cut(name: str) -> str:
+    """Return a name as the kernel keeps it (BPF_OBJ_NAME_LEN); bpftool takes longer ones from BTF, if it is there."""
+    return name[:15]
+
+
+def _newest(program: str) -> dict[str, Any]:
+    """Return the last loaded program of that name."""
+    alike = [one for one in _shown("prog") if _cut(one.get("name", "")) == _cut(program)]
+    return max(alike, key=lambda one: int(one["id"]))
+
+
 def maps_of(program: str) -> dict[str, Table]:
     """Return the maps that the newest loaded program of that name uses, by their names."""
-    newest = max((one for one in _shown("prog") if one.get("name") == program[:15]), key=lambda one: int(one["id"]))
+    newest = _newest(program)
     return {
         one["name"]: Table(one["type"], one["max_entries"], one["bytes_key"], one["bytes_value"])
         for one in _shown("map")
@@ -49,7 +61,21 @@ def maps_of(program: str) -> dict[str, Table]:
     }
 
 
-def atomic_additions(program: str) -> int:
-    """Return how many additions of the newest loaded program of that name are atomic."""
-    newest = max(int(one["id"]) for one in _shown("prog") if one.get("name") == program[:15])
-    return sum("lock *(u64 *)" in line for line in _bpftool("prog", "dump", "xlated", "id", str(newest)).splitlines())
+#: an instruction as bpftool shows it: a load of 32 or 64 bits, an addition of anything, a store
+_LOAD = re.compile(r"(?P<to>[rw]\d+) = \*\(u(?:32|64) \*\)\((?P<at>r\d+ [+-]\d+)\)")
+_STORE = re.compile(r"\*\(u(?:32|64) \*\)\((?P<at>r\d+ [+-]\d+)\) = (?P<of>[rw]\d+)")
+
+
+def plain_additions(program: str) -> list[str]:
+    """Return where the newest loaded program of that name adds to memory by a load, an addition and a store.
+
+    Another processor may store between them; what is added atomically is one instruction, ``lock``.
+    """
+    dump = _bpftool("prog", "dump", "xlated", "id", str(_newest(program)["id"]))
+    lines = [line.strip() for line in dump.splitlines() if re.match(r"\s*\d+: ", line)]
+    sites = []
+    for load, addition, store in zip(lines, lines[1:], lines[2:], strict=False):
+        read, written = _LOAD.search(load), _STORE.search(store)
+        if read and written and read["at"] == written["at"] and f"{read['to']} += " in addition:
+            sites.append(store)
+    return sites

@@ -13,7 +13,7 @@ import pytest
 
 from kernel_matrix.guest.bpf.loaders import Loader
 from kernel_matrix.guest.pytest.marks import with_loaders
-from kernel_matrix.guest.system import calls
+from kernel_matrix.guest.system import calls, execs
 from suites.sockets.conftest import Call, Monitor, Peer, Script, Totals, monitoring, run_script
 from suites.sockets.test_calls import DATAGRAM, INET, STREAM, UNIX, server_of
 
@@ -53,29 +53,31 @@ def test_netlink_is_a_network(monitor: Monitor) -> None:
 
 def test_frames_are_sent_and_received_by_calls(monitor: Monitor) -> None:
     """A packet socket moves whole frames, with their headers."""
-
-    def script(script: Script) -> None:
-        sock = socket.socket(PACKET, socket.SOCK_RAW, socket.htons(EXPERIMENTAL))
+    # made here: the script's process has no CAP_NET_RAW
+    with socket.socket(PACKET, socket.SOCK_RAW, socket.htons(EXPERIMENTAL)) as sock:
         sock.bind(("lo", EXPERIMENTAL))
-        sent = sock.send(bytes(12) + EXPERIMENTAL.to_bytes(2, "big") + b"x" * 50)
-        script.did(Call.SENDTO, sock.fileno(), PACKET, sent)
-        script.did(Call.RECVFROM, sock.fileno(), PACKET, len(sock.recv(100)))
 
-    monitor.watch(script)
-    assert monitor.totals() == Totals(bytes_sent=64, bytes_received=64)
+        def script(script: Script) -> None:
+            sent = sock.send(bytes(12) + EXPERIMENTAL.to_bytes(2, "big") + b"x" * 50)
+            script.did(Call.SENDTO, sock.fileno(), PACKET, sent)
+            script.did(Call.RECVFROM, sock.fileno(), PACKET, len(sock.recv(100)))
+
+        monitor.watch(script)
+        assert monitor.totals() == Totals(bytes_sent=64, bytes_received=64)
 
 
 def test_a_connection_may_have_no_port(monitor: Monitor) -> None:
     """A raw socket is connected to a host (raw(7)): an address, and port 0."""
+    # made here: the script's process has no CAP_NET_RAW; 253 is a protocol for experiments (RFC 3692)
+    with socket.socket(INET, socket.SOCK_RAW, 253) as sock:
 
-    def script(script: Script) -> None:
-        sock = socket.socket(INET, socket.SOCK_RAW, 253)
-        sock.connect(("127.1.2.3", 0))
-        peer = Peer.of(INET, ("127.1.2.3", 0))
-        script.did(Call.CONNECT, sock.fileno(), INET, 0, peer=peer)
-        script.did(Call.SENDTO, sock.fileno(), INET, sock.send(b"x" * 30), peer=peer)
+        def script(script: Script) -> None:
+            sock.connect(("127.1.2.3", 0))
+            peer = Peer.of(INET, ("127.1.2.3", 0))
+            script.did(Call.CONNECT, sock.fileno(), INET, 0, peer=peer)
+            script.did(Call.SENDTO, sock.fileno(), INET, sock.send(b"x" * 30), peer=peer)
 
-    monitor.watch(script)
+        monitor.watch(script)
 
 
 @pytest.mark.parametrize("number", [255, 256, 1025, 70_000])
@@ -98,9 +100,9 @@ def test_a_descriptor_may_be_large(number: int, monitor: Monitor) -> None:
 @pytest.mark.parametrize("changed", ["six ids", "user namespace"])
 def test_the_uid_is_the_real_one_of_the_machine(changed: str, monitor: Monitor) -> None:
     """Not the effective one, nor the group's, nor the one inside of a user namespace."""
+    left, right = socket.socketpair(UNIX, STREAM)
 
-    def script(script: Script) -> None:
-        left, _right = socket.socketpair(UNIX, STREAM)
+    def sends() -> None:
         if changed == "six ids":
             os.setresgid(2001, 2002, 2003)
             os.setresuid(1001, 1002, 1003)
@@ -108,12 +110,15 @@ def test_the_uid_is_the_real_one_of_the_machine(changed: str, monitor: Monitor) 
             os.setresgid(2001, 2001, 2001)
             os.setresuid(1001, 1001, 1001)
             os.unshare(os.CLONE_NEWUSER)
-            assert os.getuid() != 1001
-        script.did(Call.SENDTO, left.fileno(), UNIX, left.send(b"x"))
+            if os.getuid() == 1001:
+                os._exit(253)
+        left.send(b"x")
 
-    pid, _, _ = run_script(script)
-    (event,) = monitor.events(pid)
-    assert event.uid == 1001
+    with left, right:
+        child = execs.in_child(sends)
+        assert child.status == 0
+        (event,) = monitor.events(child.pid)
+        assert event.uid == 1001
 
 
 def test_pids_are_those_outside_of_pid_namespaces(monitor: Monitor) -> None:

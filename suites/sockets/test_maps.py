@@ -6,7 +6,7 @@ import socket
 
 from kernel_matrix.guest.bpf.loaders import Loader
 from kernel_matrix.guest.pytest.marks import with_loaders
-from suites.kernel_account import Table, maps_of
+from suites.kernel_account import Table, maps_of, plain_additions
 from suites.reader import woken
 from suites.sockets.conftest import Monitor, monitoring
 
@@ -24,6 +24,8 @@ def test_the_tables_have_the_sizes_they_ship_with(monitor: Monitor) -> None:
         "totals": ("percpu_array", 1),
         "scratch": ("percpu_array", 1),
     }
+    # one processor's own record needs no atomic addition, so this also shows that a plain one is recognised
+    assert plain_additions("trace_close_exit") != []
     # seven messages of 64 bytes and the length of the eighth
     assert tables["scratch"] == Table("percpu_array", 1, 4, 7 * 64 + 4)
 
