@@ -56,6 +56,15 @@ struct trace_event_raw_sys_exit {
 /* the headers are those of the kernel: without IPv6 this does not compile */
 #define HAS_IPV6(sk) 1
 
+/* The registers with which the current thread entered the kernel: task_pt_regs() of asm/processor.h. */
+static __always_inline struct pt_regs *user_registers(const void *ctx __attribute__((unused)))
+{
+	struct task_struct *task = (struct task_struct *)bpf_get_current_task();
+	void *stack = BPF_CORE_READ(task, stack);
+
+	return (struct pt_regs *)(stack + THREAD_SIZE - TOP_OF_KERNEL_STACK_PADDING) - 1;
+}
+
 #endif /* READS_SOCKETS */
 
 #else
@@ -127,6 +136,22 @@ struct trace_event_raw_sys_exit {
 
 /* whether the kernel's sockets have room for an address of IPv6 (CONFIG_IPV6) */
 #define HAS_IPV6(sk) bpf_core_field_exists((sk)->__sk_common.skc_v6_daddr)
+
+/*
+ * The registers with which the current thread entered the kernel. A kernel without that helper (5.15) has them where a
+ * syscall tracepoint's context begins, in place of the fields that all events have: kernel/trace/trace_syscalls.c,
+ * perf_call_bpf_exit(). Later ones have others there since 376bd59e2a04 ("bpf: Use fake pt_regs when doing bpf syscall
+ * tracepoint tracing", 6.12). A program may not read these fields, so they are read as memory.
+ */
+static __always_inline struct pt_regs *user_registers(const void *ctx)
+{
+	struct pt_regs *registers = NULL;
+
+	if (bpf_core_enum_value_exists(enum bpf_func_id, BPF_FUNC_task_pt_regs))
+		return (struct pt_regs *)bpf_task_pt_regs(bpf_get_current_task_btf());
+	bpf_probe_read_kernel(&registers, sizeof(registers), ctx);
+	return registers;
+}
 
 #endif /* BCC */
 

@@ -385,16 +385,11 @@ static __always_inline void count(struct net_totals *total, enum net_kind kind, 
 		total->closes++;
 }
 
-/*
- * The descriptor of the call that ends. Its registers are what a syscall tracepoint's context begins with, in place of
- * the fields that all events have (kernel/trace/trace_syscalls.c, perf_call_bpf_exit()); bpf_get_stack() relies on it,
- * too. Programs may not read these fields, so they are read as memory.
- */
-static __always_inline int is_descriptor(struct trace_event_raw_sys_exit *ctx, __s32 fd, __u32 call)
+/* Whether the call that ends is about that descriptor. */
+static __always_inline int is_about(struct trace_event_raw_sys_exit *ctx, __s32 fd, __u32 call)
 {
-	struct pt_regs *user = NULL;
+	struct pt_regs *user = user_registers(ctx);
 
-	bpf_probe_read_kernel(&user, sizeof(user), ctx);
 	return (__s32)BPF_CORE_READ(user, di) == fd || (call == __NR_splice && (__s32)BPF_CORE_READ(user, dx) == fd);
 }
 
@@ -431,7 +426,7 @@ static __always_inline int leave(struct trace_event_raw_sys_exit *ctx, __u32 cal
 	if (!entered || !total)
 		return 0;
 	pending = *entered;
-	if (pending.call != call || !is_descriptor(ctx, pending.fd, call)) {
+	if (pending.call != call || !is_about(ctx, pending.fd, call)) {
 		forget(thread);
 		return 0;
 	}
