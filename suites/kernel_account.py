@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import subprocess
+from collections import Counter
 from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Any
@@ -21,13 +22,18 @@ def _shown(kind: str) -> list[dict[str, Any]]:
 def skipped(programs: Collection[str]) -> dict[str, int]:
     """Return how often the loaded programs of these names did not run; 0 is left out.
 
-    A program does not run where another runs on the same processor (kernel/trace/bpf_trace.c, trace_call_bpf()).
-    Kernels account for it since dd8657894c11 ("bpf: Count missed stats in trace_call_bpf", 6.7), and say nothing
-    before.
+    A program does not run where another runs on the same processor (kernel/trace/bpf_trace.c, trace_call_bpf()), and
+    a kprobe is not hit inside of another (kernel/kprobes.c, kprobes_inc_nmissed_count()). Kernels account for both
+    since 6.7 (dd8657894c11, "bpf: Count missed stats in trace_call_bpf"; 3acf8ace6823, "bpf: Add missed value to
+    kprobe perf link info"), for the second where there is a link, and say nothing otherwise.
     """
     names = {_cut(name): name for name in programs}
-    counts = [(names.get(_cut(one.get("name", ""))), one.get("recursion_misses", 0)) for one in _shown("prog")]
-    return {name: count for name, count in counts if name and count}
+    missed = Counter({link["prog_id"]: link.get("missed", 0) for link in _shown("link") if "prog_id" in link})
+    counts: Counter[str] = Counter()
+    for one in _shown("prog"):
+        if name := names.get(_cut(one.get("name", ""))):
+            counts[name] += one.get("recursion_misses", 0) + missed[one["id"]]
+    return {name: count for name, count in counts.items() if count}
 
 
 @dataclass(frozen=True, slots=True)
