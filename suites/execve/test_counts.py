@@ -66,7 +66,7 @@ def test_what_the_kernel_skips_is_in_no_count(loader: Loader) -> None:
         assert ring.consume() == []
         assert list(obj.map("uids").keys()) == []
         assert obj.map("losses").get(0) == bytes(16)
-            assert skipped(["trace_execve", "loaders_kprobe"]) in ({}, {"trace_execve": 1, "loaders_kprobe": 1})
+        assert skipped(["trace_execve", "loaders_kprobe"]) in ({}, {"trace_execve": 1, "loaders_kprobe": 1})
 
 
 def test_a_burst_of_processes_loses_nothing(monitor: Monitor) -> None:

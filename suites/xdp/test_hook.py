@@ -94,10 +94,9 @@ def test_only_the_outer_tag_is_beside_the_frame(xdp: Attached, pair: Veth) -> No
 def test_an_aggregate_is_what_the_hook_gets(mode: XdpFlags, loaded: Object) -> None:
     """65000 bytes of UDP in segments of 1472 (udp(7), UDP_SEGMENT): what is counted is what the hook gets.
 
-    In generic mode that is the whole aggregate, where the sender's interface takes one of UDP (``ethtool -k``,
-    tx-udp-segmentation; veth of 5.10 does not); one of 65536 bytes or more is cut before (gso_max_size). In native mode veth takes none
-    (veth_fix_features()), so it is 44 full frames and one of 232 bytes of data. Before it the sender asks for the
-    address, 14 + 28 bytes.
+    In generic mode that is the whole aggregate, where the sender's interface takes one of UDP (veth of 5.10 does not);
+    one of 65536 bytes or more is cut before (gso_max_size). In native mode veth takes none (veth_fix_features()), so it
+    is 44 full frames and one of 232 bytes of data. Before it the sender asks for the address, 14 + 28 bytes.
     """
     size, segment = 65000, 1472
     headers = 14 + 20 + 8
