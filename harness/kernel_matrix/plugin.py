@@ -83,4 +83,8 @@ def _configure_worker(config: pytest.Config, worker: dict[str, Any]) -> None:
         from kernel_matrix.guest.pytest.command import CommandPlugin
 
         config.pluginmanager.register(CommandPlugin(work.facts, list(work.command), work.timeout, channel.send))
+    if channel is not None:
+        from kernel_matrix.guest.system import alive
+
+        alive.beat_through(channel.send)
     plugin.register(config, work.facts, work.arguments, work.begins)

@@ -14,11 +14,12 @@ import pytest
 from kernel_matrix.guest.pytest import marks
 from kernel_matrix.guest.pytest.marks import GUEST_FACTS
 from kernel_matrix.guest.system.kernel_log import Excerpt, KernelLog
+from kernel_matrix.shared import compiled
 from kernel_matrix.shared.cells import GUEST
 from kernel_matrix.shared.expect import kernel_of_argument
 from kernel_matrix.shared.features import GuestFacts
 from kernel_matrix.shared.project import SOURCES_VARIABLE
-from kernel_matrix.shared.protocol import DESELECTED, DIAGNOSIS, KERNEL_LOG, VERIFIER
+from kernel_matrix.shared.protocol import COMPILED, DESELECTED, DIAGNOSIS, KERNEL_LOG, VERIFIER
 from kernel_matrix.shared.worker_input import WORKER_KEY
 
 
@@ -129,8 +130,9 @@ class GuestPlugin:
 
     @pytest.hookimpl(wrapper=True)
     def pytest_runtest_makereport(self, call: pytest.CallInfo[None]) -> Generator[None, Any, Any]:
-        """Add a diagnosis to the report of a test that fails with a refused step."""
+        """Add what a loader has compiled, and a diagnosis to the report of a test that fails with a refused step."""
         report: pytest.TestReport = yield
+        _report_compiled(report)
         if report.failed and call.excinfo is not None:
             from kernel_matrix.guest.bpf.diagnosis import machine
 
@@ -173,6 +175,16 @@ class GuestPlugin:
             text = f"{messages.wrong} outside every test:\n{messages.why}"
             report = pytest.CollectReport(GUEST, "failed", text, [])
             config.hook.pytest_collectreport(report=report)
+
+
+def _report_compiled(report: pytest.TestReport) -> None:
+    """Add what loaders have compiled in a phase to its report; what that took is no part of the phase's duration."""
+    from kernel_matrix.guest.bpf import loaders
+
+    while loaders.new:
+        made = loaders.new.pop(0)
+        report.user_properties.append((COMPILED, compiled.as_text(made)))
+        report.duration = max(0.0, report.duration - made.seconds)
 
 
 class GonePlugin:
