@@ -132,7 +132,8 @@ def files(tmp_path: Path) -> Path:
         "engine/guest/bpf/bcc_compiler.py": "compiler",
         "engine/guest/bpf/loaders/bcc_headers/bpf/bpf_helpers.h": "helpers",
         "engine/guest/bpf/loaders/bcc.py": "loader",
-        "bpf/a.bpf.c": '#include "a.h"\n # include  <shared.h>\n#ifdef NO\n#include "branch.h"\n#endif\n#include <linux/x.h>\n',
+        "bpf/a.bpf.c": '#include "a.h"\n # include  <shared.h>\n#ifdef NO\n#include "branch.h"\n#endif\n'
+        "#include <linux/x.h>\n",
         "bpf/a.h": '#pragma once\n#include "deep/b.h"\n',
         "bpf/deep/b.h": '#include "../round.h"\n',
         "bpf/round.h": '#include "deep/b.h"\n',
@@ -366,9 +367,15 @@ def test_what_arrives_damaged_is_not_kept(tmp_path: Path, monkeypatch: pytest.Mo
 def test_a_guest_that_compiles_is_not_silent(monkeypatch: pytest.MonkeyPatch) -> None:
     """Another thread sends heartbeats while a C function runs, which holds no lock of Python's."""
     monkeypatch.setattr(alive, "BEAT", 0.001)
-    came, beats = threading.Event(), []
+    came = threading.Event()
+    beats: list[bytes] = []
     monkeypatch.setattr(alive, "_beats", [])
-    alive.beat_through(lambda data: (beats.append(data), came.set())[1])
+
+    def beat(data: bytes) -> None:
+        beats.append(data)
+        came.set()
+
+    alive.beat_through(beat)
     usleep = ctypes.CDLL(None).usleep
     with alive.working(60):
         while not came.is_set():

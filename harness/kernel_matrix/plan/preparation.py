@@ -24,7 +24,7 @@ from kernel_matrix.results.baseline import Expectation
 from kernel_matrix.results.comparison import Scope
 from kernel_matrix.shared import compiled, wire
 from kernel_matrix.shared.division import WorkerId
-from kernel_matrix.shared.errors import ImageError, ManifestError, ToolMissing, of_system
+from kernel_matrix.shared.errors import ImageError, ManifestError, NotInArchive, ToolMissing, of_system
 from kernel_matrix.shared.features import VARIANT, plain_kernel
 from kernel_matrix.shared.project import COMPILING_LOADERS, Program, Project
 from kernel_matrix.vm import slots
@@ -400,7 +400,7 @@ def _with_headers(
 ) -> _Guest:
     """Fetch the headers of a guest's kernel where a loader compiles in the guest and its tests load objects.
 
-    Raises ToolMissing where such a loader is required and the headers are unavailable.
+    Raises ToolMissing where such a loader is required and the headers are unavailable; not for a kernel that has none.
     """
     compiling = [name for name in request.loaders if name in COMPILING_LOADERS]
     if not compiling or not selection.loads(project, guest.listed.arguments or request.arguments):
@@ -409,7 +409,8 @@ def _with_headers(
     try:
         path = images.kernel_headers(kernel_manifest, kernel, guest.image, locked_only=request.locked)
     except ImageError as error:
-        if required := [name for name in compiling if name in request.required_loaders]:
+        required = [name for name in compiling if name in request.required_loaders]
+        if required and not isinstance(error, NotInArchive):
             raise ToolMissing(f"--require-loader {required[0]}: {error}") from error
         say(f"left out on {guest.listed.name}: {', '.join(compiling)}: {error}")
         return replace(guest, loaders={**loaders, **{name: f"{name}: {error}" for name in compiling}})
