@@ -9,6 +9,7 @@ import json
 import random
 import tarfile
 import threading
+import time
 import zlib
 from collections.abc import Callable
 from dataclasses import replace
@@ -80,6 +81,7 @@ def test_a_damaged_value_is_refused_whatever_is_damaged() -> None:
     ("change", "why"),
     [
         ({"key": "../../etc/passwd"}, "not the name of an entry"),
+        ({"key": f"../{'ab' * 16}"}, "not the name of an entry"),
         ({"compiler": ".."}, "not the name of an entry"),
         ({"compiler": ""}, "not the name of an entry"),
         ({"programs": {"trace": CODE[:-1]}}, "are no instructions"),
@@ -135,7 +137,8 @@ def files(tmp_path: Path) -> Path:
         "bpf/a.bpf.c": '#include "a.h"\n # include  <shared.h>\n#ifdef NO\n#include "branch.h"\n#endif\n'
         "#include <linux/x.h>\n",
         "bpf/a.h": '#pragma once\n#include "deep/b.h"\n',
-        "bpf/deep/b.h": '#include "../round.h"\n',
+        "bpf/deep/b.h": '#include "../round.h"\n#include "top.h"\n',
+        "bpf/top.h": "beside the source, not beside its includer",
         "bpf/round.h": '#include "deep/b.h"\n',
         "bpf/shared.h": "shared",
         "bpf/branch.h": "branch",
@@ -164,6 +167,7 @@ def key(files: Path, name: str = "a", compiler: str = COMPILER) -> str:
         "bpf/a.h",
         "bpf/deep/b.h",
         "bpf/round.h",
+        "bpf/top.h",
         "bpf/shared.h",
         "bpf/branch.h",
         "build/a.bpf.o",
@@ -377,10 +381,13 @@ def test_a_guest_that_compiles_is_not_silent(monkeypatch: pytest.MonkeyPatch) ->
 
     alive.beat_through(beat)
     usleep = ctypes.CDLL(None).usleep
+    began = time.monotonic()
     with alive.working(60):
         while not came.is_set():
             usleep(random.randint(1, 1000))
     assert set(beats) == {b""}
+    # it ends with the block, not at its limit
+    assert time.monotonic() - began < 30
     count = len(beats)
     usleep(5000)
     assert len(beats) == count
