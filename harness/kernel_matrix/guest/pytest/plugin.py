@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import random
-from collections.abc import Collection, Generator, Iterator, Sequence
+from collections.abc import Callable, Collection, Generator, Iterator, Sequence
 from pathlib import PurePosixPath
 from typing import Any
 
@@ -13,6 +13,7 @@ import pytest
 
 from kernel_matrix.guest.pytest import marks
 from kernel_matrix.guest.pytest.marks import GUEST_FACTS
+from kernel_matrix.guest.system import alive
 from kernel_matrix.guest.system.kernel_log import Excerpt, KernelLog
 from kernel_matrix.shared import compiled
 from kernel_matrix.shared.cells import GUEST
@@ -216,17 +217,25 @@ def index_below(files: Sequence[str], path: str) -> int:
     return next((index for index, file in enumerate(files) if PurePosixPath(file).is_relative_to(path)), 0)
 
 
-def register(config: pytest.Config, facts: GuestFacts, arguments: tuple[str, ...] = (), begins: str = "") -> None:
+def register(
+    config: pytest.Config,
+    facts: GuestFacts,
+    arguments: tuple[str, ...] = (),
+    begins: str = "",
+    beat: Callable[[bytes], None] | None = None,
+) -> None:
     """Make this pytest the worker of a guest.
 
     ``arguments``: the files with its tests; empty: those of the command line. ``begins``: the file or folder whose
-    tests it runs first; empty: in the order of collection.
+    tests it runs first; empty: in the order of collection. ``beat``: sends a heartbeat to the host.
     """
     from kernel_matrix.guest.pytest import fixtures
     from kernel_matrix.guest.pytest.limits import LimitPlugin
 
     config.stash[GUEST_FACTS] = facts
     os.environ[SOURCES_VARIABLE] = facts.sources
+    if beat is not None:
+        alive.beat_through(beat)
     config.pluginmanager.register(marks, "matrix-marks")
     config.pluginmanager.register(fixtures, "matrix-fixtures")
     config.pluginmanager.register(LimitPlugin(config.option.test_timeout), "matrix-limits")
