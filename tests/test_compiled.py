@@ -300,7 +300,7 @@ def guest(files: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[], Compiled
 
     monkeypatch.setattr(bcc_compiler, "compiled", made)
     described = bcc._Described(0, {"trace": ("kprobe", "kprobe/x")}, {})
-    return lambda: bcc._compiled(files / "build/a.bpf.o", files / "bpf/a.bpf.c", described)
+    return lambda: bcc._compiled(files / "build/a.bpf.o", described)
 
 
 def test_a_guest_compiles_what_it_did_not_get(files: Path, guest: Callable[[], Compiled]) -> None:

@@ -242,6 +242,11 @@ class Object:
         self._bpf.funcs[name.encode()] = self._bpf.Function(self._bpf, name.encode(), fd)
         self._stack.callback(os.close, fd)
 
+    @property
+    def compiled(self) -> Compiled:
+        """What bcc has made of the source."""
+        return self._module.compiled
+
     def layout(self, struct: str, record: type[_R]) -> Layout[_R]:
         """Match a struct of the object with a dataclass."""
         return Layout.of(Btf(libbpf().bpf_object__btf(self._module.described.pointer)), struct, record)
@@ -336,25 +341,40 @@ def source_of(path: Path) -> Path:
 
 @cache
 def _module(path: Path) -> _Module:
-    source = source_of(path)
     described = _Described.of(path)
-    module = _Module(described, _compiled(path, source, described))
+    module = _Module(described, _compiled(path, described))
     module.check(path)
     return module
 
 
-def _compiled(path: Path, source: Path, described: _Described) -> Compiled:
+def _compiled(path: Path, described: _Described) -> Compiled:
     """Return what this guest got with its project, or compile; a damaged entry counts as none."""
-    compiler = os.environ.get(COMPILER_VARIABLE, "")
-    key = compiled.key_of(compiler, _ENGINE, source, path)
-    if entry := compiled.kept(build_folder().parent / compiled.FOLDER, key):
+    if entry := compiled.kept(build_folder().parent / compiled.FOLDER, _key(path)):
         return compiled.decode(entry)
-    name = str(path.relative_to(build_folder()))
-    made = bcc_compiler.compiled(
-        source, list(described.programs), described.maps, name=name, compiler=compiler, key=key
-    )
+    made = compiled_anew(path, described)
     loaders.new.append(made)
     return made
+
+
+def compiled_anew(path: Path, described: _Described | None = None) -> Compiled:
+    """Compile an object's source, whatever is kept; raises StepError."""
+    described = described or _Described.of(path)
+    return bcc_compiler.compiled(
+        source_of(path),
+        list(described.programs),
+        described.maps,
+        name=str(path.relative_to(build_folder())),
+        compiler=_compiler(),
+        key=_key(path),
+    )
+
+
+def _compiler() -> str:
+    return os.environ.get(COMPILER_VARIABLE, "")
+
+
+def _key(path: Path) -> str:
+    return compiled.key_of(_compiler(), _ENGINE, source_of(path), path)
 
 
 @contextmanager
