@@ -102,7 +102,7 @@ def test_without_objects_and_command_the_suites_run(repository: Repository) -> N
     repository.step("matrix", SHARD="1/2")
     assert repository.arguments() == [
         *("kernel-matrix", "--", "--kernel", "core"),
-        *("--require-loader", "aya", "--require-loader", "cilium", "--shard", "1/2"),
+        *("--require-loader", "aya", "--require-loader", "cilium", "--require-loader", "bcc", "--shard", "1/2"),
     ]
 
 

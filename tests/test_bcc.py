@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from kernel_matrix.guest.bpf import bcc_compiler
 from kernel_matrix.guest.bpf.loaders import bcc
 from kernel_matrix.guest.bpf.step_error import StepError
 from kernel_matrix.guest.bpf.steps import MapSpec
@@ -16,7 +17,7 @@ MAPS = {"events": MapSpec("ringbuf", 0, 0, 8192), "uids": MapSpec("hash", 4, 8, 
 
 
 def test_the_main_file_has_a_map_and_a_program_for_each() -> None:
-    text = bcc._main_file(Path("/s/a.bpf.c"), ["trace"], MAPS)
+    text = bcc_compiler.main_file(Path("/s/a.bpf.c"), ["trace"], MAPS)
     assert text.splitlines() == [
         "#define trace trace__source",
         "#define events events__source",
@@ -53,7 +54,7 @@ def test_an_object_has_its_source_beside_the_build_folder(tmp_path: Path, monkey
     ],
 )
 def test_a_compilation_ends_at_a_stage(messages: str, stage: str, number: int, what: str) -> None:
-    error = bcc._refused(Path("/b/a.bpf.o"), messages)
+    error = bcc_compiler.refused("a.bpf.o", messages)
     assert (error.stage, error.errno, error.what, error.log) == (stage, number, what, messages)
 
 
@@ -64,4 +65,4 @@ def test_the_stand_ins_cover_the_headers_that_sources_include() -> None:
         for line in path.read_text().splitlines()
         if line.startswith("#include <bpf/")
     }
-    assert included == {path.name for path in bcc._HEADERS.joinpath("bpf").iterdir()}
+    assert included == {path.name for path in bcc_compiler.HEADERS.joinpath("bpf").iterdir()}

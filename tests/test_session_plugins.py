@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
@@ -17,11 +18,13 @@ from kernel_matrix.session.nodes import worker_of
 from kernel_matrix.session.output import Outputs
 from kernel_matrix.session.scheduler import KernelScheduling
 from kernel_matrix.session.workers import WorkersPlugin
-from kernel_matrix.shared import pytest_internals, wire
+from kernel_matrix.shared import compiled, pytest_internals, wire
 from kernel_matrix.shared.cells import BOOT, Cell, Outcome
 from kernel_matrix.shared.division import WorkerId
 from kernel_matrix.shared.expect import Decision
-from kernel_matrix.shared.protocol import DESELECTED
+from kernel_matrix.shared.features import GuestFacts
+from kernel_matrix.shared.protocol import COMPILED, DESELECTED
+from kernel_matrix.shared.worker_input import WorkerInput
 from kernel_matrix.vm.ending import End, Ending
 from kernel_matrix.vm.guests import Guests
 from tests.result_sets import read_cells
@@ -159,7 +162,54 @@ def test_what_was_left_out_there_is_not_missing(session: Session) -> None:
     assert session.ends()[1] == {TEST: Outcome.NOTRUN}
 
 
+def test_what_a_guest_compiled_is_kept_and_a_note(session: Session, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of the phase in which it was compiled, whatever its test's outcome is; the test's duration is the report's."""
+    monkeypatch.setenv("KERNEL_MATRIX_CACHE", str(session.run.path / "cache"))
+    made = compiled.Compiled("0" * 16, "1" * 32, "a.bpf.o", "bcc", 150.5, "GPL", 1, {}, {})
+    session.collects(Node(), TEST)
+    session.controller.pytest_sessionstart(cast("Any", SimpleNamespace(testscollected=0)))
+    for when in ("setup", "call", "teardown"):
+        report: Any = pytest.TestReport(f"{TEST}[6.1]", ("a.py", 0, "x"), {}, "passed", None, cast("Any", when))
+        report.node, report.duration = Node(), 0.5
+        if when == "setup":
+            report.user_properties.append((COMPILED, compiled.as_text(made)))
+        session.controller.pytest_runtest_logreport(report)
+    session.ends()
+    notes = json.loads((session.run.path / "matrix.json").read_text())["notes"]
+    assert notes == ["6.1: bcc compiled a.bpf.o in 150.5 s, and later guests get it"]
+    kept = compiled.kept(session.run.path / "cache/compiled" / made.compiler, made.key)
+    assert kept == compiled.encode(made)
+    assert [cell.duration for cell in session.cells()] == [1.5]
+
+
 # -- the workers
+
+
+@pytest.mark.parametrize(
+    ("loaders", "beats"),
+    [
+        ({}, False),
+        ({"libbpf": "", "aya": ""}, False),
+        ({"bcc": ""}, True),
+        ({"libbpf": "", "bcc": "no headers"}, False),
+    ],
+)
+def test_a_guest_in_which_a_loader_compiles_has_a_heartbeat(
+    loaders: dict[str, str],
+    beats: bool,
+    session: Session,
+) -> None:
+    """Each worker of a kernel through its own channel, which is kept: one without a reference is closed."""
+    work = WorkerInput(GuestFacts("6.1", frozenset(), frozenset(), {}, loaders=loaders))
+    nodes = [Node(), Node()]
+    nodes[1].gateway.spec.worker = "2"
+    made = []
+    for node in nodes:
+        node.gateway.newchannel = lambda: SimpleNamespace(setcallback=lambda _: None)
+        made.append(session.workers._channel(cast("WorkerController", node), work))
+    assert [channel is not None for channel in made] == [beats, beats]
+    if beats:
+        assert session.workers._channels == dict(zip((FIRST, WorkerId("6.1", 2)), made, strict=True))
 
 
 def test_a_guest_that_dies_outside_every_test_is_told(session: Session) -> None:

@@ -15,7 +15,7 @@ from kernel_matrix.images import archive, lock, unpack
 from kernel_matrix.images import image as kernel_images
 from kernel_matrix.images.archive import Package, Suite
 from kernel_matrix.images.providers import debian
-from kernel_matrix.shared.errors import ImageError
+from kernel_matrix.shared.errors import ImageError, NotInArchive
 
 ROOT = Path(__file__).resolve().parent.parent
 #: a whole kernel and one in parts, as Debian has them
@@ -214,6 +214,23 @@ def with_headers(offered: Offered, version: str) -> None:
 def locked_headers(known: manifest.Manifest) -> dict[str, set[str]]:
     entries = lock.read(known.folder / lock.NAME).headers
     return {kernel: {f"{entry.name} {entry.version}" for entry in packages} for kernel, packages in entries.items()}
+
+
+@pytest.mark.parametrize("locked_only", [False, True])
+def test_a_kernel_without_headers_is_told_from_a_failure(
+    locked_only: bool,
+    known: manifest.Manifest,
+    offered: Offered,
+) -> None:
+    """None in the lock and none in the archive: it has none. Where the lock has some, they are missing."""
+    image = images.KernelImage("6.1", "6.1.0-57-amd64", "6.1.193-1", Path(), Path(), Path())
+    with pytest.raises(NotInArchive, match=r"^kernel 6\.1: [^\n]*no headers of 6\.1\.193-1"):
+        images.kernel_headers(known, known.kernels[0], image, locked_only=locked_only)
+    with_headers(offered, "6.1.192-2")
+    images.update_lock(known)
+    with pytest.raises(ImageError, match=r"^kernel 6\.1: [^\n]*no headers of 6\.1\.193-1") as caught:
+        images.kernel_headers(known, known.kernels[0], image, locked_only=locked_only)
+    assert type(caught.value) is ImageError
 
 
 def test_headers_are_locked_with_their_kernel(known: manifest.Manifest, offered: Offered) -> None:

@@ -83,4 +83,4 @@ def _configure_worker(config: pytest.Config, worker: dict[str, Any]) -> None:
         from kernel_matrix.guest.pytest.command import CommandPlugin
 
         config.pluginmanager.register(CommandPlugin(work.facts, list(work.command), work.timeout, channel.send))
-    plugin.register(config, work.facts, work.arguments, work.begins)
+    plugin.register(config, work.facts, work.arguments, work.begins, channel.send if channel is not None else None)

@@ -63,6 +63,15 @@ def raised(loader: Loader) -> None:
         pass
 
 
+@pytest.fixture(autouse=True, scope="module")
+def compiled(loader: Loader) -> None:
+    """Have bcc compile before a user with few capabilities loads: the guest mounts the headers, which takes others."""
+    if loader.name == "bcc":
+        for name in SHIPPED:
+            with loader.opened(object_path(name)):
+                pass
+
+
 @pytest.fixture
 def charges_memory(request: pytest.FixtureRequest) -> bool:
     """Return whether the kernel charges maps to the cgroup, and not to RLIMIT_MEMLOCK (5.11)."""
@@ -75,11 +84,15 @@ def further(loader: Loader, name: str, *, charges_memory: bool) -> dict[Cap, tup
     if not charges_memory:
         # 64 KiB may be locked; a ring buffer of 256 KiB takes more, so whoever loads it raises RLIMIT_MEMLOCK first,
         # for which setrlimit(2) wants CAP_SYS_RESOURCE. cilium/ebpf raises it before it has looked at the object
-        # (rlimit.RemoveMemlock), and gives up. libbpf runs in this process, which has raised it
+        # (rlimit.RemoveMemlock), and gives up. libbpf and bcc run in this process, which has raised it
         if loader.name == "cilium":
             caps[Cap.SYS_RESOURCE] = (errno.EPERM, "open")
         elif loader.name == "aya" and name != "xdp_packet_counter":
             caps[Cap.SYS_RESOURCE] = (errno.EPERM, "map_create")
+    if loader.name == "bcc" and name == "kprobe_execve":
+        # bcc detaches by reading tracefs's list of probes, to see whether this is one of them (libbpf.c,
+        # bpf_detach_probe()): only root may enter its folder. The program is detached by then
+        caps[Cap.DAC_READ_SEARCH] = (errno.EACCES, "detach")
     if name == "tracepoint_network":
         # its number is in a file of tracefs, whose folder only root may enter: EACCES; aya takes that for a machine
         # without tracefs, and has no errno (aya/src/util.rs, find_tracefs_path())

@@ -12,9 +12,11 @@ from kernel_matrix.guest.bpf.loaders import Loader, Object
 from kernel_matrix.guest.bpf.step_error import StepError
 from kernel_matrix.guest.bpf.steps import XdpFlags, object_path, xdp_id
 from kernel_matrix.guest.pytest.fixtures import Record
+from kernel_matrix.guest.pytest.marks import not_with
 from kernel_matrix.guest.pytest.refusal import Refused
 from kernel_matrix.guest.system.netns import Veth
 from suites.loaders.conftest import FIXTURE
+from suites.loaders.test_paths import XDP_BY_LINK
 
 #: An interface that does not exist is EINVAL for a link (net/core/dev.c, bpf_xdp_link_attach()), ENODEV for a netlink
 #: message (net/core/rtnetlink.c, rtnl_setlink()). aya makes a link first, and after EINVAL tries netlink
@@ -65,14 +67,15 @@ def test_an_interface_without_native_xdp_is_generic(loaded: Object, pair: Veth) 
 def test_a_second_program_is_refused_or_takes_the_place(
     loaded: Object, loader: Loader, pair: Veth, refused: Refused
 ) -> None:
-    """Over a link, EBUSY (dev_xdp_attach()), and with XDP_FLAGS_UPDATE_IF_NOEXIST, which bcc sets.
+    """Over a link, EBUSY (dev_xdp_attach()).
 
-    Netlink without that flag replaces, without a word.
+    Netlink replaces, without a word, unless the message has XDP_FLAGS_UPDATE_IF_NOEXIST: libbpf and bcc send the flags
+    that their user names (bcc: bpf_attach_xdp() of libbpf.c).
     """
     index = pair.near.index
     with pair.near.namespace.entered(), loaded.attach_xdp("loaders_xdp", index, XdpFlags.NATIVE):
         first = xdp_id(index)
-        if loader.name != "libbpf":
+        if loader.name in XDP_BY_LINK:
             with refused(errno.EBUSY, stage="attach"):
                 loaded.attach_xdp("loaders_xdp_other", index, XdpFlags.NATIVE)
             assert xdp_id(index) == first
@@ -92,6 +95,7 @@ def test_the_verifier_s_refusal_comes_with_its_log(loader: Loader, refused: Refu
 _NO_OBJECTS = {"missing": None, "empty": b"", "cut": b"\x7fELF", "text": b"text" * 100}
 
 
+@not_with("bcc", reason="bcc compiles C by itself and takes no object")
 @pytest.mark.parametrize("kind", _NO_OBJECTS)
 def test_what_is_no_object_is_refused_when_opened(kind: str, loader: Loader, tmp_path: Path) -> None:
     """With the file's name; the errno is a library's own."""

@@ -56,7 +56,7 @@ def add_all(add: Callable[..., object]) -> None:
         action="append",
         default=[],
         metavar="NAME",
-        help="fail, before anything boots, when this machine cannot build that loader; may be repeated",
+        help="fail, before anything boots, when this machine lacks what that loader takes; may be repeated",
     )
     add(
         "--shard",

@@ -1,6 +1,6 @@
 """Images that guests boot: kernels and the guest's root are fetched, verified, unpacked and cached."""
 
-from kernel_matrix.images.cache import cache_dir, prune
+from kernel_matrix.images.cache import cache_dir, compiled_dir, digest, prune, used
 from kernel_matrix.images.image import KernelImage
 from kernel_matrix.images.kernels import (
     cached_kernel,
@@ -21,6 +21,8 @@ __all__ = [
     "cache_dir",
     "cached_kernel",
     "cached_root",
+    "compiled_dir",
+    "digest",
     "kernel_headers",
     "kernel_image",
     "kernel_key",
@@ -32,4 +34,5 @@ __all__ = [
     "root_key",
     "unlocked",
     "update_lock",
+    "used",
 ]

@@ -22,8 +22,8 @@ from kernel_matrix.shared.errors import ImageError, ignoring, reraise
 
 #: days after its last use when `prune` deletes an image
 UNUSED_DAYS = 30
-#: folders of images in the cache
-_KINDS = ("kernels", "headers", "roots")
+#: folders of images in the cache, and of what guests have compiled
+_KINDS = ("kernels", "headers", "roots", "compiled")
 #: seconds that a terminated tool has to delete its files
 _SECONDS_TO_CLEAN_UP = 5.0
 
@@ -32,6 +32,11 @@ def cache_dir() -> Path:
     """Return the cache's folder: KERNEL_MATRIX_CACHE, or the user's cache folder."""
     setting = os.environ.get("KERNEL_MATRIX_CACHE")
     return Path(setting).absolute() if setting else user_cache_path("kernel-matrix")
+
+
+def compiled_dir() -> Path:
+    """Return the cache's folder of what guests have compiled, in a folder for each compiler."""
+    return cache_dir() / "compiled"
 
 
 def digest(parts: Iterable[bytes | str]) -> str:

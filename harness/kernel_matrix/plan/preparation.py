@@ -22,9 +22,9 @@ from kernel_matrix.report.run_folder import KernelFacts, RunDirectory, RunFacts,
 from kernel_matrix.results import baseline
 from kernel_matrix.results.baseline import Expectation
 from kernel_matrix.results.comparison import Scope
-from kernel_matrix.shared import wire
+from kernel_matrix.shared import compiled, wire
 from kernel_matrix.shared.division import WorkerId
-from kernel_matrix.shared.errors import ImageError, ManifestError, ToolMissing
+from kernel_matrix.shared.errors import ImageError, ManifestError, NotInArchive, ToolMissing, of_system
 from kernel_matrix.shared.features import VARIANT, plain_kernel
 from kernel_matrix.shared.project import COMPILING_LOADERS, Program, Project
 from kernel_matrix.vm import slots
@@ -34,8 +34,6 @@ from kernel_matrix.vm.ending import ENDING
 #: seconds from QEMU's start to the guest's first output: three to six under emulation on an idle machine, plus the
 #: agent's imports; the limit leaves room for a machine under heavy load
 _BOOT_TIMEOUT = {Accelerator.KVM: 60.0, Accelerator.TCG: 240.0}
-#: seconds that a guest may be silent while a loader compiles in it: 36 programs take bcc 150 s of an emulated processor
-_COMPILING = 1200.0
 #: memory of a guest that a carried folder may take: it is there twice while it is unpacked
 _MOST_CARRIED_MIB = 96
 
@@ -300,17 +298,43 @@ class _Jobs:
                 headers=guest.headers,
             ),
             payload=payload.of_project(
-                self.project, with_cache=request.with_cache, carried=carried, programs=self.programs
+                self.project,
+                with_cache=request.with_cache,
+                carried=carried,
+                programs=self.programs,
+                compiled_by=_compiler(self.root, guest),
             ),
             console=self.run.console(guest.listed.name),
             slots=slot_files,
             boot_timeout=request.boot_timeout or _BOOT_TIMEOUT[kind],
             vng=Path(sys.executable).with_name("vng"),
-            silence_timeout=request.silence or (None if guest.headers is None else _COMPILING),
+            silence_timeout=request.silence,
             patience=guest.listed.patience,
             worker_kind=request.worker_kind,
             rehearsal=options.rehearsal_arguments(self.project) if request.rehearsed else (),
         )
+
+
+def _compiler(root: RootImage, guest: _Guest) -> Path | None:
+    """Return the cache's folder of what guests with the same compiler and headers compile; None for the others."""
+    if guest.headers is None:
+        return None
+    # each is in a folder named by its content; bcc and LLVM are in the root image
+    kernel = guest.image.vmlinuz.parents[1].name
+    folder = images.compiled_dir() / images.digest(
+        [root.digest, guest.headers.parent.name, kernel, guest.image.release]
+    )
+    images.used(folder)
+    return folder
+
+
+def keep_compiled(text: str) -> str:
+    """Keep what a guest has compiled for later guests; return a line about it."""
+    try:
+        made = compiled.keep(images.compiled_dir(), compiled.of_text(text))
+    except (ValueError, OSError) as error:
+        return f"what a loader compiled is not kept: {of_system(error) if isinstance(error, OSError) else error}"
+    return f"{made.loader} compiled {made.name} in {made.seconds:g} s, and later guests get it"
 
 
 def _loaders(
@@ -376,7 +400,7 @@ def _with_headers(
 ) -> _Guest:
     """Fetch the headers of a guest's kernel where a loader compiles in the guest and its tests load objects.
 
-    Raises ToolMissing where such a loader is required and the headers are unavailable.
+    Raises ToolMissing where such a loader is required and the headers are unavailable; not for a kernel that has none.
     """
     compiling = [name for name in request.loaders if name in COMPILING_LOADERS]
     if not compiling or not selection.loads(project, guest.listed.arguments or request.arguments):
@@ -385,7 +409,8 @@ def _with_headers(
     try:
         path = images.kernel_headers(kernel_manifest, kernel, guest.image, locked_only=request.locked)
     except ImageError as error:
-        if required := [name for name in compiling if name in request.required_loaders]:
+        required = [name for name in compiling if name in request.required_loaders]
+        if required and not isinstance(error, NotInArchive):
             raise ToolMissing(f"--require-loader {required[0]}: {error}") from error
         say(f"left out on {guest.listed.name}: {', '.join(compiling)}: {error}")
         return replace(guest, loaders={**loaders, **{name: f"{name}: {error}" for name in compiling}})

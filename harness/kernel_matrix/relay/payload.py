@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from kernel_matrix.shared import compiled
 from kernel_matrix.shared.errors import reraise
 from kernel_matrix.shared.project import ARRIVED, COMPILING_LOADERS, ENGINE, LOADER_PROGRAMS, Project
 
@@ -29,6 +30,16 @@ _GUEST_FILES = ("__init__.py", "plugin.py", "config/__init__.py", "config/option
 
 
 @dataclass(frozen=True, slots=True)
+class Kept:
+    """What guests of a kernel have compiled, and where the sources of it are."""
+
+    #: the cache's folder, named after the compiler
+    folder: Path
+    build: Path
+    sources: Path
+
+
+@dataclass(frozen=True, slots=True)
 class Payload:
     """Which files of the host a guest gets."""
 
@@ -43,6 +54,13 @@ class Payload:
     carried: Path | None = None
     #: the loaders' programs by their names
     programs: Mapping[str, Path] = field(default_factory=dict)
+    #: None: nothing is compiled in the guest
+    kept: Kept | None = None
+
+    @property
+    def compiler(self) -> str:
+        """The name of what compiles in the guest; empty where nothing does."""
+        return self.kept.folder.name if self.kept else ""
 
 
 def engine_files() -> Iterator[Path]:
@@ -97,13 +115,20 @@ def of_project(
     with_cache: bool = False,
     carried: Path | None = None,
     programs: Mapping[str, Path] | None = None,
+    compiled_by: Path | None = None,
 ) -> Payload:
-    """Return what a guest gets of a project, without the baselines, which only the host reads."""
+    """Return what a guest gets of a project, without the baselines, which only the host reads.
+
+    ``compiled_by``: the cache's folder of what has been compiled in guests like it.
+    """
     host_only = tuple(project.relative(path) for path in (project.matrix_baselines, project.durations))
     carry = project.carry
     if carry and project.sources is not None and COMPILING_LOADERS & set(project.all_loaders):
         carry = tuple(dict.fromkeys((*carry, project.relative(project.sources))))
-    return Payload(project.root, carry, host_only, with_cache=with_cache, carried=carried, programs=programs or {})
+    kept = None
+    if compiled_by is not None and project.sources is not None:
+        kept = Kept(compiled_by, project.build, project.sources)
+    return Payload(project.root, carry, host_only, with_cache, carried, programs or {}, kept)
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,9 +157,24 @@ def pack(payload: Payload) -> Packed:
         for path in project_files(payload):
             tar = first if _is_shared(path) else second
             tar.add(payload.root / path, arcname=str(path), recursive=False, filter=_of_any_clone)
+        for name, data in _entries(payload):
+            _add_bytes(second, str(compiled.FOLDER / name), data)
         if payload.carried is not None:
             second.add(payload.carried, arcname=ARRIVED, filter=_of_root)
     return Packed(shared.getvalue(), rest.getvalue())
+
+
+def _entries(payload: Payload) -> Iterator[tuple[str, bytes]]:
+    """Yield what the guest need not compile, by its name."""
+    if payload.kept is not None:
+        kept = payload.kept
+        yield from compiled.kept_for(kept.folder, _PACKAGE, kept.build, kept.sources)
+
+
+def _add_bytes(tar: tarfile.TarFile, name: str, data: bytes) -> None:
+    member = tarfile.TarInfo(name)
+    member.size = len(data)
+    tar.addfile(_of_any_clone(member), io.BytesIO(data))
 
 
 def _is_shared(path: Path) -> bool:

@@ -32,6 +32,7 @@ from kernel_matrix.relay.job import Job
 from kernel_matrix.relay.machine import BootError
 from kernel_matrix.relay.snapshots import Hello
 from kernel_matrix.shared import console, wire
+from kernel_matrix.shared.compiled import COMPILER_VARIABLE
 from kernel_matrix.shared.project import ENGINE, HOME, ROOT_VARIABLE
 from kernel_matrix.vm import slots
 from kernel_matrix.vm.ending import ENDING, STARTED, End, Ending, Started
@@ -165,6 +166,7 @@ class Relay:
             "HARNESS_SILENCE": f"{self._silence(hello):.2f}",
             "HARNESS_KERNEL": self.job.kernel,
             ROOT_VARIABLE: str(HOME),
+            COMPILER_VARIABLE: self.job.payload.compiler,
         }
         header = json.dumps({"bytes": len(tar), "environment": environment, **more})
         return header.encode() + b"\n" + tar

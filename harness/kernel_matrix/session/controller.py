@@ -27,7 +27,7 @@ from kernel_matrix.shared import expect, pytest_internals
 from kernel_matrix.shared.cells import IMAGE, Cell, Outcome
 from kernel_matrix.shared.division import WorkerId
 from kernel_matrix.shared.errors import HarnessError, of_system
-from kernel_matrix.shared.protocol import FACTS, PCAP
+from kernel_matrix.shared.protocol import COMPILED, FACTS, PCAP
 from kernel_matrix.shared.worker_input import WORKER_KEY
 from kernel_matrix.vm.ending import Ending
 from kernel_matrix.vm.guests import Guests, summary
@@ -68,6 +68,8 @@ class ControllerPlugin:
         self._judged: matrix.Matrix | None = None
         self._changes: tuple[Change, ...] = ()
         self._unwritten = ""
+        #: lines about what was compiled in guests
+        self._notes: list[str] = []
         for kernel, why in plan.missing.items():
             self._cells.append(Cell(kernel, IMAGE, Outcome.ERROR, detail=why))
             run.append(self._cells[-1])
@@ -118,6 +120,8 @@ class ControllerPlugin:
         for key, value in report.user_properties:
             if key == PCAP:
                 self._run.keep_pcap(kernel, expect.split_nodeid(report.nodeid, kernel), str(value))
+            elif key == COMPILED:
+                self._notes.append(f"{kernel}: {preparation.keep_compiled(str(value))}")
         phases = self._phases.setdefault((kernel, report.nodeid), [])
         phases.append(reports.phase_of(report))
         stays_in_guest = self._config.option.keep_guest and report.failed
@@ -187,7 +191,8 @@ class ControllerPlugin:
         self._judged = judged
         status = int(exitstatus)
         try:
-            document = self._run.document(judged, self._plan.facts, status)
+            facts = replace(self._plan.facts, notes=(*self._plan.facts.notes, *self._notes))
+            document = self._run.document(judged, facts, status)
             if not (self._user_interrupted or status in {3, 4}):
                 # a command is no test: the baseline has nothing about it
                 if not self._config.option.command:
@@ -196,7 +201,7 @@ class ControllerPlugin:
                 status = 1 if status == 1 else matrix.exit_status(judged, self._changes, part=part)
                 session.exitstatus = status
             document = replace(document, changes=self._changes, exit_status=status)
-            self._run.finish(document, self._plan.facts, self._times.records())
+            self._run.finish(document, facts, self._times.records())
             self._keep_part()
         except (OSError, HarnessError) as error:
             why = of_system(error) if isinstance(error, OSError) else error
@@ -251,7 +256,7 @@ class ControllerPlugin:
             terminalreporter.write_line(line)
         records = self._times.records()
         notes = [f"{record.kernel}: {record.note}" for record in records if record.note]
-        for note in [*self._plan.notes, *dict.fromkeys(notes), self._unwritten]:
+        for note in [*self._plan.notes, *self._notes, *dict.fromkeys(notes), self._unwritten]:
             if note:
                 terminalreporter.write_line(f"note: {note}")
         if records:

@@ -29,6 +29,7 @@ from kernel_matrix.shared.cells import BOOT, Outcome
 from kernel_matrix.shared.division import WorkerId
 from kernel_matrix.shared.errors import HarnessError
 from kernel_matrix.shared.features import GuestFacts
+from kernel_matrix.shared.project import COMPILING_LOADERS
 from kernel_matrix.shared.protocol import DESELECTED
 from kernel_matrix.shared.worker_input import WORKER_KEY, WorkerInput
 from kernel_matrix.vm.ending import End, Ending
@@ -66,7 +67,7 @@ class WorkersPlugin:
         self._strikes: Counter[WorkerId] = Counter()
         #: worker -> why its last guest is not replaced: a stand-in takes its place
         self._gone: dict[WorkerId, str] = {}
-        self._channels: dict[str, execnet.Channel] = {}
+        self._channels: dict[WorkerId, execnet.Channel] = {}
 
     def _emit(self, event: events.GuestEvent) -> None:
         self._config.hook.pytest_matrix_guest(event=event)
@@ -120,13 +121,14 @@ class WorkersPlugin:
             node.gateway.spec.popen = None
 
     def _channel(self, node: WorkerController, work: WorkerInput) -> execnet.Channel | None:
-        """Return the channel for a command's output or a kept guest's heartbeat; None where there is neither."""
-        if not (work.command or work.keep):
+        """Return the channel for a command's output, or the heartbeat of a guest that is kept or compiles, or None."""
+        compiles = any(not why for name, why in work.facts.loaders.items() if name in COMPILING_LOADERS)
+        if not (work.command or work.keep or compiles):
             return None
         kernel = kernel_of(node)
         # stored: a channel without a reference is closed
         channel: execnet.Channel = node.gateway.newchannel()
-        self._channels[kernel] = channel
+        self._channels[worker_of(node)] = channel
         channel.setcallback(lambda data: self._outputs.receive(kernel, data))
         return channel
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import random
-from collections.abc import Collection, Generator, Iterator, Sequence
+from collections.abc import Callable, Collection, Generator, Iterator, Sequence
 from pathlib import PurePosixPath
 from typing import Any
 
@@ -13,12 +13,14 @@ import pytest
 
 from kernel_matrix.guest.pytest import marks
 from kernel_matrix.guest.pytest.marks import GUEST_FACTS
+from kernel_matrix.guest.system import alive
 from kernel_matrix.guest.system.kernel_log import Excerpt, KernelLog
+from kernel_matrix.shared import compiled
 from kernel_matrix.shared.cells import GUEST
 from kernel_matrix.shared.expect import kernel_of_argument
 from kernel_matrix.shared.features import GuestFacts
 from kernel_matrix.shared.project import SOURCES_VARIABLE
-from kernel_matrix.shared.protocol import DESELECTED, DIAGNOSIS, KERNEL_LOG, VERIFIER
+from kernel_matrix.shared.protocol import COMPILED, DESELECTED, DIAGNOSIS, KERNEL_LOG, VERIFIER
 from kernel_matrix.shared.worker_input import WORKER_KEY
 
 
@@ -129,8 +131,9 @@ class GuestPlugin:
 
     @pytest.hookimpl(wrapper=True)
     def pytest_runtest_makereport(self, call: pytest.CallInfo[None]) -> Generator[None, Any, Any]:
-        """Add a diagnosis to the report of a test that fails with a refused step."""
+        """Add what a loader has compiled, and a diagnosis to the report of a test that fails with a refused step."""
         report: pytest.TestReport = yield
+        _report_compiled(report)
         if report.failed and call.excinfo is not None:
             from kernel_matrix.guest.bpf.diagnosis import machine
 
@@ -175,6 +178,16 @@ class GuestPlugin:
             config.hook.pytest_collectreport(report=report)
 
 
+def _report_compiled(report: pytest.TestReport) -> None:
+    """Add what loaders have compiled in a phase to its report; what that took is no part of the phase's duration."""
+    from kernel_matrix.guest.bpf import loaders
+
+    while loaders.new:
+        made = loaders.new.pop(0)
+        report.user_properties.append((COMPILED, compiled.as_text(made)))
+        report.duration = max(0.0, report.duration - made.seconds)
+
+
 class GonePlugin:
     """Replaces, on the host, a guest that cannot be started again: it collects nothing."""
 
@@ -204,17 +217,25 @@ def index_below(files: Sequence[str], path: str) -> int:
     return next((index for index, file in enumerate(files) if PurePosixPath(file).is_relative_to(path)), 0)
 
 
-def register(config: pytest.Config, facts: GuestFacts, arguments: tuple[str, ...] = (), begins: str = "") -> None:
+def register(
+    config: pytest.Config,
+    facts: GuestFacts,
+    arguments: tuple[str, ...] = (),
+    begins: str = "",
+    beat: Callable[[bytes], None] | None = None,
+) -> None:
     """Make this pytest the worker of a guest.
 
     ``arguments``: the files with its tests; empty: those of the command line. ``begins``: the file or folder whose
-    tests it runs first; empty: in the order of collection.
+    tests it runs first; empty: in the order of collection. ``beat``: sends a heartbeat to the host.
     """
     from kernel_matrix.guest.pytest import fixtures
     from kernel_matrix.guest.pytest.limits import LimitPlugin
 
     config.stash[GUEST_FACTS] = facts
     os.environ[SOURCES_VARIABLE] = facts.sources
+    if beat is not None:
+        alive.beat_through(beat)
     config.pluginmanager.register(marks, "matrix-marks")
     config.pluginmanager.register(fixtures, "matrix-fixtures")
     config.pluginmanager.register(LimitPlugin(config.option.test_timeout), "matrix-limits")

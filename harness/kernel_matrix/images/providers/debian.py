@@ -87,12 +87,14 @@ class Debian:
         """Return the headers of an image, from the cache or built now; raises ImageError.
 
         They are those of the image's own version, which need not be the locked one: no others describe its structs.
+        NotInArchive: neither the lock nor the archive has any.
         """
         packages = locks.headers(manifest.folder, kernel.name)
         if locks.version_of(packages) != image.version:
             if locked_only:
-                raise ImageError(f"kernel {kernel.name}: no headers of {image.version} are locked")
-            packages = self._headers_of(kernel, image.release, image.version)
+                none = ImageError if packages else NotInArchive
+                raise none(f"kernel {kernel.name}: no headers of {image.version} are locked")
+            packages = self._headers_of_image(kernel, image, packages)
         target = headers.folder(sorted(f"{package.name} {package.sha256}" for package in packages))
         if path := headers.cached(target):
             return path
@@ -105,6 +107,15 @@ class Debian:
                 unpack.unpack_headers([find_deb(download, package) for package in packages], tree)
 
         return headers.build(target, fill)
+
+    def _headers_of_image(self, kernel: Kernel, image: KernelImage, locked: Sequence[Package]) -> tuple[Package, ...]:
+        try:
+            return self._headers_of(kernel, image.release, image.version)
+        except NotInArchive as error:
+            # an archive that had them lacks them for a while: a failure of today
+            if locked:
+                raise ImageError(str(error)) from error
+            raise
 
     def newest_headers(self, kernel: Kernel, packages: Sequence[Package]) -> tuple[Package, ...]:
         """Return the packages of the headers of a kernel's packages; raises NotInArchive."""

@@ -14,8 +14,12 @@ from typing import Protocol, TypeVar
 
 from kernel_matrix.guest.bpf.btf import Layout
 from kernel_matrix.guest.bpf.steps import XdpFlags
+from kernel_matrix.shared.compiled import Compiled
 
 _R = TypeVar("_R")
+
+#: what loaders have compiled in this process; whoever reports it to the host, which keeps it, takes it out
+new: list[Compiled] = []
 
 
 class Map(Protocol):

@@ -3,22 +3,17 @@
 The object that was compiled on the host is opened, too, and never loaded: it says which programs and maps the source
 has, where its sections attach, and how its structs are laid out. bcc makes everything else anew.
 
-bcc finds programs in its main file only, and rewrites that file only. Sources are written for libbpf, so the main file
-is written here (`_main_file`), and `bcc_headers` stands in for libbpf's headers.
-
-Compiling takes far longer than everything else. A source is compiled once in a process; its maps and programs are made
-anew for every object that is opened (`_Module`).
+Compiling takes far longer than everything else. So what bcc has compiled (`kernel_matrix.guest.bpf.bcc_compiler`) is a
+value, kept by the host under the name of all that decides it. A guest compiles what it did not get. Either way bcc's
+own library then makes the maps, loads the value's instructions, and attaches.
 """
 
 from __future__ import annotations
 
-import copy
 import ctypes
 import errno
 import os
-import re
 import socket
-import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
@@ -26,73 +21,33 @@ from functools import cache
 from pathlib import Path
 from typing import Any, TypeVar
 
-from kernel_matrix.guest.bpf import loaders
+import kernel_matrix
+from kernel_matrix.guest.bpf import bcc_compiler, loaders
 from kernel_matrix.guest.bpf.btf import Btf, Layout
 from kernel_matrix.guest.bpf.library import captured_messages, libbpf
 from kernel_matrix.guest.bpf.loaders.libbpf import possible_cpus
 from kernel_matrix.guest.bpf.step_error import Stage, StepError
 from kernel_matrix.guest.bpf.steps import MapSpec, XdpFlags, iterate, kind_of, spec_of, type_numbers
-from kernel_matrix.guest.system.deadline import declared
-from kernel_matrix.guest.system.kernel_headers import kernel_headers
+from kernel_matrix.shared import compiled
+from kernel_matrix.shared.compiled import COMPILER_VARIABLE, Compiled
 from kernel_matrix.shared.project import build_folder, sources_folder
 
 _R = TypeVar("_R")
 
-_HEADERS = Path(__file__).with_name("bcc_headers")
-#: where bcc searches for the kernel's headers instead of in /lib/modules/RELEASE
-_HEADERS_VARIABLE = "BCC_KERNEL_SOURCE"
-#: -DBCC: a source that needs something else from bcc asks for this; the sources define some of the kernel's constants
-#: again, and SEC() puts attributes on maps that clang expects on functions
-_FLAGS = ("-DBCC", "-Wno-macro-redefined", "-Wno-ignored-attributes", "-fms-extensions", "-Wno-microsoft-anon-tag")
-#: what bcc writes when the kernel refuses a map (bpf_module.cc, create_maps())
-_MAP_REFUSED = re.compile(r"could not open bpf map: (?P<map>.*), error: (?P<error>.*)")
-#: what an unused map's descriptor refers to
-_NOTHING = "/dev/null"
-#: bytes of an instruction (linux/bpf.h, struct bpf_insn)
-_INSTRUCTION = 8
-_PAGE = os.sysconf("SC_PAGE_SIZE")
+#: the engine's folder: its files have the same place in it as on the host
+_ENGINE = Path(kernel_matrix.__path__[0])
 
 
-def _name(source: str) -> str:
-    return f"{source}__source"
-
-
-def _main_file(source: Path, programs: list[str], maps: dict[str, MapSpec]) -> str:
-    """Return the text of bcc's main file.
-
-    It includes the source, with every program and map under another name. Then it has a map of bcc's for each map, and
-    for each program one that calls the source's. bcc numbers the maps of a file from -1 downwards and replaces the
-    number in instructions by the map's descriptor; MAP_NUMBER tells the source's helper calls which map they mean.
-    """
-    names = [*programs, *maps]
-    numbers = ", ".join(f"typeof({_name(name)}): {-number}" for number, name in enumerate(maps, 1))
-    tables = {name: _table(name, spec) for name, spec in maps.items()}
-    return "\n".join(
-        [
-            *(f"#define {name} {_name(name)}" for name in names),
-            f"#define MAP_NUMBER(map) _Generic(*(map), {numbers})",
-            f'#include "{source}"',
-            *(f"#undef {name}" for name in names),
-            *tables.values(),
-            *(f"int {name}(void *ctx) {{ return {_name(name)}(ctx); }}" for name in programs),
-            "",
-        ]
-    )
-
-
-def _table(name: str, spec: MapSpec) -> str:
-    if spec.type == "ringbuf":
-        return f"BPF_RINGBUF_OUTPUT({name}, {spec.entries // _PAGE});"
-    key, value = (f"typeof(*{_name(name)}.{member})" for member in ("key", "value"))
-    return f'BPF_TABLE("{spec.type}", {key}, {value}, {name}, {spec.entries});'
-
-
+@cache
 def _library() -> Any:  # noqa: ANN401 - bcc has no types
-    """Return bcc's Python module; imported here because it loads clang and LLVM."""
-    import bcc
-
-    bcc.lib.bcc_create_map.argtypes = [ctypes.c_int, ctypes.c_char_p, *[ctypes.c_int] * 4]
-    bcc.lib.bcc_create_map.restype = ctypes.c_int
+    """Return bcc's Python module, with the functions declared that its Python does not use."""
+    bcc = bcc_compiler.library()
+    number, text = ctypes.c_int, ctypes.c_char_p
+    bcc.lib.bcc_create_map.argtypes = [number, text, *[number] * 4]
+    # type, name, instructions, their bytes, license, version, level of the log, log, its size (libbpf.h)
+    load = bcc.lib.bcc_prog_load
+    load.argtypes = [number, text, text, number, text, ctypes.c_uint, number, text, ctypes.c_uint]
+    bcc.lib.bcc_create_map.restype = load.restype = number
     return bcc
 
 
@@ -117,7 +72,7 @@ def _checked(result: int, stage: Stage, what: str) -> int:
 
 
 @dataclass(frozen=True, slots=True)
-class _Compiled:
+class _Described:
     """What the object that was compiled on the host says about its source; libbpf has opened it and loads nothing."""
 
     pointer: int
@@ -126,7 +81,7 @@ class _Compiled:
     maps: dict[str, MapSpec]
 
     @classmethod
-    def of(cls, path: Path) -> _Compiled:
+    def of(cls, path: Path) -> _Described:
         """Open an object, for as long as the process lives; raises StepError."""
         lib = libbpf()
         with captured_messages() as messages:
@@ -146,78 +101,32 @@ class _Compiled:
         return cls(pointer, programs, maps)
 
 
+@dataclass(frozen=True, slots=True)
 class _Module:
-    """A source that bcc has compiled in this process.
+    """A source: what its object says of it, and what bcc has made of it."""
 
-    bcc makes the maps when it compiles, and writes their descriptors into the instructions. To load the programs with
-    other maps, those are put under the same descriptors while the programs are loaded; at all other times these refer
-    to nothing.
-    """
+    described: _Described
+    compiled: Compiled
 
-    def __init__(self, path: Path, source: Path) -> None:
-        self.compiled = _Compiled.of(path)
-        self.bcc = _library()
-        began = time.process_time()
-        self.bpf = self._compile(path, source)
-        #: CPU seconds that compiling took
-        self.seconds = time.process_time() - began
-        self._check(path)
-        lib = self.bcc.lib
-        self._fds = {name: int(lib.bpf_table_fd(self.bpf.module, name.encode())) for name in self.compiled.maps}
-        self._nothing = os.open(_NOTHING, os.O_RDONLY)
-        self._release()
-
-    def _compile(self, path: Path, source: Path) -> Any:  # noqa: ANN401 - bcc has no types
-        main = _main_file(source, list(self.compiled.programs), self.compiled.maps)
-        flags = [*_FLAGS, *(f"-I{folder}" for folder in (_HEADERS, source.parent))]
-        try:
-            os.environ[_HEADERS_VARIABLE] = str(kernel_headers())
-        except OSError as error:
-            raise StepError(error.errno or 0, "open", f"{path.name}: {error.strerror}") from error
-        # bcc turns libbpf's messages off, for the whole process (bcc_btf.cc)
-        printer = libbpf().libbpf_set_print(None)
-        try:
-            # no test's limit counts it: the first test to need an object compiles for all
-            with declared(), captured_messages() as messages:
-                try:
-                    return self.bcc.BPF(text=main.encode(), cflags=flags)
-                except Exception as error:  # bcc raises no other class
-                    raise _refused(path, messages()) from error
-        finally:
-            libbpf().libbpf_set_print(printer)
-
-    def _check(self, path: Path) -> None:
+    def check(self, path: Path) -> None:
         """Check that the maps are the object's, because layouts are read from the object's BTF."""
-        lib, module = self.bcc.lib, self.bpf.module
-        for name, spec in self.compiled.maps.items():
-            number = lib.bpf_table_id(module, name.encode())
-            sizes = lib.bpf_table_key_size_id(module, number), lib.bpf_table_leaf_size_id(module, number)
-            # bcc declares a key and a value of ring buffers, which have none
-            if spec.type != "ringbuf" and sizes != (spec.key, spec.value):
+        for name, spec in self.described.maps.items():
+            sizes = self.compiled.maps[name]
+            if sizes != (spec.key, spec.value):
                 raise TypeError(f"{path.name}: with bcc, key and value of {name} have {sizes} bytes: {spec}")
 
-    @contextmanager
-    def using(self, maps: dict[str, int]) -> Iterator[None]:
-        """Load programs with these maps, name -> descriptor, in the block."""
-        for name, fd in maps.items():
-            os.dup2(fd, self._fds[name], inheritable=False)
-        try:
-            yield
-        finally:
-            self._release()
 
-    def _release(self) -> None:
-        for fd in self._fds.values():
-            os.dup2(self._nothing, fd, inheritable=False)
+def _refusal(number: int, code: bytes) -> int:
+    """Load a program without a log; return the kernel's errno, 0 when it is loaded after all.
 
-
-def _refused(path: Path, messages: str) -> StepError:
-    """Return the error of a compilation: bcc makes the maps at its end."""
-    if match := _MAP_REFUSED.search(messages):
-        numbers = [number for number in errno.errorcode if os.strerror(number) == match["error"]]
-        return StepError(next(iter(numbers), 0), "map_create", match["map"], messages)
-    # the compiler has no errno
-    return StepError(0, "open", path.name, messages)
+    bcc loads a refused program again, with larger and larger buffers for the verifier's log. What remains is the errno
+    of the last attempt: EFAULT when there was no memory for the log (kernel/bpf/verifier.c).
+    """
+    result = libbpf().bpf_prog_load(number, b"again", b"GPL", code, len(code) // compiled.INSTRUCTION, None)
+    if result < 0:
+        return -int(result)
+    os.close(result)
+    return 0
 
 
 class Map:
@@ -300,17 +209,18 @@ class Object:
     def __init__(self, module: _Module, max_entries: dict[str, int], stack: ExitStack) -> None:
         self._module = module
         self._stack = stack
-        self._lib = module.bcc.lib
-        # bcc's own object for the module, with programs and attachments of its own
-        self._bpf = copy.copy(module.bpf)
+        bcc = _library()
+        self._lib = bcc.lib
+        # bcc's own object, as its constructor leaves it, but for the compiler's module: it keeps what is attached
+        self._bpf = bcc.BPF.__new__(bcc.BPF)
         self._bpf.funcs, self._bpf.kprobe_fds, self._bpf.tracepoint_fds = {}, {}, {}
         self._maps = {
             name: self._made(name, spec, max_entries.get(name, spec.entries))
-            for name, spec in module.compiled.maps.items()
+            for name, spec in module.described.maps.items()
         }
-        with module.using(self._maps):
-            for name, (kind, _) in module.compiled.programs.items():
-                self._load(name, kind)
+        fds = {index: self._maps[name] for index, name in enumerate(module.compiled.maps)}
+        for name, (kind, _) in module.described.programs.items():
+            self._load(name, kind, compiled.with_numbers(module.compiled.programs[name], fds))
 
     def _made(self, name: str, spec: MapSpec, entries: int) -> int:
         """Make a map by bcc's own function; return its descriptor."""
@@ -319,40 +229,31 @@ class Object:
         self._stack.callback(os.close, _checked(fd, "map_create", name))
         return int(fd)
 
-    def _load(self, name: str, kind: str) -> None:
-        try:
-            _call("load", name, lambda: self._bpf.load_func(name.encode(), type_numbers("prog")[kind]), kind)
-        except StepError as error:
-            raise StepError(self._refusal(name, kind) or error.errno or 0, "load", name, error.log, kind) from error
-        self._stack.callback(os.close, self._bpf.funcs[name.encode()].fd)
-
-    def _refusal(self, name: str, kind: str) -> int:
-        """Load a program without a log; return the kernel's errno, 0 when it is loaded after all.
-
-        bcc loads a refused program again, with larger and larger buffers for the verifier's log. What remains is the
-        errno of the last attempt: EFAULT when there was no memory for the log (kernel/bpf/verifier.c).
-        """
-        module = self._bpf.module
-        start = self._lib.bpf_function_start(module, name.encode())
-        count = self._lib.bpf_function_size(module, name.encode()) // _INSTRUCTION
-        result = libbpf().bpf_prog_load(type_numbers("prog")[kind], b"again", b"GPL", start, count, None)
-        if result < 0:
-            return -int(result)
-        os.close(result)
-        return 0
+    def _load(self, name: str, kind: str, code: bytes) -> None:
+        """Load a program by bcc's own function; store it where bcc's Python looks for it when it attaches."""
+        number, made = type_numbers("prog")[kind], self._module.compiled
+        with captured_messages() as messages:
+            fd = self._lib.bcc_prog_load(
+                number, name.encode(), code, len(code), made.license.encode(), made.version, 0, None, 0
+            )
+            if fd < 0:
+                last = ctypes.get_errno()
+                raise StepError(_refusal(number, code) or last, "load", name, messages(), kind)
+        self._bpf.funcs[name.encode()] = self._bpf.Function(self._bpf, name.encode(), fd)
+        self._stack.callback(os.close, fd)
 
     @property
-    def compile_seconds(self) -> float:
-        """CPU seconds that compiling the source took, once in this process."""
-        return self._module.seconds
+    def compiled(self) -> Compiled:
+        """What bcc has made of the source."""
+        return self._module.compiled
 
     def layout(self, struct: str, record: type[_R]) -> Layout[_R]:
         """Match a struct of the object with a dataclass."""
-        return Layout.of(Btf(libbpf().bpf_object__btf(self._module.compiled.pointer)), struct, record)
+        return Layout.of(Btf(libbpf().bpf_object__btf(self._module.described.pointer)), struct, record)
 
     def map(self, name: str) -> Map:
         """Return a map; raises KeyError."""
-        return Map(self._lib, self._maps[name], self._module.compiled.maps[name])
+        return Map(self._lib, self._maps[name], self._module.described.maps[name])
 
     def ring_buffer(self, name: str) -> RingBuffer:
         """Return the consumer's end of a ring buffer; closed with the object."""
@@ -364,7 +265,7 @@ class Object:
         """Attach programs where their sections say (all, when none is named); closing the result detaches them."""
         links = ExitStack()
         self._stack.push(links)
-        for name, (kind, section) in self._module.compiled.programs.items():
+        for name, (kind, section) in self._module.described.programs.items():
             if not names or name in names:
                 self._attach(links, name, kind, section)
         return links
@@ -429,18 +330,51 @@ class Object:
 def source_of(path: Path) -> Path:
     """Return the C source of an object in the build folder; the sources' folder is carried with the project."""
     try:
-        name = str(path.relative_to(build_folder())).removesuffix(".o") + ".c"
+        source = compiled.source_of(path, build_folder(), sources_folder())
     except ValueError as error:
         raise StepError(errno.EOPNOTSUPP, "open", f"{path.name}: bcc compiles sources of the project only") from error
-    source = sources_folder() / name
     if not source.is_file():
+        name = source.relative_to(sources_folder())
         raise StepError(errno.ENOENT, "open", f"{path.name}: bcc compiles C, and there is no {name}")
     return source
 
 
 @cache
 def _module(path: Path) -> _Module:
-    return _Module(path, source_of(path))
+    described = _Described.of(path)
+    module = _Module(described, _compiled(path, described))
+    module.check(path)
+    return module
+
+
+def _compiled(path: Path, described: _Described) -> Compiled:
+    """Return what this guest got with its project, or compile; a damaged entry counts as none."""
+    if entry := compiled.kept(build_folder().parent / compiled.FOLDER, _key(path)):
+        return compiled.decode(entry)
+    made = compiled_anew(path, described)
+    loaders.new.append(made)
+    return made
+
+
+def compiled_anew(path: Path, described: _Described | None = None) -> Compiled:
+    """Compile an object's source, whatever is kept; raises StepError."""
+    described = described or _Described.of(path)
+    return bcc_compiler.compiled(
+        source_of(path),
+        list(described.programs),
+        described.maps,
+        name=str(path.relative_to(build_folder())),
+        compiler=_compiler(),
+        key=_key(path),
+    )
+
+
+def _compiler() -> str:
+    return os.environ.get(COMPILER_VARIABLE, "")
+
+
+def _key(path: Path) -> str:
+    return compiled.key_of(_compiler(), _ENGINE, source_of(path), path)
 
 
 @contextmanager
