@@ -159,6 +159,17 @@ def test_what_was_left_out_there_is_not_missing(session: Session) -> None:
     assert session.ends()[1] == {TEST: Outcome.NOTRUN}
 
 
+def test_what_a_test_observed_is_in_its_cell(session: Session) -> None:
+    session.controller.pytest_sessionstart(cast("Any", SimpleNamespace(testscollected=0)))
+    for when in ("setup", "call", "teardown"):
+        observed = [] if when == "setup" else [("observed", '["path", "link"]'), ("observed", '["a", "1"]')]
+        report: Any = pytest.TestReport(f"{TEST}[6.1]", ("", 0, ""), {}, "passed", None, when, [], 0.1)
+        report.node, report.user_properties = Node(), observed
+        session.controller.pytest_runtest_logreport(report)
+    (cell,) = session.cells()
+    assert (cell.outcome, cell.observed) == (Outcome.PASS, (("a", "1"), ("path", "link")))
+
+
 # -- the workers
 
 

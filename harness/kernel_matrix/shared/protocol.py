@@ -26,5 +26,8 @@ STACKS = "stacks"
 #: the start of the name of a user property with facts for the host; the facts' name follows, the value is JSON
 FACTS = "facts:"
 
+#: a report's user property: what a test has observed, a name and a value as JSON
+OBSERVED = "observed"
+
 #: a report's user property: the traffic on the failing test's veth pairs, a capture file in base64
 PCAP = "pcap"
