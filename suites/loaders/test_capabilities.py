@@ -33,7 +33,7 @@ from kernel_matrix.guest.pytest.fixtures import Observed
 from kernel_matrix.guest.pytest.marks import GUEST_FACTS
 from kernel_matrix.guest.system.netns import Veth
 from kernel_matrix.guest.system.privilege import NOBODY, Cap, run_as
-from kernel_matrix.shared import capability_table
+from kernel_matrix.shared import capabilities, capability_table
 from kernel_matrix.shared.capability_table import Context, Table
 from suites.loaders.conftest import in_words
 
@@ -157,4 +157,5 @@ def test_what_a_user_takes_beyond_the_kernel_s_minimum(
     own = further(refusal, least)
     assert None not in own.values()
     words = [f"{cap.name} (without: {in_words(error).partition(':')[0]})" for cap, error in own.items()]
-    observed(f"capabilities: `{name}`, {'+'.join(cap.name for cap in sorted(least))}", ", ".join(words) or "nothing")
+    kernels = capabilities.show(cap.name for cap in least)
+    observed(f"capabilities: `{name}`: {kernels}", ", ".join(words) or "nothing")
