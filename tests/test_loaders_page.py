@@ -59,7 +59,7 @@ TEXT = "before\n<!-- observed: path -->\nstale\n<!-- end -->\nbetween\n<!-- obse
 
 
 def test_a_table_has_a_row_for_each_observation() -> None:
-    old = expectation(aya={"path: `x`": "a", "path: b": "p|q", "version": "1"}, bcc={"left: x": "__y__ `__z__`"})
+    old = expectation(aya={"path: `x`": "a", "path: b": "p|q", "version": "1"}, bcc={"left: x": "__y_z `__z__` <a*"})
     new = expectation(aya={"path: `x`": "a", "path: b": "E: aya: r", "version": "1"})
     page = made(TEXT, {"6.1": old, "7.3": new})
     expected = r"""before
@@ -77,7 +77,7 @@ On 6.1, 7.3:
 
 | | bcc - |
 |---|---|
-| x | 6.1: \_\_y\_\_ `__z__` |
+| x | 6.1: \_\_y_z `__z__` \<a\* |
 <!-- end -->
 behind
 """
@@ -97,4 +97,4 @@ def test_two_values_of_one_observation_are_an_error() -> None:
 
 
 def test_a_test_without_a_loader_is_not_on_the_page() -> None:
-    assert "link" not in made(TEXT, {"6.1": expectation(other={"path: x": "link"})})
+    assert made(TEXT, {"6.1": expectation(other={"elsewhere: x": "1"})}) == made(TEXT, {"6.1": expectation()})

@@ -22,6 +22,9 @@ PAGE = ROOT / "docs" / "loaders.md"
 VERSION = "version"
 _TABLE = re.compile(r"(<!-- observed: (?P<name>[^\n]+?) -->\n).*?(<!-- end -->)", re.DOTALL)
 
+#: what Markdown reads as more than itself; an underscore within a word is none
+_SPECIAL = re.compile(r"[\\*<\[]|(?<![^\W_])_|_(?![^\W_])")
+
 #: observation -> loader -> kernel -> value
 Observations = Mapping[str, Mapping[str, Mapping[str, str]]]
 
@@ -87,7 +90,7 @@ def _escaped(value: str) -> str:
     """Return a value as Markdown in a table's cell; what it has between backticks is code."""
     parts = value.split("`") if value.count("`") % 2 == 0 else [value.replace("`", "'")]
     return "`".join(
-        part if number % 2 else re.sub(r"[\\*_<\[]", r"\\\g<0>", part) for number, part in enumerate(parts)
+        part if number % 2 else _SPECIAL.sub(r"\\\g<0>", part) for number, part in enumerate(parts)
     ).replace("|", r"\|")
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from kernel_matrix.guest.bpf.loader_program import ProgramLoader
 from kernel_matrix.guest.bpf.loaders import Loader, Object
 from kernel_matrix.guest.bpf.step_error import StepError
 from kernel_matrix.guest.bpf.steps import XdpFlags, object_path, xdp_id
@@ -122,13 +123,15 @@ _NO_OBJECTS = {"missing": None, "empty": b"", "cut": b"\x7fELF", "text": b"text"
 def test_what_is_no_object_is_refused_when_opened(
     kind: str, loader: Loader, tmp_path: Path, observed: Observed
 ) -> None:
-    """With the file's name; the errno is a library's own."""
+    """With the file's name; the errno is a library's own. A program refuses in its own words, not in libbpf's."""
     path, content = tmp_path / "x.bpf.o", _NO_OBJECTS[kind]
     if content is not None:
         path.write_bytes(content)
     with pytest.raises(StepError, match=r"x\.bpf\.o") as caught, loader.opened(path):
         pass
     assert caught.value.stage == "open"
+    if isinstance(loader, ProgramLoader):
+        assert caught.value.log.startswith(f"{loader.name}: ")
     observed(f"refusal: {_KINDS[kind]}", in_words(caught.value, tmp_path))
 
 

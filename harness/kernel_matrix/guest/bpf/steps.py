@@ -378,9 +378,10 @@ def tracepoint(program: Program, category: str, name: str) -> Generator[None]:
 def xdp_attach(fd: int, ifindex: int, flags: XdpFlags = XdpFlags.NONE, *, replacing: int | None = None) -> None:
     """Attach a program to an interface by netlink; `replacing` is the fd of the program expected there."""
     opts = None if replacing is None else ctypes.byref(XdpAttachOpts(ctypes.sizeof(XdpAttachOpts), replacing))
-    result = libbpf().bpf_xdp_attach(ifindex, fd, flags, opts)
-    if result < 0:
-        raise StepError(-result, "attach", f"XDP on {ifindex}, {flags!r}", kind=_kind_of_fd(fd))
+    with captured_messages() as messages:
+        result = libbpf().bpf_xdp_attach(ifindex, fd, flags, opts)
+        if result < 0:
+            raise StepError(-result, "attach", f"XDP on {ifindex}, {flags!r}", messages(), _kind_of_fd(fd))
 
 
 def xdp_detach(ifindex: int, flags: XdpFlags = XdpFlags.NONE) -> None:
