@@ -214,7 +214,8 @@ def docs(session: nox.Session) -> None:
     check = session.posargs == ["--check"]
     if session.posargs and not check:
         session.error("docs takes --check only")
-    run(session, interpreter, "harness/tools/commands_page.py", *session.posargs)
+    for page in ("commands_page", "loaders_page"):
+        run(session, interpreter, f"harness/tools/{page}.py", *session.posargs)
     build_site(session, interpreter)
 
 
@@ -236,6 +237,7 @@ def lint(session: nox.Session) -> None:
     run(session, str(tools / "mypy"), *host, "harness/kernel_matrix", "noxfile.py")
     run(session, str(tools / "lint-imports"))
     run(session, interpreter, "harness/tools/structure.py")
+    run(session, interpreter, "harness/tools/loaders_page.py", "--check")
     build_site(session, interpreter)
     sources = sorted(str(path) for folder in ("bpf", "harness") for path in (ROOT / folder).rglob("*.[ch]"))
     run(session, "clang-format", "--style=file:bpf/.clang-format", "--dry-run", "-Werror", *sources)

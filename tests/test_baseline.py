@@ -31,11 +31,14 @@ def document(*cells: Cell) -> Document:
     return Document(VERSION, "", 1.0, 0, "emulated", 1, (), True, "", (), columns, cells, ())
 
 
-@given(tests, st.dictionaries(names, st.just(COST)))
-def test_a_file_is_read_as_it_was_written(of: dict[str, Outcome], costs: dict[str, Cost]) -> None:
-    wanted = Expectation("6.1.0", "6.1.192-2", "abc", costs, of)
+@given(tests, st.dictionaries(names, st.just(COST)), st.dictionaries(names, names, min_size=1))
+def test_a_file_is_read_as_it_was_written(
+    of: dict[str, Outcome], costs: dict[str, Cost], values: dict[str, str]
+) -> None:
+    observed = dict.fromkeys(list(of)[::2], values)
+    wanted = Expectation("6.1.0", "6.1.192-2", "abc", costs, of, observed)
     read = baseline.parse(baseline.text(wanted).encode(), "6.1.json")
-    assert (dict(read.tests), dict(read.costs)) == (of, costs)
+    assert (dict(read.tests), dict(read.costs), read.observed) == (of, costs, observed)
     assert (read.release, read.version, read.config) == ("6.1.0", "6.1.192-2", "abc")
 
 
@@ -52,6 +55,10 @@ def test_a_test_is_a_line() -> None:
     [
         (b"{", "truncated"),
         (b'{"release": 1}', "release"),
+        (
+            b'{"release": "", "version": "", "config": "", "costs": {}, "tests": {}, "observed": {"a.py": {"x": {}}}}',
+            "a.py::x has observations and no outcome",
+        ),
         (
             b'{"release": "", "version": "", "config": "", "costs": {}, "tests": {"a.py": {"x": "fail"}}}',
             "red is never",
@@ -81,6 +88,28 @@ def test_red_is_not_recorded_and_its_former_entry_stays() -> None:
     assert red == ["a", "c"]
     assert wanted.tests == {"a": Outcome.PASS, "b": Outcome.SKIP}
     assert wanted.release == "2"
+
+
+def test_observations_are_those_of_tests_that_did_their_work() -> None:
+    seen = (("path", "link"),)
+    cells = [Cell("6.1", f"a.py::{outcome}", outcome, observed=seen) for outcome in Outcome]
+    observed = baseline.of_document(document(*cells))["6.1"].observed
+    assert observed == {"a.py::pass": {"path": "link"}, "a.py::refused": {"path": "link"}}
+
+
+@pytest.mark.parametrize("whole", [False, True])
+def test_observations_are_recorded_with_their_outcomes(whole: bool) -> None:
+    """A red test's former entries stay; a test that is skipped has none; one that did not run keeps them."""
+    old, new = {"path": "link"}, {"path": "netlink"}
+    outcomes = {"a": Outcome.PASS, "red": Outcome.PASS, "skipped": Outcome.PASS, "silent": Outcome.PASS}
+    before = Expectation(
+        "1", "1", "", {}, {**outcomes, "other": Outcome.PASS}, dict.fromkeys([*outcomes, "other"], old)
+    )
+    results = {"red": Outcome.FAIL, "skipped": Outcome.SKIP}
+    now = Expectation("1", "1", "", {}, {**outcomes, **results, "b": Outcome.PASS}, {"a": new, "b": new})
+    entry, red = updated(before, now, whole=whole)
+    assert red == ["red"]
+    assert entry.observed == {"a": new, "b": new, "red": old} | ({} if whole else {"other": old})
 
 
 def test_a_run_of_some_tests_leaves_the_others() -> None:

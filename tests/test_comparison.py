@@ -177,6 +177,41 @@ def test_what_gates_comes_first_and_new_cells_are_counted() -> None:
     assert comparison.lines(changes, 5) == ["regression: 6.1 a.py::test_x: pass -> fail", "new: 6.1: 30 cells"]
 
 
+def observing(**values: str) -> Expectation:
+    return replace(EXPECTED, observed={"a.py::test_x": values} if values else {})
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [({"path": "link"}, {"path": "netlink"}), ({"path": "link"}, {}), ({}, {"path": "link"})],
+    ids=["another", "gone", "not recorded"],
+)
+@pytest.mark.parametrize("whole", [False, True])
+def test_another_observation_gates(before: dict[str, str], after: dict[str, str], whole: bool) -> None:
+    """What is deleted from the record, or never was in it, is not approved either."""
+    change = one(observing(**before), observing(**after), Scope(whole=whole))
+    assert (change.kind, change.gates, change.what) == (Kind.OBSERVED, True, "a.py::test_x")
+    assert (change.before, change.after) == tuple(f"path: {side['path']}" if side else "" for side in (before, after))
+
+
+def test_each_observation_is_a_change_of_its_own() -> None:
+    changes = compare({"6.1": observing(a="1", b="1", c="1")}, {"6.1": observing(a="2", b="1", c="2", d="1")}, Scope())
+    assert [str(change) for change in changes] == [
+        "observed otherwise: 6.1 a.py::test_x: a: 1 -> a: 2",
+        "observed otherwise: 6.1 a.py::test_x: c: 1 -> c: 2",
+        "observed otherwise: 6.1 a.py::test_x: - -> d: 1",
+    ]
+
+
+@pytest.mark.parametrize("outcome", [outcome for outcome in Outcome if not outcome.traits.done])
+def test_what_did_not_observe_changes_its_outcome_only(outcome: Outcome) -> None:
+    """A test that is skipped, or red, has no observations to compare; one that is new has none recorded."""
+    after = replace(EXPECTED, tests={"a.py::test_x": outcome})
+    assert one(observing(path="link"), after).kind is not Kind.OBSERVED
+    assert one(after, observing(path="link")).kind is not Kind.OBSERVED
+    assert one(replace(EXPECTED, tests={}), observing(path="link")).kind is Kind.NEW
+
+
 @pytest.mark.parametrize(("left_out", "gates"), [((), True), (("aya",), False), (("cilium",), True)])
 def test_the_skips_of_a_loader_that_is_left_out_are_no_change(left_out: tuple[str, ...], gates: bool) -> None:
     """The run's head names the loader; what else is skipped gates as ever."""

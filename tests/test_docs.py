@@ -10,7 +10,7 @@ from pathlib import Path
 import commands_page
 import pytest
 
-from tests.projects import ROOT
+from tests.projects import HERE, ROOT
 
 DOCS = ROOT / "docs"
 #: target of a Markdown link or picture, without its anchor
@@ -34,6 +34,12 @@ def test_links_of_what_is_no_page_lead_somewhere(name: str) -> None:
     links = [match[1] for match in LINK.finditer(page.read_text()) if match[1]]
     assert links
     assert [link for link in links if not (page.parent / link).exists()] == []
+
+
+def test_the_picture_of_the_matrix_shows_every_loader() -> None:
+    picture = (DOCS / "matrix.svg").read_text().replace("&#160;", " ")
+    missing = [loader for loader in HERE.loaders if f"with {loader}" not in picture]
+    assert not missing, "run `python harness/tools/matrix_picture.py` in the environment of `nox`"
 
 
 def test_the_readme_fits_on_two_screens() -> None:

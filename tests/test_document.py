@@ -24,7 +24,8 @@ texts = st.text(st.characters(codec="utf-8"), max_size=20)
 seconds = st.floats(0, 1e6)
 costs = st.builds(Cost, *[st.integers(0, 1 << 40)] * 6, seconds)
 columns = st.builds(Column, texts, texts, texts, texts, st.dictionaries(texts, costs, max_size=2))
-cells = st.builds(Cell, texts, texts, st.sampled_from(Outcome), texts, seconds, texts, texts, texts, texts)
+pairs = st.lists(st.tuples(texts, texts), max_size=2).map(tuple)
+cells = st.builds(Cell, texts, texts, st.sampled_from(Outcome), texts, seconds, texts, texts, texts, texts, pairs)
 changes = st.builds(Change, st.sampled_from(Kind), texts, texts, texts, texts, texts, st.booleans())
 
 

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import errno
+import json
 import os
 import signal
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, closing, contextmanager
 from pathlib import Path
 
 import pytest
@@ -264,3 +265,26 @@ def test_a_test_that_kills_the_program_gets_its_own_error(loader: ProgramLoader)
         loader.process.kill()
         with pytest.raises(LoaderLost, match="get: its program is gone"):
             m.get(0)
+
+
+def test_what_is_no_object_is_the_program_s_refusal(fake: Fake, tmp_path: Path) -> None:
+    """Not that of libbpf, which reads the file's description."""
+    error = {"stage": "open", "errno": 0, "what": "x", "message": "not an ELF file", "log": ""}
+    made = ProgramLoader("fake", fake(f"return {{'id': request['id'], 'error': {error}}}"))
+    with closing(made), pytest.raises(StepError) as caught, made.opened(tmp_path / "missing"):
+        pass
+    assert (caught.value.errno, caught.value.log) == (0, "fake: not an ELF file")
+
+
+def test_an_object_that_only_the_program_opens_is_closed(
+    loader: ProgramLoader, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """libbpf refuses its description: the program keeps nothing."""
+
+    def file(path: Path) -> AbstractContextManager[ObjectFile]:
+        raise StepError(errno.EINVAL, "open", path.name)
+
+    monkeypatch.setattr(loader_program, "object_file", file)
+    with pytest.raises(StepError, match="x: "), loader.opened(Path("x")):
+        pass
+    assert [json.loads(line)["do"] for line in _requests(tmp_path)] == ["open", "close"]

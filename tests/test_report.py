@@ -154,6 +154,13 @@ def test_the_data_has_every_cell_with_outcome_time_and_texts() -> None:
     }
 
 
+def test_a_green_cell_shows_what_its_test_observed() -> None:
+    cell = Cell("6.1", "a.py::t", Outcome.PASS, observed=(("left", "nothing"), ("path", "link")))
+    data = page(result_sets.document([cell])).data
+    ((title, number),) = data["files"][0]["tests"][0]["parts"]["0"]
+    assert (title, data["texts"][number]) == ("Observed", "left: nothing\npath: link")
+
+
 @pytest.mark.parametrize("test", ["suites/a.py::test_x", "suites/a.py::test_x[$1 'x']", "suites/a.py"])
 @pytest.mark.parametrize("kernel", ["6.1", "6.12-rt", "6.1+lockdown_integrity"])
 def test_the_page_makes_the_same_command_of_its_template(test: str, kernel: str) -> None:

@@ -1,6 +1,7 @@
 """The report in a real browser: it unfolds, filters, opens cells, and is read with a keyboard and on a phone.
 
-The README's picture: ``REPORT_PICTURE=docs/report.png python -m pytest tests/test_report_in_browser.py -k picture``.
+The README's picture: ``REPORT_PICTURE=docs/report.png python -m pytest tests/test_report_in_browser.py -k picture``;
+its colours are then reduced to 256.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from selenium.webdriver.support.wait import WebDriverWait
 
 from kernel_matrix.report import html_page
 from kernel_matrix.results.document import Document
+from kernel_matrix.shared import hints
 from kernel_matrix.shared.cells import Cell, Outcome
 from kernel_matrix.shared.expect import rerun
 from tests import result_sets
@@ -330,13 +332,30 @@ def test_a_run_without_a_cell_is_a_page_too(reader: Reader) -> None:
     assert "No cells" in reader.one("h1").text
 
 
+LOADERS = ("libbpf", "aya", "cilium")
+
+
+def with_loaders(document: Document) -> Document:
+    """Return the result set with a loader as the first parameter of the tests that load programs."""
+
+    def named(test: str) -> str:
+        head, bracket, parameters = test.partition("[")
+        loads = head.startswith(("suites/execve", "suites/sockets", "suites/xdp")) and bracket
+        return f"{head}[{LOADERS[len(parameters) % len(LOADERS)]}-{parameters}" if loads else test
+
+    cells = tuple(replace(cell, test=named(cell.test)) for cell in document.cells)
+    changes = tuple(replace(change, what=named(change.what)) for change in document.changes)
+    return replace(document, cells=cells, changes=changes, loaders=LOADERS)
+
+
 if "REPORT_PICTURE" in os.environ:
 
-    def test_picture(reader: Reader) -> None:
+    def test_picture(reader: Reader, monkeypatch: pytest.MonkeyPatch) -> None:
         """Makes the README's picture: a tool, and no test that is skipped."""
-        document = result_sets.full(tests=250, variants=False)
+        monkeypatch.setenv(hints.NOX_VARIABLE, "1")
+        document = with_loaders(result_sets.full(tests=250, variants=False))
         reader.write("picture", replace(document, changes=document.changes[:6]))
-        opened = html_page.fragment("5.10", CONNECT)
+        opened = html_page.fragment("5.10", CONNECT.replace("[", "[aya-"))
         reader.open("picture", f"#failed=1&{opened}", size=(1480, 1370))
         reader.run("scrollTo(0, 0)")
         assert reader.browser.save_screenshot(os.environ["REPORT_PICTURE"])

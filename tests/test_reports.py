@@ -106,3 +106,29 @@ def test_a_death_without_a_console_may_be_in_the_test() -> None:
     assert reports.describe_death(last, "a.py::y[6.1]", Path("c.log")).splitlines()[0] == (
         "kernel 6.1 (6.1.0): host one is gone, in a.py::y[6.1]"
     )
+
+
+_OBSERVING = "from kernel_matrix.guest.pytest.fixtures import observed\ndef test_x(observed):\n"
+
+
+def test_what_a_test_observed_is_in_its_report(pytester: pytest.Pytester) -> None:
+    """Sorted, and the same once; also what it observed before it failed."""
+    body = "    observed('b', 'link')\n    observed('a', '1: x')\n    observed('b', 'link')\n    assert False\n"
+    (report,) = failing(pytester, _OBSERVING + body)
+    assert reports.observed(report) == (("a", "1: x"), ("b", "link"))
+
+
+@pytest.mark.parametrize(
+    ("calls", "why"),
+    [
+        (["'a', '1'", "'a', '2'"], "a was observed twice: '1', '2'"),
+        (["'a', ''"], "of one line each"),
+        (["'', '1'"], "of one line each"),
+        (["'a', '1\\n2'"], "of one line each"),
+        (["'a\\nb', '1'"], "of one line each"),
+    ],
+)
+def test_what_is_no_observation_fails_the_test(pytester: pytest.Pytester, calls: list[str], why: str) -> None:
+    (report,) = failing(pytester, _OBSERVING + "".join(f"    observed({call})\n" for call in calls))
+    assert why in reports.text_of(report)
+    assert len(reports.observed(report)) == len(calls) - 1

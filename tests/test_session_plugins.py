@@ -181,6 +181,16 @@ def test_what_a_guest_compiled_is_kept_and_a_note(session: Session, monkeypatch:
     assert kept == compiled.encode(made)
     assert [cell.duration for cell in session.cells()] == [1.5]
 
+def test_what_a_test_observed_is_in_its_cell(session: Session) -> None:
+    session.controller.pytest_sessionstart(cast("Any", SimpleNamespace(testscollected=0)))
+    for when in ("setup", "call", "teardown"):
+        observed = [] if when == "setup" else [("observed", '["path", "link"]'), ("observed", '["a", "1"]')]
+        report: Any = pytest.TestReport(f"{TEST}[6.1]", ("", 0, ""), {}, "passed", None, when, [], 0.1)
+        report.node, report.user_properties = Node(), observed
+        session.controller.pytest_runtest_logreport(report)
+    (cell,) = session.cells()
+    assert (cell.outcome, cell.observed) == (Outcome.PASS, (("a", "1"), ("path", "link")))
+
 
 # -- the workers
 

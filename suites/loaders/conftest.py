@@ -18,13 +18,17 @@ import pytest
 
 from kernel_matrix.guest.bpf import loaders
 from kernel_matrix.guest.bpf.loaders import Loader, Object
+from kernel_matrix.guest.bpf.step_error import StepError, errno_name
 from kernel_matrix.guest.bpf.steps import object_path
 from kernel_matrix.guest.pytest.refusal import refused
 from kernel_matrix.guest.system.deadline import declared, limit
 from kernel_matrix.guest.system.netns import Veth, veth
+from kernel_matrix.shared.project import build_folder
 
 __all__ = ["refused"]
 
+#: tells a process that holds what it attached to end by itself
+END = signal.SIGUSR1
 #: a program of each type, whose sections name no target
 FIXTURE = object_path("fixtures/loaders")
 
@@ -60,6 +64,15 @@ class Seen:
     #: the probes that were defined in tracefs
     probes: tuple[str, ...]
 
+    @property
+    def path(self) -> str:
+        """The way by which one probe is attached."""
+        if self.probes:
+            return "tracefs"
+        if self.links == ("perf_event",):
+            return "perf event, by link"
+        return "perf event, by ioctl" if len(self.events) == 1 and not self.links else f"unknown: {self}"
+
 
 def seen() -> Seen:
     """Ask the kernel what is attached: bpf_link_get_info_by_fd, BPF_TASK_FD_QUERY, and tracefs."""
@@ -69,6 +82,19 @@ def seen() -> Seen:
         tuple(sorted(events)),
         tuple(Path("/sys/kernel/tracing/dynamic_events").read_text().splitlines()),
     )
+
+
+def in_words(error: StepError | None, *folders: Path) -> str:
+    """Return a refusal as a user of the loader sees it: errno, stage, and the first line of the loader's messages.
+
+    Files are shown without the folders that only this run has.
+    """
+    assert error is not None
+    number = errno_name(error.errno) if error.errno else "no errno"
+    line = next(filter(None, error.log.splitlines()), "")
+    for folder in (build_folder(), *folders):
+        line = line.replace(f"{folder}/", "")
+    return f"{number} at {error.stage}" + (f": {line}" if line else "")
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,14 +129,17 @@ def holding(name: str, attach: Callable[[Object], object]) -> Iterator[Held]:
 
 
 def _hold(name: str, attach: Callable[[Object], object], writing: int) -> NoReturn:
-    """Attach in this fork, write the loader's pid, and wait to be killed."""
+    """Attach in this fork, write the loader's pid, and wait to be killed, or for `END` to end without detaching."""
     try:
+        signal.pthread_sigmask(signal.SIG_BLOCK, {END})
         loader = loaders.create(name)
         with loader.opened(FIXTURE) as obj:
             attach(obj)
             process = getattr(loader, "process", None)
             os.write(writing, str(process.pid if process else os.getpid()).encode())
-            signal.pause()
+            signal.sigwait({END})
+            loader.close()
+            os._exit(0)
     except BaseException as error:  # noqa: BLE001 - whatever it is, the parent shows it
         os.write(writing, f"{type(error).__name__}: {error}".encode()[:4000])
     os._exit(1)

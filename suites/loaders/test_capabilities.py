@@ -1,15 +1,26 @@
 """Which capabilities each loader takes beyond those that the kernel itself wants for the same program.
 
 Each answer is that of a process with exactly these capabilities, in which the loader runs from its start to the
-program. The kernel's own minimum for load and attach is in docs/capabilities.md; the difference is the loader's.
+program. The kernel's own minimum for load and attach is in baselines/capabilities.json (docs/capabilities.md); the
+difference is the loader's, measured and reviewed as an observation (docs/loaders.md). What is known of it:
+
+- The number of a tracepoint is in a file of tracefs, whose folder only root may enter: EACCES, and whoever reads it
+  takes CAP_DAC_READ_SEARCH. aya takes the refusal for a machine without tracefs, and has no errno (aya/src/util.rs,
+  find_tracefs_path()).
+- Until 5.11 maps are charged to RLIMIT_MEMLOCK: 64 KiB, as a login gives them before 5.16. A ring buffer of 256 KiB
+  takes more, so whoever loads it raises the limit first, for which setrlimit(2) asks for CAP_SYS_RESOURCE. cilium/ebpf
+  raises it before it has looked at the object (rlimit.RemoveMemlock()), and gives up. With aya the map is refused. A
+  loader in this process has raised it before (`raised`).
 """
 
 from __future__ import annotations
 
-import errno
 import itertools
 import resource
-from collections.abc import Collection
+from bisect import bisect_left
+from collections.abc import Callable, Collection
+from functools import cache
+from pathlib import Path
 
 import pytest
 
@@ -18,18 +29,33 @@ from kernel_matrix.guest.bpf.loader_program import ProgramLoader
 from kernel_matrix.guest.bpf.loaders import Loader
 from kernel_matrix.guest.bpf.step_error import StepError
 from kernel_matrix.guest.bpf.steps import XdpFlags, object_path
+from kernel_matrix.guest.pytest.fixtures import Observed
 from kernel_matrix.guest.pytest.marks import GUEST_FACTS
 from kernel_matrix.guest.system.netns import Veth
 from kernel_matrix.guest.system.privilege import NOBODY, Cap, run_as
-from suites.loaders.conftest import FIXTURE
+from kernel_matrix.shared import capabilities, capability_table
+from kernel_matrix.shared.capability_table import Context, Table
+from suites.loaders.conftest import in_words
 
-#: object -> its program, and the kernel's minimum to load and attach it
+#: object -> its program, and its path in the capability table: one that reads no file
 SHIPPED = {
-    "xdp_packet_counter": ("xdp_packet_counter", {Cap.BPF, Cap.NET_ADMIN, Cap.PERFMON}),
-    # Debian's kernel.perf_event_paranoid of 3 takes CAP_SYS_ADMIN, which implies the others, for any perf event
-    "kprobe_execve": ("trace_execve", {Cap.SYS_ADMIN}),
-    "tracepoint_network": ("trace_connect_enter", {Cap.SYS_ADMIN}),
+    "xdp_packet_counter": ("xdp_packet_counter", "netlink"),
+    "kprobe_execve": ("trace_execve", "perf"),
+    "tracepoint_network": ("trace_connect_enter", "perf"),
 }
+#: what is tried beyond the kernel's minimum, of two that do the same the narrower first
+_FURTHER = (
+    Cap.DAC_READ_SEARCH,
+    Cap.DAC_OVERRIDE,
+    Cap.IPC_LOCK,
+    Cap.SYS_RESOURCE,
+    Cap.SYSLOG,
+    Cap.NET_ADMIN,
+    Cap.PERFMON,
+    Cap.BPF,
+    Cap.SYS_ADMIN,
+)
+_TABLES = Path(__file__).parents[2] / "baselines" / "capabilities.json"
 #: users that nobody else is: until 5.11 locked memory is charged to a user, and freed some time after a map is closed
 _USERS = itertools.count(NOBODY - 1, -1)
 
@@ -57,72 +83,80 @@ def attaches(loader: Loader, name: str, caps: Collection[Cap], uid: int, pair: V
 
 
 @pytest.fixture(autouse=True)
-def raised(loader: Loader) -> None:
-    """Load an object in this process: libbpf raises RLIMIT_MEMLOCK once in a process, and its forks inherit it."""
-    with loader.opened(FIXTURE):
-        pass
+def raised(name: str, loader: Loader) -> None:
+    """Load the object in this process: what a loader does once in a process is done, and its forks inherit it.
+
+    libbpf raises RLIMIT_MEMLOCK once, bcc compiles once. A program is started anew for each try.
+    """
+    if not isinstance(loader, ProgramLoader):
+        with loader.opened(object_path(name)):
+            pass
 
 
-@pytest.fixture(autouse=True, scope="module")
-def compiled(loader: Loader) -> None:
-    """Have bcc compile before a user with few capabilities loads: the guest mounts the headers, which takes others."""
-    if loader.name == "bcc":
-        for name in SHIPPED:
-            with loader.opened(object_path(name)):
-                pass
+@pytest.fixture(scope="module")
+def table(request: pytest.FixtureRequest) -> Table:
+    """Return the capability table of this kernel, which suites/capabilities holds to the kernel."""
+    kernel = request.config.stash[GUEST_FACTS].kernel
+    tables = capability_table.read(_TABLES.read_text(), only={kernel})
+    if kernel not in tables:
+        pytest.fail(f"baselines/{_TABLES.name} has no kernel {kernel}", pytrace=False)
+    return tables[kernel]
 
 
-@pytest.fixture
-def charges_memory(request: pytest.FixtureRequest) -> bool:
-    """Return whether the kernel charges maps to the cgroup, and not to RLIMIT_MEMLOCK (5.11)."""
-    return "memcg_accounting" in request.config.stash[GUEST_FACTS].features
-
-
-def further(loader: Loader, name: str, *, charges_memory: bool) -> dict[Cap, tuple[int, str]]:
-    """Return the capabilities that a user takes beyond the kernel's minimum, each with errno and stage without it."""
-    caps: dict[Cap, tuple[int, str]] = {}
-    if not charges_memory:
-        # 64 KiB may be locked; a ring buffer of 256 KiB takes more, so whoever loads it raises RLIMIT_MEMLOCK first,
-        # for which setrlimit(2) wants CAP_SYS_RESOURCE. cilium/ebpf raises it before it has looked at the object
-        # (rlimit.RemoveMemlock), and gives up. libbpf and bcc run in this process, which has raised it
-        if loader.name == "cilium":
-            caps[Cap.SYS_RESOURCE] = (errno.EPERM, "open")
-        elif loader.name == "aya" and name != "xdp_packet_counter":
-            caps[Cap.SYS_RESOURCE] = (errno.EPERM, "map_create")
-    if loader.name == "bcc" and name == "kprobe_execve":
-        # bcc detaches by reading tracefs's list of probes, to see whether this is one of them (libbpf.c,
-        # bpf_detach_probe()): only root may enter its folder. The program is detached by then
-        caps[Cap.DAC_READ_SEARCH] = (errno.EACCES, "detach")
-    if name == "tracepoint_network":
-        # its number is in a file of tracefs, whose folder only root may enter: EACCES; aya takes that for a machine
-        # without tracefs, and has no errno (aya/src/util.rs, find_tracefs_path())
-        caps[Cap.DAC_READ_SEARCH] = (0 if loader.name == "aya" else errno.EACCES, "attach")
-    return caps
-
-
-@pytest.mark.parametrize("name", ["xdp_packet_counter", "kprobe_execve"])
-def test_the_kernel_s_minimum_suffices_for_root(
-    name: str,
-    loader: Loader,
-    pair: Veth,
-    charges_memory: bool,  # noqa: FBT001 - a fixture
-) -> None:
-    """Where memory is charged to RLIMIT_MEMLOCK, with the capability to raise it."""
-    caps = SHIPPED[name][1] | (set() if charges_memory else {Cap.SYS_RESOURCE})
-    attaches(loader, name, caps, 0, pair)
+def minimum(table: Table, name: str, who: str) -> frozenset[Cap]:
+    """Return the kernel's first minimal set for loading and attaching a shipped program: the one of narrow ones."""
+    sets = table.minimal_sets(f"{name} load+attach {SHIPPED[name][1]}", Context(who))
+    return frozenset(Cap[cap] for cap in sets[0])
 
 
 @pytest.mark.parametrize("name", SHIPPED)
-def test_a_user_takes_the_kernel_s_minimum_and_these(
-    name: str,
-    loader: Loader,
-    pair: Veth,
-    charges_memory: bool,  # noqa: FBT001 - a fixture
+def test_the_kernel_s_minimum_suffices_for_root(
+    name: str, loader: Loader, pair: Veth, table: Table, request: pytest.FixtureRequest
 ) -> None:
-    """With all of them it works; without any one of the loader's own it is refused, exactly there."""
-    kernels, own = SHIPPED[name][1], further(loader, name, charges_memory=charges_memory)
-    for cap, refusal in own.items():
-        with pytest.raises(StepError) as caught:
-            attaches(loader, name, (kernels | own.keys()) - {cap}, next(_USERS), pair)
-        assert (caught.value.errno, caught.value.stage) == refusal, cap.name
-    attaches(loader, name, kernels | own.keys(), next(_USERS), pair)
+    """Where memory is charged to RLIMIT_MEMLOCK (until 5.11), with the capability to raise it."""
+    charged = "memcg_accounting" not in request.config.stash[GUEST_FACTS].features
+    attaches(loader, name, minimum(table, name, "root") | ({Cap.SYS_RESOURCE} if charged else set()), 0, pair)
+
+
+#: tries with these capabilities, and returns what was refused
+Try = Callable[[frozenset[Cap]], StepError | None]
+
+
+def further(refusal: Try, least: frozenset[Cap]) -> dict[Cap, StepError | None]:
+    """Return the capabilities that it takes beyond these, each with the refusal without it.
+
+    A further capability never turns success into a refusal. So a search finds the fewest of the candidates, in their
+    order, with which it works: the last of them is necessary, and with it a part of those before.
+    """
+    needed: frozenset[Cap] = frozenset()
+    candidates = [cap for cap in _FURTHER if cap not in least]
+    while refusal(least | needed):
+        prefixes = [least.union(needed, candidates[:count]) for count in range(len(candidates) + 1)]
+        count = bisect_left(prefixes, True, key=lambda caps: refusal(caps) is None)  # noqa: FBT003 - the sought answer
+        if count == len(prefixes):
+            raise AssertionError(f"refused with every capability: {refusal(prefixes[-1])}")
+        needed |= {candidates[count - 1]}
+        candidates = candidates[: count - 1]
+    return {cap: refusal((least | needed) - {cap}) for cap in _FURTHER if cap in needed}
+
+
+@pytest.mark.parametrize("name", SHIPPED)
+def test_what_a_user_takes_beyond_the_kernel_s_minimum(
+    name: str, loader: Loader, pair: Veth, table: Table, observed: Observed
+) -> None:
+    """With all of it the program is attached; without any one capability the loader is refused."""
+
+    @cache
+    def refusal(caps: frozenset[Cap]) -> StepError | None:
+        try:
+            attaches(loader, name, caps, next(_USERS), pair)
+        except StepError as error:
+            return error
+        return None
+
+    least = minimum(table, name, "nobody")
+    own = further(refusal, least)
+    assert None not in own.values()
+    words = [f"{cap.name} (without: {in_words(error).partition(':')[0]})" for cap, error in own.items()]
+    kernels = capabilities.show(cap.name for cap in least)
+    observed(f"capabilities: `{name}`: {kernels}", ", ".join(words) or "nothing")

@@ -6,6 +6,7 @@ import pytest
 
 from kernel_matrix.guest.bpf.loaders import Loader, Object
 from kernel_matrix.guest.bpf.steps import XdpFlags, xdp_id
+from kernel_matrix.guest.pytest.fixtures import Observed
 from kernel_matrix.guest.pytest.marks import GUEST_FACTS
 from kernel_matrix.guest.system.netns import Veth
 from suites.loaders.conftest import Seen, seen
@@ -17,6 +18,7 @@ XDP_BY_LINK = {"aya", "cilium"}
 #: libbpf, aya and cilium/ebpf attach to perf events with a perf link where the kernel has them, else with the ioctl
 #: PERF_EVENT_IOC_SET_BPF; bcc always with the ioctl (libbpf.c, bpf_attach_tracing_event)
 PERF_LINKS = {"libbpf", "aya", "cilium"}
+_MODES = {XdpFlags.NONE: "without a mode", XdpFlags.NATIVE: "native", XdpFlags.GENERIC: "generic"}
 
 
 @pytest.fixture
@@ -39,23 +41,44 @@ def shown(loader: Loader, perf_link: tuple[str, ...]) -> bool:
     return not (loader.name == "aya" and perf_link)
 
 
-def test_nothing_is_attached_by_loading(loaded: Object) -> None:
+def _observe(kind: str, now: Seen, observed: Observed) -> None:
+    """Observe how a probe is attached, and whether the kernel names it."""
+    observed(f"path: {kind}", now.path)
+    observed(f"path: {kind} in `bpftool perf`", "yes" if now.events else "no")
+
+
+def test_nothing_is_attached_by_loading(loaded: Object, loader: Loader, observed: Observed) -> None:
     """Loading is not attaching, for any loader."""
+    observed("version", loader.version)
     assert loaded.map("numbers").get(0) == bytes(8)
     assert seen() == Seen((), (), ())
 
 
-def test_a_kprobe_is_a_perf_event(loaded: Object, perf_link: tuple[str, ...], shown: bool) -> None:  # noqa: FBT001 - a fixture
+def test_a_kprobe_is_a_perf_event(
+    loaded: Object,
+    perf_link: tuple[str, ...],
+    shown: bool,  # noqa: FBT001 - a fixture
+    observed: Observed,
+) -> None:
     """Not a probe of tracefs, which every kernel here could do without since 4.17 (e12f03d7031a)."""
     with loaded.attach_kprobe("loaders_kprobe", "__x64_sys_getpgid"):
-        assert seen() == Seen(perf_link, ("kprobe __x64_sys_getpgid",) if shown else (), ())
+        now = seen()
+        assert now == Seen(perf_link, ("kprobe __x64_sys_getpgid",) if shown else (), ())
+        _observe("kprobe", now, observed)
     assert seen() == Seen((), (), ())
 
 
-def test_a_tracepoint_is_a_perf_event(loaded: Object, perf_link: tuple[str, ...], shown: bool) -> None:  # noqa: FBT001 - a fixture
+def test_a_tracepoint_is_a_perf_event(
+    loaded: Object,
+    perf_link: tuple[str, ...],
+    shown: bool,  # noqa: FBT001 - a fixture
+    observed: Observed,
+) -> None:
     """By its number in tracefs."""
     with loaded.attach_tracepoint("loaders_tracepoint", "syscalls", "sys_enter_getpgid"):
-        assert seen() == Seen(perf_link, ("tracepoint sys_enter_getpgid",) if shown else (), ())
+        now = seen()
+        assert now == Seen(perf_link, ("tracepoint sys_enter_getpgid",) if shown else (), ())
+        _observe("tracepoint", now, observed)
     assert seen() == Seen((), (), ())
 
 
@@ -70,14 +93,16 @@ def test_a_tracepoint_is_a_perf_event(loaded: Object, perf_link: tuple[str, ...]
     ids=["default", "native", "generic"],
 )
 def test_an_interface_has_a_link_or_a_program(
-    mode: XdpFlags, place: XdpFlags, loaded: Object, loader: Loader, pair: Veth
+    mode: XdpFlags, place: XdpFlags, loaded: Object, loader: Loader, pair: Veth, observed: Observed
 ) -> None:
     """A link, or none; and the mode that netlink reports is the one asked for."""
     near = pair.near
     with near.namespace.entered(), loaded.attach_xdp("loaders_xdp", near.index, mode):
-        assert seen().links == (("xdp",) if loader.name in XDP_BY_LINK else ())
+        links = seen().links
+        assert links == (("xdp",) if loader.name in XDP_BY_LINK else ())
         other = XdpFlags.GENERIC if place is XdpFlags.NATIVE else XdpFlags.NATIVE
         assert xdp_id(near.index, place)
         assert not xdp_id(near.index, other)
+        observed(f"path: XDP {_MODES[mode]}", f"{'link' if links else 'netlink'}, {_MODES[place]}")
     with near.namespace.entered():
         assert xdp_id(near.index) == 0

@@ -56,6 +56,7 @@ def parts(cell: Cell) -> tuple[tuple[str, str], ...]:
         (detail, cell.detail),
         ("Verifier log", cell.verifier),
         ("Kernel log", cell.log),
+        ("Observed", "\n".join(f"{name}: {value}" for name, value in cell.observed)),
     )
 
 

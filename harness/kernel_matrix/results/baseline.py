@@ -1,4 +1,4 @@
-"""The baseline: the outcomes that are expected, in matrix/<kernel>.json, reviewed like code.
+"""The baseline: the outcomes and observations that are expected, in matrix/<kernel>.json, reviewed like code.
 
 There is a file for each possible guest (a kernel, or a kernel with a variant of its command line) and a line for each
 test, so that a diff shows what changed. Only green outcomes are recorded; red is never expected.
@@ -10,7 +10,7 @@ import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
 
@@ -20,10 +20,12 @@ from kernel_matrix.shared.cells import IMAGE, Outcome
 from kernel_matrix.shared.costs import COMPARED, Cost
 from kernel_matrix.shared.errors import ManifestError
 
+_T = TypeVar("_T")
+
 
 @dataclass(frozen=True, slots=True)
 class Expectation:
-    """The outcomes and costs of one guest, expected or measured."""
+    """The outcomes, costs and observations of one guest, expected or measured."""
 
     #: ``uname -r``, the package's version, the configuration's digest: a change of one is a drift
     release: str
@@ -33,6 +35,8 @@ class Expectation:
     costs: Mapping[str, Cost] = field(default_factory=dict)
     #: test -> outcome
     tests: Mapping[str, Outcome] = field(default_factory=dict)
+    #: test -> what it observed: name -> value; only of tests that did what they are for
+    observed: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
 
 
 class _File(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -44,17 +48,27 @@ class _File(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     costs: dict[str, Cost]
     #: file -> test's name in it -> outcome
     tests: dict[str, dict[str, Outcome]]
+    #: the same -> name -> value
+    observed: dict[str, dict[str, dict[str, str]]] = msgspec.field(default_factory=dict)
 
 
 def of_document(document: Document) -> dict[str, Expectation]:
     """Return the outcomes of a run by kernel, without the kernels whose images were unavailable."""
     tests: dict[str, dict[str, Outcome]] = {}
+    observed: dict[str, dict[str, dict[str, str]]] = {}
     without = {cell.kernel for cell in document.cells if cell.test == IMAGE}
     for cell in document.cells:
         tests.setdefault(cell.kernel, {})[cell.test] = cell.outcome
+        if cell.observed and cell.outcome.traits.done:
+            observed.setdefault(cell.kernel, {})[cell.test] = dict(cell.observed)
     return {
         column.kernel: Expectation(
-            column.release, column.version, column.config, column.costs, tests.get(column.kernel, {})
+            column.release,
+            column.version,
+            column.config,
+            column.costs,
+            tests.get(column.kernel, {}),
+            observed.get(column.kernel, {}),
         )
         for column in document.columns
         if column.kernel not in without
@@ -72,22 +86,22 @@ def parse(data: bytes, source: str) -> Expectation:
         file = msgspec.json.decode(data, type=_File)
     except msgspec.MsgspecError as error:
         raise ManifestError(f"{source}: {error}") from error
-    tests = {
-        f"{path}::{name}" if name else path: outcome
-        for path, outcomes in file.tests.items()
-        for name, outcome in outcomes.items()
-    }
+    tests, observed = _by_test(file.tests), _by_test(file.observed)
     if red := [test for test, outcome in tests.items() if not outcome.green]:
         raise ManifestError(f"{source}: {red[0]}: {tests[red[0]]} is red, and red is never expected")
-    return Expectation(file.release, file.version, file.config, file.costs, tests)
+    if unknown := [test for test in observed if test not in tests]:
+        raise ManifestError(f"{source}: {unknown[0]} has observations and no outcome")
+    return Expectation(file.release, file.version, file.config, file.costs, tests, observed)
+
+
+def _by_test(by_file: Mapping[str, Mapping[str, _T]]) -> dict[str, _T]:
+    return {
+        f"{path}::{name}" if name else path: value for path, values in by_file.items() for name, value in values.items()
+    }
 
 
 def text(expectation: Expectation) -> str:
-    """Return a file's text: a line for each program and each test, sorted."""
-    tests: dict[str, dict[str, str]] = {}
-    for test, outcome in sorted(expectation.tests.items()):
-        path, _, name = test.partition("::")
-        tests.setdefault(path, {})[name] = str(outcome)
+    """Return a file's text: a line for each program, each test and the observations of each test, sorted."""
     costs = {name: msgspec.to_builtins(cost) for name, cost in sorted(expectation.costs.items())}
     head: dict[str, Any] = {
         "release": expectation.release,
@@ -100,12 +114,23 @@ def text(expectation: Expectation) -> str:
         *_joined(f"  {json.dumps(name)}: {json.dumps(cost)}" for name, cost in costs.items()),
         " },",
     ]
-    lines += [' "tests": {']
+    parts = ["\n".join([' "tests": {', *_by_file(expectation.tests), " }"])]
+    if expectation.observed:
+        parts.append("\n".join([' "observed": {', *_by_file(expectation.observed), " }"]))
+    return "\n".join([*lines, *_joined(parts), "}"]) + "\n"
+
+
+def _by_file(values: Mapping[str, object]) -> list[str]:
+    """Return the lines of values of tests, file by file."""
+    files: dict[str, dict[str, object]] = {}
+    for test, value in sorted(values.items()):
+        path, _, name = test.partition("::")
+        files.setdefault(path, {})[name] = value
     blocks = []
-    for path, names in tests.items():
-        rows = _joined(f"   {json.dumps(name)}: {json.dumps(outcome)}" for name, outcome in names.items())
+    for path, names in files.items():
+        rows = _joined(f"   {json.dumps(name)}: {json.dumps(value, sort_keys=True)}" for name, value in names.items())
         blocks.append("\n".join([f"  {json.dumps(path)}: {{", *rows, "  }"]))
-    return "\n".join([*lines, *_joined(blocks), " }", "}"]) + "\n"
+    return _joined(blocks)
 
 
 def _joined(rows: Iterable[str]) -> list[str]:
@@ -122,6 +147,8 @@ def updated(before: Expectation | None, now: Expectation, *, whole: bool) -> tup
     red = sorted(test for test, outcome in now.tests.items() if not outcome.green)
     kept = {test: outcome for test, outcome in former.items() if not whole or test in red}
     tests = kept | {test: outcome for test, outcome in now.tests.items() if outcome.green}
+    stay = kept.keys() - (now.tests.keys() - red)
+    observed = {test: values for test, values in (before.observed if before else {}).items() if test in stay}
     costs = dict(now.costs)
     for program, cost in before.costs.items() if before else ():
         if program in now.costs:
@@ -129,7 +156,7 @@ def updated(before: Expectation | None, now: Expectation, *, whole: bool) -> tup
             costs[program] = cost if _same(cost, now.costs[program]) else now.costs[program]
         elif not whole or not now.costs:
             costs[program] = cost
-    return Expectation(now.release, now.version, now.config, costs, tests), red
+    return Expectation(now.release, now.version, now.config, costs, tests, observed | dict(now.observed)), red
 
 
 def _same(before: Cost, now: Cost) -> bool:

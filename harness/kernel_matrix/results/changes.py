@@ -15,6 +15,8 @@ class Kind(enum.StrEnum):
     SKIPPED = "now skipped"
     #: another green outcome than expected, such as a pass that became an expected failure
     CHANGED = "changed"
+    #: a test has observed something else
+    OBSERVED = "observed otherwise"
     #: was expected in this run, but no longer exists
     GONE = "gone"
     #: a program's cost has grown by more than the threshold of the manifest

@@ -83,6 +83,8 @@ def _kernel(kernel: str, before: Expectation, now: Expectation, scope: Scope) ->
             continue
         if change is not None and (scope.whole or change.kind is not Kind.GONE):
             yield change
+        if all(side.tests.get(test, Outcome.SKIP).traits.done for side in (before, now)):
+            yield from _observations(kernel, test, before.observed.get(test, {}), now.observed.get(test, {}), note)
     # a partial run without costs did not measure them
     if now.costs or scope.whole:
         for program in sorted({*before.costs, *now.costs}):
@@ -94,6 +96,16 @@ def _test(kernel: str, test: str, before: Outcome | None, after: Outcome | None,
         return None
     kind, gates = _kind(before, after)
     return Change(kind, kernel, test, str(before or ""), str(after or ""), note, gates)
+
+
+def _observations(
+    kernel: str, test: str, before: Mapping[str, str], after: Mapping[str, str], note: str
+) -> Iterator[Change]:
+    """Yield what a test observed otherwise; all of it gates: a test of the baseline has its observations there."""
+    for name in sorted({*before, *after}):
+        was, is_ = (f"{name}: {values[name]}" if name in values else "" for values in (before, after))
+        if was != is_:
+            yield Change(Kind.OBSERVED, kernel, test, was, is_, note, gates=True)
 
 
 def _kind(before: Outcome | None, after: Outcome | None) -> tuple[Kind, bool]:

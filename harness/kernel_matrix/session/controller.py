@@ -130,7 +130,8 @@ class ControllerPlugin:
             self._starts.pop(report.nodeid, None)
             duration = sum(phase.duration for phase in phases)
             self._outputs.end(kernel)
-            self._record(kernel, expect.split_nodeid(report.nodeid, kernel), expect.decide(phases), duration)
+            test = expect.split_nodeid(report.nodeid, kernel)
+            self._record(kernel, test, expect.decide(phases), duration, reports.observed(report))
 
     def pytest_runtest_logstart(self, nodeid: str) -> None:
         """Record the time: the report of a test in which its guest dies has no duration."""
@@ -154,7 +155,14 @@ class ControllerPlugin:
             if title == WORKER_KEY and report.failed:
                 self._record(kernel, report.nodeid, expect.Decision(Outcome.ERROR, reports.text_of(report)))
 
-    def _record(self, kernel: str, test: str, decision: expect.Decision, duration: float = 0.0) -> None:
+    def _record(
+        self,
+        kernel: str,
+        test: str,
+        decision: expect.Decision,
+        duration: float = 0.0,
+        observed: tuple[tuple[str, str], ...] = (),
+    ) -> None:
         cell = Cell(
             kernel,
             test,
@@ -165,6 +173,7 @@ class ControllerPlugin:
             decision.log,
             decision.verifier,
             decision.diagnosis,
+            observed,
         )
         self._cells.append(cell)
         try:

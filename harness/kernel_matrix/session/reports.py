@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
 
 from kernel_matrix.shared import console, expect, pytest_internals
 from kernel_matrix.shared.cells import Outcome
-from kernel_matrix.shared.protocol import DIAGNOSIS, KERNEL_LOG, STACKS, VERIFIER
+from kernel_matrix.shared.protocol import DIAGNOSIS, KERNEL_LOG, OBSERVED, STACKS, VERIFIER
 from kernel_matrix.vm.ending import End, Ending
 
 #: outcomes that a guest's end gives to the test that ran in it
@@ -45,6 +46,12 @@ def phase_of(report: pytest.TestReport) -> expect.Phase:
         verifier=_sections(report, VERIFIER),
         diagnosis=_sections(report, DIAGNOSIS),
     )
+
+
+def observed(report: pytest.TestReport) -> tuple[tuple[str, str], ...]:
+    """Return what the test has observed so far (kernel_matrix.guest.pytest.fixtures.observed), sorted."""
+    pairs = (json.loads(str(text)) for key, text in report.user_properties if key == OBSERVED)
+    return tuple(sorted({(name, value) for name, value in pairs}))
 
 
 def ends_test(report: pytest.TestReport) -> bool:

@@ -99,3 +99,5 @@ class Cell:
     verifier: str = ""
     #: for a refused step that fails the test, its cause and remedy
     diagnosis: str = ""
+    #: what the test observed and reports whatever it is: names and values, sorted
+    observed: tuple[tuple[str, str], ...] = ()

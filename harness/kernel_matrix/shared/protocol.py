@@ -29,5 +29,8 @@ FACTS = "facts:"
 #: a report's user property: what a loader has compiled in this phase (`kernel_matrix.shared.compiled`), in base64
 COMPILED = "compiled"
 
+#: a report's user property: what a test has observed, a name and a value as JSON
+OBSERVED = "observed"
+
 #: a report's user property: the traffic on the failing test's veth pairs, a capture file in base64
 PCAP = "pcap"

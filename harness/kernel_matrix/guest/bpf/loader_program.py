@@ -333,15 +333,16 @@ class ProgramLoader:
     @contextmanager
     def _opened(self, path: Path, max_entries: dict[str, int]) -> Generator[_Object]:
         process = self.process
-        with object_file(path) as file:
-            result = process.request("open", path=str(path), max_entries=max_entries)
-            number = result["object"]
-            try:
+        # the program first: what is no object is its own refusal, not libbpf's
+        result = process.request("open", path=str(path), max_entries=max_entries)
+        number = result["object"]
+        try:
+            with object_file(path) as file:
                 process.request("load", object=number, program=None)
                 yield _Object(process, number, file, result["maps"])
-            finally:
-                if process.alive:
-                    process.request("close", object=number)
+        finally:
+            if process.alive:
+                process.request("close", object=number)
 
     def close(self) -> None:
         """End the program, which detaches and closes all it holds."""

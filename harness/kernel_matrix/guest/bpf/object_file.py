@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import ctypes
-import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from kernel_matrix.guest.bpf.btf import Btf
-from kernel_matrix.guest.bpf.library import captured_messages, libbpf
-from kernel_matrix.guest.bpf.step_error import StepError
-from kernel_matrix.guest.bpf.steps import iterate
+from kernel_matrix.guest.bpf.library import libbpf
+from kernel_matrix.guest.bpf.steps import iterate, open_object
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,15 +25,9 @@ class ObjectFile:
 def object_file(path: Path) -> Iterator[ObjectFile]:
     """Open an object file to read it; raises StepError of stage open."""
     lib = libbpf()
-    with captured_messages() as messages:
-        pointer = lib.bpf_object__open_file(os.fsencode(path), None)
-        if not pointer:
-            raise StepError(ctypes.get_errno(), "open", path.name, messages())
-    try:
+    with open_object(path) as pointer:
         sections = {
             lib.bpf_program__name(program).decode(): lib.bpf_program__section_name(program).decode()
             for program in iterate("bpf_object__next_program", pointer)
         }
         yield ObjectFile(sections, Btf(lib.bpf_object__btf(pointer)))
-    finally:
-        lib.bpf_object__close(pointer)

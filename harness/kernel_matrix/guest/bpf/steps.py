@@ -116,6 +116,20 @@ def iterate(next_function: str, pointer: int) -> Iterator[int]:
         yield member
 
 
+@contextmanager
+def open_object(path: Path) -> Generator[int]:
+    """Open an object file for the block; yield libbpf's pointer. Raises StepError with libbpf's messages."""
+    lib = libbpf()
+    with captured_messages() as messages:
+        pointer = lib.bpf_object__open_file(os.fsencode(path), None)
+        if not pointer:
+            raise StepError(ctypes.get_errno(), "open", path.name, messages())
+    try:
+        yield pointer
+    finally:
+        lib.bpf_object__close(pointer)
+
+
 def kinds(path: Path) -> dict[str, str]:
     """Open an object; return the type of each program by the program's name, as libbpf names it. Raises StepError."""
     return _of_programs(path, kind_of)
@@ -127,15 +141,8 @@ def destinations(path: Path) -> dict[str, str]:
 
 
 def _of_programs(path: Path, read: Callable[[int], str]) -> dict[str, str]:
-    lib = libbpf()
-    with captured_messages() as messages:
-        obj = lib.bpf_object__open_file(os.fsencode(path), None)
-        if not obj:
-            raise StepError(ctypes.get_errno(), "open", path.name, messages())
-    try:
-        return {lib.bpf_program__name(p).decode(): read(p) for p in iterate("bpf_object__next_program", obj)}
-    finally:
-        lib.bpf_object__close(obj)
+    with open_object(path) as obj:
+        return {libbpf().bpf_program__name(p).decode(): read(p) for p in iterate("bpf_object__next_program", obj)}
 
 
 @contextmanager
@@ -145,11 +152,7 @@ def loaded(path: Path, *names: str, prepare: Callable[[str, int], None] | None =
     ``prepare`` is called with each program's name and libbpf's pointer before anything is loaded.
     """
     lib = libbpf()
-    with captured_messages() as messages:
-        obj = lib.bpf_object__open_file(os.fsencode(path), None)
-        if not obj:
-            raise StepError(ctypes.get_errno(), "open", path.name, messages())
-    try:
+    with open_object(path) as obj:
         programs = {lib.bpf_program__name(p).decode(): p for p in iterate("bpf_object__next_program", obj)}
         if missing := set(names) - set(programs):
             raise KeyError(f"{path.name} has no program {', '.join(sorted(missing))}")
@@ -171,8 +174,6 @@ def loaded(path: Path, *names: str, prepare: Callable[[str, int], None] | None =
         maps = list(iterate("bpf_object__next_map", obj))
         fds = {lib.bpf_map__name(m).decode(): checked(lib.bpf_map__fd(m), "open", path.name) for m in maps}
         yield Loaded(selected, fds, tuple(spec_of(m) for m in maps))
-    finally:
-        lib.bpf_object__close(obj)
 
 
 def _refused_kind(programs: Mapping[str, int], names: Collection[str], log: str) -> str:
@@ -377,9 +378,10 @@ def tracepoint(program: Program, category: str, name: str) -> Generator[None]:
 def xdp_attach(fd: int, ifindex: int, flags: XdpFlags = XdpFlags.NONE, *, replacing: int | None = None) -> None:
     """Attach a program to an interface by netlink; `replacing` is the fd of the program expected there."""
     opts = None if replacing is None else ctypes.byref(XdpAttachOpts(ctypes.sizeof(XdpAttachOpts), replacing))
-    result = libbpf().bpf_xdp_attach(ifindex, fd, flags, opts)
-    if result < 0:
-        raise StepError(-result, "attach", f"XDP on {ifindex}, {flags!r}", kind=_kind_of_fd(fd))
+    with captured_messages() as messages:
+        result = libbpf().bpf_xdp_attach(ifindex, fd, flags, opts)
+        if result < 0:
+            raise StepError(-result, "attach", f"XDP on {ifindex}, {flags!r}", messages(), _kind_of_fd(fd))
 
 
 def xdp_detach(ifindex: int, flags: XdpFlags = XdpFlags.NONE) -> None:

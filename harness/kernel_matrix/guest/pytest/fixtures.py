@@ -11,10 +11,12 @@ import pytest
 
 from kernel_matrix.guest.bpf import leaks, loaders
 from kernel_matrix.guest.bpf.loaders import Loader
-from kernel_matrix.shared.protocol import FACTS
+from kernel_matrix.shared.protocol import FACTS, OBSERVED
 
 #: name, and facts as JSON values
 Record = Callable[[str, object], None]
+#: name, and value
+Observed = Callable[[str, str], None]
 #: name without ``kernel.``, and value
 Sysctl = Callable[[str, int], None]
 
@@ -64,6 +66,24 @@ def record(request: pytest.FixtureRequest) -> Record:
     """Return a function that sends facts about this kernel to the host: ``results/latest/<name>/<kernel>.json``."""
     properties = request.node.user_properties
     return lambda name, facts: properties.append((FACTS + name, json.dumps(facts)))
+
+
+@pytest.fixture
+def observed(request: pytest.FixtureRequest) -> Observed:
+    """Return a function that puts what the test observed into its cell: a name, and a value of one line.
+
+    The baseline has it, and another value is a change that gates. A test may not observe two values of one name.
+    """
+    observations: dict[str, str] = {}
+
+    def observe(name: str, value: str) -> None:
+        if not name or not value or len(f"{name}{value}".splitlines()) > 1:
+            raise ValueError(f"an observation is a name and a value of one line each: {name!r}, {value!r}")
+        if observations.setdefault(name, value) != value:
+            raise ValueError(f"{name} was observed twice: {observations[name]!r}, {value!r}")
+        request.node.user_properties.append((OBSERVED, json.dumps([name, value])))
+
+    return observe
 
 
 @pytest.fixture

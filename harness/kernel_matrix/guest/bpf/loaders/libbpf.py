@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ctypes
 import errno
-import os
 import re
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager
@@ -23,6 +22,7 @@ from kernel_matrix.guest.bpf.steps import (
     checked,
     destroy_link,
     kind_of,
+    open_object,
     where,
     xdp_attach,
     xdp_detach,
@@ -228,11 +228,7 @@ def opened(path: Path, *, max_entries: dict[str, int] | None = None) -> Iterator
     ``max_entries`` resizes maps before they are created. Raises StepError with the kernel's errno.
     """
     lib = libbpf()
-    pointer = lib.bpf_object__open_file(os.fsencode(path), None)
-    if not pointer:
-        raise StepError(ctypes.get_errno(), "open", path.name)
-    with ExitStack() as stack:
-        stack.callback(lib.bpf_object__close, pointer)
+    with open_object(path) as pointer, ExitStack() as stack:
         obj = Object(pointer, stack)
         for name, entries in (max_entries or {}).items():
             result = lib.bpf_map__set_max_entries(lib.bpf_object__find_map_by_name(pointer, name.encode()), entries)
