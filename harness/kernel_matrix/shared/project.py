@@ -18,6 +18,8 @@ CARRIED = Path("/carried")
 ARRIVED = ".carried"
 #: the loaders that compile in a guest, for which they need the headers of its kernel
 COMPILING_LOADERS = frozenset({"bcc"})
+#: a guest's file with the environment variables that follow from its speed; its agent writes it when it wakes
+LIMITS = Path("/run/harness-limits")
 #: the environment variable with the project's root; a guest's agent sets it
 ROOT_VARIABLE = "KERNEL_MATRIX_ROOT"
 #: the environment variable with the folder of the programs' sources below the root; a guest's pytest sets it
