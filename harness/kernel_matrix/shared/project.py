@@ -153,3 +153,13 @@ def sources_folder() -> Path:
 def loader_program(name: str) -> Path:
     """Return a guest's path of a loader's program (harness/loaders)."""
     return HOME / LOADER_PROGRAMS / name
+
+
+def loader_test_name(loader: str, test: str) -> str:
+    """Return the name of a loader's program with tests (``[[tests]]`` of its loader.toml) beside the loader's own."""
+    return f"{loader}.{test}"
+
+
+def loader_test(loader: str, test: str) -> Path:
+    """Return a guest's path of a loader's program with tests."""
+    return loader_program(loader_test_name(loader, test))
