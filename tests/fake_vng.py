@@ -100,6 +100,11 @@ def answer_wakes(port: socket.socket, memory: mmap.mmap | None, marks_file: Path
         if memory is not None:
             # the console is not written at once
             marks_file.write_bytes(b" ".join(memory[at : at + 6].strip(b"\0 ") for at in (0, MARK)))
+        seconds = float(os.environ.get("HARNESS_FAKE_SECONDS", "0.0024"))
+        port.sendall(json.dumps({"seconds": seconds}).encode() + b"\n")
+        limits = json.loads(stream.readline())["limits"]
+        marks_file.with_name("limits").write_text(json.dumps(limits))
+        os.environ.update(limits)
         port.sendall(b"awake\n")
 
 
@@ -129,7 +134,7 @@ def serve(mode: str) -> None:
     woken = (connected(words, "wake"), memory, pidfile.with_name("memory"), mode)
     threading.Thread(target=answer_wakes, args=woken, daemon=True).start()
     if not restored:
-        port.sendall(json.dumps({"release": "6.0.0-fake", "seconds": 0.024}).encode() + b"\n")
+        port.sendall(json.dumps({"release": "6.0.0-fake"}).encode() + b"\n")
     stream = port.makefile("rb", buffering=0)
     # a prepared guest has received the first header
     header = receive_payload(stream)

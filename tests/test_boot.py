@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import json
 import os
 import re
 import shutil
@@ -81,9 +82,7 @@ CONVERSATION = (
 
 
 def preamble(rest: bytes, prepare: bytes | None = None, shared: bytes = SHARED) -> Preamble:
-    return Preamble(
-        prepare=None if prepare is None else lambda _: prepare, shared=lambda _: shared, rest=lambda _: rest
-    )
+    return Preamble(prepare=prepare, shared=shared, rest=rest)
 
 
 def test_a_worker_is_saved_and_restored_behind_its_answer(start: Starter) -> None:
@@ -102,6 +101,27 @@ def test_a_worker_is_saved_and_restored_behind_its_answer(start: Starter) -> Non
 def memory(guest: Running) -> str:
     """Return the marks of who has run in a guest's memory before it was saved, as it found them when it woke."""
     return (guest.folder / "memory").read_text()
+
+
+def test_a_guest_gets_the_limits_of_its_own_wake(start: Starter, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A guest and its worker are saved on a busy machine, restored on an idle one: the same worker, other limits."""
+    start.job = replace(start.job, worker="always")
+    monkeypatch.setenv("HARNESS_FAKE_SECONDS", "0.0084")
+    saved = start(preamble(CONVERSATION))
+    monkeypatch.setenv("HARNESS_FAKE_SECONDS", "0.0012")
+    boots = start.cold_boots
+    restored = start(preamble(CONVERSATION))
+    assert (restored.answer, start.cold_boots) == (ANSWER, boots + 1)
+    assert [(guest.probe, limits(guest)["HARNESS_SPEED"]) for guest in (saved, restored)] == [
+        (0.0084, "7.00"),
+        (0.0012, "1.00"),
+    ]
+
+
+def limits(guest: Running) -> dict[str, str]:
+    """Return the limits that a guest got when it woke."""
+    values: dict[str, str] = json.loads((guest.folder / "limits").read_text())
+    return values
 
 
 def test_a_worker_with_unwritable_memory_is_reported_unused(start: Starter, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import ctypes
 import errno
+import json
+import os
 import socket
 from collections.abc import Callable
 from contextlib import ExitStack
@@ -19,7 +21,9 @@ from kernel_matrix.guest.bpf.loaders import libbpf as loader
 from kernel_matrix.guest.bpf.step_error import StepError
 from kernel_matrix.guest.probes import users
 from kernel_matrix.guest.pytest import capture
-from kernel_matrix.guest.system import execs, privilege
+from kernel_matrix.guest.pytest.plugin import GuestPlugin
+from kernel_matrix.guest.system import deadline, execs, privilege
+from kernel_matrix.shared import project
 
 
 def refusing(number: int) -> Callable[..., int]:
@@ -164,6 +168,43 @@ def test_a_rehearsal_that_is_none_ends_the_agent(monkeypatch: pytest.MonkeyPatch
     agent.rehearse()
     with pytest.raises(SystemExit, match=r"the rehearsal ended with <ExitCode\.USAGE_ERROR: 4>"):
         agent.rehearse()
+
+
+def test_a_wake_measures_the_speed_and_writes_its_limits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each wake of the same process measures anew, and its limits take the place of those of an earlier wake."""
+    probes = iter([0.5, 0.25])
+    monkeypatch.setattr(agent, "wake", lambda *_: None)
+    monkeypatch.setattr(agent, "probe_speed", lambda: next(probes))
+    monkeypatch.setattr(agent, "LIMITS", str(tmp_path / "limits"))
+    for seconds in (0.5, 0.25):
+        assert json.loads(agent.answer({"entropy": "00", "time": 1.0}, 0, 0)) == {"seconds": seconds}
+        assert agent.answer({"limits": {"HARNESS_SPEED": str(seconds)}}, 0, 0) == b"awake"
+        monkeypatch.setenv("HARNESS_SPEED", "70")
+        deadline.read_limits(tmp_path / "limits")
+        assert os.environ["HARNESS_SPEED"] == str(seconds)
+
+
+def test_a_worker_reads_its_limits_before_its_first_test(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Once: a worker is saved before its first test, never behind it."""
+    read: list[str] = []
+    monkeypatch.setattr(deadline, "read_limits", lambda: read.append("limits"))
+    worker = SimpleNamespace(_awake=False, _log=SimpleNamespace(mark=read.append))
+    for nodeid in ("a", "b"):
+        GuestPlugin.pytest_runtest_logstart(worker, nodeid)  # type: ignore[arg-type]
+    assert read == ["limits", "a", "b"]
+
+
+def test_the_speed_probe_takes_time() -> None:
+    assert 0 < agent.probe_speed() < 60
+
+
+def test_agent_and_plugin_mean_the_same_limits(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The agent is in the image and imports nothing of the engine."""
+    assert Path(agent.LIMITS) == project.LIMITS
+    # a guest that no relay has woken
+    monkeypatch.setenv("HARNESS_SPEED", "20")
+    deadline.read_limits(Path("/nonexistent/limits"))
+    assert os.environ["HARNESS_SPEED"] == "20"
 
 
 @pytest.mark.parametrize("error", [FileNotFoundError, PermissionError])

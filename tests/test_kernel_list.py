@@ -11,11 +11,12 @@ from kernel_matrix.commands import kernel_list
 from kernel_matrix.config import manifest
 from kernel_matrix.images import lock
 from kernel_matrix.images.archive import Package
-from kernel_matrix.relay import snapshots
+from kernel_matrix.relay import accelerator, snapshots
 from kernel_matrix.results import baseline
 from kernel_matrix.results.baseline import Expectation
 from kernel_matrix.shared import conclusions, marker
 from kernel_matrix.shared.conclusions import Conclusion
+from kernel_matrix.shared.errors import ToolMissing
 from tests.projects import HERE, below
 
 KNOWN = manifest.load(HERE.images)
@@ -45,19 +46,36 @@ def test_a_kernel_without_lock_or_baseline_says_so(
 
 def remembered(cache: Path) -> None:
     conclusions.remember(cache / "accelerator-0.json", Conclusion("KVM", LATE, works=False, proven=False))
+    conclusions.remember(cache / "accelerator-1.json", Conclusion("KVM", LATE, works=False, proven=False))
     snapshots.mark_unusable(cache / "snapshots", "a", "no such capability", kernel="6.1", proven=True)
+    snapshots.mark_unusable(cache / "snapshots", "a-variant", "no such capability", kernel="6.1", proven=True)
     snapshots.mark_unusable(cache / "snapshots", "b", "QEMU ended", kernel="6.12", proven=False)
     os.utime(cache / "snapshots" / "b.unusable", (1000, 1000))
 
 
-def test_what_was_concluded_is_listed_while_it_counts(cache: Path) -> None:
+def test_what_was_concluded_is_listed_while_it_counts(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Once, of the machine as it is: the cache has conclusions of other QEMUs, and of guests by command line."""
     remembered(cache)
+    monkeypatch.setattr(accelerator, "_machine_key", lambda _: "1")
     (kvm := cache / "kvm").touch()
     lines = [line for line in kernel_list.lines(HERE, KNOWN, kvm) if line.startswith("concluded")]
     assert lines == [
         f"concluded about this machine: KVM: {LATE} (asked again after 6 hours, or with --ask-again)",
         "concluded about this machine: saving 6.1: no such capability (until the machine changes)",
     ]
+
+
+def test_kvm_is_unknown_before_a_probe(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also where there is no QEMU; what was concluded with another one is not listed."""
+    remembered(cache)
+    (kvm := cache / "kvm").touch()
+    for known in (True, False):
+        monkeypatch.setattr(accelerator, "_qemu_version", (lambda: "QEMU emulator version 1") if known else lacking)
+        assert [line for line in kernel_list.lines(HERE, KNOWN, kvm) if "KVM" in line] == []
+
+
+def lacking() -> str:
+    raise ToolMissing("qemu-system-x86_64 is missing")
 
 
 def test_that_there_is_no_kvm_is_listed(cache: Path) -> None:
@@ -75,7 +93,7 @@ def test_prune_clears_what_was_concluded_and_nothing_else(cache: Path) -> None:
     (cache / "snapshots" / "mine").mkdir()
     lines = list(kernel_list.prune(cache))
     assert lines[0].startswith("0 saved guests and 0 unused images deleted; ")
-    assert lines[1] == "3 conclusions about this machine forgotten"
+    assert lines[1] == "5 conclusions about this machine forgotten"
     assert lines[2].startswith(f"not deleted, without {marker.NAME}: {cache / 'snapshots' / 'mine'} ")
     assert {path.name for path in cache.rglob("*")} == {"accelerator-notes.json", "snapshots", "mine"}
     assert list(conclusions.held(cache)) == []

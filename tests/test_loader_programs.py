@@ -20,9 +20,28 @@ build = ["maker", "build", "{scratch}", "{rust}", "{go}"]
 program = "{scratch}/out"
 environment = { MAKER_FLAGS = "for {rust}" }
 """
+#: a loader with a program of tests, to whose name the tool adds a digest, as cargo does
+_WITH_TESTS = (
+    _TABLE
+    + """
+[[tests]]
+name = "test_kernel"
+build = ["maker", "build-test", "{scratch}", "{test}"]
+program = "{scratch}/deps/{test}-*"
+"""
+)
 #: a tool that notes its calls, and makes a program that says its first line
 _MAKER = """#!{python}
 import os, pathlib, sys
+if sys.argv[1] == "build-test":
+    deps = pathlib.Path(sys.argv[2], "deps")
+    deps.mkdir()
+    (deps / (sys.argv[3] + "-1a2b.d")).write_text("")
+    for digest in os.environ.get("DIGESTS", "1a2b").split():
+        test = deps / (sys.argv[3] + "-" + digest)
+        test.write_text("#!/bin/sh")
+        test.chmod(0o755)
+    sys.exit()
 if sys.argv[1] != "build":
     print("maker " + os.environ.get("VERSION", "1.10.2"))
     sys.exit()
@@ -60,7 +79,7 @@ def tool(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def _build(tmp_path: Path) -> Path:
-    return loader_programs.build("fake", tmp_path / "cache")
+    return loader_programs.build("fake", tmp_path / "cache")["fake"]
 
 
 def test_a_program_is_built_once_in_a_copy_of_its_sources(tool: Path, tmp_path: Path) -> None:
@@ -136,6 +155,33 @@ def test_a_failed_build_leaves_nothing(
     monkeypatch.delenv(variable)
     program = _build(tmp_path)
     assert sorted(path.name for path in program.parent.iterdir()) == [program.name, "fake.lock"]
+
+
+def test_programs_with_tests_are_built_with_the_loader(tool: Path, tmp_path: Path) -> None:
+    """Each has a name of its own in a guest; whichever is gone from the cache, all are built again."""
+    (tmp_path / "loaders" / "fake" / "loader.toml").write_text(_WITH_TESTS)
+    programs = loader_programs.build("fake", tmp_path / "cache")
+    assert list(programs) == ["fake", "fake.test_kernel"]
+    assert programs["fake.test_kernel"].read_text() == "#!/bin/sh"
+    assert os.access(programs["fake.test_kernel"], os.X_OK)
+    assert len(tool.read_text().splitlines()) == 1
+    for path in programs.values():
+        loader_programs.build("fake", tmp_path / "cache")
+        path.unlink()
+        assert loader_programs.build("fake", tmp_path / "cache") == programs
+    assert len(tool.read_text().splitlines()) == 3
+
+
+@pytest.mark.parametrize(("digests", "names"), [(" ", "none"), ("1a 2b", "test_kernel-1a, test_kernel-2b")])
+def test_a_pattern_names_one_program(
+    digests: str, names: str, tool: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Which of two is meant is unknown; neither they nor the loader's program are kept."""
+    (tmp_path / "loaders" / "fake" / "loader.toml").write_text(_WITH_TESTS)
+    monkeypatch.setenv("DIGESTS", digests)
+    with pytest.raises(BuildError, match=rf"^fake: not one program fits test_kernel-\*: {names}$"):
+        _build(tmp_path)
+    assert [path.name for path in (tmp_path / "cache" / "loaders").iterdir()] == ["fake.lock"]
 
 
 @pytest.mark.parametrize("table", ["tool = 5\n", "", "tool = 'maker'\nnonsense = 1\n", "]"])

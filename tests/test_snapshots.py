@@ -34,7 +34,7 @@ def make(folder: Path, name: str = "key", ram: bytes = b"memory", state: bytes =
             file.write(ram)
             file.truncate(1 << 20)
         (place / "state").write_bytes(state)
-        snapshots.keep(place, name, kernel="6.1", hello=Hello("6.1.0", 0.1))
+        snapshots.keep(place, name, kernel="6.1", hello=Hello("6.1.0"))
     return folder / name
 
 
@@ -57,7 +57,7 @@ def test_what_was_kept_is_found(tmp_path: Path) -> None:
     place = make(tmp_path)
     snapshot = snapshots.find(tmp_path, "key")
     assert snapshot is not None
-    assert (snapshot.ram, snapshot.meta.hello) == (place / "ram", Hello("6.1.0", 0.1))
+    assert (snapshot.ram, snapshot.meta.hello) == (place / "ram", Hello("6.1.0"))
     assert [path.name for path in tmp_path.iterdir()] == ["key"]
     assert snapshots.find(tmp_path, "other") is None
 

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import argparse
 import os
+import select
+import signal
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -112,9 +114,8 @@ def _diagnose(arguments: argparse.Namespace) -> int:
 
 
 def _capabilities(arguments: argparse.Namespace) -> int:
-    from rich.console import Console
-
     from kernel_matrix.commands import capability_view
+    from kernel_matrix.report.terminal import Screen
 
     if arguments.update:
         options = [*arguments.pytest]
@@ -126,7 +127,7 @@ def _capabilities(arguments: argparse.Namespace) -> int:
         for line in capability_view.update(here, arguments.kernel or ["core"], run, here.latest):
             print(line)
         return 0
-    screen = Console()
+    screen = Screen()
     for table in capability_view.show(project.find(), arguments.kernel, cells=arguments.cells):
         screen.print(table)
     return 0
@@ -288,7 +289,26 @@ def _add_gate(add_parser: Callable[..., argparse.ArgumentParser]) -> None:
 
 
 def main() -> int:
-    """Run one command."""
+    """Run one command; where nobody reads its output any more, end without a word, as if SIGPIPE had killed it."""
+    try:
+        try:
+            return _main()
+        finally:
+            sys.stdout.flush()
+    except BrokenPipeError:
+        # what is left in the buffer is written when Python ends
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 128 + signal.SIGPIPE
+
+
+def _is_read() -> bool:
+    """Whether standard output is not a pipe whose reader has gone."""
+    poll = select.poll()
+    poll.register(sys.stdout, 0)
+    return not any(events & select.POLLERR for _, events in poll.poll(0))
+
+
+def _main() -> int:
     words, command = sys.argv[1:], []
     if words[:1] == ["run"] and "--" in words:
         # the words after -- are the user's command
@@ -307,6 +327,8 @@ def main() -> int:
         print(f"kernel-matrix: {error}", file=sys.stderr)
         return error.exit_status
     except OSError as error:
+        if isinstance(error, BrokenPipeError) and not _is_read():
+            raise
         failure = of_system(error)
         print(f"kernel-matrix: {failure}", file=sys.stderr)
         return failure.exit_status

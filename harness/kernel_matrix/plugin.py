@@ -41,6 +41,9 @@ def pytest_configure(config: pytest.Config) -> None:
 
         try:
             starting.start(config)
+        except BrokenPipeError:
+            # nobody reads the output: the command's affair, which may end quietly
+            raise
         except (HarnessError, OSError) as error:
             failure = of_system(error) if isinstance(error, OSError) else error
             pytest.exit(str(failure), returncode=failure.exit_status)

@@ -10,7 +10,7 @@ from kernel_matrix.config.manifest import Kernel, Manifest
 from kernel_matrix.relay import accelerator, snapshots
 from kernel_matrix.results import baseline
 from kernel_matrix.shared import conclusions, marker
-from kernel_matrix.shared.conclusions import KVM, Conclusion
+from kernel_matrix.shared.conclusions import KVM
 from kernel_matrix.shared.project import Project
 
 #: folders that are named in a line
@@ -27,13 +27,11 @@ def lines(project: Project, manifest: Manifest, kvm: Path = accelerator.KVM) -> 
     recorded = set(baseline.read(project.matrix_baselines))
     for kernel in manifest.kernels:
         yield f"{kernel.name:10} {kernel.tier:9} {kernel.provider:7} {_state(manifest, kernel, recorded)}"
-    held = [conclusion for _, conclusion in conclusions.held(images.cache_dir())]
-    if (choice := accelerator.forbidden(kvm)) is not None:
-        held = [
-            Conclusion(KVM, choice.why, works=False, proven=True),
-            *[conclusion for conclusion in held if conclusion.about != KVM],
-        ]
-    for conclusion in held:
+    cache = images.cache_dir()
+    of_kvm = accelerator.concluded(cache, kvm)
+    others = [conclusion for _, conclusion in conclusions.held(cache) if conclusion.about != KVM]
+    # a kernel has a guest for each command line, and the reason is mostly the same
+    for conclusion in dict.fromkeys([*([of_kvm] if of_kvm else []), *others]):
         yield f"concluded about this machine: {conclusion}"
 
 

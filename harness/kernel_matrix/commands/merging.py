@@ -14,7 +14,6 @@ from itertools import pairwise
 from pathlib import Path
 
 import msgspec
-from rich.console import Console
 
 from kernel_matrix import images
 from kernel_matrix.config import manifest
@@ -275,7 +274,7 @@ def show(
 ) -> int:
     """Join shards as `merge` does and print the matrix; return the run's exit status."""
     joined = merge(project, names, results, expected, kernels)
-    screen = Console(width=None if sys.stdout.isatty() else terminal.log_width(joined.judged))
+    screen = terminal.Screen(width=None if sys.stdout.isatty() else terminal.log_width(joined.judged))
     screen.print(terminal.render_table(joined.judged, joined.facts.releases, joined.facts.loaders))
     differences = comparison.baseline_lines(joined.changes, terminal.LISTED)
     lines = [*terminal.red_lines(joined.judged), matrix.summary_line(joined.judged.cells), *differences]

@@ -2,7 +2,7 @@
 
 It is part of the root image and therefore small and self-contained. The protocol on its channel, a virtio-serial port:
 
-1. guest to host, one line of JSON: ``{"release": uname -r, "seconds": CPU speed probe}``
+1. guest to host, one line of JSON: ``{"release": uname -r}``
 2. host to guest, one line of JSON: ``{"bytes": size of the tar that follows, "path": folder of the engine,
    "environment": {name: value}, "rehearse": null or {"pytest": [argument, ...], "modules": [name, ...]}}``, and a tar
    of the engine and of the files that all tests of the project share, unpacked into a tmpfs at /harness
@@ -15,8 +15,10 @@ and a rehearsal. A guest that will not be saved imports only what its tests need
 
 The guest may be saved after 1, after 3, and again whenever its worker waits, and continue in any number of copies. A
 second port wakes each copy before it does anything else: host to guest, one line of JSON: ``{"entropy": random bytes
-in hexadecimal, "time": seconds since 1970}``; guest to host, one line: ``awake``. A separate process serves this port,
-independently of the worker, which seeds Python's own random numbers itself. That process also reports what a silent
+in hexadecimal, "time": seconds since 1970}``; guest to host, one line of JSON: ``{"seconds": CPU speed probe}``; host
+to guest, one line of JSON: ``{"limits": {name: value}}``, variables that follow from that speed, which are written to
+/run/harness-limits; guest to host, one line: ``awake``. A separate process serves this port, independently of the
+worker, which seeds Python's own random numbers and reads its limits itself. That process also reports what a silent
 worker is doing: host to guest ``{"stacks": true}``; guest to host, one line of JSON: ``{"stacks": text}``.
 
 Printed text goes to the console; only protocol bytes reach the channel.
@@ -46,10 +48,12 @@ from typing import Any
 PORT_NAME = "harness"
 WAKE_NAME = "harness-wake"
 PROJECT = "/harness"
+#: the file with the limits of this copy of the guest
+LIMITS = "/run/harness-limits"
 #: seconds to wait for the first part of a worker's stacks, and for each further part
 STACKS_BEGIN, STACKS_GO_ON = 3.0, 0.3
-#: iterations of the speed probe: about 10 ms on a current processor, 100 to 200 ms when emulated
-PROBE_ITERATIONS = 200_000
+#: iterations of the speed probe: about 1 ms on a current processor, 10 to 20 ms when emulated
+PROBE_ITERATIONS = 20_000
 #: Imported before a prepared guest is ready, because tests and every worker need them. Neither xdist, because pytest
 #: rewrites its assertions at its first import, nor parts of the project, whose code arrives later.
 PREIMPORTED = ("pytest", "_pytest.assertion.rewrite", "pyroute2", "scapy.layers.inet6", "ctypes", "unittest.mock")
@@ -67,12 +71,18 @@ def open_port(port_name: str) -> int:
 
 
 def probe_speed() -> float:
-    """Return the duration of a fixed piece of Python, by which deadlines are scaled."""
+    """Return the duration in seconds of a fixed piece of Python, by which limits are scaled."""
+    # an emulator that has just loaded a saved guest has translated none of its code yet
+    _count(PROBE_ITERATIONS // 10)
     start = time.monotonic()
-    total = 0
-    for number in range(PROBE_ITERATIONS):
-        total += number
+    _count(PROBE_ITERATIONS)
     return time.monotonic() - start
+
+
+def _count(iterations: int) -> None:
+    total = 0
+    for number in range(iterations):
+        total += number
 
 
 def read_exactly(port: int, size: int) -> bytearray:
@@ -129,13 +139,18 @@ def answer_wakes() -> None:
     worker = os.getppid()
     port = open_port(WAKE_NAME)
     while True:
-        request = json.loads(read_line(port))
-        if "stacks" in request:
-            text = f"{python_stacks(worker, reading)}\n{kernel_stacks()}"
-            write_all(port, json.dumps({"stacks": text}).encode() + b"\n")
-        else:
-            wake(bytes.fromhex(request["entropy"]), request["time"])
-            write_all(port, b"awake\n")
+        write_all(port, answer(json.loads(read_line(port)), worker, reading) + b"\n")
+
+
+def answer(request: dict[str, Any], worker: int, reading: int) -> bytes:
+    """Do what the host requests of the process that wakes the guest; return the answer's line."""
+    if "stacks" in request:
+        return json.dumps({"stacks": f"{python_stacks(worker, reading)}\n{kernel_stacks()}"}).encode()
+    if "limits" in request:
+        Path(LIMITS).write_text(json.dumps(request["limits"]))
+        return b"awake"
+    wake(bytes.fromhex(request["entropy"]), request["time"])
+    return json.dumps({"seconds": probe_speed()}).encode()
 
 
 def python_stacks(worker: int, reading: int) -> str:
@@ -249,9 +264,8 @@ def main() -> None:
         prepare()
     worker = Worker()
     freeze_imported()
-    greeting = {"release": os.uname().release, "seconds": probe_speed()}
     Path("/dev/kmsg").write_text("<1>harness: ready\n")
-    write_all(port, json.dumps(greeting).encode() + b"\n")
+    write_all(port, json.dumps({"release": os.uname().release}).encode() + b"\n")
     mount_project()
     header = take(port)
     # the engine's path for this process and for every Python that a test starts
@@ -262,6 +276,7 @@ def main() -> None:
         freeze_imported()
         write_all(port, b"prepared\n")
     take(port)
+    os.environ.update(json.loads(Path(LIMITS).read_text()))
     random.seed(os.urandom(32))
     bootstrap = read_line(port)
     os.dup2(port, 0)

@@ -22,7 +22,7 @@ import msgspec
 from filelock import FileLock
 
 from kernel_matrix.arch import CURRENT
-from kernel_matrix.shared import hints
+from kernel_matrix.shared import hints, project
 from kernel_matrix.shared.errors import BuildError, reraise
 
 #: a link to harness/loaders; in a wheel, a copy
@@ -32,6 +32,15 @@ _TABLE = "loader.toml"
 _CRATES = "Cargo.lock.in"
 #: seconds that a new program may take to write its first line
 _FIRST_LINE = 60.0
+
+
+class _Test(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A program with tests of a loader, which is built with it and run in guests. {test} is its name."""
+
+    name: str
+    build: tuple[str, ...]
+    #: where the build leaves it: a pattern that one executable file fits
+    program: str
 
 
 class _Loader(msgspec.Struct, frozen=True, forbid_unknown_fields=True, rename="kebab"):
@@ -46,6 +55,7 @@ class _Loader(msgspec.Struct, frozen=True, forbid_unknown_fields=True, rename="k
     #: where the build leaves the program
     program: str
     environment: dict[str, str] = {}
+    tests: tuple[_Test, ...] = ()
 
 
 def _path() -> str:
@@ -85,8 +95,8 @@ def is_program(name: str) -> bool:
     return (SOURCES / name / _TABLE).is_file()
 
 
-def build(name: str, cache: Path) -> Path:
-    """Return a loader's program, built unless the cache has it.
+def build(name: str, cache: Path) -> dict[str, Path]:
+    """Return a loader's program and its tests by their names in a guest, built unless the cache has them.
 
     Raises Lacking when the machine lacks its tool, BuildError with the tool's messages.
     """
@@ -95,14 +105,16 @@ def build(name: str, cache: Path) -> Path:
     _check_tool(name, table)
     folder = cache / "loaders"
     folder.mkdir(parents=True, exist_ok=True)
-    target = folder / f"{name}-{_key(source, table)}"
+    key = _key(source, table)
+    names = [name, *(project.loader_test_name(name, test.name) for test in table.tests)]
+    targets = {program: folder / f"{program}-{key}" for program in names}
     with FileLock(folder / f"{name}.lock"):
-        if not target.exists():
+        if not all(target.exists() for target in targets.values()):
             # of builds that were killed: whoever has the lock builds alone
             for left in folder.glob(f".{name}-*"):
                 shutil.rmtree(left)
-            _build(source, table, target)
-    return target
+            _build(source, table, targets)
+    return targets
 
 
 def _check_tool(name: str, table: _Loader) -> None:
@@ -130,9 +142,9 @@ def _key(source: _Source, table: _Loader) -> str:
     return state.hexdigest()[:16]
 
 
-def _build(source: _Source, table: _Loader, target: Path) -> None:
-    """Build in a copy of the sources; the program gets its name when it has written its first line."""
-    with tempfile.TemporaryDirectory(dir=target.parent, prefix=f".{source.name}-") as name:
+def _build(source: _Source, table: _Loader, targets: Mapping[str, Path]) -> None:
+    """Build in a copy of the sources; all get their names when the program has written its first line."""
+    with tempfile.TemporaryDirectory(dir=targets[source.name].parent, prefix=f".{source.name}-") as name:
         scratch = Path(name)
         copied = scratch / "source"
         for path in source.files():
@@ -148,7 +160,23 @@ def _build(source: _Source, table: _Loader, target: Path) -> None:
         if not program.is_file():
             raise BuildError(f"{source.name}: {table.build[0]} left no {program.name}")
         _check_first_line(source.name, program)
-        program.replace(target)
+        built = {source.name: program}
+        for test in table.tests:
+            of_test = {**values, "test": test.name}
+            _run([word.format_map(of_test) for word in test.build], source.name, copied, environment)
+            pattern = Path(test.program.format_map(of_test))
+            built[project.loader_test_name(source.name, test.name)] = _only_program(source.name, pattern)
+        for program_name, path in built.items():
+            path.replace(targets[program_name])
+
+
+def _only_program(name: str, pattern: Path) -> Path:
+    """Return the only executable file of that pattern; cargo adds a digest to a test's name, and other files to it."""
+    programs = [path for path in pattern.parent.glob(pattern.name) if path.is_file() and os.access(path, os.X_OK)]
+    if len(programs) != 1:
+        names = ", ".join(sorted(path.name for path in programs)) or "none"
+        raise BuildError(f"{name}: not one program fits {pattern.name}: {names}")
+    return programs[0]
 
 
 def _lock_crates(name: str, folder: Path) -> None:

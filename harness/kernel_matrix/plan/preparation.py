@@ -352,7 +352,7 @@ def _loaders(
         return {}, lacking
     for name in filter(loader_programs.is_program, request.loaders):
         try:
-            programs[name] = loader_programs.build(name, images.cache_dir())
+            programs |= loader_programs.build(name, images.cache_dir())
         except loader_programs.Lacking as error:
             if name in request.required_loaders:
                 raise ToolMissing(f"--require-loader {error}") from error

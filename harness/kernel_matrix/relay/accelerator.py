@@ -61,6 +61,16 @@ def forbidden(kvm: Path = KVM) -> Choice | None:
     return Choice(Accelerator.TCG, f"emulated: no access to {kvm}", proven=True)
 
 
+def concluded(cache: Path, kvm: Path = KVM) -> Conclusion | None:
+    """Return what is known of KVM on this machine as it is now; None before a probe, or without QEMU."""
+    if (choice := forbidden(kvm)) is not None:
+        return Conclusion(conclusions.KVM, choice.why, works=False, proven=True)
+    try:
+        return conclusions.recall(_conclusion(cache, kvm))
+    except ToolMissing:
+        return None
+
+
 def choose(probe: Callable[[Accelerator], Job], cache: Path, *, kvm: Path = KVM, again: bool = False) -> Choice:
     """Return the accelerator for this machine; ``probe`` returns the job of the guest to boot as a probe.
 
@@ -69,7 +79,7 @@ def choose(probe: Callable[[Accelerator], Job], cache: Path, *, kvm: Path = KVM,
     if (choice := forbidden(kvm)) is not None:
         return choice
     cache.mkdir(parents=True, exist_ok=True)
-    path = cache / f"accelerator-{_machine_key(kvm)}.json"
+    path = _conclusion(cache, kvm)
     with FileLock(path.with_suffix(".lock")):
         if again:
             conclusions.ask_again(path)
@@ -107,6 +117,11 @@ def machine(accelerator: Accelerator) -> str:
     if accelerator is Accelerator.KVM:
         return _machine()
     return f"{_qemu_version()}\0{CURRENT.counter_rate(_cpuinfo())}"
+
+
+def _conclusion(cache: Path, kvm: Path) -> Path:
+    """Return the file of the conclusion; the cache also has those of this machine with another QEMU or user."""
+    return cache / f"accelerator-{_machine_key(kvm)}.json"
 
 
 def _machine_key(kvm: Path) -> str:

@@ -43,14 +43,14 @@ _TICK = 0.02
 
 @dataclass(frozen=True, slots=True)
 class Preamble:
-    """The parts of what a guest receives before its worker collects; each depends on the agent's greeting."""
+    """The parts of what a guest receives before its worker collects: they name the worker that is saved behind them."""
 
     #: the files that all tests of the project share, imported before the tests are sent; None: no such import
-    prepare: Callable[[Hello], bytes] | None
+    prepare: bytes | None
     #: the same files, imported together with the tests
-    shared: Callable[[Hello], bytes]
+    shared: bytes
     #: what follows either of them
-    rest: Callable[[Hello], bytes]
+    rest: bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +62,8 @@ class Running:
     #: holds its sockets
     folder: Path
     hello: Hello
+    #: seconds of its speed probe when it woke
+    probe: float
     #: since QEMU's start
     seconds: float
     #: "cold" or "restored"
@@ -104,7 +106,7 @@ class Boots:
                 return self._cold(f"no snapshot: {error.filename or folder}: {error.strerror}")
             start = snapshot
             if preamble is not None:
-                name = self._worker_name(key, snapshot.meta.hello, preamble)
+                name = self._worker_name(key, preamble)
                 if snapshots.find(folder, name) is None:
                     start, note = self._prepared(snapshot, preamble, note)
                 worker = self._worker(name, snapshot, start, preamble, note)
@@ -184,8 +186,8 @@ class Boots:
         self.stop()
         snapshots.keep(place, name, kernel=self._job.kernel, hello=hello)
 
-    def _worker_name(self, key: str, hello: Hello, preamble: Preamble) -> str:
-        return snapshots.worker_name(key, preamble.shared(hello) + preamble.rest(hello), self._job.worker_kind)
+    def _worker_name(self, key: str, preamble: Preamble) -> str:
+        return snapshots.worker_name(key, preamble.shared + preamble.rest, self._job.worker_kind)
 
     def _prepared(self, base: Snapshot, preamble: Preamble, note: str) -> tuple[Snapshot, str]:
         """Return the snapshot that has imported what all tests share, or ``base`` when there is none, and the note.
@@ -197,7 +199,7 @@ class Boots:
         if preamble.prepare is None:
             return base, note
         folder, key = self._job.snapshot
-        data = preamble.prepare(base.meta.hello)
+        data = preamble.prepare
         name = snapshots.worker_name(key, data, _PREPARED)
         if prepared := snapshots.find(folder, name):
             return prepared, note
@@ -224,8 +226,7 @@ class Boots:
         ):
             return note
         try:
-            hello = base.meta.hello
-            data = (b"" if start.prepared else preamble.shared(hello)) + preamble.rest(hello)
+            data = (b"" if start.prepared else preamble.shared) + preamble.rest
             snapshot = self._find_or_save(name, lambda place, name: self._save_worker(base, start, data, place, name))
             return self._restored(snapshot, note)
         except PermissionError as error:
@@ -269,15 +270,12 @@ class Boots:
     def _restored(self, snapshot: Snapshot, note: str) -> Running:
         machine = self._started(_RESTORE_TIMEOUT, snapshot.ram, share=False, incoming=True)
         machine.resume(snapshot.state, snapshot.changes)
-        machine.wake()
-        running = self._running(machine, snapshot.meta.hello, "restored", note, snapshot.answer)
-        return replace(running, prepared=snapshot.prepared)
+        running = self._running(machine, snapshot.meta.hello, "restored", note)
+        return replace(running, answer=snapshot.answer, prepared=snapshot.prepared)
 
     def _cold(self, note: str) -> Running:
         machine = self._started(self._job.boot_timeout)
-        hello = machine.hello()
-        machine.wake()
-        return self._running(machine, hello, "cold", note)
+        return self._running(machine, machine.hello(), "cold", note)
 
     def _started(
         self, seconds: float, ram: Path | None = None, *, share: bool = False, incoming: bool = False
@@ -289,6 +287,8 @@ class Boots:
         self._machine = Machine(self._job, folder, self._tick, seconds=seconds, memory=memory)
         return self._machine
 
-    def _running(self, machine: Machine, hello: Hello, how: str, note: str, answer: bytes | None = None) -> Running:
+    def _running(self, machine: Machine, hello: Hello, how: str, note: str) -> Running:
+        """Wake a guest and return it."""
+        probe = machine.wake()
         seconds = time.monotonic() - machine.began
-        return Running(machine.group, machine.channel, machine.folder, hello, seconds, how, note, answer)
+        return Running(machine.group, machine.channel, machine.folder, hello, probe, seconds, how, note)

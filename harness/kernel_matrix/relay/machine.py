@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from kernel_matrix.relay import memory_files, preamble
+from kernel_matrix.relay import memory_files, pace, preamble
 from kernel_matrix.relay.job import Job
 from kernel_matrix.relay.snapshots import Hello
 from kernel_matrix.vm import boot_spec
@@ -56,6 +56,7 @@ class Machine:
     ) -> None:
         """Start QEMU and connect to the guest's ports; ``folder`` is for the sockets."""
         self.folder = folder
+        self._job = job
         self._tick = tick
         self._seconds = seconds
         self._memory = memory
@@ -87,13 +88,19 @@ class Machine:
     def hello(self) -> Hello:
         """Wait until the agent of a booting guest is ready."""
         greeting = json.loads(self._line(self.channel, "ready"))
-        return Hello(greeting["release"], greeting["seconds"])
+        return Hello(greeting["release"])
 
-    def wake(self) -> None:
-        """Send the guest what a snapshot cannot hold, fresh entropy and the time, and wait for its answer."""
+    def wake(self) -> float:
+        """Send the guest what a snapshot cannot hold: fresh entropy, the time, and the limits that fit its speed.
+
+        Return the seconds of its speed probe.
+        """
         wake = {"entropy": os.urandom(64).hex(), "time": time.time()}
         self._wake.sendall(json.dumps(wake).encode() + b"\n")
+        seconds: float = json.loads(self._line(self._wake, "awake"))["seconds"]
+        self._wake.sendall(json.dumps({"limits": pace.limits(self._job, seconds)}).encode() + b"\n")
         self._line(self._wake, "awake")
+        return seconds
 
     def stacks(self, seconds: float) -> str:
         """Return what the guest's processes are doing, as its agent reports it; raises BootError without an answer."""

@@ -22,27 +22,20 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
-from functools import cached_property, partial
+from functools import cached_property
 from pathlib import Path
 from typing import NoReturn
 
-from kernel_matrix.relay import payload, preamble
+from kernel_matrix.relay import pace, payload, preamble
 from kernel_matrix.relay.boot import Boots, Preamble, Running
 from kernel_matrix.relay.job import Job
 from kernel_matrix.relay.machine import BootError
-from kernel_matrix.relay.snapshots import Hello
 from kernel_matrix.shared import console, wire
 from kernel_matrix.shared.compiled import COMPILER_VARIABLE
 from kernel_matrix.shared.project import ENGINE, HOME, ROOT_VARIABLE
 from kernel_matrix.vm import slots
 from kernel_matrix.vm.ending import ENDING, STARTED, End, Ending, Started
 
-#: seconds of the agent's speed probe on the reference: a current processor without emulation
-REFERENCE_SECONDS = 0.012
-#: seconds of silence, on the reference, after which a guest counts as hung
-SILENCE_ON_REFERENCE = 20.0
-#: limit of a guest's slowness relative to the reference: a measurement on a busy host must not cause hours of waiting
-_MOST_SLOWNESS = 10.0
 #: seconds between two checks of a condition that no descriptor reports
 _TICK = 0.1
 
@@ -144,37 +137,29 @@ class Relay:
         self._preamble_end = end
         sent = bytes(self._to_guest[:end])
         return Preamble(
-            prepare=partial(self._shared, rehearse=True) if self.job.rehearsal else None,
-            shared=self._shared,
-            rest=lambda hello: self._rest(hello) + sent,
+            prepare=self._shared(rehearse=True) if self.job.rehearsal else None,
+            shared=self._shared(),
+            rest=self._rest() + sent,
         )
 
-    def _shared(self, hello: Hello, *, rehearse: bool = False) -> bytes:
+    def _shared(self, *, rehearse: bool = False) -> bytes:
         """Return the agent's first part: the engine, and what all tests of the project share."""
         rehearsal = {"pytest": self.job.rehearsal, "modules": payload.guest_modules()} if rehearse else None
-        return self._part(self._packed.shared, hello, path=str(HOME / ENGINE), rehearse=rehearsal)
+        return self._part(self._packed.shared, path=str(HOME / ENGINE), rehearse=rehearsal)
 
-    def _rest(self, hello: Hello) -> bytes:
+    def _rest(self) -> bytes:
         """Return the agent's second part: the rest of the project."""
-        return self._part(self._packed.rest, hello)
+        return self._part(self._packed.rest)
 
-    def _part(self, tar: bytes, hello: Hello, **more: object) -> bytes:
-        """Return a header, which has the guest's slowness among other values, and the tar."""
-        slowness = max(self.job.patience, hello.seconds / REFERENCE_SECONDS)
+    def _part(self, tar: bytes, **more: object) -> bytes:
+        """Return a header and the tar; nothing in it depends on the machine, as it names a saved worker."""
         environment = {
-            "HARNESS_SPEED": f"{slowness:.2f}",
-            "HARNESS_SILENCE": f"{self._silence(hello):.2f}",
             "HARNESS_KERNEL": self.job.kernel,
             ROOT_VARIABLE: str(HOME),
             COMPILER_VARIABLE: self.job.payload.compiler,
         }
         header = json.dumps({"bytes": len(tar), "environment": environment, **more})
         return header.encode() + b"\n" + tar
-
-    def _silence(self, hello: Hello) -> float:
-        """Return the seconds of silence after which the guest counts as hung."""
-        scale = max(min(max(1.0, hello.seconds / REFERENCE_SECONDS), _MOST_SLOWNESS), self.job.patience)
-        return self.job.silence_timeout or SILENCE_ON_REFERENCE * scale
 
     @cached_property
     def _packed(self) -> payload.Packed:
@@ -186,8 +171,8 @@ class Relay:
         self._channel = running.channel
         self._process = running.group.process
         self.release = running.hello.release
-        self.slowness = max(1.0, running.hello.seconds / REFERENCE_SECONDS)
-        self._limit = self._silence(running.hello)
+        self.slowness = pace.slowness(running.probe)
+        self._limit = pace.silence(self.job, running.probe)
         self.boot_seconds = running.seconds
         began = time.monotonic() - running.seconds
         started = Started(
@@ -202,8 +187,8 @@ class Relay:
         worker = self._ending_path.name.removesuffix(ENDING)
         wire.write(self._ending_path.with_name(f"{worker}.{os.getpid()}{STARTED}"), started)
         if running.answer is None:
-            shared = b"" if running.prepared else self._shared(running.hello)
-            self._to_guest[:0] = shared + self._rest(running.hello)
+            shared = b"" if running.prepared else self._shared()
+            self._to_guest[:0] = shared + self._rest()
         else:
             del self._to_guest[: self._preamble_end]
             self._from_guest += running.answer
@@ -223,7 +208,7 @@ class Relay:
                 last_received = time.monotonic()
             if time.monotonic() - last_received > self._limit:
                 self.end_console()
-                doing = boots.doing(min(self.slowness, _MOST_SLOWNESS))
+                doing = boots.doing(min(self.slowness, pace.MOST_SLOWNESS))
                 raise Over(End.SILENT, f"no word from the guest for {self._limit:.0f} s", doing)
 
     def _exchange(self, *, wait: float) -> bool:

@@ -55,8 +55,6 @@ class Hello:
 
     #: ``uname -r``
     release: str
-    #: duration of the agent's speed probe
-    seconds: float
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 
+from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
@@ -17,6 +18,14 @@ from kernel_matrix.shared.cells import Cell, Outcome
 _LOG_WIDTH = (56, 26)
 #: red cells that are listed; a broken run has thousands, and results.jsonl has them all
 LISTED = 40
+
+
+class Screen(Console):
+    """rich's output, but for a pipe whose reader has gone: the command ends as with its other output."""
+
+    def on_broken_pipe(self) -> None:
+        """Raise the BrokenPipeError that is being handled; rich would exit with status 1."""
+        raise  # noqa: PLE0704
 
 
 def render_table(matrix: Matrix, releases: Mapping[str, str], loaders: Sequence[str] = ()) -> Table:

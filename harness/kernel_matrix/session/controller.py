@@ -11,7 +11,6 @@ import time
 from dataclasses import replace
 
 import pytest
-from rich.console import Console
 from xdist.dsession import Interrupted
 
 from kernel_matrix.plan import preparation, sharding
@@ -254,7 +253,7 @@ class ControllerPlugin:
         if self._judged is None:
             return
         terminalreporter.section("kernel matrix")
-        screen = Console(
+        screen = terminal.Screen(
             file=pytest_internals.output(terminalreporter),
             force_terminal=terminalreporter.hasmarkup or None,
             width=None if terminalreporter.hasmarkup else terminal.log_width(self._judged),

@@ -18,6 +18,8 @@ CARRIED = Path("/carried")
 ARRIVED = ".carried"
 #: the loaders that compile in a guest, for which they need the headers of its kernel
 COMPILING_LOADERS = frozenset({"bcc"})
+#: a guest's file with the environment variables that follow from its speed; its agent writes it when it wakes
+LIMITS = Path("/run/harness-limits")
 #: the environment variable with the project's root; a guest's agent sets it
 ROOT_VARIABLE = "KERNEL_MATRIX_ROOT"
 #: the environment variable with the folder of the programs' sources below the root; a guest's pytest sets it
@@ -151,3 +153,13 @@ def sources_folder() -> Path:
 def loader_program(name: str) -> Path:
     """Return a guest's path of a loader's program (harness/loaders)."""
     return HOME / LOADER_PROGRAMS / name
+
+
+def loader_test_name(loader: str, test: str) -> str:
+    """Return the name of a loader's program with tests (``[[tests]]`` of its loader.toml) beside the loader's own."""
+    return f"{loader}.{test}"
+
+
+def loader_test(loader: str, test: str) -> Path:
+    """Return a guest's path of a loader's program with tests."""
+    return loader_program(loader_test_name(loader, test))

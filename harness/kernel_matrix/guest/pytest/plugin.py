@@ -13,7 +13,7 @@ import pytest
 
 from kernel_matrix.guest.pytest import marks
 from kernel_matrix.guest.pytest.marks import GUEST_FACTS
-from kernel_matrix.guest.system import alive
+from kernel_matrix.guest.system import alive, deadline
 from kernel_matrix.guest.system.kernel_log import Excerpt, KernelLog
 from kernel_matrix.shared import compiled
 from kernel_matrix.shared.cells import GUEST
@@ -55,7 +55,7 @@ class GuestPlugin:
         self._log = KernelLog()
         #: warnings and losses of the kernel's log during the running test, each with its phase
         self._wrong: list[str] = []
-        self._seeded = False
+        self._awake = False
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_generate_tests(self, metafunc: pytest.Metafunc) -> None:
@@ -101,13 +101,15 @@ class GuestPlugin:
             output.setdefault(DESELECTED, []).append(item.nodeid)
 
     def pytest_runtest_logstart(self, nodeid: str) -> None:
-        """Mark the start of a test on the console; before the first test, seed Python's random numbers.
+        """Mark the start of a test on the console; before the first test, do what is this copy's own.
 
-        This worker may be one of many copies of a saved one, which would all have the same random numbers.
+        This worker may be one of many copies of a saved one, which would all have the same random numbers, and the
+        limits of the machine as it was when that was saved.
         """
-        if not self._seeded:
+        if not self._awake:
             random.seed(os.urandom(32))
-            self._seeded = True
+            deadline.read_limits()
+            self._awake = True
         self._log.mark(nodeid)
 
     @pytest.hookimpl(wrapper=True, tryfirst=True)

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import select
 import signal
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import TypeVar
+
+from kernel_matrix.shared.project import LIMITS
 
 _T = TypeVar("_T")
 #: seconds between two checks: shorter than any awaited event takes under emulation
@@ -18,6 +22,13 @@ _PAUSE = 0.0005
 def limit(seconds: float) -> float:
     """Scale seconds on the reference machine to a limit for this guest (HARNESS_SPEED: how much slower it is)."""
     return seconds * max(1.0, float(os.environ.get("HARNESS_SPEED", "1")))
+
+
+def read_limits(path: Path = LIMITS) -> None:
+    """Set the environment variables that follow from the speed of this guest, as it was measured when it woke."""
+    # a guest that was not woken by a relay (`bench`'s plain way) has them in its environment
+    with contextlib.suppress(FileNotFoundError):
+        os.environ.update(json.loads(path.read_text()))
 
 
 @contextlib.contextmanager
