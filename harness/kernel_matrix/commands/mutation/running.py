@@ -22,7 +22,7 @@ _T = TypeVar("_T")
 #: seconds that the tests of a program may take before anything is known of them
 _FIRST_SECONDS = 900.0
 #: a mutant's tests may take this many times as long as the program's, and so many seconds
-_TIMES, _SECONDS = 3.0, 60.0
+_TIMES, _SECONDS = 3.0, 30.0
 #: how many guests may die one after another in the program's own trial
 _MOST_LOST = 2
 
