@@ -177,8 +177,8 @@ def _check(project: Project, table: _Table, where: str) -> None:
         named["compile.source-flags"] = [f"{table.compile.sources}/{source}" for source in table.compile.source_flags]
     if table.mutants is not None:
         sources = project.relative(project.sources or project.root / "bpf")
-        named["mutants.tests"] = [f"{sources}/{program}.bpf.c" for program in table.mutants.tests]
-        named["mutants.tests"] += [path for paths in table.mutants.tests.values() for path in paths]
+        tests = [path for paths in table.mutants.tests.values() for path in paths]
+        named["mutants.tests"] = [*(f"{sources}/{program}.bpf.c" for program in table.mutants.tests), *tests]
         named["mutants.mistakes"] = [table.mutants.mistakes]
     for key, paths in named.items():
         for path in paths:

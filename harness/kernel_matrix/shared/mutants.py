@@ -63,6 +63,8 @@ class Trial:
     seconds: float
     #: whether the first failure ends it
     stops: bool = True
+    #: the limits of tests and of their waits, as a part of what they are in a run of the matrix
+    limits: float = 1.0
 
     def encoded(self) -> bytes:
         """Return it as a frame."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import enum
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
 from kernel_matrix.shared import expect
@@ -69,7 +69,7 @@ class Complaint:
 
 
 def complaints(
-    kernel: str, outcomes: Mapping[str, Outcome], declared: Mapping[str, object], recorded: Mapping[str, Outcome]
+    kernel: str, outcomes: Mapping[str, Outcome], declared: Collection[str], recorded: Mapping[str, Outcome]
 ) -> list[Complaint]:
     """Return what is wrong with a kernel's outcomes: survivors, and equivalent mutants that were noticed."""
     wrong: list[Complaint] = []

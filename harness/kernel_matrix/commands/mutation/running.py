@@ -23,6 +23,9 @@ _T = TypeVar("_T")
 _FIRST_SECONDS = 900.0
 #: a mutant's tests may take this many times as long as the program's, and so many seconds
 _TIMES, _SECONDS = 3.0, 30.0
+#: A mutant that counts nothing lets a test wait for its whole limit. So limits are first this part of a run's; what
+#: such a limit has decided is tried again with whole ones.
+_PART_OF_LIMITS = 0.2
 #: how many guests may die one after another in the program's own trial
 _MOST_LOST = 2
 
@@ -102,16 +105,17 @@ class Kernel:
         seconds = self._seconds[program] * _TIMES + _SECONDS
         with self._lock:
             usual = tuple(test for test, _ in self._kills[program].most_common())
-        trial = self._trial(program, (*item.first, *usual), seconds)
+        trial = replace(self._trial(program, (*item.first, *usual), seconds), limits=_PART_OF_LIMITS)
         result = self._tried(warm, item.data, trial, 2)
         if isinstance(result, Outcome):
             return result
         if result.late and result.failed and not result.refused:
-            again = replace(trial, first=(result.failed[0][0], *trial.first))
+            again = replace(trial, first=(result.failed[0][0], *trial.first), limits=1.0)
             result = self._tried(warm, item.data, again, 2)
             if isinstance(result, Outcome):
                 return result
-        if result.failed and not result.refused:
+        if result.failed and not (result.refused or result.late):
+            # those that wait for their limit do not come first
             with self._lock:
                 self._kills[program][result.failed[0][0]] += 1
         return outcomes.of_result(result, self._kernel)

@@ -37,9 +37,6 @@ _CHUNK = 1 << 16
 _BEFORE_LOADED = frozenset({"open", "map_create", "load"})
 #: characters that a result has at most of a failure or refusal
 _MOST_TEXT = 300
-#: A mutant that counts nothing lets a test wait for its whole limit. So limits are this part of what they are in a run
-#: of the matrix; the host tries again what such a limit has decided.
-_PART_OF_LIMITS = 0.2
 
 
 class ChildPlugin:
@@ -167,7 +164,7 @@ class TrialsPlugin:
         child = os.fork()
         if child == 0:
             os.close(reading)
-            _run_items(items, writing, stops=trial.stops)
+            _run_items(items, writing, trial)
         os.close(writing)
         ended = os.pidfd_open(child)
         try:
@@ -220,18 +217,18 @@ def _result(lines: Sequence[dict[str, Any]], seconds: float, *, late: bool, stat
     return replace(result, failed=(*failed, (during, why)), spoiled="" if failed else why)
 
 
-def _run_items(items: Sequence[pytest.Item], writing: int, *, stops: bool) -> NoReturn:
+def _run_items(items: Sequence[pytest.Item], writing: int, trial: Trial) -> NoReturn:
     """Run the items in a child, to the first failure or to the end, and exit."""
     status = 1
     try:
         os.setsid()
-        os.environ[SPEED] = str(float(os.environ.get(SPEED, "1")) * _PART_OF_LIMITS)
+        os.environ[SPEED] = str(float(os.environ.get(SPEED, "1")) * trial.limits)
         reports = ChildPlugin(writing)
         session = items[0].session
         session.config.pluginmanager.register(reports, "matrix-trial")
         for item, following in zip(items, [*items[1:], None], strict=True):
             item.config.hook.pytest_runtest_protocol(item=item, nextitem=following)
-            if stops and reports.failed:
+            if trial.stops and reports.failed:
                 break
         # what pytest still tears down at the end of a session that stops early
         session.config.hook.pytest_sessionfinish(session=session, exitstatus=0)
