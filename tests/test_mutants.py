@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 from pathlib import Path
 
 import pytest
 
 from kernel_matrix.commands.mutation import code, compiling, generated, mistakes, outcomes, record, sampling, table
+from kernel_matrix.commands.mutation.cache import Cache, Compiled
 from kernel_matrix.commands.mutation.compiling import Objects
 from kernel_matrix.commands.mutation.mistakes import Equivalent
 from kernel_matrix.commands.mutation.mutant import Mutant
 from kernel_matrix.commands.mutation.outcomes import Fate, Outcome
 from kernel_matrix.objects import build
-from kernel_matrix.shared.errors import ManifestError
+from kernel_matrix.shared.errors import ManifestError, ToolMissing
 from kernel_matrix.shared.mutants import Result
 from tests.projects import HERE, below
 
@@ -188,7 +191,7 @@ def compiled(tmp_path: Path, *changes: tuple[str, str], file: str = "p.bpf.c") -
     project = below(tmp_path, sources=tmp_path / "bpf", flags=("-Wall", "-Werror"))
     mutants = [Mutant("p", str(at), file, text, text.replace(*change)) for at, change in enumerate(changes)]
     assert all(mutant.changed != text for mutant in mutants)
-    return compiling.compile_all(project, mutants, lambda _: None)
+    return compiling.compile_all(project, mutants, Cache(tmp_path / "cache"), lambda _: None)
 
 
 def test_the_compiler_sorts_mutants(tmp_path: Path) -> None:
@@ -219,6 +222,37 @@ def test_a_changed_header_is_compiled_into_its_program(tmp_path: Path) -> None:
 
 def test_another_name_in_a_layout_is_another_object(tmp_path: Path) -> None:
     assert set(compiled(tmp_path, ("bytes", "octets"), file="p.h").to_try) == {"p/0"}
+
+
+def test_what_was_compiled_is_not_compiled_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    changes = [("length > 60", "length > 61"), ("length > 60", "length > width")]
+    first = compiled(tmp_path, *changes)
+    build.compiler()
+    monkeypatch.setenv("PATH", "")
+    shutil.rmtree(tmp_path / "bpf")
+    assert compiled(tmp_path, *changes) == first
+
+
+def test_another_header_is_compiled_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    compiled(tmp_path, ("length > 60", "length > 61"))
+    build.compiler()
+    monkeypatch.setenv("PATH", "")
+    shutil.rmtree(tmp_path / "bpf")
+    monkeypatch.setitem(globals(), "HEADER", HEADER + "struct other;\n")
+    with pytest.raises(ToolMissing):
+        compiled(tmp_path, ("length > 60", "length > 61"))
+
+
+def test_the_cache_deletes_what_was_unused_for_longest(tmp_path: Path) -> None:
+    kept = Cache(tmp_path)
+    for name in ("a", "b", "c"):
+        kept.put(name, Compiled(os.urandom(1000), "digest"))
+        os.utime(tmp_path / f"{name}.mutant", (ord(name), ord(name)))
+    assert kept.get("a")  # which is used by that
+    kept.prune(2500)
+    assert [bool(kept.get(name)) for name in ("a", "b", "c")] == [True, False, True]
+    kept.prune(2500)
+    assert kept.get("c") is not None
 
 
 def test_a_comment_changes_no_code(tmp_path: Path) -> None:

@@ -95,7 +95,7 @@ class _Inputs:
 
 
 def _build(source: Path, target: Path, inputs: _Inputs) -> None:
-    state = hashlib.sha256(" ".join([_compiler(), *inputs.flags]).encode())
+    state = hashlib.sha256(" ".join([compiler(), *inputs.flags]).encode())
     for path in [source, *inputs.headers]:
         state.update(path.name.encode() + b"\0" + path.read_bytes())
     key = state.hexdigest()
@@ -126,7 +126,8 @@ def compile_source(source: Path, target: Path, folders: Iterable[Path], flags: I
 
 
 @cache
-def _compiler() -> str:
+def compiler() -> str:
+    """Return what names the compiler and the engine's flags; raises ToolMissing."""
     return _run(["clang", "--version"], "clang") + " ".join(FLAGS)
 
 

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 from rich.console import Console
 
+from kernel_matrix import images
 from kernel_matrix.commands.mutation import (
     compiling,
     generated,
@@ -15,6 +16,7 @@ from kernel_matrix.commands.mutation import (
     sampling,
     table,
 )
+from kernel_matrix.commands.mutation.cache import Cache
 from kernel_matrix.commands.mutation.compiling import Objects
 from kernel_matrix.commands.mutation.guests import Target
 from kernel_matrix.commands.mutation.mistakes import Equivalent
@@ -67,7 +69,7 @@ def run(project: Project, chosen: Options, say: Callable[[str], None]) -> int:
     )
     if plan.missing:
         raise HarnessError("; ".join(f"{name}: {why}" for name, why in plan.missing.items()))
-    objects = compiling.compile_all(project, mutants, say)
+    objects = compiling.compile_all(project, mutants, Cache(images.cache_dir() / "mutants"), say)
     complaints: list[Complaint] = []
     for guest in (guest for guest in plan.guests if VARIANT not in guest.kernel):
         before = recorded.get(guest.kernel, {})
