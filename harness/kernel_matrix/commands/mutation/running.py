@@ -73,8 +73,8 @@ class Kernel:
         if isinstance(result, Outcome):
             raise HarnessError(f"{self._kernel}: {program}: no verdict without a mutant: {result.by}: {result.why}")
         if result.failed:
-            test, why = result.failed[0]
-            raise HarnessError(f"{self._kernel}: {program}: red without a mutant: {test}: {why}")
+            red = "; ".join(f"{test}: {why}" for test, why in result.failed)
+            raise HarnessError(f"{self._kernel}: {program}: red without a mutant: {red}")
         self._seconds[program] = result.seconds
         self._kills[program] = Counter()
         self._say(f"{self._kernel}: {program}: {result.tests} tests pass in {result.seconds:.0f} s without a mutant")

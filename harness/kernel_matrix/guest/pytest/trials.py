@@ -61,10 +61,16 @@ class ChildPlugin:
         if report.failed:
             self.failed = True
             error = None if call.excinfo is None else call.excinfo.value
-            lines = report.longreprtext.rstrip().splitlines() or [""]
             late = isinstance(error, TimeoutError) or "(its limit)" in report.longreprtext
-            self.write(failed=item.nodeid, why=lines[-1][:_MOST_TEXT], refused=_refusal(error), late=late)
+            self.write(failed=item.nodeid, why=_first_line(report), refused=_refusal(error), late=late)
         return report
+
+
+def _first_line(report: pytest.TestReport) -> str:
+    """Return the first line of a failure's message."""
+    crash = getattr(report.longrepr, "reprcrash", None)
+    text = report.longreprtext if crash is None else str(crash.message)
+    return next(iter(text.strip().splitlines()), "")[:_MOST_TEXT]
 
 
 def _refusal(error: BaseException | None) -> str:
