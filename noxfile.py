@@ -123,6 +123,10 @@ COMMANDS: dict[str, tuple[str, tuple[str, ...]]] = {
         "Load and attach objects on the kernels (-- [--kernel NAME]... OBJECT...).",
         ("build", "matrix"),
     ),
+    "mutants": (
+        "Break the programs in many ways, and see that a test notices each (-- [--kernel NAME]... [--sample N]).",
+        ("build", "matrix"),
+    ),
     "workflow": (
         "Write GitHub's workflow from the manifest (-- --check: only check that it is up to date).",
         (),

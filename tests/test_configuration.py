@@ -12,7 +12,7 @@ from _pytest.config.findpaths import locate_config
 from kernel_matrix.config import manifest
 from kernel_matrix.config import project as configuration
 from kernel_matrix.shared.errors import ManifestError
-from kernel_matrix.shared.project import Bench, Program, Project
+from kernel_matrix.shared.project import Bench, Mutation, Program, Project
 from tests.projects import HERE, ROOT
 
 TABLE = "[tool.kernel-matrix]\n"
@@ -120,7 +120,7 @@ def test_the_engines_kernels_are_whole(tmp_path: Path) -> None:
 def test_every_key_is_read(tmp_path: Path) -> None:
     for name in ("kernels", "src/deep", "checks"):
         (tmp_path / name).mkdir(parents=True)
-    for name in ("src/deep/x.bpf.c", "checks/measure.py", "ci.yml.j2"):
+    for name in ("src/deep/x.bpf.c", "src/deep.bpf.c", "checks/measure.py", "ci.yml.j2"):
         (tmp_path / name).touch()
     text = """
 images = "kernels"
@@ -151,6 +151,11 @@ symbol = "f"
 file = "checks/test_a.py"
 keyword = "k"
 panic = "checks/panic.py"
+
+[mutants]
+tests.deep = ["checks/"]
+mistakes = "checks/"
+options = ["-k", "quick"]
 """
     expected = Project(
         root=tmp_path,
@@ -168,9 +173,11 @@ panic = "checks/panic.py"
         reports=("mine:REPORT",),
         workflow="ci.yml.j2",
         bench=Bench("checks/test_a.py", "k", "checks/panic.py"),
+        mutation=Mutation("checks", {"deep": ("checks",)}, ("-k", "quick")),
     )
     assert loaded(tmp_path, text) == expected
     assert expected.capabilities == tmp_path / "expected/capabilities.json"
+    assert expected.mutants == tmp_path / "expected/mutants.json"
     assert expected.durations == tmp_path / "expected/durations.json"
     assert expected.matrix_baselines == tmp_path / "expected/matrix"
     assert [expected.is_test(path) for path in ("checks", "checks/a.py", "checks2/a.py", "src")] == [
@@ -221,7 +228,8 @@ def test_a_file_that_says_nothing_of_pytest_is_not_named(tmp_path: Path, name: s
 # -- what is wrong in it
 
 KEYS = (
-    "images, compile, tests, baselines, programs, loaders, loaders-on-request, carry, measure, reports, workflow, bench"
+    "images, compile, tests, baselines, programs, loaders, loaders-on-request, carry, measure, reports, workflow, "
+    "bench, mutants"
 )
 
 
@@ -242,6 +250,19 @@ KEYS = (
             f"Object missing required field `type` - at `$.programs[0]` (keys: {KEYS})",
         ),
         ("[bench]\n", f"Object missing required field `file` - at `$.bench` (keys: {KEYS})"),
+        ("[mutants]\n", f"Object missing required field `tests` - at `$.mutants` (keys: {KEYS})"),
+        (
+            '[mutants]\ntests.none = ["src"]\n[compile]\nsources = "src"\n',
+            "mutants.tests: src/none.bpf.c: no such file or folder below {root}",
+        ),
+        (
+            '[mutants]\ntests.p = ["none"]\n[compile]\nsources = "src"\n',
+            "mutants.tests: none: no such file or folder below {root}",
+        ),
+        (
+            '[mutants]\ntests.p = ["src"]\nmistakes = "none"\n[compile]\nsources = "src"\n',
+            "mutants.mistakes: none: no such file or folder below {root}",
+        ),
         ('images = "none"\n', "images: none: no such file or folder below {root}"),
         ('measure = ["a.py", "none.py"]\n', "measure: none.py: no such file or folder below {root}"),
         ('workflow = "none.j2"\n', "workflow: none.j2: no such file or folder below {root}"),
@@ -268,11 +289,12 @@ def test_what_is_wrong_is_one_line_that_names_it(tmp_path: Path, name: str, text
     for folder in (root / "src", tmp_path / "src"):
         folder.mkdir(parents=True)
     (root / "a.py").touch()
+    (root / "src" / "p.bpf.c").touch()
     where = name
     if name == "pyproject.toml":
         where = "pyproject.toml: [tool.kernel-matrix]"
         text = TABLE + text.replace("[[", "[[tool.kernel-matrix.").replace("\n[c", "\n[tool.kernel-matrix.c")
-        for table in ("[compile", "[bench"):
+        for table in ("[compile", "[bench", "[mutants"):
             text = text.replace(table, f"[tool.kernel-matrix.{table[1:]}")
     with pytest.raises(ManifestError) as error:
         loaded(root, text, name)

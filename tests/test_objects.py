@@ -129,8 +129,8 @@ def test_no_sources_and_no_compiler_are_one_line_each(project: Project, monkeypa
     shutil.rmtree(source(project, ""))
     with pytest.raises(BuildError, match=r"^no BPF sources in "):
         build.build_all(project)
-    build._compiler.cache_clear()
+    build.compiler.cache_clear()
     monkeypatch.setenv("PATH", str(project.root))
     with pytest.raises(ToolMissing, match=r"^clang is missing: run `kernel-matrix bootstrap`$"):
-        build._compiler()
-    build._compiler.cache_clear()
+        build.compiler()
+    build.compiler.cache_clear()

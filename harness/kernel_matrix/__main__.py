@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, NoReturn
 
 from kernel_matrix.ci import command_line
 from kernel_matrix.commands import guest_commands
+from kernel_matrix.commands.mutation import parser as mutants
 from kernel_matrix.config import project
 from kernel_matrix.shared import hints
 from kernel_matrix.shared.errors import HarnessError, of_system
@@ -273,6 +274,7 @@ def parser() -> argparse.ArgumentParser:
     durations.set_defaults(run=_durations)
     _add_gate(commands.add_parser)
     guest_commands.add(commands, lambda words: _matrix(argparse.Namespace(pytest=words)))
+    mutants.add(commands)
     command_line.add(commands.add_parser)
     matrix = commands.add_parser(
         "matrix", help="run the project's tests on the kernels (takes pytest's arguments)", add_help=False

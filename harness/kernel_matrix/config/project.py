@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import msgspec
 
 from kernel_matrix.shared.errors import ManifestError
-from kernel_matrix.shared.project import ROOT_VARIABLE, Bench, Program, Project
+from kernel_matrix.shared.project import ROOT_VARIABLE, Bench, Mutation, Program, Project
 
 OWN_FILE = "kernel-matrix.toml"
 PYPROJECT = "pyproject.toml"
@@ -63,6 +63,14 @@ class _Bench(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     panic: str = ""
 
 
+class _Mutants(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """[tool.kernel-matrix.mutants]: the programs that are mutated, and what notices it."""
+
+    tests: dict[str, tuple[_Name, ...]]
+    mistakes: str = ""
+    options: tuple[str, ...] = ()
+
+
 class _Table(msgspec.Struct, frozen=True, forbid_unknown_fields=True, rename="kebab"):
     images: _Name | None = None
     compile: _Compile | None = None
@@ -76,6 +84,7 @@ class _Table(msgspec.Struct, frozen=True, forbid_unknown_fields=True, rename="ke
     reports: tuple[_Name, ...] = ()
     workflow: str = ""
     bench: _Bench | None = None
+    mutants: _Mutants | None = None
 
 
 def find(start: Path | None = None) -> Project:
@@ -134,10 +143,21 @@ def _project(root: Path, table: str, content: Any, where: str) -> Project:  # no
         reports=settings.reports,
         workflow=settings.workflow,
         bench=Bench(settings.bench.file, settings.bench.keyword, settings.bench.panic) if settings.bench else Bench(),
+        mutation=_mutation(settings.mutants),
     )
     _check(project, settings, where)
     _check_loaders((*settings.loaders, *settings.loaders_on_request), where)
     return project
+
+
+def _mutation(table: _Mutants | None) -> Mutation:
+    if table is None:
+        return Mutation()
+    return Mutation(
+        table.mistakes.rstrip("/"),
+        {program: tuple(path.rstrip("/") for path in paths) for program, paths in table.tests.items()},
+        table.options,
+    )
 
 
 def _pytest_config(root: Path) -> str:
@@ -155,6 +175,11 @@ def _check(project: Project, table: _Table, where: str) -> None:
         named["compile.sources"] = [table.compile.sources]
         named["compile.rust"] = [f"{crate}/Cargo.toml" for crate in table.compile.rust]
         named["compile.source-flags"] = [f"{table.compile.sources}/{source}" for source in table.compile.source_flags]
+    if table.mutants is not None:
+        sources = project.relative(project.sources or project.root / "bpf")
+        tests = [path for paths in table.mutants.tests.values() for path in paths]
+        named["mutants.tests"] = [*(f"{sources}/{program}.bpf.c" for program in table.mutants.tests), *tests]
+        named["mutants.mistakes"] = [table.mutants.mistakes]
     for key, paths in named.items():
         for path in paths:
             if path and not (project.root / path).exists():

@@ -12,6 +12,7 @@ from __future__ import annotations
 import hashlib
 import subprocess
 import tempfile
+from collections.abc import Iterable
 from collections.abc import Set as AbstractSet
 from contextlib import suppress
 from dataclasses import dataclass
@@ -94,7 +95,7 @@ class _Inputs:
 
 
 def _build(source: Path, target: Path, inputs: _Inputs) -> None:
-    state = hashlib.sha256(" ".join([_compiler(), *inputs.flags]).encode())
+    state = hashlib.sha256(" ".join([compiler(), *inputs.flags]).encode())
     for path in [source, *inputs.headers]:
         state.update(path.name.encode() + b"\0" + path.read_bytes())
     key = state.hexdigest()
@@ -104,20 +105,29 @@ def _build(source: Path, target: Path, inputs: _Inputs) -> None:
     target.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=target.parent, prefix=".compiling-") as name:
         compiled = Path(name) / target.name
-        include = [f"-I{folder}" for folder in dict.fromkeys([source.parent, inputs.folder])]
-        system = [f"-idirafter{folder}" for folder in _system_headers()]
-        _run(
-            ["clang", *FLAGS, *inputs.flags, *include, *system, "-c", str(source), "-o", str(compiled)],
-            f"{source.name}: clang failed",
-        )
-        # removes DWARF and keeps BTF
-        _run(["llvm-strip", "--strip-debug", str(compiled)], f"{source.name}: llvm-strip failed")
+        compile_source(source, compiled, (source.parent, inputs.folder), inputs.flags)
         compiled.replace(target)
         atomic.write(stamp, key)
 
 
+def compile_source(source: Path, target: Path, folders: Iterable[Path], flags: Iterable[str] = ()) -> None:
+    """Compile a source to an object without DWARF; ``folders`` are searched for headers.
+
+    Raises BuildError with the compiler's message, ToolMissing without a compiler.
+    """
+    include = [f"-I{folder}" for folder in dict.fromkeys(folders)]
+    system = [f"-idirafter{folder}" for folder in _system_headers()]
+    _run(
+        ["clang", *FLAGS, *flags, *include, *system, "-c", str(source), "-o", str(target)],
+        f"{source.name}: clang failed",
+    )
+    # removes DWARF and keeps BTF
+    _run(["llvm-strip", "--strip-debug", str(target)], f"{source.name}: llvm-strip failed")
+
+
 @cache
-def _compiler() -> str:
+def compiler() -> str:
+    """Return what names the compiler and the engine's flags; raises ToolMissing."""
     return _run(["clang", "--version"], "clang") + " ".join(FLAGS)
 
 

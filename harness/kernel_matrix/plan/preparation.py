@@ -25,7 +25,7 @@ from kernel_matrix.results.comparison import Scope
 from kernel_matrix.shared import compiled, wire
 from kernel_matrix.shared.division import WorkerId
 from kernel_matrix.shared.errors import ImageError, ManifestError, NotInArchive, ToolMissing, of_system
-from kernel_matrix.shared.features import VARIANT, plain_kernel
+from kernel_matrix.shared.features import VARIANT, GuestFacts, plain_kernel
 from kernel_matrix.shared.project import COMPILING_LOADERS, Program, Project
 from kernel_matrix.vm import slots
 from kernel_matrix.vm.boot_spec import MEMORY_MIB, Accelerator, BootSpec
@@ -101,6 +101,19 @@ class Plan:
     weights: Mapping[Unit, float] = field(default_factory=dict)
     #: file -> the folder that it is not divided from, where there is one
     piece_paths: Mapping[str, str] = field(default_factory=dict)
+
+    def guest_facts(self, guest: PlannedGuest) -> GuestFacts:
+        """Return what the guest is to know of its kernel and of the project."""
+        return GuestFacts(
+            guest.kernel,
+            guest.features,
+            self.all_features,
+            self.all_kernels,
+            self.programs,
+            guest.loaders,
+            self.all_loaders,
+            self.sources,
+        )
 
     def piece_path(self, file: str) -> str:
         """Return the file or folder whose tests run in one guest with the file's."""

@@ -28,7 +28,6 @@ from kernel_matrix.shared import division, expect, pytest_internals, wire, worke
 from kernel_matrix.shared.cells import BOOT, Outcome
 from kernel_matrix.shared.division import WorkerId
 from kernel_matrix.shared.errors import HarnessError
-from kernel_matrix.shared.features import GuestFacts
 from kernel_matrix.shared.project import COMPILING_LOADERS
 from kernel_matrix.shared.protocol import DESELECTED
 from kernel_matrix.shared.worker_input import WORKER_KEY, WorkerInput
@@ -96,16 +95,7 @@ class WorkersPlugin:
             self._emit(events.OutsideTest(kernel, BOOT, expect.Decision(Outcome.LOST, gone)))
         option = self._config.option
         work = WorkerInput(
-            facts=GuestFacts(
-                kernel,
-                self._guests[kernel].features,
-                self._plan.all_features,
-                self._plan.all_kernels,
-                self._plan.programs,
-                self._guests[kernel].loaders,
-                self._plan.all_loaders,
-                self._plan.sources,
-            ),
+            facts=self._plan.guest_facts(self._guests[kernel]),
             gone=self._gone.get(worker, ""),
             arguments=self._guests[kernel].arguments,
             begins=self._first_pieces.get(kernel, ""),

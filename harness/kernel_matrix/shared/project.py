@@ -51,6 +51,18 @@ class Bench:
 
 
 @dataclass(frozen=True, slots=True)
+class Mutation:
+    """The mutants of the project's programs (`mutants`)."""
+
+    #: folder with the list of mistakes, NAME.toml for the program NAME, and equivalent.toml, relative; empty: no list
+    mistakes: str = ""
+    #: program -> the files and folders of the tests that it is held against; the programs that have mutants
+    tests: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    #: options of pytest that leave out tests which do not use the mutated object
+    options: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class Project:
     """The project under test; paths are absolute, or relative to ``root`` when a user types them."""
 
@@ -90,6 +102,7 @@ class Project:
     #: the template of the CI workflow, relative; empty: there is none
     workflow: str = ""
     bench: Bench = Bench()
+    mutation: Mutation = field(default_factory=Mutation)
 
     @property
     def all_loaders(self) -> tuple[str, ...]:
@@ -125,6 +138,11 @@ class Project:
     def durations(self) -> Path:
         """The recorded durations of test files, by which shards are balanced."""
         return self.baselines / "durations.json"
+
+    @property
+    def mutants(self) -> Path:
+        """The recorded outcomes of the mutants."""
+        return self.baselines / "mutants.json"
 
     @property
     def pytest_options(self) -> tuple[str, ...]:

@@ -15,13 +15,15 @@ from typing import TypeVar
 from kernel_matrix.shared.project import LIMITS
 
 _T = TypeVar("_T")
+#: the environment variable that says how much slower than the reference this guest is
+SPEED = "HARNESS_SPEED"
 #: seconds between two checks: shorter than any awaited event takes under emulation
 _PAUSE = 0.0005
 
 
 def limit(seconds: float) -> float:
     """Scale seconds on the reference machine to a limit for this guest (HARNESS_SPEED: how much slower it is)."""
-    return seconds * max(1.0, float(os.environ.get("HARNESS_SPEED", "1")))
+    return seconds * max(1.0, float(os.environ.get(SPEED, "1")))
 
 
 def read_limits(path: Path = LIMITS) -> None:

@@ -1,0 +1,139 @@
+"""From the command line to the verdict on the mutants."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+
+from rich.console import Console
+
+from kernel_matrix import images
+from kernel_matrix.commands.mutation import (
+    compiling,
+    generated,
+    mistakes,
+    outcomes,
+    record,
+    sampling,
+    table,
+)
+from kernel_matrix.commands.mutation.cache import Cache
+from kernel_matrix.commands.mutation.compiling import Objects
+from kernel_matrix.commands.mutation.guests import Target
+from kernel_matrix.commands.mutation.mistakes import Equivalent
+from kernel_matrix.commands.mutation.mutant import Mutant
+from kernel_matrix.commands.mutation.outcomes import Complaint, Fate, Outcome
+from kernel_matrix.commands.mutation.parser import Options
+from kernel_matrix.commands.mutation.running import Kernel, Try
+from kernel_matrix.plan import preparation
+from kernel_matrix.plan.guest_list import RunRequest
+from kernel_matrix.report.run_folder import RunDirectory
+from kernel_matrix.shared import expect
+from kernel_matrix.shared.errors import HarnessError, ManifestError
+from kernel_matrix.shared.features import VARIANT
+from kernel_matrix.shared.project import Project
+
+#: seconds without a sign of life, which a guest gives every second, after which it counts as hung
+_SILENCE = 60.0
+
+
+def all_mutants(project: Project, programs: Sequence[str], *, listed: bool = False) -> tuple[Mutant, ...]:
+    """Return the mutants of the programs: those of the list, and unless ``listed`` the generated ones.
+
+    Raises ManifestError and ToolMissing.
+    """
+    if not project.mutation.tests:
+        raise ManifestError(f"{project.table}: mutants.tests: no program is named")
+    assert project.sources is not None
+    for name in programs:
+        if name not in project.mutation.tests:
+            raise ManifestError(f"--program {name}: not one of mutants.tests ({', '.join(project.mutation.tests)})")
+    mutants: list[Mutant] = []
+    for program in programs or tuple(project.mutation.tests):
+        if project.mutation.mistakes:
+            mutants += mistakes.read(project.root / project.mutation.mistakes, program, project.sources)
+        if not listed:
+            source = f"{program}.bpf.c"
+            mutants += generated.of_source(program, source, (project.sources / source).read_text())
+    return tuple(mutants)
+
+
+def run(project: Project, chosen: Options, say: Callable[[str], None]) -> int:
+    """Try the mutants on each kernel; return the exit status. Raises HarnessError."""
+    every = all_mutants(project, chosen.programs, listed=chosen.mistakes)
+    known = {mutant.id: mutant for mutant in every}
+    declared = _declared(project, known, listed=chosen.mistakes)
+    mutants = sampling.chosen(every, chosen.only, chosen.sample, chosen.seed)
+    recorded = record.read(project.mutants)
+    plan = preparation.prepare(
+        project, _request(project, chosen), RunDirectory.create(project.results / "mutants"), say=say
+    )
+    if plan.missing:
+        raise HarnessError("; ".join(f"{name}: {why}" for name, why in plan.missing.items()))
+    objects = compiling.compile_all(project, mutants, Cache(images.cache_dir() / "mutants"), say)
+    complaints: list[Complaint] = []
+    for guest in (guest for guest in plan.guests if VARIANT not in guest.kernel):
+        before = recorded.get(guest.kernel, {})
+        results = _on_kernel(Kernel(Target(project, plan, guest), say), guest.kernel, mutants, objects, before)
+        results = {name: outcomes.judged(result, equivalent=name in declared) for name, result in results.items()}
+        recorded = record.updated(recorded, guest.kernel, results, known)
+        if chosen.update:
+            record.write(project.mutants, recorded)
+        Console().print(table.counts(guest.kernel, mutants, results))
+        wrong = outcomes.complaints(guest.kernel, results, declared, before)
+        for line in (*table.killers(results.values()), *table.wrong(wrong, known)):
+            say(line)
+        complaints += wrong
+    return int(bool(complaints))
+
+
+def _declared(project: Project, known: Mapping[str, Mutant], *, listed: bool) -> Mapping[str, Equivalent]:
+    """Return the mutants that are declared equivalent; raises ManifestError for one that is not there."""
+    if not project.mutation.mistakes:
+        return {}
+    folder = project.root / project.mutation.mistakes
+    declared = mistakes.equivalents(folder)
+    if not listed:
+        mistakes.check_equivalents(declared, known, folder)
+    return declared
+
+
+def _request(project: Project, chosen: Options) -> RunRequest:
+    tests = dict.fromkeys(path for paths in project.mutation.tests.values() for path in paths)
+    return RunRequest(
+        chosen.kernels,
+        arguments=tuple(tests),
+        guests=chosen.guests,
+        locked=False,
+        silence=_SILENCE,
+        # every guest but the first is restored behind the collection
+        worker="always",
+        worker_kind="mutants",
+        divided=True,
+        # which loader loads an object makes no difference to what it does
+        loaders=project.loaders[:1],
+    )
+
+
+def _on_kernel(
+    kernel: Kernel, name: str, mutants: Sequence[Mutant], objects: Objects, before: Mapping[str, Outcome]
+) -> dict[str, Outcome]:
+    """Return what became of each mutant on a kernel; raises HarnessError."""
+    results = {mutant: Outcome(Fate.NOT_COMPILING, why) for mutant, why in objects.not_compiling.items()}
+    results |= {mutant: Outcome(Fate.SAME_CODE) for mutant in objects.same_code}
+    work = [
+        Try(mutant, objects.to_try[mutant.id], _killer(before.get(mutant.id), name))
+        for mutant in mutants
+        if mutant.id in objects.to_try
+    ]
+    if work:
+        programs = {item.mutant.program for item in work}
+        kernel.check_programs({program: data for program, data in objects.programs.items() if program in programs})
+        results |= kernel.run(work)
+    return results | {mutant: results[twin] for mutant, twin in objects.twins.items()}
+
+
+def _killer(before: Outcome | None, kernel: str) -> tuple[str, ...]:
+    """Return the node id of the test that killed the mutant according to the record, if a test did."""
+    if before is None or before.fate is not Fate.KILLED or "::" not in before.by:
+        return ()
+    return (expect.join_nodeid(before.by, kernel),)

@@ -1,0 +1,163 @@
+"""Try the mutants of a run on one kernel, in several guests at once."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import Counter, deque
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from typing import TypeVar
+
+from kernel_matrix.commands.mutation import outcomes
+from kernel_matrix.commands.mutation.guests import GuestLost, Target, Warm, valid
+from kernel_matrix.commands.mutation.mutant import Mutant
+from kernel_matrix.commands.mutation.outcomes import Outcome
+from kernel_matrix.shared.division import WorkerId
+from kernel_matrix.shared.errors import HarnessError
+from kernel_matrix.shared.mutants import Result, Trial
+
+_T = TypeVar("_T")
+#: seconds that the tests of a program may take before anything is known of them
+_FIRST_SECONDS = 900.0
+#: a mutant's tests may take this many times as long as the program's, and so many seconds
+_TIMES, _SECONDS = 3.0, 30.0
+#: A mutant that counts nothing lets a test wait for its whole limit. So limits are first this part of a run's; what
+#: such a limit has decided is tried again with whole ones.
+_PART_OF_LIMITS = 0.2
+#: how many guests may die one after another in the program's own trial
+_MOST_LOST = 2
+
+
+@dataclass(frozen=True, slots=True)
+class Try:
+    """A mutant and its object."""
+
+    mutant: Mutant
+    data: bytes
+    #: the tests that killed it before, by their node ids
+    first: tuple[str, ...] = ()
+
+
+class Kernel:
+    """The trials on one kernel."""
+
+    def __init__(self, target: Target, say: Callable[[str], None]) -> None:
+        self._target = target
+        self._say = say
+        self._kernel = target.guest.kernel
+        #: program -> how often each of its tests killed
+        self._kills: dict[str, Counter[str]] = {}
+        self._seconds: dict[str, float] = {}
+        self._lock = threading.Lock()
+        self._done = 0
+        #: whether a guest gave no verdict: the others end, too
+        self._failed = False
+
+    def check_programs(self, objects: Mapping[str, bytes]) -> None:
+        """Try the programs themselves: where a test is red without a mutant, nothing can be learned from it.
+
+        Raises HarnessError.
+        """
+        waiting = deque(objects.items())
+
+        def serve(warm: Warm) -> None:
+            while (work := self._next(waiting)) is not None:
+                self._check(warm, *work)
+
+        self._in_guests(serve, len(objects))
+
+    def _check(self, warm: Warm, program: str, data: bytes) -> None:
+        result = self._tried(warm, data, self._trial(program, (), _FIRST_SECONDS, stops=False), _MOST_LOST)
+        if isinstance(result, Outcome):
+            raise HarnessError(f"{self._kernel}: {program}: no verdict without a mutant: {result.by}: {result.why}")
+        if result.failed:
+            red = "; ".join(f"{test}: {why}" for test, why in result.failed)
+            raise HarnessError(f"{self._kernel}: {program}: red without a mutant: {red}")
+        self._seconds[program] = result.seconds
+        self._kills[program] = Counter()
+        self._say(f"{self._kernel}: {program}: {result.tests} tests pass in {result.seconds:.0f} s without a mutant")
+
+    def run(self, work: Sequence[Try]) -> dict[str, Outcome]:
+        """Return what became of the mutants, by their ids; raises HarnessError."""
+        results: dict[str, Outcome] = {}
+        waiting = deque(work)
+
+        def serve(warm: Warm) -> None:
+            while (item := self._next(waiting)) is not None:
+                began = time.monotonic()
+                outcome = self._outcome(warm, item)
+                with self._lock:
+                    results[item.mutant.id] = outcome
+                    self._done += 1
+                    by = f" by {outcome.by}" if outcome.by else ""
+                    took = f"{time.monotonic() - began:.1f} s"
+                    place = f"[{self._done}/{len(work)}] {self._kernel}"
+                    self._say(f"{place} {item.mutant.id}: {outcome.fate}{by} ({took})")
+
+        self._in_guests(serve, len(work))
+        return results
+
+    def _outcome(self, warm: Warm, item: Try) -> Outcome:
+        """Try a mutant; what a limit of time has decided, or a lost guest, counts only if it happens again."""
+        program = item.mutant.program
+        seconds = self._seconds[program] * _TIMES + _SECONDS
+        with self._lock:
+            usual = tuple(test for test, _ in self._kills[program].most_common())
+        trial = replace(self._trial(program, (*item.first, *usual), seconds), limits=_PART_OF_LIMITS)
+        result = self._tried(warm, item.data, trial, 2)
+        if isinstance(result, Outcome):
+            return result
+        if result.late and result.failed and not result.refused:
+            again = replace(trial, first=(result.failed[0][0], *trial.first), limits=1.0)
+            result = self._tried(warm, item.data, again, 2)
+            if isinstance(result, Outcome):
+                return result
+        if result.failed and not (result.refused or result.late):
+            # those that wait for their limit do not come first
+            with self._lock:
+                self._kills[program][result.failed[0][0]] += 1
+        return outcomes.of_result(result, self._kernel)
+
+    def _tried(self, warm: Warm, data: bytes, trial: Trial, times: int) -> Result | Outcome:
+        """Return the result of a trial, or the outcome of a guest that was lost so many times. Raises HarnessError."""
+        error = GuestLost("")
+        for _ in range(times):
+            try:
+                result = warm.try_object(data, trial)
+            except GuestLost as caught:
+                error = caught
+                if not error.test:
+                    # no test was running: it is not the object's doing
+                    raise HarnessError(f"{self._kernel}: its guest was lost: {error.reason}") from error
+                trial = replace(trial, first=(error.test, *trial.first))
+            else:
+                return valid(result, self._target.guest.ending_path.parent)
+        return outcomes.lost(error.test, self._kernel, error.reason)
+
+    def _trial(self, program: str, first: tuple[str, ...], seconds: float, *, stops: bool = True) -> Trial:
+        tests = self._target.project.mutation.tests[program]
+        return Trial(program, tests, tuple(dict.fromkeys(first)), seconds, stops)
+
+    def _next(self, waiting: deque[_T]) -> _T | None:
+        with self._lock:
+            return waiting.popleft() if waiting and not self._failed else None
+
+    def _in_guests(self, serve: Callable[[Warm], None], most: int) -> None:
+        """Call ``serve`` with a guest in as many threads as guests may run at once."""
+        count = max(1, min(self._target.plan.facts.guests, most))
+
+        def work(number: int) -> None:
+            warm = Warm(self._target, self._target.guest.of_worker(WorkerId(self._kernel, number)))
+            try:
+                serve(warm)
+            except BaseException:
+                self._failed = True
+                raise
+            finally:
+                warm.close()
+
+        with ThreadPoolExecutor(count) as pool:
+            for done in [pool.submit(work, number) for number in range(1, count + 1)]:
+                done.result()

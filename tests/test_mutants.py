@@ -1,0 +1,389 @@
+"""Mutants: the list of mistakes, the mutator, the compiler, the record, and what is right and wrong at the end."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from pathlib import Path
+
+import pytest
+
+from kernel_matrix.commands.mutation import code, compiling, generated, mistakes, outcomes, record, sampling, table
+from kernel_matrix.commands.mutation.cache import Cache, Compiled
+from kernel_matrix.commands.mutation.compiling import Objects
+from kernel_matrix.commands.mutation.mistakes import Equivalent
+from kernel_matrix.commands.mutation.mutant import Mutant
+from kernel_matrix.commands.mutation.outcomes import Fate, Outcome
+from kernel_matrix.objects import build
+from kernel_matrix.shared.errors import ManifestError, ToolMissing
+from kernel_matrix.shared.mutants import Result
+from tests.projects import HERE, below
+
+SOURCE = "int first;\n\nint twice(int number)\n{\n\treturn number * 2;\n}\n"
+SOURCES = HERE.sources or Path()
+
+
+def mutant(name: str = "m", program: str = "p", changed: str = SOURCE.replace("2", "3"), breaks: str = "") -> Mutant:
+    return Mutant(program, name, "p.bpf.c", SOURCE, changed, breaks)
+
+
+# -- a mutant
+
+
+def test_a_mutant_shows_its_line_and_its_change() -> None:
+    shown = mutant()
+    assert (shown.id, shown.line) == ("p/m", 5)
+    assert shown.diff == ("-\treturn number * 2;", "+\treturn number * 3;")
+    assert shown.change == "- return number * 2; | + return number * 3;"
+
+
+def test_a_removed_last_line_has_a_number() -> None:
+    assert mutant(changed=SOURCE.removesuffix("}\n")).line == 6
+
+
+# -- the list of mistakes
+
+
+def mistake(folder: Path, **fields: str) -> tuple[Mutant, ...]:
+    entry = {"text": "number * 2", "replacement": "number * 3", "breaks": "It doubles.", **fields}
+    lines = "".join(f"{key} = {value!r}\n" for key, value in entry.items())
+    (folder / "p.toml").write_text(f"[thrice]\n{lines}")
+    (folder / "p.bpf.c").write_text(SOURCE)
+    return mistakes.read(folder, "p", folder)
+
+
+def test_a_mistake_of_the_list_is_a_mutant(tmp_path: Path) -> None:
+    assert mistake(tmp_path) == (Mutant("p", "thrice", "p.bpf.c", SOURCE, SOURCE.replace("2", "3"), "It doubles."),)
+
+
+def test_a_program_without_a_list_has_no_mistakes(tmp_path: Path) -> None:
+    assert mistakes.read(tmp_path, "p", tmp_path) == ()
+
+
+@pytest.mark.parametrize(
+    ("fields", "why"),
+    [
+        ({"text": "int "}, "its text occurs 3 times in p.bpf.c, not once"),
+        ({"text": "gone"}, "its text occurs 0 times in p.bpf.c, not once"),
+        ({"replacement": "number * 2"}, "its replacement is its text"),
+        ({"breaks": " "}, "breaks: which sentence of the contract?"),
+        ({"file": "p.h"}, "p.h: No such file or directory"),
+        ({"fille": "p.h"}, "unknown field `fille`"),
+    ],
+)
+def test_a_wrong_entry_of_the_list_is_one_line(tmp_path: Path, fields: dict[str, str], why: str) -> None:
+    with pytest.raises(ManifestError) as raised:
+        mistake(tmp_path, **fields)
+    assert why in str(raised.value)
+    assert "\n" not in str(raised.value)
+
+
+def test_the_lists_of_this_project_fit_its_programs() -> None:
+    folder = HERE.root / HERE.mutation.mistakes
+    listed = [mutant for program in HERE.mutation.tests for mutant in mistakes.read(folder, program, SOURCES)]
+    # a list that fits is one whose every text occurs once; at least 60 mistakes are held against the suites
+    assert len(listed) >= 60
+    assert {mutant.program for mutant in listed} == set(HERE.mutation.tests)
+    assert {path.stem for path in folder.glob("*.toml")} <= {*HERE.mutation.tests, "equivalent"}
+
+
+def test_the_equivalent_mutants_of_this_project_exist() -> None:
+    from kernel_matrix.commands.mutation import command
+
+    folder = HERE.root / HERE.mutation.mistakes
+    known = {mutant.id: mutant for mutant in command.all_mutants(HERE, ())}
+    mistakes.check_equivalents(mistakes.equivalents(folder), known, folder)
+
+
+def test_an_equivalent_mutant_needs_an_argument(tmp_path: Path) -> None:
+    (tmp_path / "equivalent.toml").write_text('["p/m"]\nchange = "x"\nbecause = ""\n')
+    with pytest.raises(ManifestError, match="p/m: because: why can no test notice it"):
+        mistakes.equivalents(tmp_path)
+
+
+def test_an_equivalent_mutant_that_is_gone_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ManifestError, match="p/gone: there is no such mutant any more"):
+        mistakes.check_equivalents({"p/gone": Equivalent("x", "y")}, {"p/m": mutant()}, tmp_path)
+
+
+def test_an_equivalent_mutant_with_another_change_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ManifestError, match="p/m: its change is '- return number"):
+        mistakes.check_equivalents({"p/m": Equivalent("x", "y")}, {"p/m": mutant()}, tmp_path)
+
+
+def test_equivalents_of_other_programs_are_left_alone(tmp_path: Path) -> None:
+    mistakes.check_equivalents({"other/m": Equivalent("x", "y")}, {"p/m": mutant()}, tmp_path)
+
+
+# -- the mutator
+
+
+def test_generated_mutants_keep_their_names_when_lines_move() -> None:
+    names = [made.name for made in generated.of_source("p", "p.bpf.c", SOURCE)]
+    moved = [made.name for made in generated.of_source("p", "p.bpf.c", f"int other;\n{SOURCE}")]
+    assert len(set(names)) == len(names) > 10
+    assert set(names) < set(moved)
+
+
+def test_generated_mutants_of_equal_lines_have_different_names() -> None:
+    text = "int a(int x)\n{\n\treturn x + x;\n}\nint b(int x)\n{\n\treturn x + x;\n}\n"
+    made = list(generated.of_source("p", "p.bpf.c", text))
+    assert len({mutant.name for mutant in made}) == len(made) == len({mutant.changed for mutant in made})
+
+
+def test_a_generated_mutant_changes_one_line() -> None:
+    for made in generated.of_source("p", "p.bpf.c", SOURCE):
+        assert sum(line.startswith("-") for line in made.diff) <= 1
+        assert made.changed.split() != SOURCE.split()
+
+
+# -- the choice
+
+
+def test_a_sample_is_the_same_for_the_same_seed() -> None:
+    mutants = [mutant(str(number)) for number in range(100)]
+    once = sampling.chosen(mutants, (), 10, 7)
+    assert once == sampling.chosen(list(reversed(mutants)), (), 10, 7)[::-1]
+    assert once != sampling.chosen(mutants, (), 10, 8)
+    assert len(set(once)) == 10
+    assert sampling.chosen(mutants, (), 1000, 7) == tuple(mutants)
+
+
+def test_all_mutants_are_chosen_without_options() -> None:
+    assert sampling.chosen([mutant("a"), mutant("b")], (), None, 0) == (mutant("a"), mutant("b"))
+
+
+def test_a_mutant_is_chosen_by_its_id() -> None:
+    assert sampling.chosen([mutant("a"), mutant("b")], ["p/b", "p/b"], 1, 0) == (mutant("b"),)
+
+
+@pytest.mark.parametrize(
+    ("only", "sample", "why"), [(["p/x"], None, "--mutant p/x: there is no such"), ([], 0, "--sample 0: must be at")]
+)
+def test_a_wrong_choice_is_one_line(only: list[str], sample: int | None, why: str) -> None:
+    with pytest.raises(ManifestError, match=why):
+        sampling.chosen([mutant()], only, sample, 0)
+
+
+# -- the compiler
+
+PROGRAM = """#include <linux/bpf.h>
+#include <bpf/bpf_helpers.h>
+#include "p.h"
+struct record *record_layout SEC(".layouts");
+SEC("xdp")
+int first(struct xdp_md *ctx)
+{
+\tint length = ctx->data_end - ctx->data;
+
+\treturn length > 60 ? XDP_PASS : XDP_DROP;
+}
+char LICENSE[] SEC("license") = "GPL";
+"""
+HEADER = "struct record {\n\t__u64 bytes;\n};\n"
+
+
+def compiled(tmp_path: Path, *changes: tuple[str, str], file: str = "p.bpf.c") -> Objects:
+    (tmp_path / "bpf").mkdir()
+    (tmp_path / "bpf" / "p.bpf.c").write_text(PROGRAM)
+    (tmp_path / "bpf" / "p.h").write_text(HEADER)
+    text = {"p.bpf.c": PROGRAM, "p.h": HEADER}[file]
+    project = below(tmp_path, sources=tmp_path / "bpf", flags=("-Wall", "-Werror"))
+    mutants = [Mutant("p", str(at), file, text, text.replace(*change)) for at, change in enumerate(changes)]
+    assert all(mutant.changed != text for mutant in mutants)
+    return compiling.compile_all(project, mutants, Cache(tmp_path / "cache"), lambda _: None)
+
+
+def test_the_compiler_sorts_mutants(tmp_path: Path) -> None:
+    objects = compiled(
+        tmp_path,
+        ("length > 60", "length > 61"),
+        ("length > 60", "61 < length"),
+        ("length > 60", "length >= 61"),
+        ("length > 60", "length > width"),
+        ("int length", "long length"),
+    )
+    assert set(objects.to_try) == {"p/0", "p/4"}
+    assert objects.twins == {"p/1": "p/0"}
+    assert objects.same_code == {"p/2"}
+    assert set(objects.not_compiling) == {"p/3"}
+    assert "error: use of undeclared identifier 'width'" in objects.not_compiling["p/3"]
+    assert set(objects.programs) == {"p"}
+
+
+def test_a_warning_does_not_save_a_mutant_from_tests(tmp_path: Path) -> None:
+    objects = compiled(tmp_path, ("length > 60 ? XDP_PASS : XDP_DROP", "XDP_PASS"))
+    assert set(objects.to_try) == {"p/0"}
+
+
+def test_a_changed_header_is_compiled_into_its_program(tmp_path: Path) -> None:
+    assert set(compiled(tmp_path, ("__u64", "__u32"), file="p.h").to_try) == {"p/0"}
+
+
+def test_another_name_in_a_layout_is_another_object(tmp_path: Path) -> None:
+    assert set(compiled(tmp_path, ("bytes", "octets"), file="p.h").to_try) == {"p/0"}
+
+
+def test_what_was_compiled_is_not_compiled_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    changes = [("length > 60", "length > 61"), ("length > 60", "length > width")]
+    first = compiled(tmp_path, *changes)
+    build.compiler()
+    monkeypatch.setenv("PATH", "")
+    shutil.rmtree(tmp_path / "bpf")
+    assert compiled(tmp_path, *changes) == first
+
+
+def test_another_header_is_compiled_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    compiled(tmp_path, ("length > 60", "length > 61"))
+    build.compiler()
+    monkeypatch.setenv("PATH", "")
+    shutil.rmtree(tmp_path / "bpf")
+    monkeypatch.setitem(globals(), "HEADER", HEADER + "struct other;\n")
+    with pytest.raises(ToolMissing):
+        compiled(tmp_path, ("length > 60", "length > 61"))
+
+
+def test_the_cache_deletes_what_was_unused_for_longest(tmp_path: Path) -> None:
+    kept = Cache(tmp_path)
+    for name in ("a", "b", "c"):
+        kept.put(name, Compiled(os.urandom(1000), "digest"))
+        os.utime(tmp_path / f"{name}.mutant", (ord(name), ord(name)))
+    assert kept.get("a")  # which is used by that
+    kept.prune(2500)
+    assert [bool(kept.get(name)) for name in ("a", "b", "c")] == [True, False, True]
+    kept.prune(2500)
+    assert kept.get("c") is not None
+
+
+def test_a_comment_changes_no_code(tmp_path: Path) -> None:
+    source = tmp_path / "p.bpf.c"
+    digests = []
+    for text in (PROGRAM, PROGRAM.replace("\treturn", "\t/* a comment\n\t * of two lines */\n\treturn")):
+        source.write_text(text)
+        (tmp_path / "p.h").write_text(HEADER)
+        build.compile_source(source, tmp_path / "p.o", [tmp_path])
+        digests.append(code.digest(tmp_path / "p.o"))
+    assert digests[0] == digests[1]
+
+
+# -- what became of them
+
+DEAD = Result(failed=(("suites/x.py::test[6.1-p]", "assert 1 == 2"),), tests=3)
+
+
+def test_a_failed_test_is_a_kill_by_its_name_on_every_kernel() -> None:
+    assert outcomes.of_result(DEAD, "6.1") == Outcome(Fate.KILLED, "suites/x.py::test[p]", "assert 1 == 2")
+
+
+def test_a_refusal_is_no_kill() -> None:
+    refused = Result(DEAD.failed, "load: EACCES: R1 invalid mem access", 1)
+    assert outcomes.of_result(refused, "6.1") == Outcome(Fate.REFUSED, "load: EACCES: R1 invalid mem access")
+
+
+def test_a_mutant_that_no_test_fails_with_survives() -> None:
+    assert outcomes.of_result(Result(tests=3), "6.1") == Outcome(Fate.SURVIVED)
+
+
+def test_a_guest_that_dies_is_a_kill_by_its_loss() -> None:
+    lost = outcomes.lost("suites/x.py::test[6.1]", "6.1", "the kernel panicked: Oops")
+    assert lost == Outcome(Fate.KILLED, "guest lost in suites/x.py::test", "the kernel panicked: Oops")
+
+
+def test_only_a_survivor_can_be_equivalent() -> None:
+    survived, killed = Outcome(Fate.SURVIVED), Outcome(Fate.KILLED, "x")
+    assert outcomes.judged(survived, equivalent=True) == Outcome(Fate.EQUIVALENT)
+    assert outcomes.judged(survived, equivalent=False) == survived
+    assert outcomes.judged(killed, equivalent=True) == killed
+
+
+@pytest.mark.parametrize(
+    ("outcome", "declared", "recorded", "said_of_it"),
+    [
+        (Outcome(Fate.SURVIVED), False, Outcome(Fate.KILLED, "t"), "survived (killed by t in the record)"),
+        (Outcome(Fate.SURVIVED), False, Outcome(Fate.SURVIVED), "survived"),
+        (Outcome(Fate.SURVIVED), False, None, "survived"),
+        (Outcome(Fate.EQUIVALENT), True, None, ""),
+        (Outcome(Fate.KILLED, "t"), True, None, "declared equivalent, but killed by t"),
+        (Outcome(Fate.REFUSED, "t"), True, None, "declared equivalent, but refused by t"),
+        (Outcome(Fate.KILLED, "u"), False, Outcome(Fate.KILLED, "t"), ""),
+        (Outcome(Fate.NOT_COMPILING), False, Outcome(Fate.KILLED, "t"), ""),
+        (Outcome(Fate.SAME_CODE), True, None, ""),
+    ],
+)
+def test_survivors_and_noticed_equivalents_are_red(
+    outcome: Outcome, declared: bool, recorded: Outcome | None, said_of_it: str
+) -> None:
+    before = {"p/m": recorded} if recorded else {}
+    wrong = outcomes.complaints("6.1", {"p/m": outcome}, {"p/m"} if declared else (), before)
+    assert [complaint.text for complaint in wrong] == ([said_of_it] if said_of_it else [])
+
+
+# -- the record
+
+
+def test_the_record_is_read_as_it_was_written(tmp_path: Path) -> None:
+    path = tmp_path / "baselines" / "mutants.json"
+    written = {"6.1": {"p/a": Outcome(Fate.KILLED, "x.py::test[a: b]"), "p/b": Outcome(Fate.SURVIVED)}}
+    record.write(path, written)
+    assert record.read(path) == written
+    assert path.read_text().count("\n") == len(["{", "6.1", "p", "a", "b", "}", "}", "}"])
+
+
+def test_the_record_leaves_out_what_tools_print(tmp_path: Path) -> None:
+    path = tmp_path / "mutants.json"
+    record.write(
+        path, {"6.1": {"p/a": Outcome(Fate.NOT_COMPILING, "/tmp/x: error"), "p/b": Outcome(Fate.REFUSED, "R1")}}
+    )
+    assert record.read(path)["6.1"] == {"p/a": Outcome(Fate.NOT_COMPILING), "p/b": Outcome(Fate.REFUSED)}
+
+
+def test_a_missing_record_is_empty(tmp_path: Path) -> None:
+    assert record.read(tmp_path / "mutants.json") == {}
+
+
+@pytest.mark.parametrize("text", ["{", '{"6.1": {"p": {"a": "eaten"}}}', '{"6.1": ["p"]}'])
+def test_a_damaged_record_is_one_line(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "mutants.json"
+    path.write_text(text)
+    with pytest.raises(ManifestError) as raised:
+        record.read(path)
+    assert str(raised.value).startswith(f"{path}: ")
+    assert "\n" not in str(raised.value)
+
+
+def test_a_sample_updates_only_its_own_part() -> None:
+    dead, alive = Outcome(Fate.KILLED, "t"), Outcome(Fate.SURVIVED)
+    old = {"6.1": {"p/a": dead, "p/gone": dead, "q/a": dead}, "5.10": {"p/a": dead}}
+    new = record.updated(old, "6.1", {"p/b": alive}, {"p/a", "p/b"})
+    assert new == {"6.1": {"p/a": dead, "q/a": dead, "p/b": alive}, "5.10": {"p/a": dead}}
+
+
+# -- the end
+
+
+def test_a_complaint_shows_place_change_and_sentence() -> None:
+    mistake_made = mutant(breaks="It doubles.")
+    lines = table.wrong([outcomes.Complaint("6.1", "p/m", "survived")], {"p/m": mistake_made})
+    assert list(lines) == [
+        "6.1: p/m: survived",
+        "  p.bpf.c:5",
+        "  -\treturn number * 2;",
+        "  +\treturn number * 3;",
+        "  breaks: It doubles.",
+    ]
+
+
+def test_the_tests_that_kill_are_counted() -> None:
+    dead = [Outcome(Fate.KILLED, "a"), Outcome(Fate.KILLED, "b"), Outcome(Fate.KILLED, "b"), Outcome(Fate.SURVIVED)]
+    assert [line.split() for line in table.killers(dead)] == [["2", "b"], ["1", "a"]]
+
+
+def test_the_table_has_each_fate_of_each_program() -> None:
+    mutants = [mutant("a"), mutant("b"), mutant("c", breaks="x")]
+    fates = {"p/a": Outcome(Fate.KILLED, "t"), "p/b": Outcome(Fate.SURVIVED), "p/c": Outcome(Fate.EQUIVALENT)}
+    made = table.counts("6.1", mutants, fates)
+    rows = list(zip(*[list(column.cells) for column in made.columns], strict=True))
+    assert rows == [
+        ("p", "generated", "", "", "", "1", "", "1", "2"),
+        ("p", "mistakes", "", "", "", "", "1", "", "1"),
+    ]
