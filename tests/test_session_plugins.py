@@ -181,6 +181,7 @@ def test_what_a_guest_compiled_is_kept_and_a_note(session: Session, monkeypatch:
     assert kept == compiled.encode(made)
     assert [cell.duration for cell in session.cells()] == [1.5]
 
+
 def test_what_a_test_observed_is_in_its_cell(session: Session) -> None:
     session.controller.pytest_sessionstart(cast("Any", SimpleNamespace(testscollected=0)))
     for when in ("setup", "call", "teardown"):
