@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 
-from kernel_matrix.guest.bpf.loaders import Loader
-from kernel_matrix.guest.bpf.steps import object_path
 from kernel_matrix.guest.system import execs
 from suites.execve.conftest import Losses, Monitor
 from suites.execve.test_events import TRUE, run
-from suites.kernel_account import skipped
 
 #: sizeof(struct exec_event) and the header of a ring buffer's record (BPF_RINGBUF_HDR_SZ)
 RECORD = 312 + 8
@@ -44,29 +40,6 @@ def test_a_burst_that_fits_loses_nothing(monitor: Monitor) -> None:
     assert len(monitor.events(child.pid)) == 800
     assert monitor.calls(1000) == 800
     assert monitor.losses() == Losses()
-
-
-def test_what_the_kernel_skips_is_in_no_count(loader: Loader) -> None:
-    """A blind spot: generated is received, lost, and skipped, and skipped is known to the kernel alone.
-
-    The program is attached to a function that another program calls, by a kprobe inside of that one's kprobe: it is not
-    hit. So it is with every program there, and kernels that account for it say so of each.
-    """
-    inner, writer = "htab_map_update_elem", "loaders_writer"
-    with (
-        loader.opened(object_path("kprobe_execve")) as obj,
-        loader.opened(object_path("fixtures/loaders")) as other,
-        obj.attach_kprobe("trace_execve", inner),
-        other.attach_kprobe("loaders_kprobe", inner),
-    ):
-        ring = obj.ring_buffer("events")
-        with other.attach_kprobe(writer, "__x64_sys_getpgid"):
-            os.getpgid(0)
-        assert other.map("names").get(7) == bytes([1, 0, 0, 0]), "the other program ran"
-        assert ring.consume() == []
-        assert list(obj.map("uids").keys()) == []
-        assert obj.map("losses").get(0) == bytes(16)
-        assert skipped(["trace_execve", "loaders_kprobe"]) in ({}, {"trace_execve": 1, "loaders_kprobe": 1})
 
 
 def test_a_burst_of_processes_loses_nothing(monitor: Monitor) -> None:
