@@ -83,6 +83,7 @@ fn load(object: &str) -> Ebpf {
     Ebpf::load_file(&path).unwrap_or_else(|error| panic!("{}: {error:?}", path.display()))
 }
 
+#[track_caller]
 fn check(result: libc::c_int) {
     assert_eq!(result, 0, "{}", io::Error::last_os_error());
 }
