@@ -225,7 +225,7 @@ def docs(session: nox.Session) -> None:
 
 @nox.session(venv_backend="none")
 def lint(session: nox.Session) -> None:
-    """Check the code: ruff, mypy, import-linter, clang-format, shellcheck, actionlint, zizmor."""
+    """Check the code: ruff, mypy, import-linter, clang-format, clippy, go vet, shellcheck, actionlint, zizmor."""
     if session.posargs:
         print(f"usage: nox -s lint\n\n{lint.__doc__}")
         if session.posargs == ["--help"]:
@@ -245,6 +245,7 @@ def lint(session: nox.Session) -> None:
     build_site(session, interpreter)
     sources = sorted(str(path) for folder in ("bpf", "harness") for path in (ROOT / folder).rglob("*.[ch]"))
     run(session, "clang-format", "--style=file:bpf/.clang-format", "--dry-run", "-Werror", *sources)
+    run(session, interpreter, "harness/tools/loader_checks.py", str(ENVIRONMENT.parent / "loaders"))
     scripts = [
         *ROOT.glob(".ci/*"),
         *ROOT.glob(".github/actions/*/run"),

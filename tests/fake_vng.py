@@ -100,7 +100,7 @@ def answer_wakes(port: socket.socket, memory: mmap.mmap | None, marks_file: Path
         if memory is not None:
             # the console is not written at once
             marks_file.write_bytes(b" ".join(memory[at : at + 6].strip(b"\0 ") for at in (0, MARK)))
-        seconds = float(os.environ.get("HARNESS_FAKE_SECONDS", "0.0024"))
+        seconds = float(os.environ.get("HARNESS_FAKE_SECONDS", "0.0006"))
         port.sendall(json.dumps({"seconds": seconds}).encode() + b"\n")
         limits = json.loads(stream.readline())["limits"]
         marks_file.with_name("limits").write_text(json.dumps(limits))

@@ -106,15 +106,15 @@ def memory(guest: Running) -> str:
 def test_a_guest_gets_the_limits_of_its_own_wake(start: Starter, monkeypatch: pytest.MonkeyPatch) -> None:
     """A guest and its worker are saved on a busy machine, restored on an idle one: the same worker, other limits."""
     start.job = replace(start.job, worker="always")
-    monkeypatch.setenv("HARNESS_FAKE_SECONDS", "0.0084")
+    monkeypatch.setenv("HARNESS_FAKE_SECONDS", "0.0021")
     saved = start(preamble(CONVERSATION))
-    monkeypatch.setenv("HARNESS_FAKE_SECONDS", "0.0012")
+    monkeypatch.setenv("HARNESS_FAKE_SECONDS", "0.0003")
     boots = start.cold_boots
     restored = start(preamble(CONVERSATION))
     assert (restored.answer, start.cold_boots) == (ANSWER, boots + 1)
     assert [(guest.probe, limits(guest)["HARNESS_SPEED"]) for guest in (saved, restored)] == [
-        (0.0084, "7.00"),
-        (0.0012, "1.00"),
+        (0.0021, "7.00"),
+        (0.0003, "1.00"),
     ]
 
 

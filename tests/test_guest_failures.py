@@ -198,6 +198,13 @@ def test_the_speed_probe_takes_time() -> None:
     assert 0 < agent.probe_speed() < 60
 
 
+def test_interrupted_rounds_do_not_slow_a_guest(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The first round translates, and in another one somebody else had the processor."""
+    rounds = iter([0.9, 0.004, 0.005, 0.7, 0.003])
+    monkeypatch.setattr(agent, "_round", lambda: next(rounds))
+    assert agent.probe_speed() == 0.005
+
+
 def test_agent_and_plugin_mean_the_same_limits(monkeypatch: pytest.MonkeyPatch) -> None:
     """The agent is in the image and imports nothing of the engine."""
     assert Path(agent.LIMITS) == project.LIMITS

@@ -184,6 +184,26 @@ def test_a_pattern_names_one_program(
     assert [path.name for path in (tmp_path / "cache" / "loaders").iterdir()] == ["fake.lock"]
 
 
+def test_sources_are_checked_in_a_copy(tool: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With what the machine has; the first command that fails ends it with its messages."""
+    source = tmp_path / "loaders" / "fake"
+    (source / "loader.toml").write_text(
+        _TABLE + 'checks = [["no-such-tool"], ["maker", "build", "{scratch}", "x", "y"]]'
+    )
+    for path in (tmp_path / "checks" / "fake" / "source" / "gone", tmp_path / "checks" / "fake" / "build" / "kept"):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+    monkeypatch.setenv("MAKER_FLAGS", "checked")
+    monkeypatch.setenv("FAIL", "1")
+    lines = loader_programs.check(tmp_path / "checks")
+    assert next(lines) == "fake: left out: no-such-tool is not installed"
+    with pytest.raises(BuildError, match=r"^fake: maker build failed\nmaker: error: no such crate$"):
+        next(lines)
+    # without what the source does not have any more, and without what a build by hand has left
+    assert tool.read_text() == "checked loader.toml src x y\n"
+    assert (tmp_path / "checks" / "fake" / "build" / "kept").exists()
+
+
 @pytest.mark.parametrize("table", ["tool = 5\n", "", "tool = 'maker'\nnonsense = 1\n", "]"])
 def test_a_wrong_table_is_one_line(table: str, tool: Path, tmp_path: Path) -> None:
     path = tmp_path / "loaders" / "fake" / "loader.toml"

@@ -52,8 +52,8 @@ PROJECT = "/harness"
 LIMITS = "/run/harness-limits"
 #: seconds to wait for the first part of a worker's stacks, and for each further part
 STACKS_BEGIN, STACKS_GO_ON = 3.0, 0.3
-#: iterations of the speed probe: about 1 ms on a current processor, 10 to 20 ms when emulated
-PROBE_ITERATIONS = 20_000
+#: rounds of the speed probe, and the iterations of each: 0.3 ms on a current processor, 3 to 8 ms when emulated
+PROBE_ROUNDS, PROBE_ITERATIONS = 5, 5_000
 #: Imported before a prepared guest is ready, because tests and every worker need them. Neither xdist, because pytest
 #: rewrites its assertions at its first import, nor parts of the project, whose code arrives later.
 PREIMPORTED = ("pytest", "_pytest.assertion.rewrite", "pyroute2", "scapy.layers.inet6", "ctypes", "unittest.mock")
@@ -71,18 +71,20 @@ def open_port(port_name: str) -> int:
 
 
 def probe_speed() -> float:
-    """Return the duration in seconds of a fixed piece of Python, by which limits are scaled."""
-    # an emulator that has just loaded a saved guest has translated none of its code yet
-    _count(PROBE_ITERATIONS // 10)
+    """Return the duration in seconds of a fixed piece of Python, by which limits are scaled.
+
+    The median of a few rounds: an emulator that has just loaded a saved guest translates its code in the first, and
+    others may take the processor for as long as some rounds.
+    """
+    return sorted(_round() for _ in range(PROBE_ROUNDS))[PROBE_ROUNDS // 2]
+
+
+def _round() -> float:
     start = time.monotonic()
-    _count(PROBE_ITERATIONS)
-    return time.monotonic() - start
-
-
-def _count(iterations: int) -> None:
     total = 0
-    for number in range(iterations):
+    for number in range(PROBE_ITERATIONS):
         total += number
+    return time.monotonic() - start
 
 
 def read_exactly(port: int, size: int) -> bytearray:

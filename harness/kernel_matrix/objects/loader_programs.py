@@ -55,6 +55,8 @@ class _Loader(msgspec.Struct, frozen=True, forbid_unknown_fields=True, rename="k
     #: where the build leaves the program
     program: str
     environment: dict[str, str] = {}
+    #: commands that check the sources, each with a program that a machine may lack
+    checks: tuple[tuple[str, ...], ...] = ()
     tests: tuple[_Test, ...] = ()
 
 
@@ -147,14 +149,9 @@ def _build(source: _Source, table: _Loader, targets: Mapping[str, Path]) -> None
     with tempfile.TemporaryDirectory(dir=targets[source.name].parent, prefix=f".{source.name}-") as name:
         scratch = Path(name)
         copied = scratch / "source"
-        for path in source.files():
-            copy = copied / path.relative_to(source.folder)
-            copy.parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(path, copy)
+        _copy(source, copied)
         values = {"scratch": str(scratch / "build"), "rust": CURRENT.rust, "go": CURRENT.go}
         environment = {key: value.format_map(values) for key, value in table.environment.items()}
-        if (copied / _CRATES).is_file():
-            _lock_crates(source.name, copied)
         _run([word.format_map(values) for word in table.build], source.name, copied, environment)
         program = Path(table.program.format_map(values))
         if not program.is_file():
@@ -177,6 +174,34 @@ def _only_program(name: str, pattern: Path) -> Path:
         names = ", ".join(sorted(path.name for path in programs)) or "none"
         raise BuildError(f"{name}: not one program fits {pattern.name}: {names}")
     return programs[0]
+
+
+def check(folder: Path) -> Iterator[str]:
+    """Check copies of all loaders' sources; yield a line for each command. What a machine lacks is left out.
+
+    ``folder`` is kept for the next time. Raises BuildError with the messages of the first command that fails.
+    """
+    for name in sorted(path.parent.name for path in SOURCES.glob(f"*/{_TABLE}")):
+        source = _Source(name, SOURCES / name)
+        copied, scratch = folder / name / "source", folder / name / "build"
+        if copied.exists():
+            shutil.rmtree(copied)
+        _copy(source, copied)
+        for command in source.table.checks:
+            if shutil.which(command[0], path=_path()) is None:
+                yield f"{name}: left out: {command[0]} is not installed"
+                continue
+            _run([word.format_map({"scratch": str(scratch)}) for word in command], name, copied)
+            yield f"{name}: {' '.join(command)}"
+
+
+def _copy(source: _Source, folder: Path) -> None:
+    for path in source.files():
+        copy = folder / path.relative_to(source.folder)
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(path, copy)
+    if (folder / _CRATES).is_file():
+        _lock_crates(source.name, folder)
 
 
 def _lock_crates(name: str, folder: Path) -> None:

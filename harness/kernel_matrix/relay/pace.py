@@ -7,8 +7,8 @@ from __future__ import annotations
 
 from kernel_matrix.relay.job import Job
 
-#: seconds of the agent's speed probe on the reference: a current processor without emulation
-REFERENCE_SECONDS = 0.0012
+#: seconds of a round of the agent's speed probe on the reference: a current processor without emulation
+REFERENCE_SECONDS = 0.0003
 #: seconds of silence, on the reference, after which a guest counts as hung
 SILENCE_ON_REFERENCE = 20.0
 #: limit of a guest's slowness relative to the reference: a measurement on a busy host must not cause hours of waiting

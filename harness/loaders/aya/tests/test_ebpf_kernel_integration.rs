@@ -83,6 +83,7 @@ fn load(object: &str) -> Ebpf {
     Ebpf::load_file(&path).unwrap_or_else(|error| panic!("{}: {error:?}", path.display()))
 }
 
+#[track_caller]
 fn check(result: libc::c_int) {
     assert_eq!(result, 0, "{}", io::Error::last_os_error());
 }
@@ -217,7 +218,10 @@ fn execve_is_one_event() {
     assert_eq!((event.pid, event.uid, event.gid), (pid, 0, 0));
     assert_eq!(event.entry, EXEC_ENTRY_EXECVE);
     // with its NUL
-    assert_eq!((text(&event.filename).as_str(), event.filename_length), ("/bin/true", 10));
+    assert_eq!(
+        (text(&event.filename).as_str(), event.filename_length),
+        ("/bin/true", 10)
+    );
     assert_eq!(text(&event.comm), own_comm(), "of the caller, before the call");
     assert!((before..=after).contains(&event.timestamp));
 }
