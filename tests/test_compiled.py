@@ -19,6 +19,7 @@ import pytest
 
 from kernel_matrix.guest.bpf import bcc_compiler, loaders
 from kernel_matrix.guest.bpf.loaders import bcc
+from kernel_matrix.guest.bpf.steps import MapSpec
 from kernel_matrix.guest.pytest import plugin
 from kernel_matrix.guest.system import alive
 from kernel_matrix.plan import preparation
@@ -333,6 +334,19 @@ def test_a_guest_never_loads_a_damaged_entry(damage: str, files: Path, guest: Ca
     place.write_bytes(data)
     assert guest().seconds == made.seconds
     assert len(loaders.new) == 2
+
+
+@pytest.mark.parametrize("sizes", [(4, 16), (8, 8)])
+def test_maps_of_other_sizes_than_the_object_s_are_an_error(
+    sizes: tuple[int, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Readers take layouts from the object's BTF: they would read another struct."""
+    path = Path(f"a{sizes}.bpf.o")
+    maps = {"uids": MapSpec("hash", *sizes, 1), "events": MapSpec("ringbuf", 0, 0, 4096)}
+    monkeypatch.setattr(bcc, "_compiled", lambda *_: VALUE)
+    monkeypatch.setattr(bcc._Described, "of", lambda _: bcc._Described(0, {}, maps))
+    with pytest.raises(TypeError, match=r"with bcc, key and value of uids have \(4, 8\) bytes"):
+        bcc._module(path)
 
 
 def test_a_report_carries_what_was_compiled_apart_from_its_time(monkeypatch: pytest.MonkeyPatch) -> None:

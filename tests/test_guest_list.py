@@ -69,14 +69,14 @@ def test_shards_have_every_file_on_every_guest_once() -> None:
 
 def test_a_shard_boots_what_it_has_files_for() -> None:
     """Two files on four kernels in eight shards: each has one kernel to boot."""
-    for shard in _shards(8, "suites/execve"):
+    for shard in _shards(8, "suites/environment"):
         assert shard.part
         assert [Unit(form.name, file) for form in shard.guests for file in form.arguments] == list(shard.part.units)
         assert len(shard.kernels) == len(shard.guests) == 1
 
 
 def test_a_shard_without_files_boots_nothing() -> None:
-    assert _shards(9, "suites/execve")[-1].kernels == ()
+    assert _shards(9, "suites/environment")[-1].kernels == ()
 
 
 def test_another_machine_may_decide_what_is_booted_here() -> None:
