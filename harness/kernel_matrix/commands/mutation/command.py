@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
+from pathlib import Path
 
 from rich.console import Console
 
@@ -78,20 +79,47 @@ def run(project: Project, chosen: Options, say: Callable[[str], None]) -> int:
         kernel = Kernel(Target(project, plan, guest), say)
         red = kernel.check_programs(objects.programs) if objects.to_try else {}
         silent += [f"{guest.kernel}: {program}: {why}" for program, why in red.items()]
-        judged = [mutant for mutant in mutants if mutant.program not in red]
-        results = {
-            name: outcomes.judged(result, equivalent=name in declared)
-            for name, result in _on_kernel(kernel, guest.kernel, judged, objects, before).items()
-        }
-        recorded = record.updated(recorded, guest.kernel, results, known)
-        if chosen.update:
-            record.write(project.mutants, recorded)
+        judged = [
+            mutant for mutant in mutants if mutant.program not in red and not (chosen.new and mutant.id in before)
+        ]
+        keeper = _Keeper(project.mutants, recorded, guest.kernel, known, declared, writes=chosen.update)
+        results = _on_kernel(kernel, guest.kernel, judged, objects, before, keeper.keep)
+        recorded = keeper.record
         wrong = outcomes.complaints(guest.kernel, results, declared, before)
         _show(guest.kernel, judged, results, wrong, say)
         complaints += wrong
     if silent:
         raise HarnessError("; ".join(silent))
     return int(bool(complaints))
+
+
+class _Keeper:
+    """Keeps outcomes as what is declared makes of them, and writes the record with each."""
+
+    def __init__(
+        self,
+        path: Path,
+        recorded: record.Record,
+        kernel: str,
+        known: Collection[str],
+        declared: Collection[str],
+        *,
+        writes: bool,
+    ) -> None:
+        self._path = path
+        self._kernel = kernel
+        self._known = known
+        self._declared = declared
+        self._writes = writes
+        self.record = recorded
+
+    def keep(self, results: Mapping[str, Outcome]) -> dict[str, Outcome]:
+        """Return the outcomes as they are judged."""
+        judged = {name: outcomes.judged(result, equivalent=name in self._declared) for name, result in results.items()}
+        self.record = record.updated(self.record, self._kernel, judged, self._known)
+        if self._writes:
+            record.write(self._path, self.record)
+        return judged
 
 
 def _show(
@@ -136,20 +164,27 @@ def _request(project: Project, chosen: Options) -> RunRequest:
 
 
 def _on_kernel(
-    kernel: Kernel, name: str, mutants: Sequence[Mutant], objects: Objects, before: Mapping[str, Outcome]
+    kernel: Kernel,
+    name: str,
+    mutants: Sequence[Mutant],
+    objects: Objects,
+    before: Mapping[str, Outcome],
+    keep: Callable[[Mapping[str, Outcome]], dict[str, Outcome]],
 ) -> dict[str, Outcome]:
     """Return what became of each mutant on a kernel; raises HarnessError."""
     chosen = {mutant.id for mutant in mutants}
-    results = {mutant: Outcome(Fate.NOT_COMPILING, why) for mutant, why in objects.not_compiling.items()}
+    results: dict[str, Outcome] = {
+        mutant: Outcome(Fate.NOT_COMPILING, why) for mutant, why in objects.not_compiling.items()
+    }
     results |= {mutant: Outcome(Fate.SAME_CODE) for mutant in objects.same_code}
     work = [
         Try(mutant, objects.to_try[mutant.id], _killer(before.get(mutant.id), name))
         for mutant in mutants
         if mutant.id in objects.to_try
     ]
-    results |= kernel.run(work)
+    results |= kernel.run(work, lambda mutant, outcome: keep({mutant: outcome}))
     results |= {mutant: results[twin] for mutant, twin in objects.twins.items() if twin in chosen}
-    return {mutant: outcome for mutant, outcome in results.items() if mutant in chosen}
+    return keep({mutant: outcome for mutant, outcome in results.items() if mutant in chosen})
 
 
 def _killer(before: Outcome | None, kernel: str) -> tuple[str, ...]:

@@ -83,8 +83,8 @@ class Kernel:
         self._say(f"{self._kernel}: {program}: {result.tests} tests pass in {result.seconds:.0f} s without a mutant")
         return ""
 
-    def run(self, work: Sequence[Try]) -> dict[str, Outcome]:
-        """Return what became of the mutants, by their ids; raises HarnessError."""
+    def run(self, work: Sequence[Try], keep: Callable[[str, Outcome], object]) -> dict[str, Outcome]:
+        """Return what became of the mutants, by their ids; each is kept as soon as it is known. Raises HarnessError."""
         results: dict[str, Outcome] = {}
         waiting = deque(work)
 
@@ -94,6 +94,7 @@ class Kernel:
                 outcome = self._outcome(warm, item)
                 with self._lock:
                     results[item.mutant.id] = outcome
+                    keep(item.mutant.id, outcome)
                     self._done += 1
                     by = f" by {outcome.by}" if outcome.by else ""
                     took = f"{time.monotonic() - began:.1f} s"
