@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
+from pathlib import Path
 
 from rich.console import Console
 
@@ -71,19 +72,67 @@ def run(project: Project, chosen: Options, say: Callable[[str], None]) -> int:
         raise HarnessError("; ".join(f"{name}: {why}" for name, why in plan.missing.items()))
     objects = compiling.compile_all(project, mutants, Cache(images.cache_dir() / "mutants"), say)
     complaints: list[Complaint] = []
+    #: programs without a verdict
+    silent: list[str] = []
     for guest in (guest for guest in plan.guests if VARIANT not in guest.kernel):
         before = recorded.get(guest.kernel, {})
-        results = _on_kernel(Kernel(Target(project, plan, guest), say), guest.kernel, mutants, objects, before)
-        results = {name: outcomes.judged(result, equivalent=name in declared) for name, result in results.items()}
-        recorded = record.updated(recorded, guest.kernel, results, known)
-        if chosen.update:
-            record.write(project.mutants, recorded)
-        Console().print(table.counts(guest.kernel, mutants, results))
+        kernel = Kernel(Target(project, plan, guest), say)
+        red = kernel.check_programs(objects.programs) if objects.to_try else {}
+        silent += [f"{guest.kernel}: {program}: {why}" for program, why in red.items()]
+        judged = [
+            mutant for mutant in mutants if mutant.program not in red and not (chosen.new and mutant.id in before)
+        ]
+        keeper = _Keeper(project.mutants, recorded, guest.kernel, known, declared, writes=chosen.update)
+        results = _on_kernel(kernel, guest.kernel, judged, objects, before, keeper.keep)
+        recorded = keeper.record
         wrong = outcomes.complaints(guest.kernel, results, declared, before)
-        for line in (*table.killers(results.values()), *table.wrong(wrong, known)):
-            say(line)
+        _show(guest.kernel, judged, results, wrong, say)
         complaints += wrong
+    if silent:
+        raise HarnessError("; ".join(silent))
     return int(bool(complaints))
+
+
+class _Keeper:
+    """Keeps outcomes as what is declared makes of them, and writes the record with each."""
+
+    def __init__(
+        self,
+        path: Path,
+        recorded: record.Record,
+        kernel: str,
+        known: Collection[str],
+        declared: Collection[str],
+        *,
+        writes: bool,
+    ) -> None:
+        self._path = path
+        self._kernel = kernel
+        self._known = known
+        self._declared = declared
+        self._writes = writes
+        self.record = recorded
+
+    def keep(self, results: Mapping[str, Outcome]) -> dict[str, Outcome]:
+        """Return the outcomes as they are judged."""
+        judged = {name: outcomes.judged(result, equivalent=name in self._declared) for name, result in results.items()}
+        self.record = record.updated(self.record, self._kernel, judged, self._known)
+        if self._writes:
+            record.write(self._path, self.record)
+        return judged
+
+
+def _show(
+    kernel: str,
+    mutants: Sequence[Mutant],
+    results: Mapping[str, Outcome],
+    wrong: Sequence[Complaint],
+    say: Callable[[str], None],
+) -> None:
+    """Print the end of a kernel's run: the table, the tests that killed, and what is wrong."""
+    Console().print(table.counts(kernel, mutants, results))
+    for line in (*table.killers(results.values()), *table.wrong(wrong, {mutant.id: mutant for mutant in mutants})):
+        say(line)
 
 
 def _declared(project: Project, known: Mapping[str, Mutant], *, listed: bool) -> Mapping[str, Equivalent]:
@@ -115,21 +164,27 @@ def _request(project: Project, chosen: Options) -> RunRequest:
 
 
 def _on_kernel(
-    kernel: Kernel, name: str, mutants: Sequence[Mutant], objects: Objects, before: Mapping[str, Outcome]
+    kernel: Kernel,
+    name: str,
+    mutants: Sequence[Mutant],
+    objects: Objects,
+    before: Mapping[str, Outcome],
+    keep: Callable[[Mapping[str, Outcome]], dict[str, Outcome]],
 ) -> dict[str, Outcome]:
     """Return what became of each mutant on a kernel; raises HarnessError."""
-    results = {mutant: Outcome(Fate.NOT_COMPILING, why) for mutant, why in objects.not_compiling.items()}
+    chosen = {mutant.id for mutant in mutants}
+    results: dict[str, Outcome] = {
+        mutant: Outcome(Fate.NOT_COMPILING, why) for mutant, why in objects.not_compiling.items()
+    }
     results |= {mutant: Outcome(Fate.SAME_CODE) for mutant in objects.same_code}
     work = [
         Try(mutant, objects.to_try[mutant.id], _killer(before.get(mutant.id), name))
         for mutant in mutants
         if mutant.id in objects.to_try
     ]
-    if work:
-        programs = {item.mutant.program for item in work}
-        kernel.check_programs({program: data for program, data in objects.programs.items() if program in programs})
-        results |= kernel.run(work)
-    return results | {mutant: results[twin] for mutant, twin in objects.twins.items()}
+    results |= kernel.run(work, lambda mutant, outcome: keep({mutant: outcome}))
+    results |= {mutant: results[twin] for mutant, twin in objects.twins.items() if twin in chosen}
+    return keep({mutant: outcome for mutant, outcome in results.items() if mutant in chosen})
 
 
 def _killer(before: Outcome | None, kernel: str) -> tuple[str, ...]:

@@ -21,6 +21,7 @@ class Options:
     mistakes: bool = False
     guests: int | None = None
     update: bool = False
+    new: bool = False
 
 
 class Commands(Protocol):
@@ -40,7 +41,8 @@ def add(commands: Commands) -> None:
     parser.add_argument("--sample", type=int, metavar="N", help="only N of them, chosen at random")
     parser.add_argument("--seed", type=int, default=0, metavar="S", help="of the random choice (default: 0)")
     parser.add_argument("--guests", type=int, metavar="N", help="how many guests run at once")
-    parser.add_argument("--update", action="store_true", help="write the outcomes to the record")
+    parser.add_argument("--new", action="store_true", help="only those that the record does not have")
+    parser.add_argument("--update", action="store_true", help="write each outcome to the record as soon as it is known")
     parser.set_defaults(run=_run)
 
 
@@ -54,6 +56,7 @@ def _run(arguments: argparse.Namespace) -> int:
         arguments.mistakes,
         arguments.guests,
         arguments.update,
+        arguments.new,
     )
     from kernel_matrix.commands.mutation import command
 

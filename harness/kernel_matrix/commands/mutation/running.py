@@ -55,32 +55,36 @@ class Kernel:
         #: whether a guest gave no verdict: the others end, too
         self._failed = False
 
-    def check_programs(self, objects: Mapping[str, bytes]) -> None:
-        """Try the programs themselves: where a test is red without a mutant, nothing can be learned from it.
+    def check_programs(self, objects: Mapping[str, bytes]) -> dict[str, str]:
+        """Try the programs themselves: where a test is red without a mutant, nothing can be learned from its mutants.
 
-        Raises HarnessError.
+        Return the programs without a verdict, and why. Raises HarnessError.
         """
+        red: dict[str, str] = {}
         waiting = deque(objects.items())
 
         def serve(warm: Warm) -> None:
             while (work := self._next(waiting)) is not None:
-                self._check(warm, *work)
+                if why := self._check(warm, *work):
+                    red[work[0]] = why
 
         self._in_guests(serve, len(objects))
+        return red
 
-    def _check(self, warm: Warm, program: str, data: bytes) -> None:
+    def _check(self, warm: Warm, program: str, data: bytes) -> str:
+        """Return why there is no verdict on a program's mutants, empty where there is one."""
         result = self._tried(warm, data, self._trial(program, (), _FIRST_SECONDS, stops=False), _MOST_LOST)
         if isinstance(result, Outcome):
-            raise HarnessError(f"{self._kernel}: {program}: no verdict without a mutant: {result.by}: {result.why}")
+            return f"red without a mutant: {result.by}: {result.why}"
         if result.failed:
-            red = "; ".join(f"{test}: {why}" for test, why in result.failed)
-            raise HarnessError(f"{self._kernel}: {program}: red without a mutant: {red}")
+            return "red without a mutant: " + "; ".join(f"{test}: {why}" for test, why in result.failed)
         self._seconds[program] = result.seconds
         self._kills[program] = Counter()
         self._say(f"{self._kernel}: {program}: {result.tests} tests pass in {result.seconds:.0f} s without a mutant")
+        return ""
 
-    def run(self, work: Sequence[Try]) -> dict[str, Outcome]:
-        """Return what became of the mutants, by their ids; raises HarnessError."""
+    def run(self, work: Sequence[Try], keep: Callable[[str, Outcome], object]) -> dict[str, Outcome]:
+        """Return what became of the mutants, by their ids; each is kept as soon as it is known. Raises HarnessError."""
         results: dict[str, Outcome] = {}
         waiting = deque(work)
 
@@ -90,6 +94,7 @@ class Kernel:
                 outcome = self._outcome(warm, item)
                 with self._lock:
                     results[item.mutant.id] = outcome
+                    keep(item.mutant.id, outcome)
                     self._done += 1
                     by = f" by {outcome.by}" if outcome.by else ""
                     took = f"{time.monotonic() - began:.1f} s"
