@@ -27,9 +27,9 @@
 #include <asm/ptrace.h>
 
 /*
- * These two do not compile on 7.x, where bcc 0.31 puts its own, older copy of uapi/linux/bpf.h in place of the kernel's;
- * who includes them needs only the names of their structs. Where cgroups have no header of their own for what they have
- * of BPF (5.10), they need the first of the two.
+ * These two do not compile on 7.x, where bcc 0.31 puts its own, older copy of uapi/linux/bpf.h in place of the
+ * kernel's; who includes them needs only the names of their structs. Where cgroups have no header of their own for
+ * what they have of BPF (5.10), they need the first of the two.
  */
 #if __has_include(<linux/bpf-cgroup-defs.h>)
 #define _LINUX_BPF_H
