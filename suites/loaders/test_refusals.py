@@ -33,7 +33,7 @@ def of(loader: Loader, numbers: Mapping[str, int], default: int) -> int:
 
 
 def of_tracefs(symbol: str) -> int:
-    """Return the errno with which tracefs refuses a probe, 0 when it takes it: bcc's second try (bpf_attach_kprobe())."""
+    """Return the errno with which tracefs refuses a probe, 0 when it takes it; bcc's bpf_attach_kprobe() asks so."""
     try:
         with Path("/sys/kernel/tracing/kprobe_events").open("a") as file:
             file.write(f"p:kprobes/p_{symbol} {symbol}\n")
@@ -45,8 +45,8 @@ def of_tracefs(symbol: str) -> int:
 def test_an_unknown_function_is_enoent(loaded: Object, loader: Loader, refused: Refused) -> None:
     """register_kprobe() finds no symbol of that name (kernel/kprobes.c, _kprobe_addr()).
 
-    bcc takes any errno of the perf event for a kernel without such events, tries tracefs, and reports its errno: that is
-    EINVAL since 6.11, whose tracefs looks the symbol up before it registers (9d8616034f16, validate_probe_symbol()).
+    bcc takes any errno of the perf event for a kernel without such events, tries tracefs, and reports its errno: EINVAL
+    since 6.11, where tracefs looks the symbol up before it registers (9d8616034f16, validate_probe_symbol()).
     """
     symbol = "no_such_function"
     expected = of_tracefs(symbol) if loader.name == "bcc" else errno.ENOENT
