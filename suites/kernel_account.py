@@ -72,14 +72,29 @@ _LOAD = re.compile(r"(?P<to>[rw]\d+) = \*\(u(?:32|64) \*\)\((?P<at>r\d+ [+-]\d+)
 _STORE = re.compile(r"\*\(u(?:32|64) \*\)\((?P<at>r\d+ [+-]\d+)\) = (?P<of>[rw]\d+)")
 
 
+def _instructions(program: str) -> list[str]:
+    """Return the instructions of the newest loaded program of that name, as the verifier has left them."""
+    dump = _bpftool("prog", "dump", "xlated", "id", str(_newest(program)["id"]))
+    return [line.strip() for line in dump.splitlines() if re.match(r"\s*\d+: ", line)]
+
+
+def flags_of_updates(program: str) -> list[int]:
+    """Return the flags of each call that updates a hash map: the constant last put into r4, the fourth argument."""
+    flags, last = [], -1
+    for line in _instructions(program):
+        if constant := re.search(r"r4 = (\d+)$", line):
+            last = int(constant[1])
+        elif re.search(r"call (?:htab|bpf)_map_update_elem", line):
+            flags.append(last)
+    return flags
+
+
 def plain_additions(program: str) -> list[str]:
     """Return where the newest loaded program of that name adds to memory by a load, an addition and a store.
 
     Another processor may store between them; what is added atomically is one instruction, ``lock``.
     """
-    dump = _bpftool("prog", "dump", "xlated", "id", str(_newest(program)["id"]))
-    lines = [line.strip() for line in dump.splitlines() if re.match(r"\s*\d+: ", line)]
-    sites = []
+    lines, sites = _instructions(program), []
     for load, addition, store in zip(lines, lines[1:], lines[2:], strict=False):
         read, written = _LOAD.search(load), _STORE.search(store)
         if read and written and read["at"] == written["at"] and f"{read['to']} += " in addition:

@@ -27,11 +27,12 @@ def failing(times: int) -> Callable[[], None]:
 
 
 def test_each_users_calls_are_counted_apart(monitor: Monitor) -> None:
-    """By the real uid; calls that fail count too."""
-    for uid, times in ((1000, 3), (1001, 1), (65534, 5)):
+    """By the real uid, root's too, of all its 32 bits; calls that fail count too."""
+    made = {0: 2, 1000: 3, 1001: 1, 65534: 5, 65536 + 1001: 6, (1 << 32) - 2: 7}
+    for uid, times in made.items():
         execs.in_child(failing(times), uid=uid)
     execs.in_child(lambda: run(TRUE), uid=1000)
-    assert {uid: monitor.calls(uid) for uid in (1000, 1001, 65534, 1002)} == {1000: 4, 1001: 1, 65534: 5, 1002: 0}
+    assert {uid: monitor.calls(uid) for uid in (*made, 1002)} == {**made, 1000: 4, 1002: 0}
 
 
 def test_a_burst_that_fits_loses_nothing(monitor: Monitor) -> None:

@@ -119,7 +119,9 @@ def test_a_shell_and_its_command_are_an_event_each(monitor: Monitor) -> None:
     assert second == expected(second, child, "/bin/true", comm="sh")
 
 
-@pytest.mark.parametrize(("uid", "gid"), [(0, 0), (1000, 1000), (65534, 65534), (1000, 65534), (4294967294, 7)])
+@pytest.mark.parametrize(
+    ("uid", "gid"), [(0, 0), (1000, 1000), (65534, 65534), (1000, 65534), (4294967294, 7), (7, 4294967294)]
+)
 def test_an_event_carries_the_callers_real_ids(uid: int, gid: int, monitor: Monitor) -> None:
     """Up to the largest uid there is."""
     child = execs.in_child(lambda: run(TRUE), uid=uid, gid=gid)

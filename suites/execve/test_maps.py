@@ -10,7 +10,7 @@ from kernel_matrix.guest.pytest.marks import with_loaders
 from kernel_matrix.guest.system import execs
 from suites.execve.conftest import PROGRAMS, Monitor
 from suites.execve.test_events import TRUE, run
-from suites.kernel_account import Table, maps_of, plain_additions
+from suites.kernel_account import Table, flags_of_updates, maps_of, plain_additions
 from suites.reader import woken
 
 #: the objects' own numbers, whatever loads them
@@ -32,6 +32,13 @@ def test_what_processors_share_is_added_to_atomically(program: str, monitor: Mon
     """A user's calls, and both losses: a load, an addition and a store would lose what another has stored meanwhile."""
     assert monitor.calls(0) == 0
     assert plain_additions(program) == []
+
+
+@pytest.mark.parametrize("program", PROGRAMS)
+def test_a_user_s_first_call_does_not_reset_another_s(program: str, monitor: Monitor) -> None:
+    """A new entry is made only where there is none (BPF_NOEXIST): another processor may have made and counted one."""
+    assert monitor.calls(0) == 0
+    assert flags_of_updates(program) == [1]
 
 
 def test_a_reader_that_waits_is_woken(loader: Loader) -> None:
