@@ -44,6 +44,24 @@ def test_a_failure_begins_with_its_first_warning() -> None:
     assert len(extract.text.splitlines()) == len(lines)
 
 
+def test_behind_a_skip_the_first_record_is_the_next() -> None:
+    extract = excerpt([record(7), record(9)], None)
+    assert (extract.lost, extract.next) == (1, 10)
+    assert excerpt([], None).next is None
+
+
+def test_a_child_skips_what_others_have_logged(tmp_path: Path) -> None:
+    """A child before it has read on: what it read is not lost for the next one."""
+    path = tmp_path / "kmsg"
+    path.write_text(record(0))
+    log = KernelLog(path)
+    with path.open("a") as file:
+        file.write(record(1))
+    log.skip()
+    assert os.read(log._reader, 100) == b""
+    assert excerpt([record(5)], log._next).lost == 0
+
+
 def test_what_is_no_record_is_an_error() -> None:
     with pytest.raises(ValueError, match="not a record"):
         excerpt(["anything"], 0)

@@ -128,13 +128,14 @@ def test_generated_mutants_keep_their_names_when_lines_move() -> None:
 def test_generated_mutants_of_equal_lines_have_different_names() -> None:
     text = "int a(int x)\n{\n\treturn x + x;\n}\nint b(int x)\n{\n\treturn x + x;\n}\n"
     made = list(generated.of_source("p", "p.bpf.c", text))
-    assert len({mutant.name for mutant in made}) == len(made) == len({mutant.changed for mutant in made})
+    assert len({mutant.name for mutant in made}) == len(made)
+    lines = [mutant.line for mutant in made if "return" in mutant.change]
+    assert lines.count(3) == lines.count(7) > 3
 
 
 def test_a_generated_mutant_changes_one_line() -> None:
     for made in generated.of_source("p", "p.bpf.c", SOURCE):
         assert sum(line.startswith("-") for line in made.diff) <= 1
-        assert made.changed.split() != SOURCE.split()
 
 
 # -- the choice
@@ -180,7 +181,7 @@ int first(struct xdp_md *ctx)
 }
 char LICENSE[] SEC("license") = "GPL";
 """
-HEADER = "struct record {\n\t__u64 bytes;\n};\n"
+HEADER = "struct part {\n\t__u64 bytes;\n};\nstruct record {\n\tstruct part part;\n};\n"
 
 
 def compiled(tmp_path: Path, *changes: tuple[str, str], file: str = "p.bpf.c") -> Objects:
@@ -220,8 +221,9 @@ def test_a_changed_header_is_compiled_into_its_program(tmp_path: Path) -> None:
     assert set(compiled(tmp_path, ("__u64", "__u32"), file="p.h").to_try) == {"p/0"}
 
 
-def test_another_name_in_a_layout_is_another_object(tmp_path: Path) -> None:
-    assert set(compiled(tmp_path, ("bytes", "octets"), file="p.h").to_try) == {"p/0"}
+@pytest.mark.parametrize("change", [("bytes", "octets"), ("struct part ", "struct piece ")])
+def test_another_name_in_a_layout_is_another_object(tmp_path: Path, change: tuple[str, str]) -> None:
+    assert set(compiled(tmp_path, change, file="p.h").to_try) == {"p/0"}
 
 
 def test_what_was_compiled_is_not_compiled_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from kernel_matrix.guest.bpf import leaks
-from kernel_matrix.guest.pytest import trials
+from kernel_matrix.guest.pytest import plugin, trials
 from kernel_matrix.shared import frames, mutants
 from kernel_matrix.shared.mutants import Begin, Result, Trial
 
@@ -125,6 +125,34 @@ def test_the_test_that_killed_before_comes_first(run: Try) -> None:
     (result,) = run((b"wrong", replace(TRIAL, first=("test_second.py::test_content",))))
     assert [test for test, _ in result.failed] == ["test_second.py::test_content"]
     assert result.tests == 1
+
+
+def test_only_the_named_tests_are_run(run: Try) -> None:
+    (result,) = run((b"wrong", replace(TRIAL, tests=("test_second.py::test_passes",))))
+    assert (result.failed, result.tests) == ((), 1)
+
+
+def test_each_child_begins_behind_the_kernels_log(run: Try, pytester: pytest.Pytester) -> None:
+    """All children share their place in the log, and none knows the number that is expected there."""
+    pytester.makeconftest(f"""
+import pytest
+
+class Guest:
+    skipped = 0
+
+    def skip_log(self):
+        self.skipped += 1
+
+GUEST = Guest()
+
+def pytest_configure(config):
+    config.pluginmanager.register(GUEST, {plugin.NAME!r})
+
+def pytest_runtest_setup(item):
+    assert GUEST.skipped == 1
+""")
+    first, second = run((b"right", TRIAL), (b"right", TRIAL))
+    assert (first.failed, second.failed) == ((), ())
 
 
 def test_only_the_named_files_are_run(run: Try) -> None:

@@ -31,8 +31,6 @@ def of_source(program: str, file: str, text: str) -> Iterator[Mutant]:
     seen: set[str] = set()
     for number, changed in _changes(lines):
         was = lines[number - 1]
-        if changed.split() == was.split():
-            continue
         key = f"{file}\0{was.strip()}\0{place[number]}\0{changed.strip()}"
         name = f"g-{hashlib.sha256(key.encode()).hexdigest()[:_DIGITS]}"
         if name not in seen:

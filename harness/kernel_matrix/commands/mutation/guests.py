@@ -23,6 +23,8 @@ from kernel_matrix.vm.ending import Ending
 _BOOTSTRAP = "from kernel_matrix.guest.pytest import trials; trials.main()"
 #: trials after which a guest is replaced by a fresh one, which takes a second
 _MOST_TRIALS = 50
+#: trials in which a test that has passed without a mutant is believed
+_CLEARED_FOR = 10
 _CHUNK = 1 << 16
 
 
@@ -63,6 +65,8 @@ class Warm:
         self._relay: Relay | None = None
         self._stream = frames.Reader()
         self._trials = 0
+        #: tests that have passed without a mutant in this guest, not long ago
+        self.cleared: set[str] = set()
 
     def close(self) -> None:
         """End the guest."""
@@ -73,6 +77,8 @@ class Warm:
         """Run a trial; raises GuestLost when the guest does not survive it."""
         relay = self._relay or self._started()
         self._trials += 1
+        if self._trials % _CLEARED_FOR == 0:
+            self.cleared.clear()
         result = None
         test = ""
         try:
@@ -97,6 +103,7 @@ class Warm:
         words = self._guest.relay()
         relay = self._open.enter_context(client.started(words, _BOOTSTRAP, self._target.project.root))
         self._relay, self._stream, self._trials = relay, frames.Reader(), 0
+        self.cleared.clear()
         try:
             relay.sending.write(self._target.begin)
         except BrokenPipeError:

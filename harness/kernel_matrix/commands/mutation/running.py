@@ -50,6 +50,7 @@ class Kernel:
         #: program -> how often each of its tests killed
         self._kills: dict[str, Counter[str]] = {}
         self._seconds: dict[str, float] = {}
+        self._programs: Mapping[str, bytes] = {}
         self._lock = threading.Lock()
         self._done = 0
         #: whether a guest gave no verdict: the others end, too
@@ -61,6 +62,7 @@ class Kernel:
         Return the programs without a verdict, and why. Raises HarnessError.
         """
         red: dict[str, str] = {}
+        self._programs = objects
         waiting = deque(objects.items())
 
         def serve(warm: Warm) -> None:
@@ -97,6 +99,7 @@ class Kernel:
                     keep(item.mutant.id, outcome)
                     self._done += 1
                     by = f" by {outcome.by}" if outcome.by else ""
+                    by += f": {outcome.why}" if outcome.why else ""
                     took = f"{time.monotonic() - began:.1f} s"
                     place = f"[{self._done}/{len(work)}] {self._kernel}"
                     self._say(f"{place} {item.mutant.id}: {outcome.fate}{by} ({took})")
@@ -119,11 +122,27 @@ class Kernel:
             result = self._tried(warm, item.data, again, 2)
             if isinstance(result, Outcome):
                 return result
+        if result.failed and not result.refused:
+            self._clear(warm, program, result.failed[0][0])
         if result.failed and not (result.refused or result.late):
             # those that wait for their limit do not come first
             with self._lock:
                 self._kills[program][result.failed[0][0]] += 1
         return outcomes.of_result(result, self._kernel)
+
+    def _clear(self, warm: Warm, program: str, test: str) -> None:
+        """See the test that killed a mutant pass without one, in the same guest; raises HarnessError.
+
+        A guest that has been used may be what it fails with.
+        """
+        if test in warm.cleared:
+            return
+        trial = replace(self._trial(program, (), _FIRST_SECONDS), tests=(test,))
+        result = self._tried(warm, self._programs[program], trial, _MOST_LOST)
+        if isinstance(result, Outcome) or result.failed:
+            why = result.why if isinstance(result, Outcome) else result.failed[0][1]
+            raise HarnessError(f"{self._kernel}: {program}: red without a mutant behind one: {test}: {why}")
+        warm.cleared.add(test)
 
     def _tried(self, warm: Warm, data: bytes, trial: Trial, times: int) -> Result | Outcome:
         """Return the result of a trial, or the outcome of a guest that was lost so many times. Raises HarnessError."""

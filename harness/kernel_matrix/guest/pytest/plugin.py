@@ -23,6 +23,9 @@ from kernel_matrix.shared.project import SOURCES_VARIABLE
 from kernel_matrix.shared.protocol import COMPILED, DESELECTED, DIAGNOSIS, KERNEL_LOG, VERIFIER
 from kernel_matrix.shared.worker_input import WORKER_KEY
 
+#: the name under which the plugin is registered
+NAME = "matrix-guest"
+
 
 def repeated(argument: str, times: int) -> list[str]:
     """Return the node ids of a test that runs ``times`` times (`Repeats`): ``test[6.1-#2]``."""
@@ -160,6 +163,10 @@ class GuestPlugin:
         """Attribute the kernel's log since the last test to the guest."""
         self._check_log_outside_tests(session.config)
 
+    def skip_log(self) -> None:
+        """Leave out what the kernel has logged until now, in a child that is forked to run tests."""
+        self._log.skip()
+
     @contextlib.contextmanager
     def _kernel_log_attached(self, item: pytest.Item, when: str) -> Iterator[None]:
         try:
@@ -247,4 +254,4 @@ def register(
         config.pluginmanager.register(capture.CapturePlugin(), "matrix-capture")
     if config.option.repeat > 1:
         config.pluginmanager.register(Repeats(config.option.repeat))
-    config.pluginmanager.register(GuestPlugin(facts, arguments, begins), "matrix-guest")
+    config.pluginmanager.register(GuestPlugin(facts, arguments, begins), NAME)

@@ -27,6 +27,7 @@ from kernel_matrix.guest.bpf import leaks
 from kernel_matrix.guest.bpf.diagnosis import machine
 from kernel_matrix.guest.bpf.step_error import StepError, errno_name
 from kernel_matrix.guest.bpf.steps import object_path
+from kernel_matrix.guest.pytest import plugin
 from kernel_matrix.guest.system.deadline import SPEED
 from kernel_matrix.shared import frames, mutants
 from kernel_matrix.shared.mutants import Result, Trial
@@ -84,11 +85,11 @@ def _refusal(error: BaseException | None) -> str:
 
 
 def in_order(items: Sequence[pytest.Item], tests: Collection[str], first: Sequence[str]) -> list[pytest.Item]:
-    """Return the items of these files and folders: those named first, each with the rest of its file behind it.
+    """Return the items of these files, folders and node ids: those named first, with the rest of their files behind.
 
     Files stay together, because fixtures of theirs load the object.
     """
-    chosen = [item for item in items if _is_below(item.nodeid.partition("::")[0], tests)]
+    chosen = [item for item in items if _is_chosen(item.nodeid, tests)]
     files = list(dict.fromkeys([name.partition("::")[0] for name in first]))
     rank = {name: place for place, name in enumerate(first)}
 
@@ -100,8 +101,9 @@ def in_order(items: Sequence[pytest.Item], tests: Collection[str], first: Sequen
     return sorted(chosen, key=key)
 
 
-def _is_below(file: str, tests: Collection[str]) -> bool:
-    return any(PurePosixPath(file).is_relative_to(test) for test in tests)
+def _is_chosen(nodeid: str, tests: Collection[str]) -> bool:
+    file = PurePosixPath(nodeid.partition("::")[0])
+    return nodeid in tests or any(file.is_relative_to(test) for test in tests)
 
 
 @dataclass(frozen=True, slots=True)
@@ -232,6 +234,9 @@ def _run_items(items: Sequence[pytest.Item], writing: int, trial: Trial) -> NoRe
         reports = ChildPlugin(writing)
         session = items[0].session
         session.config.pluginmanager.register(reports, "matrix-trial")
+        if (guest := session.config.pluginmanager.get_plugin(plugin.NAME)) is not None:
+            # children before this one have read on in the log that all share
+            guest.skip_log()
         for item, following in zip(items, [*items[1:], None], strict=True):
             item.config.hook.pytest_runtest_protocol(item=item, nextitem=following)
             if trial.stops and reports.failed:

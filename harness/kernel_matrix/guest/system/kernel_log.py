@@ -37,8 +37,8 @@ class Excerpt:
     lost: int = 0
     #: index of the line with the first warning; None: there is none
     warning: int | None = None
-    #: the sequence number of the next record
-    next: int = 0
+    #: the sequence number of the next record; None: not known yet
+    next: int | None = 0
 
     @property
     def text(self) -> str:
@@ -67,7 +67,8 @@ class KernelLog:
         """Open the log."""
         self._path = path
         self._reader = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-        self._next = 0
+        #: the number of the next record; None: of whichever comes first
+        self._next: int | None = 0
 
     def mark(self, nodeid: str) -> None:
         """Write the start of a test into the log, and with it onto the console."""
@@ -79,6 +80,14 @@ class KernelLog:
         new_excerpt = excerpt(self.read(), self._next)
         self._next = new_excerpt.next
         return new_excerpt
+
+    def skip(self) -> None:
+        """Leave out all records until now.
+
+        A child shares the place in the log with its parent, and not the number that is expected there.
+        """
+        os.lseek(self._reader, 0, os.SEEK_END)
+        self._next = None
 
     def read(self) -> list[str]:
         """Return the unread records."""
@@ -94,8 +103,11 @@ class KernelLog:
                 continue
 
 
-def excerpt(records: Iterable[str], expected: int) -> Excerpt:
-    """Return the excerpt of these records; ``expected``: the sequence number of the first. Raises ValueError."""
+def excerpt(records: Iterable[str], expected: int | None) -> Excerpt:
+    """Return the excerpt of these records; ``expected``: the sequence number of the first, None: any.
+
+    Raises ValueError.
+    """
     lines: list[str] = []
     lost = 0
     warning: int | None = None
@@ -103,6 +115,8 @@ def excerpt(records: Iterable[str], expected: int) -> Excerpt:
         match = _RECORD.match(record)
         if match is None:
             raise ValueError(f"not a record of the kernel's log: {record!r}")
+        if expected is None:
+            expected = int(match["sequence"])
         if missed := int(match["sequence"]) - expected:
             lost += missed
             lines.append(f"... ({missed} records were overwritten)")
