@@ -14,7 +14,7 @@ settings.register_profile("untimed", deadline=None, suppress_health_check=[Healt
 settings.load_profile("untimed")
 
 #: a separate project (tests/faults/test_extending.py)
-collect_ignore = ["extending/one_program"]
+collect_ignore = ["extending/one_program", "faults/mutants"]
 
 
 @pytest.fixture(autouse=True, scope="session")
