@@ -57,5 +57,6 @@ def test_a_suite_that_is_red_says_nothing_about_mutants(project: Path) -> None:
         path.write_text(path.read_text().replace("> 1000", "> 10"))
     done = run(project, "--mistakes")
     assert done.returncode == 3
-    assert f"red without a mutant: {TEST.replace('passes', 'passes[6.1]')}: " in done.stderr
+    assert "6.1: verdict: red without a mutant: " in done.stderr
+    assert f"{TEST.replace('passes', 'passes[6.1]')}: assert 1 == 2" in done.stderr
     assert done.stderr.count("\n") == 1
