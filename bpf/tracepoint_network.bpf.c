@@ -189,7 +189,7 @@ static __always_inline void read_peer(struct peer *peer, const struct sock *sk)
 		address = BPF_CORE_READ(sk, __sk_common.skc_daddr);
 		__builtin_memcpy(peer->address, &address, sizeof(address));
 	} else if (family == AF_INET6 && HAS_IPV6(sk)) {
-		BPF_CORE_READ_INTO(&peer->address, sk, __sk_common.skc_v6_daddr);
+		bpf_probe_read_kernel(peer->address, sizeof(peer->address), &sk->__sk_common.skc_v6_daddr);
 		__builtin_memcpy(&first, peer->address, sizeof(first));
 		__builtin_memcpy(&second, peer->address + sizeof(first), sizeof(second));
 	} else {

@@ -38,7 +38,9 @@ struct ExecEvent {
     tgid: u32,
     uid: u32,
     gid: u32,
+    ppid: u32,
     entry: u32,
+    directory: i32,
     filename_length: i32,
     comm: [u8; 16],
     filename: [u8; 256],
@@ -59,6 +61,9 @@ struct NetEvent {
     state: u32,
     call: u32,
     family: u32,
+    peer_family: u32,
+    peer_port: u32,
+    peer_address: [u8; 16],
     comm: [u8; 16],
 }
 
@@ -216,7 +221,8 @@ fn execve_is_one_event() {
     };
     println!("trace_execve: {} by {}", text(&event.filename), text(&event.comm));
     assert_eq!((event.pid, event.uid, event.gid), (pid, 0, 0));
-    assert_eq!(event.entry, EXEC_ENTRY_EXECVE);
+    assert_eq!(event.ppid, std::process::id());
+    assert_eq!((event.entry, event.directory), (EXEC_ENTRY_EXECVE, libc::AT_FDCWD));
     // with its NUL
     assert_eq!(
         (text(&event.filename).as_str(), event.filename_length),
@@ -263,9 +269,9 @@ fn connects(block: impl FnOnce()) -> Vec<NetEvent> {
 fn connect_is_one_event() {
     enter_namespace();
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a port");
+    let address = listener.local_addr().expect("bound");
     let mut fd = -1;
     let events = connects(|| {
-        let address = listener.local_addr().expect("bound");
         fd = TcpStream::connect(address).expect("someone listens").as_raw_fd();
     });
     let [event] = events[..] else {
@@ -273,6 +279,10 @@ fn connect_is_one_event() {
     };
     assert_eq!((event.result, event.state, event.fd), (0, NET_DONE, fd));
     assert_eq!(event.family, libc::AF_INET.cast_unsigned());
+    assert_eq!(event.peer_family, libc::AF_INET.cast_unsigned());
+    assert_eq!(event.peer_port, u32::from(address.port()));
+    assert_eq!(event.peer_address[..4], Ipv4Addr::LOCALHOST.octets());
+    assert_eq!(event.peer_address[4..], [0; 12]);
 }
 
 #[test]
@@ -286,4 +296,6 @@ fn a_refused_connect_is_one_event_with_its_errno() {
     };
     assert_eq!((event.result, event.state), (-i64::from(libc::ENOENT), NET_FAILED));
     assert_eq!(event.family, libc::AF_UNIX.cast_unsigned());
+    assert_eq!((event.peer_family, event.peer_port), (libc::AF_UNIX.cast_unsigned(), 0));
+    assert_eq!(event.peer_address, [0; 16]);
 }

@@ -339,11 +339,23 @@ def source_of(path: Path) -> Path:
     return source
 
 
-@cache
 def _module(path: Path) -> _Module:
-    described = _Described.of(path)
-    module = _Module(described, _compiled(path, described))
-    module.check(path)
+    """Return an object's module, made once in this process; raises StepError."""
+    made = _made(path)
+    if isinstance(made, StepError):
+        raise made.with_traceback(None)
+    return made
+
+
+@cache
+def _made(path: Path) -> _Module | StepError:
+    """Compile, or say why not: what bcc cannot compile takes it as long the next time, and minutes in a guest."""
+    try:
+        described = _Described.of(path)
+        module = _Module(described, _compiled(path, described))
+        module.check(path)
+    except StepError as error:
+        return error
     return module
 
 
