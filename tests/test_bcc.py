@@ -66,3 +66,18 @@ def test_the_stand_ins_cover_the_headers_that_sources_include() -> None:
         if line.startswith("#include <bpf/")
     }
     assert included == {path.name for path in bcc_compiler.HEADERS.joinpath("bpf").iterdir()}
+
+
+def test_what_cannot_be_compiled_is_tried_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    tried: list[Path] = []
+
+    def of(path: Path) -> None:
+        tried.append(path)
+        raise StepError(0, "open", path.name)
+
+    monkeypatch.setattr(bcc._Described, "of", of)
+    path = Path("/no/such/once.bpf.o")
+    for _ in range(2):
+        with pytest.raises(StepError, match=r"once\.bpf\.o"):
+            bcc._module(path)
+    assert tried == [path]
