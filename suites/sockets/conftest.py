@@ -337,5 +337,7 @@ def monitor(loaded: Monitor, network: None, tmp_path: Path) -> Iterator[Monitor]
     loaded.begin()
     yield loaded
     totals = loaded.totals()
-    assert (totals.lost_events, totals.lost_calls, totals.lost_ends, totals.lost_lengths) == (0, 0, 0, 0)
-    assert list(loaded.calls.keys()) == []
+    assert (totals.lost_events, totals.lost_calls, totals.lost_lengths) == (0, 0, 0)
+    if totals.lost_ends or list(loaded.calls.keys()):
+        # the end of some thread's call, not of the test's own: its events would be missing
+        assert skipped(PROGRAMS), "calls without an end, and the kernel has skipped no program"
