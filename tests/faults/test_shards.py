@@ -69,7 +69,7 @@ def test_what_is_no_shard_is_a_line(text: str, tmp_path: Path) -> None:
 
 
 def test_a_shard_with_nothing_to_run_is_green_and_says_so(tmp_path: Path) -> None:
-    status, output = _harness(*RUN, f"--results={tmp_path}", "--shard", "7/7")
+    status, output = _harness(*RUN, f"--results={tmp_path}", "--shard", "99/99")
     assert status == 0, output
-    assert "shard 7/7 has nothing to run" in output
-    assert document.read(tmp_path / "latest").shard == "7/7"
+    assert "shard 99/99 has nothing to run" in output
+    assert document.read(tmp_path / "latest").shard == "99/99"
