@@ -15,8 +15,9 @@ def _bpftool(*arguments: str) -> str:
     return subprocess.run(["/usr/sbin/bpftool", *arguments], capture_output=True, text=True, check=True).stdout
 
 
-def _shown(kind: str) -> list[dict[str, Any]]:
-    return list(json.loads(_bpftool("-j", kind, "show")))
+def shown(kind: str) -> list[dict[str, Any]]:
+    """Return the kernel's programs (``prog``), maps, links, or programs on perf events (``perf``)."""
+    return list(json.loads(_bpftool("-j", kind, "show") or "[]"))
 
 
 def skipped(programs: Collection[str]) -> dict[str, int]:
@@ -28,9 +29,9 @@ def skipped(programs: Collection[str]) -> dict[str, int]:
     kprobe perf link info"), for the second where there is a link, and say nothing otherwise.
     """
     names = {_cut(name): name for name in programs}
-    missed = Counter({link["prog_id"]: link.get("missed", 0) for link in _shown("link") if "prog_id" in link})
+    missed = Counter({link["prog_id"]: link.get("missed", 0) for link in shown("link") if "prog_id" in link})
     counts: Counter[str] = Counter()
-    for one in _shown("prog"):
+    for one in shown("prog"):
         if name := names.get(_cut(one.get("name", ""))):
             counts[name] += one.get("recursion_misses", 0) + missed[one["id"]]
     return {name: count for name, count in counts.items() if count}
@@ -53,7 +54,7 @@ def _cut(name: str) -> str:
 
 def _newest(program: str) -> dict[str, Any]:
     """Return the last loaded program of that name."""
-    alike = [one for one in _shown("prog") if _cut(one.get("name", "")) == _cut(program)]
+    alike = [one for one in shown("prog") if _cut(one.get("name", "")) == _cut(program)]
     return max(alike, key=lambda one: int(one["id"]))
 
 
@@ -62,7 +63,7 @@ def maps_of(program: str) -> dict[str, Table]:
     newest = _newest(program)
     return {
         one["name"]: Table(one["type"], one["max_entries"], one["bytes_key"], one["bytes_value"])
-        for one in _shown("map")
+        for one in shown("map")
         if one["id"] in newest["map_ids"]
     }
 

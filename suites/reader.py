@@ -1,4 +1,4 @@
-"""A reader that sleeps until a ring buffer has something."""
+"""Threads that sleep in a call, and a reader that sleeps until a ring buffer has something."""
 
 from __future__ import annotations
 
@@ -11,8 +11,14 @@ from kernel_matrix.guest.bpf.loaders import Object
 from kernel_matrix.guest.bpf.loaders.libbpf import Map
 from kernel_matrix.guest.system.deadline import limit, wait_until
 
-#: poll and epoll_wait of asm/unistd_64.h
+#: asm/unistd_64.h
 _EPOLL_WAIT = 232
+
+
+def wait_inside(call: int, thread: threading.Thread) -> None:
+    """Return once the thread sleeps in that call (proc(5), /proc/pid/syscall: "running" while it does not)."""
+    state = Path(f"/proc/self/task/{thread.native_id}/syscall")
+    wait_until(lambda: state.read_text().startswith(f"{int(call)} "), f"a thread in call {int(call)}")
 
 
 def woken(obj: Object, ring: str, action: Callable[[], object]) -> bool:
@@ -27,8 +33,7 @@ def woken(obj: Object, ring: str, action: Callable[[], object]) -> bool:
         epoll.register(events.fd, select.EPOLLIN)
         thread = threading.Thread(target=lambda: answers.append(len(epoll.poll(limit(3)))))
         thread.start()
-        state = Path(f"/proc/self/task/{thread.native_id}/syscall")
-        wait_until(lambda: state.read_text().startswith(f"{_EPOLL_WAIT} "), "a thread in epoll_wait")
+        wait_inside(_EPOLL_WAIT, thread)
         action()
         thread.join()
     return answers == [1]

@@ -7,6 +7,8 @@ import sys
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
+import generated_page
+
 from kernel_matrix import __main__ as command_line
 from kernel_matrix.config import options
 
@@ -63,16 +65,5 @@ def _row(action: argparse.Action) -> str:
     return f"| `{shown}` | {meaning} |"
 
 
-def main(arguments: list[str]) -> int:
-    """Write the page; with ``--check`` only check that it is up to date."""
-    text = page()
-    if "--check" not in arguments:
-        PAGE.write_text(text)
-    elif PAGE.read_text() != text:
-        print("docs/commands.md differs from the commands' help: run `nox -s docs`", file=sys.stderr)
-        return 1
-    return 0
-
-
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(generated_page.main(sys.argv[1:], PAGE, page(), "the commands' help"))

@@ -11,6 +11,8 @@ import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+import generated_page
+
 from kernel_matrix.config import manifest, project
 from kernel_matrix.results import baseline
 from kernel_matrix.results.baseline import Expectation
@@ -104,16 +106,5 @@ def made() -> str:
     return page(PAGE.read_text(), collected(recorded, kernels, here.all_loaders), kernels, here.all_loaders)
 
 
-def main(arguments: list[str]) -> int:
-    """Write the page; with ``--check`` only check that it is up to date."""
-    text = made()
-    if "--check" not in arguments:
-        PAGE.write_text(text)
-    elif PAGE.read_text() != text:
-        print("docs/loaders.md differs from the observations in baselines/matrix: run `nox -s docs`", file=sys.stderr)
-        return 1
-    return 0
-
-
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(generated_page.main(sys.argv[1:], PAGE, made(), "the observations in baselines/matrix"))

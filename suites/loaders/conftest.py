@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import json
 import os
 import select
 import signal
-import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import NoReturn
 
 import pytest
 
@@ -24,6 +22,7 @@ from kernel_matrix.guest.pytest.refusal import refused
 from kernel_matrix.guest.system.deadline import declared, limit
 from kernel_matrix.guest.system.netns import Veth, veth
 from kernel_matrix.shared.project import build_folder
+from suites.kernel_account import shown
 
 __all__ = ["refused"]
 
@@ -45,12 +44,6 @@ def pair() -> Iterator[Veth]:
     """Return a veth pair."""
     with veth() as made:
         yield made
-
-
-def bpftool(kind: str) -> list[dict[str, Any]]:
-    """Return what the kernel says of its links (``link``) or of programs on perf events (``perf``)."""
-    done = subprocess.run(["/usr/sbin/bpftool", "-j", kind, "show"], capture_output=True, text=True, check=True)
-    return list(json.loads(done.stdout or "[]"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,9 +69,9 @@ class Seen:
 
 def seen() -> Seen:
     """Ask the kernel what is attached: bpf_link_get_info_by_fd, BPF_TASK_FD_QUERY, and tracefs."""
-    events = [f"{event['fd_type']} {event.get('func') or event.get('tracepoint')}" for event in bpftool("perf")]
+    events = [f"{event['fd_type']} {event.get('func') or event.get('tracepoint')}" for event in shown("perf")]
     return Seen(
-        tuple(sorted(link["type"] for link in bpftool("link"))),
+        tuple(sorted(link["type"] for link in shown("link"))),
         tuple(sorted(events)),
         tuple(Path("/sys/kernel/tracing/dynamic_events").read_text().splitlines()),
     )

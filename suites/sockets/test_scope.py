@@ -19,7 +19,8 @@ import pytest
 
 from kernel_matrix.guest.bpf.loaders import Loader
 from kernel_matrix.guest.system import calls
-from kernel_matrix.guest.system.deadline import limit, wait_until
+from kernel_matrix.guest.system.deadline import limit
+from suites.reader import wait_inside
 from suites.sockets.conftest import Call, Monitor, Script, State, Totals, monitoring, run_script
 
 UNIX = socket.AF_UNIX
@@ -190,12 +191,6 @@ def test_events_come_in_order_with_the_time_of_the_calls_end(monitor: Monitor) -
     events = monitor.watch(script)
     times = [before, *[event.timestamp for event in events], time.monotonic_ns()]
     assert times == sorted(set(times))
-
-
-def wait_inside(call: Call, thread: threading.Thread) -> None:
-    """Return once the thread sleeps in that call (proc(5), /proc/pid/syscall: "running" while it does not)."""
-    state = Path(f"/proc/self/task/{thread.native_id}/syscall")
-    wait_until(lambda: state.read_text().startswith(f"{call} "), f"a thread in {call.name}")
 
 
 class Reader:
