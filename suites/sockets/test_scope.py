@@ -344,9 +344,15 @@ def test_a_receive_that_times_itself_is_interrupted(monitor: Monitor) -> None:
     def script(script: Script) -> None:
         left, _right = socket.socketpair(UNIX, STREAM)
         left.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, struct.pack("=qq", 3600, 0))
-        signal.signal(signal.SIGALRM, ring)
-        signal.setitimer(signal.ITIMER_REAL, 0.05)
+        signal.signal(signal.SIGUSR1, ring)
+        main = threading.main_thread()
+
+        def other() -> None:
+            wait_inside(Call.RECVFROM, main)
+            signal.pthread_kill(main.ident or 0, signal.SIGUSR1)
+
         with pytest.raises(Ring):
+            threading.Thread(target=other).start()
             left.recv(1)
         script.did(Call.RECVFROM, left.fileno(), UNIX, -errno.EINTR)
 
