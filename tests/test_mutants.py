@@ -263,7 +263,7 @@ def test_a_comment_changes_no_code(tmp_path: Path) -> None:
     for text in (PROGRAM, PROGRAM.replace("\treturn", "\t/* a comment\n\t * of two lines */\n\treturn")):
         source.write_text(text)
         (tmp_path / "p.h").write_text(HEADER)
-        build.compile_source(source, tmp_path / "p.o", [tmp_path])
+        build.compile_source(source, tmp_path / "p.o", [tmp_path], root=tmp_path)
         digests.append(code.digest(tmp_path / "p.o"))
     assert digests[0] == digests[1]
 

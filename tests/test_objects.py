@@ -59,6 +59,24 @@ def test_only_what_changed_is_compiled_again(project: Project) -> None:
     assert [name for name in after if after[name] != last[name]] == ["fixtures/two", "one"]
 
 
+def test_the_same_sources_elsewhere_become_the_same_bytes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is kept by an object's content serves every clone; BTF names the lines of functions by their file."""
+    contents = []
+    for name in ("here", "a longer name/there"):
+        folder = tmp_path / name / "bpf" / "fixtures"
+        folder.mkdir(parents=True)
+        (folder / "helper.h").write_text("static __attribute__((always_inline)) int twice(int x) { return x + x; }\n")
+        (folder / "one.bpf.c").write_text(
+            '#include "helper.h"\n__attribute__((section("xdp"), used)) int program(int *ctx) { return twice(*ctx); }\n'
+        )
+        monkeypatch.chdir(tmp_path / name)
+        project = below(tmp_path / name, sources=tmp_path / name / "bpf")
+        contents.append({name: path.read_bytes() for name, path in build.build_all(project).items()})
+    assert contents[0] == contents[1]
+    assert b"bpf/fixtures/one.bpf.c" in contents[0]["fixtures/one"]
+    assert b"bpf/fixtures/helper.h" in contents[0]["fixtures/one"]
+
+
 def test_the_object_of_a_deleted_source_is_deleted(project: Project) -> None:
     build.build_all(project)
     foreign = project.build / "fixtures" / "foreign.bpf.o"

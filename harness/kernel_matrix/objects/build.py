@@ -48,7 +48,8 @@ def build_all(project: Project) -> dict[str, Path]:
             name = prefix + source.removesuffix(".bpf.c")
             objects[name] = project.build / f"{name}.bpf.o"
             own = _ENGINE_FLAGS if prefix else (*project.flags, *project.source_flags.get(source, ()))
-            _build(path, objects[name], _Inputs(folder, tuple(headers), own))
+            root = _ENGINE_SOURCES if prefix else project.root
+            _build(path, objects[name], _Inputs(folder, tuple(headers), own, root))
     objects |= rust.build_all(project)
     if project.sources is not None and all(name.startswith(ENGINE_OBJECTS) for name in objects):
         raise BuildError(f"no BPF sources in {project.sources}")
@@ -92,10 +93,12 @@ class _Inputs:
     headers: tuple[Path, ...]
     #: flags of this source only, after the common ones
     flags: tuple[str, ...]
+    #: the folder that sources are named from
+    root: Path
 
 
 def _build(source: Path, target: Path, inputs: _Inputs) -> None:
-    state = hashlib.sha256(" ".join([compiler(), *inputs.flags]).encode())
+    state = hashlib.sha256(" ".join([compiler(), *inputs.flags, str(source.relative_to(inputs.root))]).encode())
     for path in [source, *inputs.headers]:
         state.update(path.name.encode() + b"\0" + path.read_bytes())
     key = state.hexdigest()
@@ -105,20 +108,25 @@ def _build(source: Path, target: Path, inputs: _Inputs) -> None:
     target.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=target.parent, prefix=".compiling-") as name:
         compiled = Path(name) / target.name
-        compile_source(source, compiled, (source.parent, inputs.folder), inputs.flags)
+        compile_source(source, compiled, (source.parent, inputs.folder), inputs.flags, root=inputs.root)
         compiled.replace(target)
         atomic.write(stamp, key)
 
 
-def compile_source(source: Path, target: Path, folders: Iterable[Path], flags: Iterable[str] = ()) -> None:
+def compile_source(
+    source: Path, target: Path, folders: Iterable[Path], flags: Iterable[str] = (), *, root: Path
+) -> None:
     """Compile a source to an object without DWARF; ``folders`` are searched for headers.
+
+    The object names its sources from ``root``, so the same sources in another clone become the same bytes.
 
     Raises BuildError with the compiler's message, ToolMissing without a compiler.
     """
     include = [f"-I{folder}" for folder in dict.fromkeys(folders)]
+    names = [f"-ffile-prefix-map={root}/=", "-fdebug-compilation-dir=."]
     system = [f"-idirafter{folder}" for folder in _system_headers()]
     _run(
-        ["clang", *FLAGS, *flags, *include, *system, "-c", str(source), "-o", str(target)],
+        ["clang", *FLAGS, *flags, *names, *include, *system, "-c", str(source), "-o", str(target)],
         f"{source.name}: clang failed",
     )
     # removes DWARF and keeps BTF

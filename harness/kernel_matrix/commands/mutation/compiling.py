@@ -94,7 +94,7 @@ class _Compiler:
             (folder / file).write_text(text)
         target = folder / "object.o"
         try:
-            build.compile_source(folder / source, target, (folder, self._sources), flags)
+            build.compile_source(folder / source, target, (folder, self._sources), flags, root=folder)
         except BuildError as error:
             return str(error).replace(f"{folder}/", "")
         return Compiled(target.read_bytes(), code.digest(target))
