@@ -22,7 +22,7 @@ from kernel_matrix.guest.bpf.loaders import bcc
 from kernel_matrix.guest.bpf.steps import MapSpec
 from kernel_matrix.guest.pytest import plugin
 from kernel_matrix.guest.system import alive
-from kernel_matrix.plan import preparation
+from kernel_matrix.plan import compiling
 from kernel_matrix.relay import payload
 from kernel_matrix.shared import compiled
 from kernel_matrix.shared.compiled import Compiled
@@ -227,7 +227,8 @@ def test_the_name_does_not_depend_on_where_the_project_is(
 
 def entries(files: Path) -> dict[str, bytes]:
     folder = files / "cache" / COMPILER
-    return dict(compiled.kept_for(folder, files / "engine", files / "build", files / "bpf"))
+    rows = compiled.entries(folder, files / "engine", files / "build", files / "bpf")
+    return {name: data for _, name, data in rows if data is not None}
 
 
 def keep(files: Path, name: str = "a") -> bytes:
@@ -262,7 +263,8 @@ def test_an_entry_of_another_compiler_is_not_taken(files: Path) -> None:
     keep(files)
     (files / "cache" / COMPILER).rename(files / "cache" / COMPILER[::-1])
     other = files / "cache" / COMPILER[::-1]
-    assert dict(compiled.kept_for(other, files / "engine", files / "build", files / "bpf")) == {}
+    rows = compiled.entries(other, files / "engine", files / "build", files / "bpf")
+    assert not any(data for _, _, data in rows)
 
 
 def test_a_guest_gets_what_is_kept_for_its_content(files: Path) -> None:
@@ -277,14 +279,19 @@ def test_a_guest_gets_what_is_kept_for_its_content(files: Path) -> None:
         with tarfile.open(fileobj=io.BytesIO(payload.pack(carried).rest)) as tar:
             return {name: tar.extractfile(name).read() for name in tar.getnames()}  # type: ignore[union-attr]
 
+    lacking = payload.lacking(carried)
+    assert "a" not in lacking
+    assert lacking
     assert rest()[f".engine/compiled/{own}"] == data
     (files / "cache" / COMPILER / own).write_bytes(data[:-1])
     assert not any("compiled" in name for name in rest())
+    assert payload.lacking(carried) == {"a", *lacking}
 
 
 def test_nothing_is_kept_for_a_guest_in_which_nothing_compiles(files: Path) -> None:
     carried = payload.of_project(below(files, sources=files / "bpf", carry=("bpf",)))
     assert (carried.kept, carried.compiler) == (None, "")
+    assert payload.lacking(carried) == frozenset()
 
 
 @pytest.fixture
@@ -366,7 +373,7 @@ def test_a_report_carries_what_was_compiled_apart_from_its_time(monkeypatch: pyt
 
 def test_the_run_keeps_what_a_report_carries_and_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("KERNEL_MATRIX_CACHE", str(tmp_path))
-    line = preparation.keep_compiled(compiled.as_text(VALUE))
+    line = compiling.keep(compiled.as_text(VALUE))
     assert line == "bcc compiled a.bpf.o in 150.5 s, and later guests get it"
     place = tmp_path / "compiled" / COMPILER
     assert compiled.kept(place, VALUE.key) == compiled.encode(VALUE)
@@ -378,7 +385,7 @@ def test_what_arrives_damaged_is_not_kept(tmp_path: Path, monkeypatch: pytest.Mo
     monkeypatch.setenv("KERNEL_MATRIX_CACHE", str(tmp_path))
     text = compiled.as_text(VALUE)
     for damaged in ("", text[:-8], f"{text[:100]}{'A' if text[100] != 'A' else 'B'}{text[101:]}", json.dumps({})):
-        assert preparation.keep_compiled(damaged).startswith("what a loader compiled is not kept: ")
+        assert compiling.keep(damaged).startswith("what a loader compiled is not kept: ")
     assert not (tmp_path / "compiled").exists()
 
 

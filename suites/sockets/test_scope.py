@@ -351,8 +351,8 @@ def test_a_receive_that_times_itself_is_interrupted(monitor: Monitor) -> None:
             wait_inside(Call.RECVFROM, main)
             signal.pthread_kill(main.ident or 0, signal.SIGUSR1)
 
+        threading.Thread(target=other).start()
         with pytest.raises(Ring):
-            threading.Thread(target=other).start()
             left.recv(1)
         script.did(Call.RECVFROM, left.fileno(), UNIX, -errno.EINTR)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -13,8 +13,10 @@ from kernel_matrix import images
 from kernel_matrix.config import manifest, options
 from kernel_matrix.images import KernelImage, RootImage
 from kernel_matrix.objects import build, loader_programs
-from kernel_matrix.plan import selection
+from kernel_matrix.plan import compiling, selection
+from kernel_matrix.plan.compiling import Compiling
 from kernel_matrix.plan.guest_list import GuestList, ListedGuest, RunRequest, list_guests, pieces
+from kernel_matrix.plan.selection import Selection
 from kernel_matrix.plan.sharding import Part, Unit
 from kernel_matrix.relay import accelerator, client, payload, snapshots
 from kernel_matrix.relay.job import Job
@@ -22,9 +24,9 @@ from kernel_matrix.report.run_folder import KernelFacts, RunDirectory, RunFacts,
 from kernel_matrix.results import baseline
 from kernel_matrix.results.baseline import Expectation
 from kernel_matrix.results.comparison import Scope
-from kernel_matrix.shared import compiled, wire
+from kernel_matrix.shared import wire
 from kernel_matrix.shared.division import WorkerId
-from kernel_matrix.shared.errors import ImageError, ManifestError, NotInArchive, ToolMissing, of_system
+from kernel_matrix.shared.errors import ImageError, ManifestError, NotInArchive, ToolMissing
 from kernel_matrix.shared.features import VARIANT, GuestFacts, plain_kernel
 from kernel_matrix.shared.project import COMPILING_LOADERS, Program, Project
 from kernel_matrix.vm import slots
@@ -133,6 +135,8 @@ class Prepared:
     #: guests at once
     at_once: int = 0
     kernels: tuple[KernelFacts, ...] = ()
+    #: lines about what was compiled in guests
+    compiled: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -181,7 +185,7 @@ def plan(project: Project, request: RunRequest, listed: GuestList, prepared: Pre
             whole=request.whole,
             shard=str(request.shard or ""),
             kernels=prepared.kernels,
-            notes=left_out,
+            notes=(*left_out, *prepared.compiled),
             loaders=request.loaders,
             left_out=tuple(
                 name for name in request.loaders if any(guest.loaders.get(name) for guest in prepared.guests)
@@ -242,9 +246,10 @@ def prepare_guests(
     say("; ".join(filter(None, (choice.why, choice.note, at_once))))
     slot_files = slots.make(folder, count)
     machine = accelerator.machine(choice.accelerator)
+    guest_jobs = [(guest, jobs.of(guest, choice.accelerator, slot_files, machine)) for guest in planned]
+    compiled_notes = _compile_ahead(project, request, guest_jobs, folder, say)
     guests = []
-    for guest in planned:
-        job = jobs.of(guest, choice.accelerator, slot_files, machine)
+    for guest, job in guest_jobs:
         for number in range(1, count + 1):
             worker = WorkerId(job.kernel, number)
             wire.write(worker_files(folder, worker)[0], replace(job, console=run.console(str(worker))))
@@ -266,7 +271,7 @@ def prepare_guests(
         for guest in planned
         for image in [guest.image]
     ]
-    return Prepared(tuple(guests), folder, missing, choice.why, count, tuple(facts))
+    return Prepared(tuple(guests), folder, missing, choice.why, count, tuple(facts), compiled_notes)
 
 
 @dataclass(frozen=True, slots=True)
@@ -341,13 +346,27 @@ def _compiler(root: RootImage, guest: _Guest) -> Path | None:
     return folder
 
 
-def keep_compiled(text: str) -> str:
-    """Keep what a guest has compiled for later guests; return a line about it."""
-    try:
-        made = compiled.keep(images.compiled_dir(), compiled.of_text(text))
-    except (ValueError, OSError) as error:
-        return f"what a loader compiled is not kept: {of_system(error) if isinstance(error, OSError) else error}"
-    return f"{made.loader} compiled {made.name} in {made.seconds:g} s, and later guests get it"
+def _compile_ahead(
+    project: Project, request: RunRequest, jobs: Sequence[tuple[_Guest, Job]], folder: Path, say: Callable[[str], None]
+) -> tuple[str, ...]:
+    """Let one guest of each kernel compile what the tests' guests would all compile; return the run's notes of it.
+
+    Not where the selection has parts of files: then a guest compiles what a test asks for.
+    """
+    compilers: dict[str, Compiling] = {}
+    for guest, job in jobs:
+        arguments = guest.listed.arguments or request.arguments
+        lacking = payload.lacking(job.payload)
+        if not lacking or Selection(arguments, request.options).narrowed or job.payload.compiler in compilers:
+            continue
+        if objects := selection.loaded_objects(project, arguments, lacking):
+            name = f"{job.kernel}-compiling"
+            path, ending = folder / f"{name}.json", folder / f"{name}{ENDING}"
+            wire.write(path, replace(job, worker="never", console=job.console.with_stem(name)))
+            compilers[job.payload.compiler] = Compiling(
+                job.kernel, client.command(path, ending), ending, tuple(sorted(objects))
+            )
+    return compiling.ahead(tuple(compilers.values()), project.root, say)
 
 
 def _loaders(

@@ -14,7 +14,7 @@ import re
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -131,11 +131,21 @@ def loads(project: Project, arguments: Sequence[str]) -> bool:
 
     It may name it without using it; a fixture of a plugin that uses it is not noticed.
     """
-    paths = set()
+    return any(_LOADER.search(text) for text in _texts(project, arguments))
+
+
+def loaded_objects(project: Project, arguments: Sequence[str], objects: Iterable[str]) -> frozenset[str]:
+    """Return which of these objects the test files that name the fixture of the loader name, too."""
+    texts = [text for text in _texts(project, arguments) if _LOADER.search(text)]
+    return frozenset(name for name in objects if any(f'"{name}"' in text for text in texts))
+
+
+def _texts(project: Project, arguments: Sequence[str]) -> Iterator[str]:
+    """Yield the text of each selected test file, together with those of the conftests above it."""
     for argument in arguments or project.tests:
         for file in test_files(project.root, argument):
-            paths |= {project.root / file, *(project.root / up / "conftest.py" for up in Path(file).parents)}
-    return any(path.is_file() and _LOADER.search(path.read_text()) for path in paths)
+            above = [project.root / up / "conftest.py" for up in Path(file).parents]
+            yield "\n".join(path.read_text() for path in (project.root / file, *above) if path.is_file())
 
 
 def piece_path(root: Path, file: str) -> str:

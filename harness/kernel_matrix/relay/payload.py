@@ -168,7 +168,18 @@ def _entries(payload: Payload) -> Iterator[tuple[str, bytes]]:
     """Yield what the guest need not compile, by its name."""
     if payload.kept is not None:
         kept = payload.kept
-        yield from compiled.kept_for(kept.folder, _PACKAGE, kept.build, kept.sources)
+        for _, key, data in compiled.entries(kept.folder, _PACKAGE, kept.build, kept.sources):
+            if data is not None:
+                yield key, data
+
+
+def lacking(payload: Payload) -> frozenset[str]:
+    """Return the objects whose sources a loader would compile in the guest, because nothing is kept of them."""
+    if payload.kept is None:
+        return frozenset()
+    kept = payload.kept
+    rows = compiled.entries(kept.folder, _PACKAGE, kept.build, kept.sources)
+    return frozenset(name for name, _, data in rows if data is None)
 
 
 def _add_bytes(tar: tarfile.TarFile, name: str, data: bytes) -> None:

@@ -13,7 +13,7 @@ from dataclasses import replace
 import pytest
 from xdist.dsession import Interrupted
 
-from kernel_matrix.plan import preparation, sharding
+from kernel_matrix.plan import compiling, preparation, sharding
 from kernel_matrix.remote import guest_hosts
 from kernel_matrix.report import run_folder, terminal
 from kernel_matrix.results import comparison, matrix
@@ -120,7 +120,7 @@ class ControllerPlugin:
             if key == PCAP:
                 self._run.keep_pcap(kernel, expect.split_nodeid(report.nodeid, kernel), str(value))
             elif key == COMPILED:
-                self._notes.append(f"{kernel}: {preparation.keep_compiled(str(value))}")
+                self._notes.append(f"{kernel}: {compiling.keep(str(value))}")
         phases = self._phases.setdefault((kernel, report.nodeid), [])
         phases.append(reports.phase_of(report))
         stays_in_guest = self._config.option.keep_guest and report.failed

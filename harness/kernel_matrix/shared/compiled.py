@@ -172,16 +172,17 @@ def kept(folder: Path, key: str) -> bytes | None:
         return None
 
 
-def kept_for(folder: Path, engine: Path, build: Path, sources: Path) -> Iterator[tuple[str, bytes]]:
-    """Yield the entries, by name, that a guest can use of those of its compiler, after which the folder is named."""
-    if not folder.is_dir():
-        return
+def entries(folder: Path, engine: Path, build: Path, sources: Path) -> Iterator[tuple[str, str, bytes | None]]:
+    """Yield each object of a build folder that has a source: its name, and its entry's, with the entry's content.
+
+    ``folder``: that of a guest's compiler, which it is named after; it need not exist. Content is None where none is
+    kept.
+    """
     for target in sorted(build.rglob("*.bpf.o")):
         source = source_of(target, build, sources)
         if source.is_file():
             key = key_of(folder.name, engine, source, target)
-            if data := kept(folder, key):
-                yield key, data
+            yield str(target.relative_to(build)).removesuffix(".bpf.o"), key, kept(folder, key)
 
 
 def as_text(compiled: Compiled) -> str:
