@@ -1,14 +1,19 @@
-"""What the kernel says of loaded programs and their maps, by its own account."""
+"""What the kernel says of loaded programs and their maps, by its own account, and what is in an object."""
 
 from __future__ import annotations
 
+import ctypes
 import json
 import re
 import subprocess
 from collections import Counter
 from collections.abc import Collection
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
+
+from kernel_matrix.guest.bpf.library import libbpf
+from kernel_matrix.guest.bpf.steps import iterate, open_object
 
 
 def _bpftool(*arguments: str) -> str:
@@ -101,3 +106,18 @@ def plain_additions(program: str) -> list[str]:
         if read and written and read["at"] == written["at"] and f"{read['to']} += " in addition:
             sites.append(store)
     return sites
+
+
+def helpers_called(path: Path, program: str) -> set[int]:
+    """Return the numbers of the kernel's helpers that a program of an object calls (linux/bpf.h, enum bpf_func_id)."""
+    lib, helpers = libbpf(), set()
+    with open_object(path) as obj:
+        (pointer,) = (
+            p for p in iterate("bpf_object__next_program", obj) if lib.bpf_program__name(p) == program.encode()
+        )
+        code = ctypes.string_at(lib.bpf_program__insns(pointer), 8 * lib.bpf_program__insn_cnt(pointer))
+    for start in range(0, len(code), 8):
+        # struct bpf_insn: BPF_JMP | BPF_CALL, and source 0 where a helper is called
+        if code[start] == 0x85 and code[start + 1] >> 4 == 0:
+            helpers.add(int.from_bytes(code[start + 4 : start + 8], "little"))
+    return helpers

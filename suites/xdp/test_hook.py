@@ -23,7 +23,7 @@ from kernel_matrix.guest.pytest.marks import with_loaders
 from kernel_matrix.guest.pytest.refusal import Refused
 from kernel_matrix.guest.system import netns, traffic
 from kernel_matrix.guest.system.netns import Interface, Veth
-from suites.kernel_account import Table, maps_of
+from suites.kernel_account import Table, helpers_called, maps_of
 from suites.xdp.conftest import PROGRAM, Attached, Counters, attached
 from suites.xdp.test_counting import FRAME, LENGTH, counted
 
@@ -167,6 +167,13 @@ def test_the_counters_are_one_entry_for_each_processor(loader: Loader, compiled:
     """An array of one entry, 32 bytes for each processor."""
     with loader.opened(compiled):
         assert maps_of(PROGRAM) == {"counters": Table("percpu_array", 1, 4, 32)}
+
+
+@with_loaders("libbpf")
+def test_no_processor_or_time_decides_what_counts(loader: Loader, compiled: Path) -> None:
+    """The only helper is bpf_map_lookup_elem (1): guests have two processors, machines have more."""
+    assert loader.name == "libbpf"
+    assert helpers_called(compiled, PROGRAM) == {1}
 
 
 def test_frames_of_several_buffers_are_refused(loaded: Object, refused: Refused) -> None:
