@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import glob
-import shlex
 import socket
 import sys
-import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,10 +18,10 @@ from kernel_matrix.plan.preparation import PlannedGuest
 from kernel_matrix.relay import client
 from kernel_matrix.relay.job import Job
 from kernel_matrix.report import run_folder as results
-from kernel_matrix.shared import console, frames, hints, wire
+from kernel_matrix.shared import console, frames, wire
 from kernel_matrix.shared.errors import HarnessError, ManifestError
 from kernel_matrix.shared.project import Project
-from kernel_matrix.vm import boot_spec, debugging
+from kernel_matrix.vm import debugging
 from kernel_matrix.vm.ending import Ending
 
 #: what the agent runs instead of execnet's worker; to the relay it is a bootstrap line
@@ -105,9 +102,7 @@ def _how_it_ended(guest: PlannedGuest, log: Path) -> str:
 
 def enter(name: str, command: Sequence[str]) -> int:
     """Run a command in a guest that a run keeps; raises HarnessError."""
-    # the relay's folder, and in it the folder of the boot
-    pattern = f"harness-{glob.escape(name)}/*/{boot_spec.Sockets.below(Path()).enter}"
-    for path in Path(tempfile.gettempdir()).glob(pattern):
+    for path in debugging.enter_sockets(name):
         with socket.socket(socket.AF_UNIX) as connection:
             try:
                 connection.connect(str(path))
@@ -118,13 +113,3 @@ def enter(name: str, command: Sequence[str]) -> int:
             except GuestGone:
                 raise HarnessError(f"the guest {name} has ended") from None
     raise ManifestError(f"no guest is kept under the name {name!r}")
-
-
-def kept_name(folder: str) -> str:
-    """Return the name by which `enter` finds the guest with this folder."""
-    return Path(folder).parent.name.removeprefix("harness-")
-
-
-def enter_command(folder: str) -> str:
-    """Return the command that enters a guest."""
-    return hints.command("shell", f"--enter {shlex.quote(kept_name(folder))}")

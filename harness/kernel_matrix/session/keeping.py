@@ -13,7 +13,6 @@ from pathlib import Path
 import pytest
 from xdist.workermanage import WorkerController
 
-from kernel_matrix.commands import shell
 from kernel_matrix.relay.job import Job
 from kernel_matrix.shared import pytest_internals, wire
 from kernel_matrix.shared.errors import HarnessError
@@ -60,7 +59,7 @@ class KeepingPlugin:
         for kept in alive:
             self._show(f"kept: {kept.kernel} as it is in {kept.test}; its namespaces have names (ip netns)")
             folder = debugging.started(self._folder, kept.kernel).folder
-            self._show(f"  enter it from another terminal: {shell.enter_command(folder)}")
+            self._show(f"  enter it from another terminal: {debugging.enter_command(folder)}")
             if self._config.option.gdb:
                 self._show(f"  debug its kernel: {self._gdb(kept.kernel, folder)}")
         with contextlib.suppress(KeyboardInterrupt), _keyboard() as keyboard:
