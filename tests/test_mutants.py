@@ -111,6 +111,15 @@ def test_an_equivalent_mutant_with_another_change_is_refused(tmp_path: Path) -> 
         mistakes.check_equivalents({"p/m": Equivalent("x", "y")}, {"p/m": mutant()}, tmp_path)
 
 
+def test_a_mutant_may_be_equivalent_where_a_feature_is_missing(tmp_path: Path) -> None:
+    declared = {"p/always": Equivalent("x", "y"), "p/here": Equivalent("x", "y", without="runts")}
+    assert mistakes.equivalent_on(declared, {"other"}) == {"p/always", "p/here"}
+    assert mistakes.equivalent_on(declared, {"runts"}) == {"p/always"}
+    mistakes.check_features(declared, {"runts"}, tmp_path)
+    with pytest.raises(ManifestError, match="p/here: without: unknown feature 'runts'"):
+        mistakes.check_features(declared, {"other"}, tmp_path)
+
+
 def test_equivalents_of_other_programs_are_left_alone(tmp_path: Path) -> None:
     mistakes.check_equivalents({"other/m": Equivalent("x", "y")}, {"p/m": mutant()}, tmp_path)
 

@@ -129,9 +129,14 @@ def test_each_processor_counts_its_own(xdp: Attached, pair: Veth) -> None:
 def test_a_jumbo_frame_counts_whole(mtu: int, mode: XdpFlags, loaded: Object) -> None:
     """3000 bytes and a header still fit into the one buffer that native mode has."""
     frame = Ether(**ETHER) / IP() / Raw(b"x" * (mtu - 20))
-    with netns.veth(mtu=mtu) as pair, attached(loaded, pair.near, mode) as xdp:
+    with (
+        netns.veth(mtu=mtu) as pair,
+        attached(loaded, pair.near, mode) as xdp,
+        traffic.receiver(pair.near) as receiver,
+    ):
         traffic.send(pair.far, frame, 5)
         assert xdp.counters(5) == Counters(packets=5, bytes=5 * (mtu + 14), ipv4=5, ipv6=0)
+        assert receiver.frames(5) == [bytes(frame)] * 5
 
 
 def test_loopback_counts_each_frame_once(loaded: Object) -> None:

@@ -12,24 +12,26 @@ from pathlib import Path
 import pytest
 from pyroute2 import IPRoute
 from pyroute2.ethtool.ioctl import IoctlEthtool
-from scapy.layers.inet import IP, UDP
+from scapy.layers.inet import IP, TCP, UDP
 from scapy.layers.inet6 import IPv6
 from scapy.layers.l2 import Dot1Q, Ether
 from scapy.packet import Raw
 
 from kernel_matrix.guest.bpf.loaders import Loader, Object
 from kernel_matrix.guest.bpf.steps import XdpFlags
-from kernel_matrix.guest.pytest.marks import with_loaders
+from kernel_matrix.guest.pytest.marks import refused_without, with_loaders
 from kernel_matrix.guest.pytest.refusal import Refused
 from kernel_matrix.guest.system import netns, traffic
 from kernel_matrix.guest.system.netns import Interface, Veth
 from suites.kernel_account import Table, helpers_called, maps_of
 from suites.xdp.conftest import PROGRAM, Attached, Counters, attached
-from suites.xdp.test_counting import FRAME, LENGTH, counted
+from suites.xdp.test_counting import FRAME, LENGTH, XDP_PASS, counted
 
 ETHER = {"src": "02:00:00:00:00:01", "dst": "02:00:00:00:00:02"}
 #: linux/udp.h
 SOL_UDP, UDP_SEGMENT = 17, 103
+#: linux/socket.h, linux/if_packet.h
+SOL_PACKET, PACKET_VNET_HDR = 263, 15
 #: the bytes of a tag: its EtherType and its number (IEEE 802.1Q)
 TAG = 4
 
@@ -115,6 +117,60 @@ def test_an_aggregate_is_what_the_hook_gets(mode: XdpFlags, loaded: Object) -> N
         frames = [headers + size] if aggregates else [headers + segment] * full + [headers + rest]
         expected = Counters(1 + len(frames), 14 + 28 + sum(frames), len(frames), 0)
         assert xdp.counters(expected.packets) == expected
+
+
+def test_a_frame_may_be_larger_than_16_bits(mode: XdpFlags, loaded: Object) -> None:
+    """70000 bytes of TCP over IPv6, to be cut into segments of 1400 (virtio_net.h: GSO_TCPV6), from a packet socket.
+
+    Kernels with BIG TCP let interfaces take aggregates of 64 kB and more (7c4e983c4f3c, "net: allow gso_max_size to
+    exceed 65536"): then the hook gets one in generic mode. Elsewhere it is cut before, as it always is in native mode.
+    """
+    size, segment, limit = 70_000, 1400, 100_000
+    headers = 14 + 40 + 20
+    frame = bytes(Ether(**ETHER) / IPv6(plen=0, nh=6) / TCP())
+    frame += bytes(size - len(frame))
+    # flags NEEDS_CSUM, type, bytes that are in no page of their own (sock_alloc_send_pskb() takes 16 of those on older
+    # kernels), segment, where the checksum starts, and its offset from there
+    aggregate = struct.pack("=BBHHHH", 1, 4, 8000, segment, 14 + 40, 16)
+    with (
+        netns.veth() as pair,
+        attached(loaded, pair.near, mode) as xdp,
+        traffic.receiver(pair.near, longest=1 << 17) as receiver,
+    ):
+        with pair.far.namespace.entered(), IPRoute() as netlink:
+            (link,) = netlink.link("get", index=pair.far.index)
+            whole = link.get_attr("IFLA_TSO_MAX_SIZE", 0) >= limit and mode is XdpFlags.GENERIC
+            if link.get_attr("IFLA_TSO_MAX_SIZE", 0) >= limit:
+                netlink.link("set", index=pair.far.index, gso_max_size=limit)
+            with socket.socket(socket.AF_PACKET, socket.SOCK_RAW, 0) as out:
+                out.setsockopt(SOL_PACKET, PACKET_VNET_HDR, 1)
+                out.bind((pair.far.name, 0))
+                assert out.send(aggregate + frame) == len(aggregate + frame)
+        full, rest = divmod(size - headers, segment)
+        assert (full, rest) == (49, 1326)
+        frames = [size] if whole else [headers + segment] * full + [headers + rest]
+        assert xdp.counters(len(frames)) == Counters(len(frames), sum(frames), 0, len(frames))
+        received = receiver.frames(len(frames))
+        assert [len(one) for one in received] == frames
+        assert received == [frame] or not whole
+
+
+@refused_without("xdp_test_run_runts", errno.EINVAL, stage="test_run")
+@with_loaders("libbpf")
+def test_a_frame_without_a_whole_header_counts(loader: Loader, compiled: Path) -> None:
+    """Of each length that BPF_PROG_TEST_RUN takes: without an EtherType it is neither IPv4 nor IPv6, and it passes."""
+    with loader.opened(compiled) as obj:
+        layout, counters = obj.layout("xdp_counters", Counters), obj.map("counters")
+        for length in range(1, 14):
+            data = b"\x08\x00\x86\xdd\x08\x00\x86\xdd\x08\x00\x86\xdd\x08"[:length]
+            assert obj.test_run(PROGRAM, data) == (XDP_PASS, data)
+        assert sum(map(layout.decode, counters.get_each_cpu(0)), Counters()) == Counters(13, sum(range(1, 14)), 0, 0)
+
+
+def test_no_interface_has_a_frame_without_a_header(pair: Veth) -> None:
+    """A packet socket refuses it (dev_validate_header())."""
+    with pytest.raises(OSError, match="Invalid argument"):
+        traffic.send(pair.far, bytes(13))
 
 
 def test_counting_survives_a_new_name(xdp: Attached, pair: Veth) -> None:

@@ -74,18 +74,20 @@ def run(project: Project, chosen: Options, say: Callable[[str], None]) -> int:
     complaints: list[Complaint] = []
     #: programs without a verdict
     silent: list[str] = []
+    mistakes.check_features(declared, plan.all_features, project.root / project.mutation.mistakes)
     for guest in (guest for guest in plan.guests if VARIANT not in guest.kernel):
         before = recorded.get(guest.kernel, {})
+        equivalent = mistakes.equivalent_on(declared, guest.features)
         kernel = Kernel(Target(project, plan, guest), say)
         red = kernel.check_programs(objects.programs) if objects.to_try else {}
         silent += [f"{guest.kernel}: {program}: {why}" for program, why in red.items()]
         judged = [
             mutant for mutant in mutants if mutant.program not in red and not (chosen.new and mutant.id in before)
         ]
-        keeper = _Keeper(project.mutants, recorded, guest.kernel, known, declared, writes=chosen.update)
+        keeper = _Keeper(project.mutants, recorded, guest.kernel, known, equivalent, writes=chosen.update)
         results = _on_kernel(kernel, guest.kernel, judged, objects, before, keeper.keep)
         recorded = keeper.record
-        wrong = outcomes.complaints(guest.kernel, results, declared, before)
+        wrong = outcomes.complaints(guest.kernel, results, equivalent, before)
         _show(guest.kernel, judged, results, wrong, say)
         complaints += wrong
     if silent:

@@ -8,13 +8,18 @@
     breaks = "..."          # the sentence of the contract that the mistake breaks
     file = "NAME.h"         # default: NAME.bpf.c
 
-``equivalent.toml`` has the mutants that no test can notice, by their ids, each with its change and the argument.
+``equivalent.toml`` has the mutants that no test can notice, by their ids, each with its change and the argument::
+
+    ["NAME/length-checked-later"]
+    change = "..."
+    because = "..."
+    without = "runts"       # equivalent only on kernels without this feature; default: on all
 """
 
 from __future__ import annotations
 
 import tomllib
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -43,6 +48,8 @@ class Equivalent(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     change: str
     #: why no test can notice it
     because: str
+    #: a feature: kernels that have it can notice it
+    without: str = ""
 
 
 def read(folder: Path, program: str, sources: Path) -> tuple[Mutant, ...]:
@@ -77,6 +84,18 @@ def equivalents(folder: Path) -> Mapping[str, Equivalent]:
         if not entry.because.strip():
             raise ManifestError(f"{path}: {name}: because: why can no test notice it?")
     return entries
+
+
+def equivalent_on(declared: Mapping[str, Equivalent], features: Collection[str]) -> frozenset[str]:
+    """Return the mutants that are equivalent on a kernel with these features."""
+    return frozenset(name for name, entry in declared.items() if not entry.without or entry.without not in features)
+
+
+def check_features(declared: Mapping[str, Equivalent], features: Collection[str], folder: Path) -> None:
+    """Refuse an entry that names another feature than the kernels can differ in; raises ManifestError."""
+    for name, entry in declared.items():
+        if entry.without and entry.without not in features:
+            raise ManifestError(f"{folder / EQUIVALENT}: {name}: without: unknown feature {entry.without!r}")
 
 
 def check_equivalents(declared: Mapping[str, Equivalent], mutants: Mapping[str, Mutant], folder: Path) -> None:

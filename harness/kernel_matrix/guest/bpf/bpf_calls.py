@@ -186,9 +186,9 @@ def attached_to(target: int, attach_type: str) -> int:
     return int(count.value)
 
 
-def test_run(program: int) -> int:
-    """Make the one BPF_PROG_TEST_RUN call with an empty frame; return what the program returns."""
-    frame = ctypes.create_string_buffer(64)
+def test_run(program: int, size: int) -> int:
+    """Make the one BPF_PROG_TEST_RUN call with a frame of so many zeros; return what the program returns."""
+    frame = ctypes.create_string_buffer(size)
     opts = structs.TestRunOpts(
         sz=ctypes.sizeof(structs.TestRunOpts), data_in=ctypes.addressof(frame), data_size_in=len(frame), repeat=1
     )

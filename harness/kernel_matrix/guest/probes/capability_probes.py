@@ -206,7 +206,7 @@ def _commands() -> Iterator[Probe]:
     yield Probe("bpf", "open program by id", lambda p: bpf_calls.open_by_id("prog", p.resources.program_id, p.undo))
     yield Probe("bpf", "open map by id", lambda p: bpf_calls.open_by_id("map", p.resources.map_id, p.undo))
     yield Probe("bpf", "info of program", lambda p: bpf_calls.info(p.resources.loadables["xdp"].fd))
-    yield Probe("bpf", "test run", lambda p: bpf_calls.test_run(p.resources.loadables["xdp"].fd))
+    yield Probe("bpf", "test run", lambda p: bpf_calls.test_run(p.resources.loadables["xdp"].fd, 64))
     yield Probe("bpf", "load BTF", lambda p: bpf_calls.load_btf(p.undo, p.token), takes_token=True)
     yield Probe("bpf", "query cgroup", lambda p: bpf_calls.attached_to(p.resources.cgroup, "cgroup_inet_ingress"))
     yield Probe("bpf", "token create", _create_token, takes_token=True)

@@ -254,6 +254,12 @@ def _bloom_filter() -> bool:
     return _does(lambda: _create(steps.MapSpec("bloom_filter", key=0, value=4, entries=1)), unsupported={errno.EINVAL})
 
 
+def _xdp_test_run_runts() -> bool:
+    """Run a program on 13 bytes, one less than a header: without the feature, bpf_test_init() returns EINVAL."""
+    with verified("xdp", instructions.mov(0, 2) + instructions.leave()) as program:
+        return _does(lambda: bpf_calls.test_run(program.fd, 13), unsupported={errno.EINVAL})
+
+
 PROBES: dict[str, Callable[[], bool]] = {
     "ringbuf": _ringbuf,
     "cap_bpf": _cap_bpf,
@@ -261,6 +267,7 @@ PROBES: dict[str, Callable[[], bool]] = {
     "unpriv_fd_commands": _unpriv_fd_commands,
     "perf_restrict": _perf_restrict,
     "xdp_link": _xdp_link,
+    "xdp_test_run_runts": _xdp_test_run_runts,
     "xdp_frags": lambda: _loads("probe_xdp_frags"),
     "tcx": _tcx,
     "netfilter": lambda: _loads("probe_netfilter"),

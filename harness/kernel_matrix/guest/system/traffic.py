@@ -57,8 +57,9 @@ def send(interface: Interface, frame: Packet | bytes, count: int = 1, *, cpu: in
 class Receiver:
     """Receives an interface's frames, after XDP and before the protocols."""
 
-    def __init__(self, sock: socket.socket) -> None:
+    def __init__(self, sock: socket.socket, longest: int) -> None:
         self._socket = sock
+        self._longest = longest
         self._frames: list[bytes] = []
 
     def frames(self, count: int) -> list[bytes]:
@@ -69,7 +70,7 @@ class Receiver:
     def _drain(self) -> list[bytes]:
         while True:
             try:
-                data, ancillary, _, origin = self._socket.recvmsg(1 << 16, TAG_SPACE)
+                data, ancillary, _, origin = self._socket.recvmsg(self._longest, TAG_SPACE)
             except BlockingIOError:
                 return self._frames
             if origin[2] != _OUTGOING:
@@ -92,8 +93,8 @@ def with_tag(data: bytes, ancillary: list[tuple[int, int, bytes]]) -> bytes:
 
 
 @contextmanager
-def receiver(interface: Interface) -> Iterator[Receiver]:
-    """Receive every frame that arrives at an interface from now on."""
+def receiver(interface: Interface, longest: int = 1 << 16) -> Iterator[Receiver]:
+    """Receive every frame that arrives at an interface from now on; none has more bytes than ``longest``."""
     with interface.namespace.entered():
         sock = socket.socket(socket.AF_PACKET, socket.SOCK_RAW | socket.SOCK_NONBLOCK, socket.htons(ALL))
     with sock:
@@ -101,4 +102,4 @@ def receiver(interface: Interface) -> Iterator[Receiver]:
         sock.setsockopt(socket.SOL_SOCKET, 33, 32 << 20)
         keep_tags(sock)
         sock.bind((interface.name, ALL))
-        yield Receiver(sock)
+        yield Receiver(sock, longest)
