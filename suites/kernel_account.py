@@ -108,16 +108,26 @@ def plain_additions(program: str) -> list[str]:
     return sites
 
 
-def helpers_called(path: Path, program: str) -> set[int]:
-    """Return the numbers of the kernel's helpers that a program of an object calls (linux/bpf.h, enum bpf_func_id)."""
+def helpers_called(path: Path) -> set[int]:
+    """Return the numbers of the kernel's helpers that an object's programs call (linux/bpf.h, enum bpf_func_id)."""
     lib, helpers = libbpf(), set()
     with open_object(path) as obj:
-        (pointer,) = (
-            p for p in iterate("bpf_object__next_program", obj) if lib.bpf_program__name(p) == program.encode()
-        )
-        code = ctypes.string_at(lib.bpf_program__insns(pointer), 8 * lib.bpf_program__insn_cnt(pointer))
-    for start in range(0, len(code), 8):
-        # struct bpf_insn: BPF_JMP | BPF_CALL, and source 0 where a helper is called
-        if code[start] == 0x85 and code[start + 1] >> 4 == 0:
-            helpers.add(int.from_bytes(code[start + 4 : start + 8], "little"))
+        for program in iterate("bpf_object__next_program", obj):
+            code = ctypes.string_at(lib.bpf_program__insns(program), 8 * lib.bpf_program__insn_cnt(program))
+            for start in range(0, len(code), 8):
+                # struct bpf_insn: BPF_JMP | BPF_CALL, and source 0 where a helper is called
+                if code[start] == 0x85 and code[start + 1] >> 4 == 0:
+                    helpers.add(int.from_bytes(code[start + 4 : start + 8], "little"))
     return helpers
+
+
+#: the helpers that read a clock: CLOCK_MONOTONIC, CLOCK_BOOTTIME, CLOCK_MONOTONIC_COARSE, CLOCK_TAI
+_CLOCKS = {5: "monotonic", 125: "boottime", 160: "coarse", 208: "tai"}
+
+
+def clocks_read(path: Path) -> set[str]:
+    """Return the clocks that an object's programs read.
+
+    No guest has been suspended, so CLOCK_BOOTTIME shows the same time as CLOCK_MONOTONIC in all of them.
+    """
+    return {_CLOCKS[number] for number in helpers_called(path) if number in _CLOCKS}

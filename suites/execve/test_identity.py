@@ -16,6 +16,7 @@ import pytest
 from kernel_matrix.guest.system import execs
 from suites.execve.conftest import Monitor
 from suites.execve.test_events import TRUE, expected, only, run
+from suites.large_pids import FIRST, large_pids
 
 _MODPROBE = Path("/proc/sys/kernel/modprobe")
 
@@ -93,6 +94,38 @@ def test_pids_are_those_outside_of_pid_namespaces(monitor: Monitor) -> None:
     assert status == 0
     (event,) = monitor.events(pid)
     assert event == expected(event, execs.Child(pid, 0), "/bin/true", ppid=child.pid)
+
+
+def test_pids_may_be_large(monitor: Monitor) -> None:
+    """The caller's and its parent's, and those of a thread, whose own number is another."""
+    numbers: list[int] = []
+
+    def parent() -> None:
+        reading, writing = os.pipe()
+        pid = os.fork()
+        if pid == 0:
+
+            def thread_execs() -> None:
+                os.write(writing, b"%d" % threading.get_native_id())
+                run(TRUE)
+
+            thread = threading.Thread(target=thread_execs)
+            thread.start()
+            thread.join()
+            os._exit(1)
+        assert os.waitpid(pid, 0)[1] == 0
+        os.write(out, b"%d %s" % (pid, os.read(reading, 20)))
+
+    back, out = os.pipe()
+    with large_pids():
+        child = execs.in_child(parent)
+    os.close(out)
+    with os.fdopen(back) as pipe:
+        numbers += map(int, pipe.read().split())
+    caller, thread = numbers
+    assert FIRST <= child.pid < caller < thread
+    (event,) = monitor.events(caller)
+    assert (event.tgid, event.pid, event.ppid) == (caller, thread, child.pid)
 
 
 def test_the_name_is_the_thread_s(monitor: Monitor) -> None:

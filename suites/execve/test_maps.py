@@ -10,7 +10,7 @@ from kernel_matrix.guest.pytest.marks import with_loaders
 from kernel_matrix.guest.system import execs
 from suites.execve.conftest import PROGRAMS, Monitor
 from suites.execve.test_events import TRUE, run
-from suites.kernel_account import Table, flags_of_updates, maps_of, plain_additions
+from suites.kernel_account import Table, clocks_read, flags_of_updates, maps_of, plain_additions
 from suites.reader import woken
 
 #: the objects' own numbers, whatever loads them
@@ -45,3 +45,9 @@ def test_a_reader_that_waits_is_woken(loader: Loader) -> None:
     """Readers sleep in epoll_wait() until an event comes (ringbuf_map_poll_kern()); these suites look by themselves."""
     with loader.opened(object_path("kprobe_execve")) as obj, obj.attach():
         assert woken(obj, "events", lambda: execs.in_child(lambda: run(TRUE)))
+
+
+def test_the_clock_stands_still_in_a_suspend(loader: Loader) -> None:
+    """CLOCK_MONOTONIC, and no other clock."""
+    assert loader.name == "libbpf"
+    assert clocks_read(object_path("kprobe_execve")) == {"monotonic"}

@@ -8,12 +8,14 @@ import os
 import resource
 import socket
 import struct
+import threading
 
 import pytest
 
 from kernel_matrix.guest.bpf.loaders import Loader
 from kernel_matrix.guest.pytest.marks import with_loaders
 from kernel_matrix.guest.system import calls, execs
+from suites.large_pids import FIRST, large_pids
 from suites.sockets.conftest import Call, Monitor, Peer, Script, Totals, monitoring, run_script
 from suites.sockets.test_calls import DATAGRAM, INET, STREAM, UNIX, server_of
 
@@ -140,6 +142,27 @@ def test_pids_are_those_outside_of_pid_namespaces(monitor: Monitor) -> None:
     sent, received = monitor.events(note.family, pid)
     assert (sent.pid, sent.tgid, sent.call) == (note.family, note.family, Call.SENDTO)
     assert (received.pid, received.tgid, received.call) == (pid, pid, Call.RECVFROM)
+
+
+def test_pids_may_be_large(monitor: Monitor) -> None:
+    """The process's, and the thread's, whose number is another."""
+
+    def script(script: Script) -> None:
+        left, _right = socket.socketpair(UNIX, STREAM)
+
+        def send() -> None:
+            # a note of the sender's number, where a family goes
+            script.did(Call.SENDTO, left.fileno(), threading.get_native_id(), left.send(b"x"))
+
+        thread = threading.Thread(target=send)
+        thread.start()
+        thread.join()
+
+    with large_pids():
+        pid, (note,), _ = run_script(script)
+    (event,) = monitor.events(pid)
+    assert FIRST <= pid < note.family
+    assert (event.tgid, event.pid, event.call) == (pid, note.family, Call.SENDTO)
 
 
 def test_each_processor_counts_its_own(loader: Loader) -> None:

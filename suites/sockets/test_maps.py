@@ -5,8 +5,9 @@ from __future__ import annotations
 import socket
 
 from kernel_matrix.guest.bpf.loaders import Loader
+from kernel_matrix.guest.bpf.steps import object_path
 from kernel_matrix.guest.pytest.marks import with_loaders
-from suites.kernel_account import Table, maps_of, plain_additions
+from suites.kernel_account import Table, clocks_read, maps_of, plain_additions
 from suites.reader import woken
 from suites.sockets.conftest import Monitor, monitoring
 
@@ -36,3 +37,9 @@ def test_a_reader_that_waits_is_woken(loader: Loader) -> None:
     with left, right, monitoring(loader) as monitor:
         monitor.events()
         assert woken(monitor.object, "events", lambda: left.send(b"x"))
+
+
+def test_the_clock_stands_still_in_a_suspend(loader: Loader) -> None:
+    """CLOCK_MONOTONIC, and no other clock."""
+    assert loader.name == "libbpf"
+    assert clocks_read(object_path("tracepoint_network")) == {"monotonic"}
