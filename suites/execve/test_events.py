@@ -6,6 +6,7 @@ import errno
 import fcntl
 import mmap
 import os
+import resource
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -199,6 +200,22 @@ def test_execveat_relative_to_a_directory(monitor: Monitor, descriptor: Callable
     assert child.status == 0
     event = only(monitor, child)
     assert event == expected(event, child, "true", entry=Entry.EXECVEAT, directory=directory)
+
+
+@pytest.mark.parametrize("number", [200, 40_000, 70_000])
+def test_a_directory_s_descriptor_may_be_large(number: int, monitor: Monitor, descriptor: Callable[[str], int]) -> None:
+    """Beyond one byte, and two bytes with a sign and without."""
+    directory = descriptor("/bin")
+
+    def action() -> None:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (100_000, 100_000))
+        os.dup2(directory, number)
+        execs.execveat(number, "true")
+
+    child = execs.in_child(action)
+    assert child.status == 0
+    event = only(monitor, child)
+    assert event == expected(event, child, "true", entry=Entry.EXECVEAT, directory=number)
 
 
 def test_execveat_of_the_working_directory(monitor: Monitor) -> None:
