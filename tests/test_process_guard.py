@@ -45,6 +45,23 @@ def test_only_what_computes_for_long_is_a_batch(tmp_path: Path, *, batch: bool, 
     assert console.read_text() == f"{policy}\n"
 
 
+@pytest.mark.parametrize("batch", [True, False])
+def test_what_runs_under_nice_stays_there(tmp_path: Path, *, batch: bool) -> None:
+    code = """
+import os, sys
+from pathlib import Path
+from kernel_matrix.vm.process_guard import GuardedGroup
+command = [sys.executable, "-c", "import os; print(os.getpriority(os.PRIO_PROCESS, 0))"]
+group = GuardedGroup(command, output=Path(sys.argv[1]), environment=dict(os.environ), batch=sys.argv[2] == "True")
+group.process.wait(10)
+group.kill()
+"""
+    console = tmp_path / "console.log"
+    before = os.getpriority(os.PRIO_PROCESS, 0)
+    subprocess.run(["nice", "-n", "3", sys.executable, "-c", code, str(console), str(batch)], timeout=60, check=True)
+    assert int(console.read_text()) == min(before + 3, 19)
+
+
 def test_a_console_that_cannot_be_written_is_said(capfd: pytest.CaptureFixture[str]) -> None:
     group = GuardedGroup(["echo", "word"], output=Path("/dev/full"), environment={**os.environ, "LC_ALL": "C"})
     group.process.wait(10)

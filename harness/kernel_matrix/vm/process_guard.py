@@ -63,8 +63,10 @@ def _guard(*, batch: bool) -> str:
     machine = arch.of_host()
     if not batch or machine is None:
         return _GUARD
+    # the call sets the nice value, too; a run under nice(1) keeps its own
+    nice = os.getpriority(os.PRIO_PROCESS, 0)
     # struct sched_attr (linux/sched/types.h): size, policy, flags, nice, priority, runtime, deadline, period
-    attributes = struct.pack("=IIQiIQQQ", 48, os.SCHED_BATCH, 0, 0, 0, _SLICE_NANOSECONDS, 0, 0)
+    attributes = struct.pack("=IIQiIQQQ", 48, os.SCHED_BATCH, 0, nice, 0, _SLICE_NANOSECONDS, 0, 0)
     return _BATCH.format(number=machine.syscalls["sched_setattr"], attributes=attributes) + _GUARD
 
 
