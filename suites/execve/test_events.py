@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import errno
 import fcntl
 import mmap
@@ -283,6 +284,31 @@ def test_the_parent_is_a_process(monitor: Monitor) -> None:
     thread.join()
     event = only(monitor, children[0])
     assert event == expected(event, children[0], "/bin/true")
+
+
+def test_a_tracer_is_no_parent(monitor: Monitor) -> None:
+    """For the time of the tracing a process belongs to its tracer (task_struct: parent), getppid(2) does not."""
+    numbers, go = os.pipe(), os.pipe()
+    tracer = os.fork()
+    if tracer == 0:
+        traced = int(os.read(numbers[0], 20))
+        # PTRACE_SEIZE: nothing stops the process (ptrace(2))
+        seized = ctypes.CDLL(None).ptrace(0x4206, traced, None, None) == 0
+        os.write(go[1], b"1" if seized else b"0")
+        os.waitpid(traced, 0)
+        os._exit(0)
+
+    def waits_and_runs() -> None:
+        os.write(numbers[1], b"%d" % os.getpid())
+        if os.read(go[0], 1) == b"1":
+            run(TRUE)
+
+    child = execs.in_child(waits_and_runs)
+    assert (child.status, os.waitpid(tracer, 0)[1]) == (0, 0)
+    for descriptor in (*numbers, *go):
+        os.close(descriptor)
+    event = only(monitor, child)
+    assert event == expected(event, child, "/bin/true")
 
 
 def test_an_orphan_s_parent_is_who_has_adopted_it(monitor: Monitor) -> None:

@@ -19,7 +19,7 @@ from suites.large_pids import FIRST, large_pids
 from suites.sockets.conftest import Call, Monitor, Peer, Script, Totals, monitoring, run_script
 from suites.sockets.test_calls import DATAGRAM, INET, STREAM, UNIX, server_of
 
-NETLINK, PACKET = socket.AF_NETLINK, socket.AF_PACKET
+NETLINK, PACKET, VSOCK = socket.AF_NETLINK, socket.AF_PACKET, socket.AF_VSOCK
 #: IEEE 802, local experimental EtherType
 EXPERIMENTAL = 0x88B5
 
@@ -97,6 +97,60 @@ def test_a_descriptor_may_be_large(number: int, monitor: Monitor) -> None:
 
     monitor.watch(script)
     assert monitor.totals() == Totals(bytes_sent=7, bytes_received=7, closes=1)
+
+
+def test_a_descriptor_may_be_0(monitor: Monitor) -> None:
+    """Where a service has its connection that inetd or systemd has accepted (inetd(8))."""
+
+    def script(script: Script) -> None:
+        left, right = socket.socketpair(UNIX, STREAM)
+        os.dup2(left.fileno(), 0)
+        script.did(Call.WRITE, 0, UNIX, os.write(0, b"x" * 7))
+        script.did(Call.RECVFROM, right.fileno(), UNIX, len(right.recv(100)))
+        script.did(Call.SENDTO, right.fileno(), UNIX, right.send(b"y" * 4))
+        script.did(Call.READ, 0, UNIX, len(os.read(0, 100)))
+        script.did(Call.CLOSE, 0, UNIX, 0)
+        os.close(0)
+
+    monitor.watch(script)
+    assert monitor.totals() == Totals(bytes_sent=11, bytes_received=11, closes=1)
+
+
+def test_vsock_is_a_network(monitor: Monitor) -> None:
+    """Through its loopback (vsock(7)): an address has a family, and of the connection's nothing is known."""
+    local = 1  # VMADDR_CID_LOCAL
+
+    def script(script: Script) -> None:
+        server = socket.socket(VSOCK, STREAM)
+        server.bind((local, 5000))
+        server.listen(1)
+        client = socket.socket(VSOCK, STREAM)
+        client.connect((local, 5000))
+        script.did(Call.CONNECT, client.fileno(), VSOCK, 0, peer=Peer(VSOCK))
+        accepted, _ = server.accept()
+        script.did(Call.ACCEPT4, server.fileno(), VSOCK, accepted.fileno(), peer=Peer())
+        script.did(Call.SENDTO, client.fileno(), VSOCK, client.send(b"x" * 9), peer=Peer())
+        script.did(Call.RECVFROM, accepted.fileno(), VSOCK, len(accepted.recv(100)), peer=Peer())
+
+    monitor.watch(script)
+    assert monitor.totals() == Totals(connects=1, accepts=1, bytes_sent=9, bytes_received=9)
+
+
+def test_a_call_may_move_more_than_24_bits(monitor: Monitor) -> None:
+    """32 MiB and a byte by one call at each end, which a socket's buffer takes in many parts."""
+    size = (1 << 25) + 1
+
+    def script(script: Script) -> None:
+        left, right = socket.socketpair(UNIX, STREAM)
+        reader = os.fork()
+        if reader == 0:
+            os._exit(len(right.recv(size, socket.MSG_WAITALL)) != size)
+        script.did(Call.SENDTO, left.fileno(), UNIX, left.send(bytes(size)))
+        assert os.waitpid(reader, 0)[1] == 0
+
+    (sent,) = monitor.watch(script)
+    assert (sent.result, sent.bytes) == (size, size)
+    assert monitor.totals() == Totals(bytes_sent=size, bytes_received=size)
 
 
 @pytest.mark.parametrize("changed", ["six ids", "user namespace"])
