@@ -14,7 +14,8 @@ def leading_arguments(project: Project) -> tuple[str, ...]:
     """Return pytest's arguments that a run of the matrix has before the user's.
 
     pytest takes every folder among its arguments, even an option's value, for a folder of tests and looks for its root
-    there. Paths are relative, because guests get them, too. Importing Hypothesis takes 0.3 s, and no guest has it.
+    there. Paths are relative, because guests get them, too. Importing Hypothesis's plugin takes
+    0.3 s, and tests that use Hypothesis do not need it.
     """
     return (
         *("-p", "kernel_matrix.plugin", "--matrix", *project.pytest_options),
