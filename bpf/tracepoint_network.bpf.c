@@ -41,6 +41,9 @@
 #define ERESTART_FIRST 512
 #define ERESTART_LAST  516
 
+/* net/tcp_states.h: of a connected socket of any kind */
+#define TCP_ESTABLISHED 1
+
 /*
  * How many messages' lengths are read of one call. sendmmsg takes no more than 1024 (UIO_MAXIOV); recvmmsg has no limit
  * (net/socket.c, do_recvmmsg()): what it returns beyond this is counted as lost.
@@ -177,28 +180,29 @@ static __always_inline __u32 family_of(const struct sock *sk)
 	return BPF_CORE_READ(sk, __sk_common.skc_family);
 }
 
-/* Whom a socket is connected to; left as it is, all 0, when it is to nobody, or not of the Internet. */
+/*
+ * Whom a socket is connected to; left as it is, all 0, when it is to nobody, or not of the Internet. Where a connection
+ * has failed or was taken back the kernel clears the port alone (net/ipv4/tcp.c, tcp_disconnect(); of IPv6 also
+ * net/ipv4/udp.c, __udp_disconnect()). Raw sockets are connected without a port.
+ */
 static __always_inline void read_peer(struct peer *peer, const struct sock *sk)
 {
 	__u32 family = family_of(sk);
-	__u64 first = 0, second = 0;
 	__be16 port = BPF_CORE_READ(sk, __sk_common.skc_dport);
 	__be32 address = 0;
 
+	if (!port && BPF_CORE_READ(sk, __sk_common.skc_state) != TCP_ESTABLISHED)
+		return;
 	if (family == AF_INET) {
 		address = BPF_CORE_READ(sk, __sk_common.skc_daddr);
 		__builtin_memcpy(peer->address, &address, sizeof(address));
 	} else if (family == AF_INET6 && HAS_IPV6(sk)) {
 		bpf_probe_read_kernel(peer->address, sizeof(peer->address), &sk->__sk_common.skc_v6_daddr);
-		__builtin_memcpy(&first, peer->address, sizeof(first));
-		__builtin_memcpy(&second, peer->address + sizeof(first), sizeof(second));
 	} else {
 		return;
 	}
-	if (port || address || first || second) {
-		peer->family = family;
-		peer->port = bpf_ntohs(port);
-	}
+	peer->family = family;
+	peer->port = bpf_ntohs(port);
 }
 
 /* The address that a call names, where it names one: its family, and of the Internet's families the rest. */

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import socket
 from collections.abc import Callable
 
@@ -217,5 +218,40 @@ def test_a_failed_receive_has_no_address(monitor: Monitor) -> None:
         assert calls.recvfrom(server.fileno(), room=16, times=2) == (-11, 16)
         script.did(Call.RECVFROM, server.fileno(), INET, 6, peer=at(client))
         script.did(Call.RECVFROM, server.fileno(), INET, -11, peer=Peer())
+
+    monitor.watch(script)
+
+
+@pytest.mark.parametrize("family", [INET, INET6])
+@pytest.mark.parametrize("kind", [STREAM, DATAGRAM])
+def test_a_connection_that_is_taken_back_names_nobody(kind: int, family: int, monitor: Monitor) -> None:
+    """The kernel leaves the address in the socket, without its port (net/ipv4/tcp.c, tcp_disconnect())."""
+
+    def script(script: Script) -> None:
+        server = bound(family, kind)
+        if kind == STREAM:
+            server.listen()
+        client = socket.socket(family, kind)
+        client.connect(server.getsockname())
+        script.did(Call.CONNECT, client.fileno(), family, 0, peer=at(server))
+        assert calls.disconnect(client.fileno()) == 0
+        script.did(Call.CONNECT, client.fileno(), family, 0, peer=Peer())
+        script.did(Call.CLOSE, client.fileno(), family, 0, peer=Peer())
+        client.close()
+
+    monitor.watch(script)
+
+
+@pytest.mark.parametrize("family", [INET, INET6])
+def test_a_connection_that_has_failed_names_nobody(family: int, monitor: Monitor) -> None:
+    """The connect itself names whom it asked for; what comes behind it is to nobody (inet_stream_connect())."""
+
+    def script(script: Script) -> None:
+        server = bound(family, STREAM)
+        client = socket.socket(family, STREAM)
+        assert client.connect_ex(server.getsockname()) == errno.ECONNREFUSED
+        script.did(Call.CONNECT, client.fileno(), family, -errno.ECONNREFUSED, peer=at(server))
+        script.did(Call.CLOSE, client.fileno(), family, 0, peer=Peer())
+        client.close()
 
     monitor.watch(script)
