@@ -83,9 +83,9 @@ FAMILIES = st.builds(
 )
 
 
-def counts_as(frame: bytes) -> Counters | None:
-    """Return what the frame counts; None for one that is too short to be run at all."""
+def counts_as(frame: bytes, *, runts: bool) -> Counters | None:
+    """Return what the frame counts; None for one that is too short to be run, where the kernel runs no runts."""
     if len(frame) < _HEADER:
-        return None
+        return Counters(packets=1, bytes=len(frame)) if runts else None
     kind = int.from_bytes(frame[_TYPE], "big")
     return Counters(packets=1, bytes=len(frame), ipv4=int(kind == _IPV4), ipv6=int(kind == _IPV6))

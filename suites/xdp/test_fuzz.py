@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import errno
 
+import pytest
+
 from kernel_matrix.guest.bpf.loaders import Object
 from kernel_matrix.guest.bpf.step_error import StepError
-from kernel_matrix.guest.pytest.marks import with_loaders
+from kernel_matrix.guest.pytest.marks import GUEST_FACTS, with_loaders
 from suites.fuzzing import Fuzz
 from suites.xdp.conftest import PROGRAM, Counters
 from suites.xdp.generated import FAMILIES, FRAMES, Family, counts_as
@@ -19,8 +21,9 @@ BUDGET = 30 * FRAMES
 class Runs:
     """The loaded counter, its runs on data, and what it has counted."""
 
-    def __init__(self, obj: Object) -> None:
+    def __init__(self, obj: Object, *, runts: bool) -> None:
         self._object = obj
+        self._runts = runts
         self._layout = obj.layout("xdp_counters", Counters)
         self._map = obj.map("counters")
 
@@ -41,7 +44,7 @@ class Runs:
         """Run frames, and hold each verdict and the sum of what they count against the model."""
         before, expected = self.counted(), Counters()
         for frame in frames:
-            counts = counts_as(frame)
+            counts = counts_as(frame, runts=self._runts)
             assert self.run(frame) == (None if counts is None else (XDP_PASS, frame)), frame.hex(" ")
             expected += counts or Counters()
         counted = self.counted() - before
@@ -57,9 +60,12 @@ class Runs:
 
 # what runs is the same whoever has loaded it, and only libbpf runs a program a thousand times in a second
 @with_loaders("libbpf")
-def test_generated_frames_count_as_the_contract_says(loaded: Object, fuzz: Fuzz) -> None:
+def test_generated_frames_count_as_the_contract_says(
+    loaded: Object, fuzz: Fuzz, request: pytest.FixtureRequest
+) -> None:
     """Tags in every depth, all kinds of types, cut at every byte: verdict, data and counters; the smallest is shown."""
-    runs, done = Runs(loaded), 0
+    features = request.config.stash[GUEST_FACTS].features
+    runs, done = Runs(loaded, runts="xdp_test_run_runts" in features), 0
 
     def check(family: Family) -> None:
         nonlocal done
