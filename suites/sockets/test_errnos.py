@@ -31,7 +31,7 @@ def test_every_errno_of_a_connect_has_a_state(monitor: Monitor) -> None:
             client = socket.socket(INET, DATAGRAM)
             for number in sorted(near):
                 bpf_calls.update(fixture.maps["refusals"], struct.pack("=Qq", os.getpid(), -number))
-                assert calls.errno_of_connect(client.fileno(), ("127.0.0.1", 9)) == number
+                assert calls.connect(client.fileno(), ("127.0.0.1", 9), 16) == -number
             bpf_calls.update(fixture.maps["refusals"], bytes(16))
 
         with steps.by_section(fixture.programs["errnos_connect"]):

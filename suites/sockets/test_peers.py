@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import errno
 import socket
+import struct
 from collections.abc import Callable
 
 import pytest
 
 from kernel_matrix.guest.system import calls
-from suites.sockets.conftest import Call, Monitor, Peer, Script
+from suites.sockets import raw
+from suites.sockets.conftest import Call, Monitor, Peer, Script, run_script
 from suites.sockets.test_calls import DATAGRAM, INET, INET6, RECEIVES, SENDS, STREAM, UNIX, pair, server_of
 
 #: family -> an address of loopback whose bytes all differ from those of any other here
@@ -190,6 +192,51 @@ def test_a_name_that_is_too_short_is_not_read_further(length: int, monitor: Moni
         assert calls.connect(client.fileno(), ("127.1.2.3", 258), length) == -22
         family = INET if length >= 2 else 0
         script.did(Call.CONNECT, client.fileno(), INET, -22, peer=Peer(family))
+
+    monitor.watch(script)
+
+
+@pytest.mark.parametrize("length", [16, 23, 24, 27, 28])
+def test_an_address_of_ipv6_needs_no_scope(length: int, monitor: Monitor) -> None:
+    """It is whole from 24 bytes on (SIN6_LEN_RFC2133), before which the kernel refuses it with EINVAL."""
+    address = socket.inet_pton(INET6, "::1")
+    whole = struct.pack("=H", INET6) + struct.pack("!HI16sI", 258, 0, address, 0)
+
+    def script(script: Script) -> None:
+        client = socket.socket(INET6, DATAGRAM)
+        result = raw.connect(client.fileno(), whole[:length])
+        assert result == (0 if length >= 24 else -errno.EINVAL)
+        peer = Peer(INET6, 258, address) if length >= 24 else Peer(INET6)
+        script.did(Call.CONNECT, client.fileno(), INET6, result, peer=peer)
+
+    monitor.watch(script)
+
+
+def test_an_address_without_a_family_is_none(monitor: Monitor) -> None:
+    """A send on a connection goes to its other end, whatever address it names (tcp_sendmsg())."""
+
+    def script(script: Script) -> None:
+        client, _accepted = connected(INET)
+        sent = raw.sendto(client.fileno(), 3, 0, bytes(16))
+        script.did(Call.SENDTO, client.fileno(), INET, sent, peer=Peer.of(INET, client.getpeername()))
+
+    pid, (note,), _ = run_script(script)
+    (event,) = (event for event in monitor.events(pid) if event.call == Call.SENDTO)
+    assert (event.result, event.peer) == (3, note.peer)
+
+
+def test_a_datagram_to_no_family_names_nobody(monitor: Monitor) -> None:
+    """A blind spot: of IPv4 it goes to that address nevertheless (udp_sendmsg())."""
+
+    def script(script: Script) -> None:
+        server, client = bound(INET), socket.socket(INET, DATAGRAM)
+        host, port = server.getsockname()
+        name = struct.pack("=H", 0) + struct.pack("!H4s8x", port, socket.inet_aton(host))
+        sent = raw.sendto(client.fileno(), 3, 0, name)
+        script.did(Call.SENDTO, client.fileno(), INET, sent, peer=Peer())
+        received = len(server.recv(10))
+        script.did(Call.RECVFROM, server.fileno(), INET, received, peer=Peer())
+        assert (sent, received) == (3, 3)
 
     monitor.watch(script)
 

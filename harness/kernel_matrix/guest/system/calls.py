@@ -133,12 +133,6 @@ def connect(fd: int, address: tuple[str, int], length: int) -> int:
     return -ctypes.get_errno() if _libc.connect(fd, name, length) else 0
 
 
-def errno_of_connect(fd: int, address: tuple[str, int]) -> int:
-    """Make the one call, and return its errno, 0 when it works; Python's own goes on after EINTR."""
-    where = struct.pack("=H", socket.AF_INET) + struct.pack("!H4s8x", address[1], socket.inet_aton(address[0]))
-    return 0 if _libc.connect(fd, where, len(where)) == 0 else ctypes.get_errno()
-
-
 def recvfrom(fd: int, room: int, times: int = 1) -> tuple[int, int]:
     """Receive with room for that much of the sender's address, all times into the same memory.
 
