@@ -58,18 +58,21 @@ def on_name(function: Call, fd: int, room: int, *more: int) -> tuple[int, bytes]
     return result, written(room, _length.value) if result >= 0 else b""
 
 
-def recvfrom(fd: int, size: int, flags: int, room: int | None) -> tuple[int, bytes]:
-    """Receive; return the result and the address that the kernel has written."""
-    where, _ = prepared(room=room)
+def recvfrom(fd: int, size: int, flags: int, room: int | None, before: bytes | None = None) -> tuple[int, bytes]:
+    """Receive; return the result and the address that the kernel has written.
+
+    ``before``: what is in the room before, which it fills.
+    """
+    where, _ = prepared(name=before, room=room)
     length = ctypes.addressof(_length) if room is not None else 0
     result = call(Call.RECVFROM, fd, ctypes.addressof(_data), size, flags, where, length)
     return result, written(room or 0, _length.value) if result >= 0 and room is not None else b""
 
 
-def recvmsg(fd: int, size: int, flags: int, room: int | None) -> tuple[int, bytes]:
-    """Receive into one buffer; return the result and the address that the kernel has written."""
+def recvmsg(fd: int, size: int, flags: int, room: int | None, before: bytes | None = None) -> tuple[int, bytes]:
+    """Receive into one buffer, as `recvfrom` does."""
     vector = _vectors([size])
-    header = ctypes.create_string_buffer(_header(vector, prepared(room=room)))
+    header = ctypes.create_string_buffer(_header(vector, prepared(name=before, room=room)))
     result = call(Call.RECVMSG, fd, ctypes.addressof(header), flags)
     length = struct.unpack_from("=I", header, _AT_NAME_LENGTH)[0]
     return result, written(room or 0, length) if result >= 0 and room is not None else b""

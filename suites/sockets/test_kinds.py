@@ -9,6 +9,7 @@ import resource
 import socket
 import struct
 import threading
+from pathlib import Path
 
 import pytest
 
@@ -114,6 +115,19 @@ def test_a_descriptor_may_be_0(monitor: Monitor) -> None:
 
     monitor.watch(script)
     assert monitor.totals() == Totals(bytes_sent=11, bytes_received=11, closes=1)
+
+
+def test_the_name_has_up_to_15_bytes(monitor: Monitor) -> None:
+    """TASK_COMM_LEN is 16, with the NUL (proc(5), /proc/pid/comm)."""
+    name = "fifteen-letters"
+
+    def script(script: Script) -> None:
+        Path("/proc/self/comm").write_text(name)
+        left, _right = socket.socketpair(UNIX, STREAM)
+        script.did(Call.SENDTO, left.fileno(), UNIX, left.send(b"x"))
+
+    (event,) = monitor.watch(script)
+    assert (event.comm, len(name)) == (name, 15)
 
 
 def test_vsock_is_a_network(monitor: Monitor) -> None:

@@ -254,6 +254,24 @@ def test_a_buffer_that_is_too_short_has_no_address(monitor: Monitor) -> None:
     monitor.watch(script)
 
 
+@pytest.mark.parametrize("call", [Call.RECVFROM, Call.RECVMSG])
+def test_an_old_address_in_the_room_is_none(call: Call, monitor: Monitor) -> None:
+    """Of a connection the kernel writes no address, and says that it has none (tcp_recvmsg()): the room stays as it was."""
+    old = struct.pack("=H", INET) + struct.pack("!H4s8x", 513, socket.inet_aton("10.9.8.7"))
+
+    def script(script: Script) -> None:
+        client, accepted = connected(INET)
+        client.send(b"xyz")
+        receive = raw.recvfrom if call is Call.RECVFROM else raw.recvmsg
+        result, name = receive(accepted.fileno(), 10, 0, len(old), old)
+        assert (result, name) == (3, b"")
+        script.did(call, accepted.fileno(), INET, result, peer=Peer.of(INET, accepted.getpeername()))
+
+    pid, (note,), _ = run_script(script)
+    (event,) = (event for event in monitor.events(pid) if event.call == call)
+    assert (event.result, event.peer) == (3, note.peer)
+
+
 def test_a_failed_receive_has_no_address(monitor: Monitor) -> None:
     """The kernel has written none: what is in the buffer is the caller's, of the call before."""
 
