@@ -256,7 +256,7 @@ def test_a_buffer_that_is_too_short_has_no_address(monitor: Monitor) -> None:
 
 @pytest.mark.parametrize("call", [Call.RECVFROM, Call.RECVMSG])
 def test_an_old_address_in_the_room_is_none(call: Call, monitor: Monitor) -> None:
-    """Of a connection the kernel writes no address, and says that it has none (tcp_recvmsg()): the room stays as it was."""
+    """Of a connection the kernel writes no address, and says that it has none (tcp_recvmsg()): the room stays so."""
     old = struct.pack("=H", INET) + struct.pack("!H4s8x", 513, socket.inet_aton("10.9.8.7"))
 
     def script(script: Script) -> None:
