@@ -79,12 +79,17 @@ def test_redis_agrees_with_the_monitor(monitor: Monitor, tmp_path: Path) -> None
     with watched.serving(6399, "redis-server", *options, folder=tmp_path) as redis:
         client = watched.run("redis-benchmark", "-h", "127.0.0.1", "-p", "6399", *load, folder=tmp_path)
         answer, asked = _info(6399)
+        # an answer may be here before the call that sent it ends
+        watched.wait(
+            lambda: len(watched.of(redis, Kind.CLOSE)) == len(watched.of(redis, Kind.ACCEPT)),
+            "redis closes connections",
+        )
         account = {name: int(value) for name, value in re.findall(r"(\w+):(\d+)\r", answer.decode())}
 
         assert watched.received(redis) == account["total_net_input_bytes"] == watched.sent(client) + asked
         assert watched.sent(redis) - len(answer) == account["total_net_output_bytes"] == watched.received(client)
         assert len(watched.of(redis, Kind.ACCEPT)) == account["total_connections_received"]
-        # the client asks each connection once more whether it is there, which is no other one
+        # a connect that asks how one before has ended begins no other
         begun = [event for event in watched.of(client, Kind.CONNECT) if event.state == State.IN_PROGRESS]
         assert len(begun) == account["total_connections_received"] - 1
         assert watched.add_up()
@@ -104,6 +109,7 @@ def test_a_dns_exchange_agrees_with_the_kernel(monitor: Monitor, tmp_path: Path)
     where = ("--port=5353", "--listen-address=127.0.0.1", "--bind-interfaces", "--address=/example.test/192.0.2.7")
     with watched.serving(5353, "dnsmasq", *options, *where, folder=tmp_path, over="udp") as dnsmasq:
         drill = watched.run("drill", "-p", "5353", "a.example.test", "@127.0.0.1", folder=tmp_path)
+        watched.wait(lambda: watched.sent(dnsmasq) > 0, "the end of the call that sent the answer")
         printed = (tmp_path / "out").read_text()
         datagrams, octets = counters("snmp", "Udp"), counters("netstat", "IpExt")
 
