@@ -1,0 +1,210 @@
+"""Read an object file: its programs, the functions that they call, maps, and what it takes from the kernel. Pure.
+
+What counts as a program or a map is what libbpf takes for one (src/libbpf.c: bpf_object__add_programs,
+bpf_object__init_maps, bpf_object__collect_externs).
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+from elftools.common.exceptions import ELFError
+from elftools.construct import ConstructError
+from elftools.elf.elffile import ELFFile
+from elftools.elf.relocation import RelocationSection
+from elftools.elf.sections import Section, Symbol, SymbolTableSection
+
+from kernel_matrix.objects import btf_ext
+from kernel_matrix.objects.btf import Btf, BtfError, Kind
+from kernel_matrix.objects.btf_ext import Extension
+from kernel_matrix.shared.errors import ManifestError
+
+#: the section of functions that programs call
+SUBPROGRAMS = ".text"
+#: SHF_EXECINSTR
+_EXECUTABLE = 0x4
+#: legacy maps: struct bpf_map_def begins with the type (libbpf up to 0.8)
+_LEGACY_MAPS = "maps"
+
+
+@dataclass(frozen=True, slots=True)
+class Function:
+    """A function of the object."""
+
+    name: str
+    section: str
+    #: bytes from the section's start
+    start: int
+    size: int
+
+    @property
+    def end(self) -> int:
+        """The first byte behind it."""
+        return self.start + self.size
+
+
+@dataclass(frozen=True, slots=True)
+class Link:
+    """What an instruction refers to, which the loader fills in."""
+
+    name: str
+    #: the section of it; empty: it is not in the object
+    section: str
+    #: where in the section
+    value: int
+    #: whether the name is that of the section itself
+    of_section: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Extern:
+    """What the object takes from the kernel by its name."""
+
+    name: str
+    #: ``.kconfig`` or ``.ksyms``
+    section: str
+    function: bool
+    #: the object loads without it
+    weak: bool
+
+
+@dataclass(frozen=True, slots=True)
+class ObjectFile:
+    """An object file, as it is on disk."""
+
+    programs: tuple[Function, ...]
+    functions: tuple[Function, ...]
+    #: section -> its bytes, of those with instructions
+    code: Mapping[str, bytes]
+    #: section -> bytes from its start -> what the instruction there refers to
+    links: Mapping[str, Mapping[int, Link]]
+    #: map -> the number of its type
+    maps: Mapping[str, int]
+    externs: tuple[Extern, ...]
+    btf: Btf | None
+    extension: Extension
+
+    @property
+    def order(self) -> str:
+        """The byte order, as `struct` names it."""
+        return self.btf.order if self.btf else "<"
+
+    def function_at(self, section: str, offset: int) -> Function | None:
+        """Return the function that an instruction belongs to."""
+        inside = (one for one in self.functions if one.section == section and one.start <= offset < one.end)
+        return next(inside, None)
+
+
+def read(data: bytes, name: str) -> ObjectFile:
+    """Read an object; raises ManifestError in one line for a file that is no BPF object, or is damaged."""
+    try:
+        elf = ELFFile(io.BytesIO(data))
+        if elf["e_machine"] != "EM_BPF":
+            raise ManifestError(f"{name}: an object for {elf['e_machine']}, not for BPF")
+        return _read(elf)
+    except (ELFError, ConstructError, BtfError, OverflowError, UnicodeDecodeError, ValueError) as error:
+        raise ManifestError(f"{name}: not an object file that can be read: {error}") from error
+
+
+def _read(elf: ELFFile) -> ObjectFile:
+    sections = list(elf.iter_sections())
+    table = elf.get_section_by_name(".symtab")
+    symbols = list(table.iter_symbols()) if isinstance(table, SymbolTableSection) else []
+    names = {number: section.name for number, section in enumerate(sections)}
+    code = {section.name: section.data() for section in sections if section["sh_flags"] & _EXECUTABLE}
+    code = {section: data for section, data in code.items() if data}
+    functions = tuple(
+        sorted(_functions(symbols, names, code), key=lambda one: (list(code).index(one.section), one.start))
+    )
+    links = {
+        sections[section["sh_info"]].name: dict(_links(section, symbols, names))
+        for section in sections
+        if isinstance(section, RelocationSection)
+    }
+    types, extension = _btf(elf)
+    return ObjectFile(
+        tuple(one for one in functions if one.section != SUBPROGRAMS),
+        functions,
+        code,
+        links,
+        dict(_maps(elf, symbols, names, types)),
+        tuple(_externs(symbols, types)),
+        types,
+        extension,
+    )
+
+
+def _btf(elf: ELFFile) -> tuple[Btf | None, Extension]:
+    types, more = elf.get_section_by_name(".BTF"), elf.get_section_by_name(".BTF.ext")
+    if types is None:
+        return None, Extension({}, ())
+    btf = Btf(types.data())
+    return btf, Extension({}, ()) if more is None else btf_ext.read(more.data(), btf)
+
+
+def _functions(symbols: list[Symbol], names: Mapping[int, str], code: Mapping[str, bytes]) -> Iterator[Function]:
+    for symbol in symbols:
+        section = names.get(symbol["st_shndx"], "")
+        if symbol["st_info"]["type"] == "STT_FUNC" and section in code:
+            yield Function(symbol.name, section, symbol["st_value"], symbol["st_size"])
+
+
+def _links(section: Section, symbols: list[Symbol], names: Mapping[int, str]) -> Iterator[tuple[int, Link]]:
+    assert isinstance(section, RelocationSection)
+    for relocation in section.iter_relocations():
+        symbol = symbols[relocation["r_info_sym"]]
+        target = names.get(symbol["st_shndx"], "")
+        whole = symbol["st_info"]["type"] == "STT_SECTION"
+        yield relocation["r_offset"], Link(target if whole else symbol.name, target, symbol["st_value"], whole)
+
+
+def _maps(
+    elf: ELFFile, symbols: list[Symbol], names: Mapping[int, str], types: Btf | None
+) -> Iterator[tuple[str, int]]:
+    """Yield the maps and the numbers of their types: those of BTF, those of the old form, those of global data."""
+    legacy = elf.get_section_by_name(_LEGACY_MAPS)
+    for symbol in symbols:
+        if legacy is not None and names.get(symbol["st_shndx"]) == _LEGACY_MAPS and symbol.name:
+            start = symbol["st_value"]
+            order = "little" if elf.little_endian else "big"
+            yield (
+                symbol.name,
+                int.from_bytes(legacy.data()[start : start + 4], "little" if order == "little" else "big"),
+            )
+    if types is None:
+        return
+    for number in (types.find(".maps", Kind.DATASEC), types.find(".maps.extern", Kind.DATASEC)):
+        for variable in types.variables(types.type(number)) if number else ():
+            declared = types.type(variable.type)
+            _, btf_type = types.plain(declared.value)
+            parts = {member.name: member.type for member in types.members(btf_type)}
+            if "type" in parts:
+                yield declared.name, _number(types, parts["type"])
+    for section in elf.iter_sections():
+        if section.name.startswith((".data", ".rodata", ".bss")) and section["sh_size"]:
+            yield section.name, _ARRAY
+
+
+#: BPF_MAP_TYPE_ARRAY: global variables are the only value of an array
+_ARRAY = 2
+
+
+def _number(types: Btf, number: int) -> int:
+    """Return the number that ``__uint(name, number)`` declares: the length of an array that is pointed at."""
+    _, pointer = types.plain(number)
+    _, btf_type = types.plain(pointer.value)
+    return types.array(btf_type).length if btf_type.kind is Kind.ARRAY else 0
+
+
+def _externs(symbols: list[Symbol], types: Btf | None) -> Iterator[Extern]:
+    """Yield what the sections .kconfig and .ksyms of the BTF declare."""
+    weak = {symbol.name for symbol in symbols if symbol["st_info"]["bind"] == "STB_WEAK"}
+    if types is None:
+        return
+    for section in (".kconfig", ".ksyms"):
+        number = types.find(section, Kind.DATASEC)
+        for variable in types.variables(types.type(number)) if number else ():
+            declared = types.type(variable.type)
+            yield Extern(declared.name, section, declared.kind is Kind.FUNC, declared.name in weak)
