@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from kernel_matrix.results import document
 from kernel_matrix.results.changes import Change, Kind
 from kernel_matrix.results.document import VERSION, Column, Document
+from kernel_matrix.results.evidence import Digest, ObjectEvidence, ProgramSource
 from kernel_matrix.shared import wire
 from kernel_matrix.shared.cells import Cell, Outcome
 from kernel_matrix.shared.costs import Cost
@@ -23,7 +24,18 @@ SCHEMA = Path(__file__).resolve().parents[1] / "docs" / "results.schema.json"
 texts = st.text(st.characters(codec="utf-8"), max_size=20)
 seconds = st.floats(0, 1e6)
 costs = st.builds(Cost, *[st.integers(0, 1 << 40)] * 6, seconds)
-columns = st.builds(Column, texts, texts, texts, texts, st.dictionaries(texts, costs, max_size=2))
+sha256s = st.text("0123456789abcdef", min_size=64, max_size=64)
+digests = st.lists(st.builds(Digest, texts, sha256s), max_size=2).map(tuple)
+columns = st.builds(
+    Column,
+    texts,
+    texts,
+    texts,
+    texts,
+    st.dictionaries(texts, costs, max_size=2),
+    st.lists(texts, max_size=2).map(tuple),
+    digests,
+)
 pairs = st.lists(st.tuples(texts, texts), max_size=2).map(tuple)
 cells = st.builds(Cell, texts, texts, st.sampled_from(Outcome), texts, seconds, texts, texts, texts, texts, pairs)
 changes = st.builds(Change, st.sampled_from(Kind), texts, texts, texts, texts, texts, st.booleans())
@@ -33,6 +45,15 @@ def several(of: st.SearchStrategy[object]) -> st.SearchStrategy[tuple[object, ..
     return st.lists(of, max_size=3).map(tuple)
 
 
+lines = st.tuples(st.integers(0, 99), st.integers(0, 9), st.integers(1, 99))
+objects = st.builds(
+    ObjectEvidence,
+    texts,
+    sha256s,
+    several(texts),
+    several(texts),
+    several(st.builds(ProgramSource, texts, several(lines))),
+)
 documents = st.builds(
     Document,
     version=st.just(VERSION),
@@ -48,6 +69,9 @@ documents = st.builds(
     columns=several(columns),
     cells=several(cells),
     changes=several(changes),
+    # a content is in it once
+    objects=st.lists(objects, max_size=3, unique_by=lambda one: (one.name, one.sha256)).map(tuple),
+    configuration=digests,
 )
 
 

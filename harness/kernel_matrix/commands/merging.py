@@ -17,13 +17,14 @@ import msgspec
 
 from kernel_matrix import images
 from kernel_matrix.config import manifest
-from kernel_matrix.plan import sharding
+from kernel_matrix.plan import evidence, sharding
 from kernel_matrix.plan.sharding import Part
 from kernel_matrix.report import reports, terminal
 from kernel_matrix.report.run_folder import KernelFacts, RunDirectory, RunFacts, RunRecord, notes
 from kernel_matrix.results import baseline, comparison, document, matrix
 from kernel_matrix.results.changes import Change
 from kernel_matrix.results.document import Document
+from kernel_matrix.results.evidence import Digest
 from kernel_matrix.shared import wire
 from kernel_matrix.shared.cells import Outcome
 from kernel_matrix.shared.errors import HarnessError, ManifestError
@@ -201,7 +202,8 @@ def facts(shards: Sequence[ShardResults]) -> RunFacts:
     by_name: dict[str, KernelFacts] = {}
     for shard in shards:
         for kernel in shard.record.facts.kernels:
-            by_name.setdefault(kernel.name, kernel)
+            first = by_name.setdefault(kernel.name, kernel)
+            by_name[kernel.name] = replace(first, digests=_union([first.digests, kernel.digests]))
     accelerators = dict.fromkeys(shard.document.accelerator for shard in shards if shard.document.accelerator)
     return RunFacts(
         accelerator="; ".join(accelerators),
@@ -212,12 +214,19 @@ def facts(shards: Sequence[ShardResults]) -> RunFacts:
         notes=_joined(shard.record.facts.notes for shard in shards),
         loaders=_joined(shard.record.facts.loaders for shard in shards),
         left_out=_joined(shard.record.facts.left_out for shard in shards),
+        objects=evidence.joined(one for shard in shards for one in shard.record.facts.objects),
+        configuration=_union(shard.record.facts.configuration for shard in shards),
     )
 
 
 def _joined(lines: Iterable[Iterable[str]]) -> tuple[str, ...]:
     """Return each of them once, in their order."""
     return tuple(dict.fromkeys(line for of_one in lines for line in of_one))
+
+
+def _union(digests: Iterable[Iterable[Digest]]) -> tuple[Digest, ...]:
+    """Return each of them once, in their order; two shards with different files have both."""
+    return tuple(dict.fromkeys(one for of_one in digests for one in of_one))
 
 
 def _copy(folder: Path, run: RunDirectory) -> None:

@@ -1,6 +1,6 @@
 """Images that guests boot: kernels and the guest's root are fetched, verified, unpacked and cached."""
 
-from kernel_matrix.images.cache import cache_dir, compiled_dir, digest, prune, used
+from kernel_matrix.images.cache import cache_dir, compiled_dir, content_digest, digest, prune, used
 from kernel_matrix.images.image import KernelImage
 from kernel_matrix.images.kernels import (
     cached_kernel,
@@ -22,6 +22,7 @@ __all__ = [
     "cached_kernel",
     "cached_root",
     "compiled_dir",
+    "content_digest",
     "digest",
     "kernel_headers",
     "kernel_image",

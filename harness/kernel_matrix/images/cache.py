@@ -17,7 +17,7 @@ from pathlib import Path
 from filelock import FileLock
 from platformdirs import user_cache_path
 
-from kernel_matrix.shared import hints, marker
+from kernel_matrix.shared import atomic, hints, marker
 from kernel_matrix.shared.errors import ImageError, ignoring, reraise
 
 #: days after its last use when `prune` deletes an image
@@ -46,6 +46,23 @@ def digest(parts: Iterable[bytes | str]) -> str:
         data = part.encode() if isinstance(part, str) else part
         state.update(len(data).to_bytes(8, "big") + data)
     return state.hexdigest()[:16]
+
+
+def content_digest(path: Path) -> str:
+    """Return the sha256 of a file of an image, which is never changed; it is kept beside the file."""
+    state = path.stat()
+    same = f"{state.st_size} {state.st_mtime_ns} {state.st_ino}"
+    kept = path.with_name(f".{path.name}.sha256")
+    with ignoring(errno.ENOENT):
+        content, _, of = kept.read_text().strip().partition(" ")
+        if of == same:
+            return content
+    with path.open("rb") as file:
+        content = hashlib.file_digest(file, "sha256").hexdigest()
+    # a read-only cache is left unchanged
+    with ignoring(errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT):
+        atomic.write(kept, f"{content} {same}\n")
+    return content
 
 
 @contextlib.contextmanager

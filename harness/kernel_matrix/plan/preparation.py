@@ -13,7 +13,7 @@ from kernel_matrix import images
 from kernel_matrix.config import manifest, options
 from kernel_matrix.images import KernelImage, RootImage
 from kernel_matrix.objects import build, loader_programs
-from kernel_matrix.plan import compiling, selection
+from kernel_matrix.plan import compiling, evidence, selection
 from kernel_matrix.plan.compiling import Compiling
 from kernel_matrix.plan.guest_list import GuestList, ListedGuest, RunRequest, list_guests, pieces
 from kernel_matrix.plan.selection import Selection
@@ -24,6 +24,7 @@ from kernel_matrix.report.run_folder import KernelFacts, RunDirectory, RunFacts,
 from kernel_matrix.results import baseline
 from kernel_matrix.results.baseline import Expectation
 from kernel_matrix.results.comparison import Scope
+from kernel_matrix.results.evidence import ObjectEvidence
 from kernel_matrix.shared import wire
 from kernel_matrix.shared.division import WorkerId
 from kernel_matrix.shared.errors import ImageError, ManifestError, NotInArchive, ToolMissing
@@ -137,6 +138,8 @@ class Prepared:
     kernels: tuple[KernelFacts, ...] = ()
     #: lines about what was compiled in guests
     compiled: tuple[str, ...] = ()
+    #: as in `Document`
+    objects: tuple[ObjectEvidence, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -190,6 +193,8 @@ def plan(project: Project, request: RunRequest, listed: GuestList, prepared: Pre
             left_out=tuple(
                 name for name in request.loaders if any(guest.loaders.get(name) for guest in prepared.guests)
             ),
+            objects=prepared.objects,
+            configuration=evidence.of_project(project),
         ),
         notes=(*notes(prepared.kernels), *left_out),
         programs=project.programs,
@@ -224,7 +229,7 @@ def prepare_guests(
     A kernel whose image is unavailable does not stop the others; without any image the run fails.
     """
     _check_carried(request.carried)
-    build.build_all(project)
+    built = build.build_all(project)
     programs, loaders = _loaders(project, request, say)
     root_image = images.root_image(listed.kernel_manifest)
     planned, missing = _with_images(listed, request, say=say)
@@ -267,11 +272,21 @@ def prepare_guests(
             )
         )
     facts = [
-        KernelFacts(guest.listed.name, image.release, image.version, image.notes, image.config_digest)
+        KernelFacts(
+            guest.listed.name,
+            image.release,
+            image.version,
+            image.notes,
+            image.config_digest,
+            evidence.of_guest(image, root_image, programs),
+        )
         for guest in planned
         for image in [guest.image]
     ]
-    return Prepared(tuple(guests), folder, missing, choice.why, count, tuple(facts), compiled_notes)
+    objects = evidence.of_objects(project, built, [guest.kernel for guest in guests])
+    return Prepared(
+        tuple(guests), folder, missing, choice.why, count, tuple(facts), compiled_notes, objects
+    )
 
 
 @dataclass(frozen=True, slots=True)

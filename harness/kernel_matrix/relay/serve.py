@@ -183,6 +183,7 @@ class Relay:
             running.group.process.pid,
             running.note,
             str(running.folder),
+            self.release,
         )
         worker = self._ending_path.name.removesuffix(ENDING)
         wire.write(self._ending_path.with_name(f"{worker}.{os.getpid()}{STARTED}"), started)

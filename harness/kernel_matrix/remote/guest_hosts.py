@@ -22,7 +22,7 @@ import pytest
 from execnet import HostNotFound
 from xdist.workermanage import WorkerController
 
-from kernel_matrix.plan import preparation
+from kernel_matrix.plan import evidence, preparation
 from kernel_matrix.plan.guest_list import GuestList, RunRequest, list_guests, weigh
 from kernel_matrix.plan.preparation import Plan, PlannedGuest, Prepared
 from kernel_matrix.relay import payload
@@ -171,6 +171,7 @@ class RemoteHosts:
             accelerator="; ".join(self._describe(identity, part) for identity, part in parts.items()),
             at_once=sum(part.at_once for part in parts.values()),
             kernels=tuple(facts[name] for name in order),
+            objects=evidence.joined(one for part in parts.values() for one in part.objects),
         )
 
     def _describe(self, identity: str, part: Prepared) -> str:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from typing import Protocol
 
-from kernel_matrix.report import html_page, junit, markdown
+from kernel_matrix.report import html_page, junit, markdown, sarif, statement
 from kernel_matrix.results.document import Document
 from kernel_matrix.shared import named
 from kernel_matrix.shared.errors import ManifestError
@@ -25,8 +25,8 @@ class Report(Protocol):
     def file(self) -> str:
         """The file's name in the run's folder."""
 
-    def render(self, document: Document, consoles: Consoles) -> bytes:
-        """Return the file's content."""
+    def render(self, document: Document, consoles: Consoles) -> bytes | None:
+        """Return the file's content; None: there is nothing to write."""
 
 
 class Junit:
@@ -60,7 +60,27 @@ class Html:
         return html_page.html(document, ends).encode()
 
 
-BUILT_IN: tuple[Report, ...] = (Junit(), Markdown(), Html())
+class Sarif:
+    """For code hosts, which show it at the source lines of a pull request."""
+
+    file = "matrix.sarif"
+
+    def render(self, document: Document, _: Consoles) -> bytes:
+        """As in `Report`."""
+        return sarif.sarif(document)
+
+
+class Statement:
+    """For a CI that signs what it has tested."""
+
+    file = "test-result.intoto.json"
+
+    def render(self, document: Document, _: Consoles) -> bytes | None:
+        """As in `Report`; a run without objects has none."""
+        return statement.statement(document)
+
+
+BUILT_IN: tuple[Report, ...] = (Junit(), Markdown(), Html(), Sarif(), Statement())
 
 
 def of(project: Project) -> tuple[Report, ...]:

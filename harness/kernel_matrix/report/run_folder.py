@@ -12,13 +12,14 @@ import os
 import re
 import time
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
 from kernel_matrix.report.reports import BUILT_IN, Report
 from kernel_matrix.results import document, matrix
 from kernel_matrix.results.document import Column, Document
+from kernel_matrix.results.evidence import Digest, ObjectEvidence
 from kernel_matrix.shared import atomic, marker, wire
 from kernel_matrix.shared.cells import Cell, Outcome
 from kernel_matrix.shared.division import MARK
@@ -48,6 +49,8 @@ class KernelFacts:
     notes: tuple[str, ...] = ()
     #: the first twelve digits of its configuration's sha256; empty where the configuration is unavailable
     config: str = ""
+    #: as in `Column`
+    digests: tuple[Digest, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +74,9 @@ class RunFacts:
     loaders: tuple[str, ...] = ()
     #: as in `Document`
     left_out: tuple[str, ...] = ()
+    #: as in `Document`
+    objects: tuple[ObjectEvidence, ...] = ()
+    configuration: tuple[Digest, ...] = ()
 
     @property
     def releases(self) -> dict[str, str]:
@@ -171,7 +177,8 @@ class RunDirectory:
         columns = []
         for name in judged.kernels:
             kernel = by_name.get(name, KernelFacts(name, "", ""))
-            columns.append(Column(name, kernel.release, kernel.version, kernel.config, costs.get(name, {})))
+            version, config = kernel.version, kernel.config
+            columns.append(Column(name, kernel.release, version, config, costs.get(name, {}), digests=kernel.digests))
         return Document(
             version=document.VERSION,
             started=self._began.isoformat(timespec="seconds"),
@@ -188,6 +195,8 @@ class RunDirectory:
             changes=(),
             loaders=facts.loaders,
             left_out=facts.left_out,
+            objects=facts.objects,
+            configuration=facts.configuration,
         )
 
     def finish(self, result: Document, facts: RunFacts, guests: tuple[GuestRecord, ...]) -> None:
@@ -195,11 +204,14 @@ class RunDirectory:
         for cell in result.cells:
             if cell.outcome is Outcome.NOTRUN:
                 self.append(cell)
+        result = replace(result, columns=tuple(_observed(column, guests) for column in result.columns))
         wire.write(self.path / document.NAME, result)
         record = RunRecord(facts, result.seconds, result.exit_status, len(result.cells), guests)
         wire.write(self.path / "run.json", record)
         for report in self._reports:
-            atomic.write(self.path / report.file, report.render(result, self._console_ends))
+            content = report.render(result, self._console_ends)
+            if content is not None:
+                atomic.write(self.path / report.file, content)
 
     def _console_ends(self, kernels: Iterable[str]) -> dict[str, str]:
         """Return kernel -> the end of its console, for kernels that have one."""
@@ -209,6 +221,12 @@ class RunDirectory:
                 file.seek(max(0, file.seek(0, os.SEEK_END) - _CONSOLE))
                 ends[kernel] = file.read().decode(errors="replace")
         return ends
+
+
+def _observed(column: Column, guests: Iterable[GuestRecord]) -> Column:
+    """Return a column with the releases that its guests reported."""
+    releases = {guest.release for guest in guests if guest.kernel == column.kernel and guest.release}
+    return replace(column, observed=tuple(sorted(releases)))
 
 
 def file_name(test: str) -> str:

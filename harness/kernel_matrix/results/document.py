@@ -13,6 +13,7 @@ from typing import Any
 import msgspec
 
 from kernel_matrix.results.changes import Change
+from kernel_matrix.results.evidence import Digest, ObjectEvidence
 from kernel_matrix.shared import wire
 from kernel_matrix.shared.cells import Cell
 from kernel_matrix.shared.costs import COSTS, Cost
@@ -30,7 +31,7 @@ class Column:
 
     #: such as ``6.1`` or ``6.1+lockdown_integrity``
     kernel: str
-    #: ``uname -r``; empty when its image was unavailable
+    #: ``uname -r`` that its image is for; empty when the image was unavailable
     release: str
     #: the package's version
     version: str
@@ -38,6 +39,10 @@ class Column:
     config: str
     #: program -> what it costs on this kernel; empty when the run did not measure it
     costs: dict[str, Cost]
+    #: the releases that its guests reported; ``release`` is the one that was requested
+    observed: tuple[str, ...] = ()
+    #: what its guests were made of: kernel, modules, configuration, image, and each loader that is a program
+    digests: tuple[Digest, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +76,10 @@ class Document:
     loaders: tuple[str, ...] = ()
     #: those of them that a machine of the run lacked: their tests were skipped
     left_out: tuple[str, ...] = ()
+    #: the project's objects that guests got
+    objects: tuple[ObjectEvidence, ...] = ()
+    #: the files that configured the run
+    configuration: tuple[Digest, ...] = ()
 
     @property
     def complete(self) -> bool:

@@ -42,6 +42,8 @@ class Started:
     note: str = ""
     #: holds the sockets for entering and debugging the guest
     folder: str = ""
+    #: ``uname -r``, as the guest reported it
+    release: str = ""
 
 
 @dataclass(frozen=True, slots=True)

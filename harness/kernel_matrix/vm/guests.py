@@ -33,6 +33,8 @@ class GuestRecord:
     tests_cpu: float | None = None
     #: from the end of the worker's previous guest, or the notice of its death, to the start of the first test
     gap: float | None = None
+    #: ``uname -r``, as the guest reported it
+    release: str = ""
 
 
 class Guests:
@@ -71,6 +73,7 @@ class Guests:
             round(now - at, 3) if alive else None,
             round(cpu_seconds(started.group) - cpu, 3) if alive else None,
             round(at - self._ended[worker], 3) if worker in self._ended else None,
+            started.release,
         )
         self._ended[worker] = now
 
@@ -79,7 +82,9 @@ class Guests:
         for path in self._paths("*"):
             started = wire.decode(path.read_bytes(), Started)
             if path not in self._records:
-                self._records[path] = GuestRecord(started.kernel, started.how, started.note, started.seconds)
+                self._records[path] = GuestRecord(
+                    started.kernel, started.how, started.note, started.seconds, release=started.release
+                )
         return tuple(self._records[path] for path in sorted(self._records))
 
     def _paths(self, worker: WorkerId | str) -> list[Path]:

@@ -1,0 +1,82 @@
+"""Take the digests of all that a run is made of, and find the sources of its programs."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+from pathlib import Path
+
+from kernel_matrix import images
+from kernel_matrix.images import KernelImage, RootImage
+from kernel_matrix.objects import object_file
+from kernel_matrix.objects.build import ENGINE_OBJECTS
+from kernel_matrix.objects.code import INSTRUCTION
+from kernel_matrix.objects.object_file import Function, ObjectFile
+from kernel_matrix.results.evidence import Digest, ObjectEvidence, ProgramSource
+from kernel_matrix.shared.errors import ManifestError
+from kernel_matrix.shared.project import Project
+
+#: the files of a project that say what runs where, beside its table
+_IMAGES = ("kernels.toml", "kernels.lock.toml", "features.toml", "rootfs.toml", "variants.toml")
+
+
+def of_guest(image: KernelImage, root: RootImage, programs: Mapping[str, Path]) -> tuple[Digest, ...]:
+    """Return the digests of what a guest is made of; ``programs``: the loaders that it gets, by their names."""
+    files = {"kernel": image.vmlinuz, "modules": image.modules}
+    digests = [Digest(name, images.content_digest(path)) for name, path in files.items()]
+    if config := image.config.read_bytes():
+        digests.append(Digest("configuration", hashlib.sha256(config).hexdigest()))
+    digests.append(Digest("image", root.digest))
+    digests += [Digest(f"loader {name}", _digest(path)) for name, path in sorted(programs.items())]
+    return tuple(digests)
+
+
+def of_project(project: Project) -> tuple[Digest, ...]:
+    """Return the digests of the files that configure a run."""
+    files = [project.root / project.table, *(project.images / name for name in _IMAGES)]
+    return tuple(Digest(project.relative(path), _digest(path)) for path in files if path.is_file())
+
+
+def of_objects(project: Project, paths: Mapping[str, Path], kernels: Iterable[str]) -> tuple[ObjectEvidence, ...]:
+    """Return the project's objects as cells name them, with their sources; ``paths``: by their names."""
+    guests = tuple(kernels)
+    own = {name: path for name, path in paths.items() if not name.startswith(ENGINE_OBJECTS)}
+    return tuple(_object(project, path, guests) for _, path in sorted(own.items()))
+
+
+def joined(objects: Iterable[ObjectEvidence]) -> tuple[ObjectEvidence, ...]:
+    """Join the objects of machines or shards: the same content under the same name is one object."""
+    same: dict[tuple[str, str], ObjectEvidence] = {}
+    for one in objects:
+        before = same.get((one.name, one.sha256))
+        kernels = (*before.kernels, *one.kernels) if before else one.kernels
+        same[one.name, one.sha256] = replace(before or one, kernels=tuple(dict.fromkeys(kernels)))
+    return tuple(same[key] for key in sorted(same))
+
+
+def _object(project: Project, path: Path, kernels: tuple[str, ...]) -> ObjectEvidence:
+    data, name = path.read_bytes(), project.relative(path)
+    bare = ObjectEvidence(name, hashlib.sha256(data).hexdigest(), kernels)
+    try:
+        file = object_file.read(data, name)
+    except ManifestError:
+        # a test may have its own use for a file that is no object: there are no sources to name
+        return bare
+    files: dict[str, int] = {}
+    programs = tuple(_program(project, file, program, files) for program in file.programs)
+    return ObjectEvidence(bare.name, bare.sha256, kernels, tuple(files), programs)
+
+
+def _program(project: Project, file: ObjectFile, program: Function, files: dict[str, int]) -> ProgramSource:
+    lines = []
+    for line in file.extension.lines.get(program.section, ()):
+        if program.start <= line.offset < program.end and line.line:
+            number = files.setdefault(project.relative(Path(line.file)), len(files))
+            lines.append(((line.offset - program.start) // INSTRUCTION, number, line.line))
+    return ProgramSource(program.name, tuple(lines))
+
+
+def _digest(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
