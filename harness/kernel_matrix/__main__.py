@@ -184,6 +184,16 @@ def _gate(arguments: argparse.Namespace) -> int:
     return gate.run(project.find(), arguments.kernel, objects, lambda line: print(line, flush=True))
 
 
+def _compatibility(arguments: argparse.Namespace) -> int:
+    from kernel_matrix.commands import compatibility
+
+    for line in compatibility.run(
+        project.find(), arguments.object, arguments.kernel, arguments.results, arguments.output
+    ):
+        print(line)
+    return 0
+
+
 def _durations(arguments: argparse.Namespace) -> int:
     from kernel_matrix.commands import records
 
@@ -273,6 +283,7 @@ def parser() -> argparse.ArgumentParser:
     )
     durations.set_defaults(run=_durations)
     _add_gate(commands.add_parser)
+    _add_compatibility(commands.add_parser)
     guest_commands.add(commands, lambda words: _matrix(argparse.Namespace(pytest=words)))
     mutants.add(commands)
     command_line.add(commands.add_parser)
@@ -288,6 +299,28 @@ def _add_gate(add_parser: Callable[..., argparse.ArgumentParser]) -> None:
     gate.add_argument("--kernel", action="append", default=[], metavar="NAME", help="also 'core' (the default), 'full'")
     gate.add_argument("objects", type=Path, nargs="+", metavar="OBJECT")
     gate.set_defaults(run=_gate)
+
+
+def _add_compatibility(add_parser: Callable[..., argparse.ArgumentParser]) -> None:
+    compatibility = add_parser("compatibility", help="show what an object needs, and what each kernel has of it")
+    compatibility.add_argument("object", type=Path, metavar="OBJECT", help="such as build/NAME.bpf.o")
+    compatibility.add_argument(
+        "--kernel",
+        action="append",
+        default=[],
+        metavar="NAME",
+        help="also 'core', 'full'; its image is fetched (default: all whose images are here)",
+    )
+    compatibility.add_argument(
+        "--results", type=Path, metavar="DIR", help="a run's folder: add what it measured of this object"
+    )
+    compatibility.add_argument(
+        "--output",
+        type=Path,
+        metavar="DIR",
+        help="write HTML, Markdown, JSON and a badge there (default: print Markdown)",
+    )
+    compatibility.set_defaults(run=_compatibility)
 
 
 def main() -> int:
