@@ -96,7 +96,7 @@ COMMANDS: dict[str, tuple[str, tuple[str, ...]]] = {
         (),
     ),
     "compare": (
-        "Compare two result sets, or two kernels (-- results/A results/B, -- baseline:6.1 baseline:6.12).",
+        "Compare two result sets, two kernels, or two builds of an object (-- results/A results/B, -- baseline:6.1 baseline:6.12).",
         (),
     ),
     "shell": (
@@ -122,6 +122,10 @@ COMMANDS: dict[str, tuple[str, tuple[str, ...]]] = {
     "gate": (
         "Load and attach objects on the kernels (-- [--kernel NAME]... OBJECT...).",
         ("build", "matrix"),
+    ),
+    "compatibility": (
+        "Show what an object needs, and what each kernel has of it (-- OBJECT [--results DIR] [--output DIR]).",
+        ("build",),
     ),
     "mutants": (
         "Break the programs in many ways, and see that a test notices each (-- [--kernel NAME]... [--sample N]).",

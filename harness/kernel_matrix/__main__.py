@@ -150,8 +150,10 @@ def _baseline(arguments: argparse.Namespace) -> int:
 
 
 def _compare(arguments: argparse.Namespace) -> int:
-    from kernel_matrix.commands import baseline_view
+    from kernel_matrix.commands import baseline_view, object_comparison
 
+    if (paths := object_comparison.objects(arguments.first, arguments.second)) is not None:
+        return _print_output(object_comparison.compare(project.find(), *paths))
     return _print_output(baseline_view.compare(project.find(), arguments.first, arguments.second))
 
 
@@ -255,9 +257,11 @@ def parser() -> argparse.ArgumentParser:
     baseline.add_argument("--results", type=Path, metavar="DIR", help="a run's folder (default: results/latest)")
     baseline.add_argument("--update", action="store_true", help="rewrite it from --results, or from a new run")
     baseline.set_defaults(run=_baseline)
-    compare = commands.add_parser("compare", help="compare two result sets, or two kernels of them")
+    compare = commands.add_parser(
+        "compare", help="compare two result sets, two kernels of them, or two builds of an object"
+    )
     for name in ("first", "second"):
-        compare.add_argument(name, help="a run's folder or 'baseline'; for one kernel: FOLDER:KERNEL")
+        compare.add_argument(name, help="a run's folder or 'baseline', or an object; for one kernel: FOLDER:KERNEL")
     compare.set_defaults(run=_compare)
     schema = commands.add_parser("schema", help="print the JSON schema of matrix.json")
     schema.set_defaults(run=_schema)

@@ -1,4 +1,4 @@
-"""Compile BPF sources to objects: the compiler's command and its errors.
+"""Compile BPF sources to objects, and read objects and kernels' types without loading anything.
 
 Not here: loading objects (kernel_matrix.guest.bpf).
 """
