@@ -96,7 +96,7 @@ COMMANDS: dict[str, tuple[str, tuple[str, ...]]] = {
         (),
     ),
     "compare": (
-        "Compare two result sets, two kernels, or two builds of an object (-- results/A results/B, -- baseline:6.1 baseline:6.12).",
+        "Compare two result sets, kernels, or builds of an object (-- results/A results/B, -- A.bpf.o B.bpf.o).",
         (),
     ),
     "shell": (

@@ -44,8 +44,8 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Project:
     return below(tmp_path)
 
 
-def run(project: Project, name: str, sha256: str, cost: Cost, kernel: str = "6.12") -> None:
-    column = Column(kernel, "", "", "", {"fixed": cost, "of_another_object": COST})
+def run(project: Project, name: str, sha256: str, cost: Cost, kernel: str = "6.12", key: str = "fixed") -> None:
+    column = Column(kernel, "", "", "", {key: cost, "of_another_object": COST, "build/y.bpf.o::fixed": COST})
     evidence = ObjectEvidence("build/x.bpf.o", sha256, (kernel,))
     place = project.results / name
     place.mkdir(parents=True)
@@ -67,6 +67,13 @@ def test_costs_of_exactly_these_two_are_compared(project: Project, tmp_path: Pat
     assert [line for line in lines if line.startswith("6.12: ")] == ["6.12: fixed: instructions 20,113 -> 193,402"]
     assert f"{tmp_path / 'old.o'}: measured by results/20260102T000000-1" in lines
     assert status == 1
+
+
+def test_costs_of_an_objects_own_cells_are_compared(project: Project, tmp_path: Path) -> None:
+    run(project, "20260101T000000-1", "1" * 64, COST)
+    run(project, "20260102T000000-1", "2" * 64, replace(COST, peak_states=70), key="build/x.bpf.o::fixed")
+    lines, _ = compare(project, tmp_path)
+    assert [line for line in lines if line.startswith("6.12: ")] == ["6.12: fixed: peak_states 50 -> 70"]
 
 
 def test_growth_that_the_gate_allows_is_shown_and_green(project: Project, tmp_path: Path) -> None:

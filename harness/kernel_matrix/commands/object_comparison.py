@@ -67,9 +67,12 @@ def _measured(project: Project, page: Compatibility) -> _Measured:
     programs = {program.name for program in page.programs}
     for path in sorted(project.results.glob(f"*/{document.NAME}"), reverse=True):
         run = document.read(path)
-        kernels = {kernel for one in run.objects if one.sha256 == page.sha256 for kernel in one.kernels}
+        same = [one for one in run.objects if one.sha256 == page.sha256]
+        kernels = {kernel for one in same for kernel in one.kernels}
+        # a test names a program, the cell of an object the object, too
+        names = {name: name for name in programs} | {f"{one.name}::{name}": name for one in same for name in programs}
         costs = {
-            column.kernel: {name: cost for name, cost in column.costs.items() if name in programs}
+            column.kernel: {names[name]: cost for name, cost in column.costs.items() if name in names}
             for column in run.columns
             if column.kernel in kernels
         }
@@ -99,9 +102,8 @@ def _derived(first: Compatibility, second: Compatibility) -> Iterator[str]:
 def _costs(first: Path, second: Path, before: _Measured, after: _Measured) -> Iterator[str]:
     """Yield a line for each program and kernel whose measured costs differ, or why there are none."""
     for path, one in ((first, before), (second, after)):
-        yield (
-            f"{path}: measured by {one.run}" if one.run else f"{path}: costs not measured: no run here has that object"
-        )
+        how = f"measured by {one.run}" if one.run else "costs not measured: no run here has that object"
+        yield f"{path}: {how}"
     for kernel in (kernel for kernel in after.costs if kernel in before.costs):
         for program in (name for name in after.costs[kernel] if name in before.costs[kernel]):
             was, is_ = before.costs[kernel][program], after.costs[kernel][program]

@@ -111,18 +111,6 @@ class _Log(msgspec.Struct, frozen=True, rename={"schema": "$schema"}):
     runs: tuple[_Run, ...]
 
 
-#: a rule for each outcome that becomes a result
-_RULES = {
-    Outcome.FAIL: "a test failed",
-    Outcome.ERROR: "a test could not run",
-    Outcome.XPASS: "a known issue is gone, and is still declared",
-    Outcome.CRASH: "the kernel crashed during a test",
-    Outcome.LOST: "a guest was lost during a test",
-    Outcome.NOTRUN: "no report of a test came",
-    Outcome.REFUSED: "a kernel refused a step exactly as the test declares",
-}
-
-
 @dataclass(frozen=True, slots=True)
 class Place:
     """A source file, and a line in it; 0: no line is known."""
@@ -136,12 +124,12 @@ def sarif(document: Document) -> bytes:
     objects = _by_name(document.objects)
     groups: dict[tuple[str, Outcome, str, Place], list[Cell]] = {}
     for cell in document.cells:
-        if cell.outcome in _RULES:
+        if not cell.outcome.green or cell.outcome is Outcome.REFUSED:
             key = cell.test, cell.outcome, reason(cell.detail), place(cell, objects)
             groups.setdefault(key, []).append(cell)
     results = tuple(_result(*key, cells) for key, cells in groups.items())
-    used = {key[1] for key in groups}
-    rules = tuple(_Rule(str(outcome), _Message(text)) for outcome, text in _RULES.items() if outcome in used)
+    used = {outcome for _, outcome, _, _ in groups}
+    rules = tuple(_Rule(str(one), _Message(f"a test whose outcome is {one}")) for one in Outcome if one in used)
     driver = _Driver("kernel-matrix", importlib.metadata.version("kernel-matrix"), rules)
     ended = document.exit_status in {0, 1}
     invocation = _Invocation(ended, document.exit_status, _utc(document.started))
