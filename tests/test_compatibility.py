@@ -10,6 +10,8 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from hypothesis import Phase, given, settings
+from hypothesis import strategies as st
 
 from kernel_matrix.commands import compatibility as command
 from kernel_matrix.objects import compatibility, context_reads, object_file, section_names
@@ -292,6 +294,22 @@ def test_another_file_is_refused_in_one_line() -> None:
         with pytest.raises(ManifestError) as error:
             object_file.read(data, "x.o")
         assert "\n" not in str(error.value)
+
+
+@settings(max_examples=60, phases=[Phase.generate])
+@given(st.lists(st.tuples(st.integers(0, 1 << 20), st.integers(0, 255)), min_size=1, max_size=8))
+def test_a_damaged_object_is_read_or_refused_in_one_line(changes: list[tuple[int, int]]) -> None:
+    """Whatever bytes are changed: no traceback, and no endless loop."""
+    data = bytearray((folder() / "x.o").read_bytes())
+    for place, byte in changes:
+        data[place % len(data)] = byte
+    refused = ""
+    try:
+        damaged = compatibility.of_object(bytes(data), "x.o", [KernelColumn("new", "r")], kernels())
+        pages.markdown(damaged)
+    except ManifestError as error:
+        refused = str(error)
+    assert "\n" not in refused
 
 
 # -- with a run

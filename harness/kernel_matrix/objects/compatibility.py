@@ -31,6 +31,7 @@ from kernel_matrix.shared.compatibility import (
     Requirement,
     State,
 )
+from kernel_matrix.shared.errors import ManifestError
 
 #: a 16-bit offset is all that a load or a store has
 _FARTHEST = (1 << 15) - 1
@@ -57,6 +58,15 @@ Kernels = Mapping[str, KernelTypes]
 def of_object(data: bytes, name: str, columns: Sequence[KernelColumn], kernels: Kernels) -> Compatibility:
     """Return what an object needs and what the kernels have of it; raises ManifestError for another file."""
     file = object_file.read(data, name)
+    try:
+        return _of_file(file, data, name, columns, kernels)
+    except (ValueError, LookupError, RecursionError) as error:
+        raise ManifestError(f"{name}: not an object file that can be read: {error}") from error
+
+
+def _of_file(
+    file: ObjectFile, data: bytes, name: str, columns: Sequence[KernelColumn], kernels: Kernels
+) -> Compatibility:
     collected = _Needs(kernels)
     programs = []
     for program in file.programs:

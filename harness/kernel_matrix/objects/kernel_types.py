@@ -16,7 +16,7 @@ from kernel_matrix.objects.btf import Btf, BtfError, Kind
 
 #: a line of a kernel's configuration
 _OPTION = re.compile(r"^(CONFIG_\w+)=(.*)$", re.MULTILINE)
-#: the tag of functions that programs may call, from 6.9 on
+#: the tag of functions that programs may call; older kernels have no such tags
 _CALLABLE = "bpf_kfunc"
 
 

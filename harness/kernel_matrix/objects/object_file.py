@@ -17,7 +17,7 @@ from elftools.elf.relocation import RelocationSection
 from elftools.elf.sections import Section, Symbol, SymbolTableSection
 
 from kernel_matrix.objects import btf_ext
-from kernel_matrix.objects.btf import Btf, BtfError, Kind
+from kernel_matrix.objects.btf import Btf, Kind
 from kernel_matrix.objects.btf_ext import Extension
 from kernel_matrix.shared.errors import ManifestError
 
@@ -104,7 +104,7 @@ def read(data: bytes, name: str) -> ObjectFile:
         if elf["e_machine"] != "EM_BPF":
             raise ManifestError(f"{name}: an object for {elf['e_machine']}, not for BPF")
         return _read(elf)
-    except (ELFError, ConstructError, BtfError, OverflowError, UnicodeDecodeError, ValueError) as error:
+    except (ELFError, ConstructError, OverflowError, ValueError, LookupError, RecursionError) as error:
         raise ManifestError(f"{name}: not an object file that can be read: {error}") from error
 
 

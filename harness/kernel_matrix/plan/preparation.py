@@ -284,9 +284,7 @@ def prepare_guests(
         for image in [guest.image]
     ]
     objects = evidence.of_objects(project, built, [guest.kernel for guest in guests])
-    return Prepared(
-        tuple(guests), folder, missing, choice.why, count, tuple(facts), compiled_notes, objects
-    )
+    return Prepared(tuple(guests), folder, missing, choice.why, count, tuple(facts), compiled_notes, objects)
 
 
 @dataclass(frozen=True, slots=True)
