@@ -33,6 +33,9 @@ struct outer {
 	int flex[];
 } CORE;
 struct outer___v2 { int renamed; } CORE;
+struct crossing { int low : 20; int across : 9; } CORE;
+enum __attribute__((packed)) small { S1, S2 };
+struct grown { int a; long b; } CORE;
 struct nowhere { int q; } CORE;
 volatile unsigned long long sink;
 
@@ -60,6 +63,9 @@ SEC("kprobe") int fields(void *ctx)
 	sink = INFO(o->ptr, 0);
 	sink = INFO(o->cb, 2);
 	sink = INFO(o->color, 0);
+	struct crossing *c = ctx;
+	sink = INFO(c->across, 0) + INFO(c->across, 1) + INFO(c->across, 4) + INFO(c->across, 5);
+	sink = INFO(o->one.arr[2], 0);
 	return 0;
 }
 
@@ -76,6 +82,8 @@ SEC("kprobe") int types(void *ctx)
 	sink = TYPE(word, 0);
 	sink = TYPE(nameless, 1);
 	sink = TYPE(enum color, 0);
+	sink = TYPE(enum small, 0);
+	sink = TYPE(struct grown, 0);
 	sink = VALUE(enum color, RED, 0);
 	sink = VALUE(enum color, BLUE, 1);
 	sink = VALUE(enum color___other, GREEN___x, 0);
@@ -90,6 +98,9 @@ typedef struct { int x; int y; } nameless;
 struct inner { long b; int arr[5]; int a; };
 enum color { RED = 7, BLUE = -4 };
 typedef int (*callback)(struct inner *, long);
+struct crossing { int before : 20; int across : 9; } x;
+enum small { S1, S2 } s;
+struct grown { long b; int more; int a; } g;
 struct outer {
 	int renamed;
 	struct inner many[3];
@@ -111,6 +122,9 @@ SECOND = """
 struct inner { int a; long b; int arr[2]; int extra; };
 enum color { BLUE = 40, RED, GREEN };
 typedef int (*callback)(struct inner *);
+struct crossing { int low : 30; int across : 9; } __attribute__((packed)) x;
+enum __attribute__((packed)) small { S2, S1, S3 } s;
+struct grown { int a; } g;
 struct outer { char pad; struct inner one; struct inner many; int u1; int s2; long bits1; int bits2;
 	unsigned long long wide; unsigned char sc; enum color color; long ptr; callback cb; int flex[3]; } o;
 enum color k; callback c;
