@@ -19,7 +19,7 @@ def leading_arguments(project: Project) -> tuple[str, ...]:
     """
     return (
         *("-p", "kernel_matrix.plugin", "--matrix", *project.pytest_options),
-        *("-o", f"testpaths={shlex.join(project.tests)}", "-p", "no:hypothesispytest"),
+        *("-o", f"testpaths={shlex.join((*project.tests, *project.objects))}", "-p", "no:hypothesispytest"),
     )
 
 

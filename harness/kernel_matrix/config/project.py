@@ -9,6 +9,7 @@ from typing import Annotated, Any
 
 import msgspec
 
+from kernel_matrix.config import objects as object_tables
 from kernel_matrix.shared.errors import ManifestError
 from kernel_matrix.shared.project import ROOT_VARIABLE, Bench, Mutation, Program, Project
 
@@ -74,7 +75,11 @@ class _Mutants(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 class _Table(msgspec.Struct, frozen=True, forbid_unknown_fields=True, rename="kebab"):
     images: _Name | None = None
     compile: _Compile | None = None
-    tests: tuple[_Name, ...] = ("tests",)
+    tests: tuple[_Name, ...] | None = None
+    objects: tuple[_Name, ...] = ()
+    object: dict[str, object_tables.Object] = {}
+    expect: tuple[object_tables.Expect, ...] = ()
+    capabilities: tuple[_Name, ...] | None = None
     baselines: _Name | None = None
     programs: tuple[_Program, ...] = ()
     loaders: tuple[_Name, ...] = ()
@@ -132,7 +137,9 @@ def _project(root: Path, table: str, content: Any, where: str) -> Project:  # no
         flags=compiled.flags if compiled else (),
         source_flags=compiled.source_flags if compiled else {},
         rust=tuple(path.rstrip("/") for path in compiled.rust) if compiled else (),
-        tests=tuple(path.rstrip("/") for path in settings.tests),
+        tests=tuple(path.rstrip("/") for path in _tests(settings)),
+        objects=settings.objects,
+        object_table=object_tables.table(settings.object, settings.expect, settings.capabilities, where),
         baselines=root / (settings.baselines or "baselines"),
         keeps_baselines=settings.baselines is not None,
         programs=tuple(Program(entry.object, entry.program, entry.type, entry.symbol) for entry in settings.programs),
@@ -148,6 +155,11 @@ def _project(root: Path, table: str, content: Any, where: str) -> Project:  # no
     _check(project, settings, where)
     _check_loaders((*settings.loaders, *settings.loaders_on_request), where)
     return project
+
+
+def _tests(table: _Table) -> tuple[str, ...]:
+    """Return the folders of tests: those of the table; a project of objects has none of itself."""
+    return table.tests if table.tests is not None else () if table.objects else ("tests",)
 
 
 def _mutation(table: _Mutants | None) -> Mutation:
@@ -184,7 +196,7 @@ def _check(project: Project, table: _Table, where: str) -> None:
         for path in paths:
             if path and not (project.root / path).exists():
                 raise ManifestError(f"{where}: {key}: {path}: no such file or folder below {project.root}")
-    below = {"tests": table.tests, "carry": table.carry, "measure": table.measure}
+    below = {"tests": _tests(table), "objects": table.objects, "carry": table.carry, "measure": table.measure}
     if table.compile is not None:
         below |= {"compile.sources": (table.compile.sources,), "compile.rust": table.compile.rust}
     for key, paths in below.items():

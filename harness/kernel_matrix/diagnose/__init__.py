@@ -9,14 +9,21 @@ from __future__ import annotations
 
 import errno
 
-from kernel_matrix.diagnose import attaching, loading, permissions
+from kernel_matrix.diagnose import attaching, loading, objects, permissions
 from kernel_matrix.diagnose.remedy import Remedy
 from kernel_matrix.diagnose.situation import Cause, Diagnosis, Situation, advise, last_line
 
 __all__ = ["Cause", "Diagnosis", "Remedy", "Situation", "diagnose", "last_line"]
 
 #: all rules in the order in which they are tried
-RULES = (*loading.EXPLICIT, *permissions.RULES, *loading.CONCLUDED, *attaching.RULES)
+RULES = (
+    *objects.EXPLICIT,
+    *loading.EXPLICIT,
+    *permissions.RULES,
+    *objects.CONCLUDED,
+    *loading.CONCLUDED,
+    *attaching.RULES,
+)
 
 
 def diagnose(situation: Situation) -> Diagnosis:

@@ -35,15 +35,21 @@ def _tracepoint(at: Situation) -> Diagnosis | None:
     if not at.mounted("tracefs"):
         return advise(Cause.NOT_MOUNTED, "tracefs is not mounted", "mount -t tracefs tracefs /sys/kernel/tracing")
     return advise(
-        Cause.SYMBOL, f"there is no tracepoint {at.target}", "look it up in /sys/kernel/tracing/available_events"
+        Cause.SYMBOL,
+        f"there is no tracepoint {at.target}" + (f"; near: {', '.join(at.near[:3])}" if at.near else ""),
+        "look it up in /sys/kernel/tracing/available_events",
     )
 
 
 def _not_built_in(at: Situation) -> Diagnosis | None:
     """Detect a missing attach type: link_create() returns EINVAL if it is unknown, EOPNOTSUPP if it is not built in."""
-    if at.stage == "attach" and at.hook == "kprobe.multi" and at.errno in {errno.EINVAL, errno.EOPNOTSUPP}:
+    if at.stage == "attach" and at.hook == "netkit" and at.errno in {errno.EINVAL, errno.EOPNOTSUPP}:
         return advise(
-            Cause.NOT_SUPPORTED, "this kernel has no kprobe.multi (CONFIG_FPROBE)", "attach a kprobe to each function"
+            Cause.NOT_SUPPORTED, "this kernel has no netkit (since 6.7)", "attach by tc or tcx to a veth pair there"
+        )
+    if at.stage == "attach" and at.errno == errno.EINVAL and (lacking := _attach_type_lacks(at)):
+        return advise(
+            Cause.NOT_SUPPORTED, f"this kernel does not know the attach type {lacking}", "use a kernel that has it"
         )
     if at.stage != "attach" or at.errno != errno.EINVAL:
         return None
@@ -54,6 +60,29 @@ def _not_built_in(at: Situation) -> Diagnosis | None:
             Cause.NOT_SUPPORTED, "this kernel has no links of perf events", "attach by ioctl: PERF_EVENT_IOC_SET_BPF"
         )
     return None
+
+
+def _kprobe_multi(at: Situation) -> Diagnosis | None:
+    if at.stage != "attach" or at.hook != "kprobe.multi":
+        return None
+    if at.errno in {errno.EINVAL, errno.EOPNOTSUPP}:
+        return advise(
+            Cause.NOT_SUPPORTED,
+            "this kernel has no kprobe.multi, which needs 5.18 and CONFIG_FPROBE",
+            "attach a kprobe to each function there",
+        )
+    if at.errno in {errno.ENOENT, errno.ESRCH}:
+        return advise(
+            Cause.SYMBOL,
+            f"no function of the kernel that may be probed matches {at.target}",
+            "look in available_filter_functions of tracefs",
+        )
+    return None
+
+
+def _attach_type_lacks(at: Situation) -> str:
+    """Return the attach type of the step that the kernel's BTF lacks, empty when it has it or the step names none."""
+    return next((name for name in at.absent if not name.startswith(("BPF_MAP_TYPE_", "BPF_PROG_TYPE_", "xdp_"))), "")
 
 
 def _token(at: Situation) -> Diagnosis | None:
@@ -110,7 +139,7 @@ def _attach_type(at: Situation) -> Diagnosis | None:
             f"a program of type {at.kind} cannot be attached to a {at.hook}",
             f"let its section say {' or '.join(sorted(_ACCEPTS[at.hook]))}, or attach it elsewhere",
         )
-    if at.errno == errno.EOPNOTSUPP and not at.hook:
+    if at.errno == errno.EOPNOTSUPP and not at.hook and not at.path:
         return advise(
             Cause.ATTACH_TYPE,
             "its section does not say where to attach it",
@@ -137,4 +166,14 @@ def _lsm_inactive(at: Situation) -> Diagnosis | None:
     return None
 
 
-RULES: tuple[Rule, ...] = (_not_built_in, _token, _kprobe, _tracepoint, _pin, _interface, _attach_type, _lsm_inactive)
+RULES: tuple[Rule, ...] = (
+    _kprobe_multi,
+    _not_built_in,
+    _token,
+    _kprobe,
+    _tracepoint,
+    _pin,
+    _interface,
+    _attach_type,
+    _lsm_inactive,
+)

@@ -51,6 +51,11 @@ class Cause(enum.StrEnum):
     NO_BTF = "no BTF"
     LOCKDOWN = "lockdown"
     OBJECT = "not an object for this machine"
+    LIBBPF = "not an object for libbpf"
+    UNDECLARED = "undeclared"
+    NO_CONFIG = "no kernel configuration"
+    MAP_TOO_LARGE = "map too large"
+    RECORD = "another record"
     VERIFIER = "refused by the verifier"
     INTERFACE = "interface"
     PIN = "pin"
@@ -75,6 +80,22 @@ class Diagnosis:
 
     def __str__(self) -> str:
         return f"cause: {self.cause}: {self.why}\nremedy: {self.remedy}"
+
+
+@dataclass(frozen=True, slots=True)
+class MapFacts:
+    """A map that was refused: what it is created from, and who uses it; sizes in bytes."""
+
+    name: str
+    #: libbpf's name of its type, such as ``percpu_array``
+    type: str
+    key: int
+    value: int
+    entries: int
+    flags: int = 0
+    #: the programs of its object that use it, and how many programs that has
+    users: tuple[str, ...] = ()
+    programs: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,6 +145,16 @@ class Situation:
     btf: bool = True
     #: names of kernel functions that are similar to the target
     symbols: tuple[str, ...] = ()
+    #: kfuncs whose names are similar to a missing one
+    near: tuple[str, ...] = ()
+    #: names that the kernel's BTF lacks, of those that matter for the step: BPF_MAP_TYPE_X, BPF_PROG_TYPE_X, ...
+    absent: frozenset[str] = frozenset()
+    #: the map that was refused
+    map: MapFacts | None = None
+    #: the section of the program
+    section: str = ""
+    #: the size in bytes of a tracepoint's record; None: unknown
+    record: int | None = None
 
     def has(self, *names: str) -> bool:
         """Whether the process has one of these capabilities."""
@@ -146,6 +177,19 @@ def last_line(log: str) -> str:
     lines = [line.strip() for line in log.partition(_REPORT)[0].splitlines()]
     useless = ("processed ", "verification time", "stack depth", "libbpf: ", "-- ", "cur state", "old state")
     useful = [line for line in lines if line and not line.startswith(useless)]
+    return useful[-1] if useful else ""
+
+
+#: what libbpf says in any case when it gives up
+_BOILERPLATE = re.compile(
+    r"-- (BEGIN|END) PROG LOAD LOG --|failed to load object|BPF program load failed|: failed to load"
+)
+
+
+def libbpf_line(log: str) -> str:
+    """Return the last line in which libbpf gives a reason of its own; empty when the log has none."""
+    lines = [line.removeprefix("libbpf: ").strip() for line in log.splitlines() if line.startswith("libbpf: ")]
+    useful = [line for line in lines if not _BOILERPLATE.search(line)]
     return useful[-1] if useful else ""
 
 

@@ -22,12 +22,13 @@ from pathlib import Path
 from kernel_matrix.arch import CURRENT
 from kernel_matrix.objects import rust
 from kernel_matrix.shared import atomic, hints
+from kernel_matrix.shared import project as project_paths
 from kernel_matrix.shared.errors import BuildError, ManifestError, ToolMissing
 from kernel_matrix.shared.project import Project
 
 #: folder of the engine's own sources, and the start of their objects' names
 _ENGINE_SOURCES = Path(__file__).resolve().parent.parent / "guest" / "probes" / "programs"
-ENGINE_OBJECTS = "engine/"
+ENGINE_OBJECTS = f"{project_paths.ENGINE_OBJECTS}/"
 
 #: -g generates BTF, without which libbpf refuses an object; -mcpu=v2 is what 5.10 verifies as well as later kernels
 #: do (with v3's 32-bit arithmetic its verifier loses much of its knowledge of a value)
@@ -70,7 +71,8 @@ def _delete_stale(folder: Path, objects: AbstractSet[Path]) -> None:
 def _sources(project: Project) -> dict[Path, str]:
     """Return the folders of sources, and the start of their objects' names."""
     own = {} if project.sources is None else {project.sources: ""}
-    return own | {_ENGINE_SOURCES: ENGINE_OBJECTS}
+    # nothing but tests uses the engine's own; a machine with compiled objects may have no compiler
+    return own | {_ENGINE_SOURCES: ENGINE_OBJECTS} if project.tests or not project.objects else own
 
 
 def checked(path: Path) -> Path:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from kernel_matrix.guest.pytest import marks
+from kernel_matrix.guest.pytest import marks, objects
 from kernel_matrix.plan.selection import LOADERS, NAMES, SELECTED
 from kernel_matrix.shared.features import VARIANT
 
@@ -19,6 +19,8 @@ pytest_make_parametrize_id = marks.pytest_make_parametrize_id
 def pytest_configure(config: pytest.Config) -> None:
     """Register the marks; they have no effect here."""
     marks.register(config)
+    config.stash[objects.KERNELS] = tuple(json.loads(os.environ[NAMES]))
+    config.pluginmanager.register(objects, "matrix-objects")
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -33,7 +35,10 @@ def pytest_collection_finish(session: pytest.Session) -> None:
     """Write the guests whose variant a selected test asks for."""
     guests = set()
     for item in session.items:
-        guest = item.callspec.params["kernel"]  # type: ignore[attr-defined]
+        if not hasattr(item, "callspec"):
+            # an object, which runs with no variant
+            continue
+        guest = item.callspec.params["kernel"]
         variants = {name for mark in item.iter_markers("boots_with") for name in mark.args}
         if guest.partition(VARIANT)[2] in variants:
             guests.add(guest)

@@ -29,6 +29,7 @@ from kernel_matrix.shared import wire
 from kernel_matrix.shared.division import WorkerId
 from kernel_matrix.shared.errors import ImageError, ManifestError, NotInArchive, ToolMissing
 from kernel_matrix.shared.features import VARIANT, GuestFacts, plain_kernel
+from kernel_matrix.shared.object_table import ObjectTable
 from kernel_matrix.shared.project import COMPILING_LOADERS, Program, Project
 from kernel_matrix.vm import slots
 from kernel_matrix.vm.boot_spec import MEMORY_MIB, Accelerator, BootSpec
@@ -95,6 +96,8 @@ class Plan:
     all_loaders: tuple[str, ...] = ()
     #: the folder of the programs' sources, relative to the project
     sources: str = "bpf"
+    #: what the table says of objects
+    objects: ObjectTable = field(default_factory=ObjectTable)
     #: kernel -> what the run is compared with, and how strictly
     baseline: Mapping[str, Expectation] = field(default_factory=dict)
     scope: Scope = field(default_factory=Scope)
@@ -116,6 +119,7 @@ class Plan:
             guest.loaders,
             self.all_loaders,
             self.sources,
+            self.objects,
         )
 
     def piece_path(self, file: str) -> str:
@@ -200,6 +204,7 @@ def plan(project: Project, request: RunRequest, listed: GuestList, prepared: Pre
         programs=project.programs,
         all_loaders=project.all_loaders,
         sources=project.relative(project.sources or project.root / "bpf"),
+        objects=project.object_table,
         baseline=baseline.read(request.baseline or project.matrix_baselines),
         scope=_scope(project, request, listed),
         part=listed.part,
@@ -334,6 +339,7 @@ class _Jobs:
                 carried=carried,
                 programs=self.programs,
                 compiled_by=_compiler(self.root, guest),
+                config=image.config if self.project.objects else None,
             ),
             console=self.run.console(guest.listed.name),
             slots=slot_files,

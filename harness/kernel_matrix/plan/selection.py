@@ -144,8 +144,10 @@ def _texts(project: Project, arguments: Sequence[str]) -> Iterator[str]:
     """Yield the text of each selected test file, together with those of the conftests above it."""
     for argument in arguments or project.tests:
         for file in test_files(project.root, argument):
+            # an object names no fixture
+            own = [project.root / file] if file.endswith(".py") else []
             above = [project.root / up / "conftest.py" for up in Path(file).parents]
-            yield "\n".join(path.read_text() for path in (project.root / file, *above) if path.is_file())
+            yield "\n".join(path.read_text() for path in (*own, *above) if path.is_file())
 
 
 def piece_path(root: Path, file: str) -> str:
@@ -161,7 +163,8 @@ def piece_path(root: Path, file: str) -> str:
 def _files(root: Path, arguments: Sequence[str]) -> Iterator[Path]:
     for argument in arguments:
         path = root / argument.partition("::")[0]
-        yield from sorted(path.rglob("*.py")) if path.is_dir() else [path]
+        # an object asks for no variant
+        yield from sorted(path.rglob("*.py")) if path.is_dir() else [path] if path.suffix == ".py" else []
 
 
 def _names(path: Path) -> Iterator[str]:

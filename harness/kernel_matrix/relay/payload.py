@@ -12,7 +12,7 @@ from pathlib import Path
 
 from kernel_matrix.shared import compiled
 from kernel_matrix.shared.errors import reraise
-from kernel_matrix.shared.project import ARRIVED, COMPILING_LOADERS, ENGINE, LOADER_PROGRAMS, Project
+from kernel_matrix.shared.project import ARRIVED, COMPILING_LOADERS, ENGINE, KERNEL_CONFIG, LOADER_PROGRAMS, Project
 
 #: folders that no guest needs, at any depth; hidden folders are left out, too
 _LEFT_OUT = frozenset({"__pycache__", "results", "node_modules", "venv"})
@@ -54,6 +54,8 @@ class Payload:
     carried: Path | None = None
     #: the loaders' programs by their names
     programs: Mapping[str, Path] = field(default_factory=dict)
+    #: the configuration of its kernel; None: its objects do not need it
+    config: Path | None = None
     #: None: nothing is compiled in the guest
     kept: Kept | None = None
 
@@ -116,19 +118,28 @@ def of_project(
     carried: Path | None = None,
     programs: Mapping[str, Path] | None = None,
     compiled_by: Path | None = None,
+    config: Path | None = None,
 ) -> Payload:
     """Return what a guest gets of a project, without the baselines, which only the host reads.
 
-    ``compiled_by``: the cache's folder of what has been compiled in guests like it.
+    ``compiled_by``: the cache's folder of what has been compiled in guests like it; ``config``: the configuration of
+    its kernel, which its objects may read.
     """
     host_only = tuple(project.relative(path) for path in (project.matrix_baselines, project.durations))
-    carry = project.carry
+    carry = _carried(project)
     if carry and project.sources is not None and COMPILING_LOADERS & set(project.all_loaders):
         carry = tuple(dict.fromkeys((*carry, project.relative(project.sources))))
     kept = None
     if compiled_by is not None and project.sources is not None:
         kept = Kept(compiled_by, project.build, project.sources)
-    return Payload(project.root, carry, host_only, with_cache, carried, programs or {}, kept)
+    return Payload(project.root, carry, host_only, with_cache, carried, programs or {}, config, kept)
+
+
+def _carried(project: Project) -> tuple[str, ...]:
+    """Return what a guest gets of a project; one that has objects and no tests carries nothing but objects."""
+    if not project.objects or (project.tests and not project.carry):
+        return project.carry
+    return tuple(dict.fromkeys((*project.carry, *project.tests, *project.object_files)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,6 +168,8 @@ def pack(payload: Payload) -> Packed:
         for path in project_files(payload):
             tar = first if _is_shared(path) else second
             tar.add(payload.root / path, arcname=str(path), recursive=False, filter=_of_any_clone)
+        if payload.config is not None:
+            second.add(payload.config, arcname=KERNEL_CONFIG, filter=_of_any_clone)
         for name, data in _entries(payload):
             _add_bytes(second, str(compiled.FOLDER / name), data)
         if payload.carried is not None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import base64
 import contextlib
 import glob
+import json
 import os
 import re
 import time
@@ -22,6 +23,7 @@ from kernel_matrix.results.document import Column, Document
 from kernel_matrix.results.evidence import Digest, ObjectEvidence
 from kernel_matrix.shared import atomic, marker, wire
 from kernel_matrix.shared.cells import Cell, Outcome
+from kernel_matrix.shared.costs import COSTS
 from kernel_matrix.shared.division import MARK
 from kernel_matrix.shared.errors import HarnessError, ManifestError
 from kernel_matrix.shared.features import plain_kernel
@@ -156,10 +158,15 @@ class RunDirectory:
             file.write(wire.encode(cell) + b"\n")
 
     def keep_facts(self, name: str, kernel: str, text: str) -> None:
-        """Write facts that a test recorded about a kernel, as JSON: ``<name>/<kernel>.json``."""
-        folder = self.path / name
-        folder.mkdir(exist_ok=True)
-        atomic.write(folder / f"{kernel}.json", text)
+        """Write facts that a test recorded about a kernel, as JSON: ``<name>/<kernel>.json``.
+
+        Costs come in parts, a test for each.
+        """
+        path = self.path / name / f"{kernel}.json"
+        path.parent.mkdir(exist_ok=True)
+        if name == COSTS and path.exists():
+            text = json.dumps(json.loads(path.read_text()) | json.loads(text))
+        atomic.write(path, text)
 
     def keep_pcap(self, kernel: str, test: str, content: str) -> None:
         """Write the packets of a failing test's veth pairs, base64 in ``content``: ``pcap/<kernel>/<test>.pcap``."""

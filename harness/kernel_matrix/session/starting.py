@@ -174,7 +174,7 @@ def _selected(config: pytest.Config, project: Project) -> tuple[str, ...]:
     if config.option.command:
         return guest_list.arguments_without_tests(project, config.option.kernel)
     # where the project's tests do not exist, pytest has taken all that is below its root instead
-    return tuple(config.args) if config.args_source is config.ArgsSource.ARGS else project.tests
+    return tuple(config.args) if config.args_source is config.ArgsSource.ARGS else project.all_tests
 
 
 def _takes_all(config: pytest.Config) -> bool:

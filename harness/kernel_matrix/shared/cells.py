@@ -53,17 +53,19 @@ class Outcome(enum.StrEnum):
         return member
 
     PASS = "pass", Traits("✓", "green", 0, green=True, done=True, junit="passed")
-    FAIL = "fail", Traits("✗", "bold red", 6, junit="failure")
-    ERROR = "error", Traits("E", "bold red", 7)
+    FAIL = "fail", Traits("✗", "bold red", 7, junit="failure")
+    ERROR = "error", Traits("E", "bold red", 8)
     SKIP = "skip", Traits("–", "yellow", 2, green=True, junit="skipped")
     #: a pass in which the kernel refused exactly as the test declared
     REFUSED = "refused", Traits("⊘", "green", 1, green=True, done=True, junit="passed")
     XFAIL = "xfail", Traits("x", "yellow", 3, green=True, junit="skipped")
     XPASS = "xpass", Traits("X", "bold red", 5, junit="failure")
     #: a kernel fault (panic, oops that ended the guest) during that test
-    CRASH = "crash", Traits("☠", "bold red", 9, cut_short=True)
+    CRASH = "crash", Traits("☠", "bold red", 10, cut_short=True)
+    #: what only the own loader of a foreign object knows, and nobody declared: neither the kernel's fault nor a pass
+    UNDECLARED = "undeclared", Traits("!", "bold yellow", 6, junit="failure")
     #: the guest stopped answering or was killed during that test
-    LOST = "lost", Traits("?", "bold red", 8, cut_short=True, decided=False)
+    LOST = "lost", Traits("?", "bold red", 9, cut_short=True, decided=False)
     #: the cell was expected, but there was no report
     NOTRUN = "notrun", Traits("·", "bold red", 4, cut_short=True, decided=False)
 

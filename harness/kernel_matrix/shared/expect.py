@@ -13,7 +13,7 @@ from kernel_matrix.shared.features import plain_kernel
 
 #: the user property by which a test (or a crash) states its outcome
 OUTCOME_PROPERTY = "outcome"
-_IN_A_FILE = re.compile(r"[^\s:]+\.py(::|$)")
+_IN_A_FILE = re.compile(r"[^\s:]+\.(py|o)(::|$)")
 #: characters that are special to a shell between double quotes
 _EXPANDED = frozenset('"$`\\!')
 
@@ -76,7 +76,7 @@ def decide(phases: Iterable[Phase]) -> Decision:
 
 
 def _failed(phase: Phase) -> Outcome:
-    if phase.stated in {Outcome.CRASH, Outcome.LOST}:
+    if phase.stated in {Outcome.CRASH, Outcome.LOST, Outcome.UNDECLARED}:
         return Outcome(phase.stated)
     if phase.when != "call":
         return Outcome.ERROR

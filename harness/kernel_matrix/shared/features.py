@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 
 from kernel_matrix.shared.errors import ManifestError
+from kernel_matrix.shared.object_table import ObjectTable
 from kernel_matrix.shared.project import Program
 
 #: separates the kernel's name from the variant of its command line in a guest's name: ``6.1+lockdown_integrity``
@@ -55,6 +56,8 @@ class GuestFacts:
     all_loaders: tuple[str, ...] = ()
     #: the folder of the programs' sources, relative to the project
     sources: str = "bpf"
+    #: what the table says of objects
+    objects: ObjectTable = field(default_factory=ObjectTable)
 
     @property
     def variant(self) -> str:

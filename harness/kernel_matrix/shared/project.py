@@ -7,6 +7,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from kernel_matrix.shared.object_table import ObjectTable
+
 #: a guest's folder with the project, and below it the engine
 HOME = Path("/harness")
 ENGINE = ".engine"
@@ -14,6 +16,10 @@ ENGINE = ".engine"
 LOADER_PROGRAMS = Path(ENGINE, "loaders")
 #: a guest's folder with a folder of the user
 CARRIED = Path("/carried")
+#: below the folder of compiled objects: the engine's own
+ENGINE_OBJECTS = "engine"
+#: below its project: the configuration of its kernel, as it arrives
+KERNEL_CONFIG = ".kernel-config"
 #: below its project: the same folder as it arrives
 ARRIVED = ".carried"
 #: the loaders that compile in a guest, for which they need the headers of its kernel
@@ -84,6 +90,9 @@ class Project:
     rust: tuple[str, ...] = ()
     #: folders and files of the tests that run in guests, relative
     tests: tuple[str, ...] = ()
+    #: patterns of foreign objects, each a test file, relative; and what the table says of them
+    objects: tuple[str, ...] = ()
+    object_table: ObjectTable = field(default_factory=ObjectTable)
     baselines: Path = Path("baselines")
     #: whether the table names them: then every kernel must have one, and deleting one approves nothing
     keeps_baselines: bool = True
@@ -145,6 +154,18 @@ class Project:
         return self.baselines / "mutants.json"
 
     @property
+    def object_files(self) -> tuple[str, ...]:
+        """The object files that exist now, relative, sorted."""
+        paths = {path for pattern in self.objects for path in self.root.glob(pattern)}
+        engine = self.build / ENGINE_OBJECTS
+        return tuple(sorted(self.relative(path) for path in paths if not path.is_relative_to(engine)))
+
+    @property
+    def all_tests(self) -> tuple[str, ...]:
+        """Folders and files of all tests that run in guests, the objects' files included."""
+        return (*self.tests, *self.object_files)
+
+    @property
     def pytest_options(self) -> tuple[str, ...]:
         """Options that name pytest's configuration and root; without them, pytest searches from its arguments."""
         return ("-c", self.pytest_config) if self.pytest_config else ("-c", "/dev/null", "--rootdir=.")
@@ -155,7 +176,7 @@ class Project:
 
     def is_test(self, path: str) -> bool:
         """Whether a relative path is one of the tests that run in guests, or below one of their folders."""
-        return any(path == test or path.startswith(f"{test}/") for test in self.tests)
+        return any(path == test or path.startswith(f"{test}/") for test in self.all_tests)
 
 
 def build_folder() -> Path:

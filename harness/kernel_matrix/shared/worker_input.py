@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from kernel_matrix.shared.features import GuestFacts
+from kernel_matrix.shared.object_table import ObjectTable
 from kernel_matrix.shared.project import Program
 
 #: the key of a worker's input, and the title of a report's section under which a kernel is named
@@ -71,4 +72,5 @@ def _facts(fields: dict[str, Any]) -> GuestFacts:
         loaders=fields["loaders"],
         all_loaders=tuple(fields["all_loaders"]),
         sources=fields["sources"],
+        objects=ObjectTable.of_json(fields["objects"]),
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import functools
 from ctypes import c_uint32
 from pathlib import Path
 
@@ -21,15 +22,32 @@ _TAKES = 5
 REFERENCE = 4096
 
 
+def keep_statistics(name: str, pointer: int) -> ctypes.Array[ctypes.c_char]:
+    """Return the buffer for a program's statistics, which libbpf fills when it loads the program."""
+    log = ctypes.create_string_buffer(_LOG_BYTES)
+    steps.checked(libbpf().bpf_program__set_log_level(pointer, STATISTICS), "open", name)
+    steps.checked(libbpf().bpf_program__set_log_buf(pointer, log, _LOG_BYTES), "open", name)
+    return log
+
+
+@functools.cache
+def _unit() -> float:
+    """Return the seconds that the reference takes on this machine."""
+    return min(reference().seconds for _ in range(_TAKES))
+
+
+def cost(fd: int, log: str) -> Cost:
+    """Return what a loaded program costs; raises ValueError without statistics."""
+    return _cost(fd, statistics(log), _unit())
+
+
 def of_object(path: Path) -> dict[str, Cost]:
     """Load an object's programs and return what each costs; raises StepError, ValueError without statistics."""
     unit = min(reference().seconds for _ in range(_TAKES))
     logs = {}
 
     def set_log(name: str, pointer: int) -> None:
-        logs[name] = ctypes.create_string_buffer(_LOG_BYTES)
-        steps.checked(libbpf().bpf_program__set_log_level(pointer, STATISTICS), "open", name)
-        steps.checked(libbpf().bpf_program__set_log_buf(pointer, logs[name], _LOG_BYTES), "open", name)
+        logs[name] = keep_statistics(name, pointer)
 
     with steps.loaded(path, prepare=set_log) as obj:
         return {

@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
+from kernel_matrix.diagnose.situation import MapFacts
 from kernel_matrix.guest.bpf.library import strerror
 from kernel_matrix.guest.system.privilege import Cap
 
@@ -97,6 +98,11 @@ class StepError(OSError):
         self.kind = kind
         #: whether a BPF token was passed
         self.token = token
+        #: the map that was refused, where the step knows it
+        self.map: MapFacts | None = None
+        #: the section of the program, where the step knows it; and whether it was this program that was refused
+        self.section = ""
+        self.blamed = False
         #: those of the refused process, which may be a child with other privileges
         self.credentials = Credentials.this_process()
 
@@ -108,6 +114,9 @@ class StepError(OSError):
             {
                 "credentials": self.credentials.resolved(),
                 "token": self.token,
+                "map": self.map,
+                "section": self.section,
+                "blamed": self.blamed,
             },
         )
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ctypes
-from ctypes import c_char_p, c_int, c_size_t, c_uint8, c_uint32, c_uint64, c_void_p
+from ctypes import c_bool, c_char_p, c_int, c_int32, c_size_t, c_uint8, c_uint32, c_uint64, c_void_p
 
 
 class XdpAttachOpts(ctypes.Structure):
@@ -147,3 +147,27 @@ class BtfLoadOpts(ctypes.Structure):
         ("btf_flags", c_uint32),
         ("token_fd", c_uint32),
     )
+
+
+class UprobeOpts(ctypes.Structure):
+    """struct bpf_uprobe_opts of libbpf.h."""
+
+    _fields_ = (
+        ("sz", c_size_t),
+        ("ref_ctr_offset", c_size_t),
+        ("bpf_cookie", c_uint64),
+        ("retprobe", c_bool),
+        ("func_name", c_char_p),
+    )
+
+
+class NetfilterOpts(ctypes.Structure):
+    """struct bpf_netfilter_opts of libbpf.h."""
+
+    _fields_ = (("sz", c_size_t), ("pf", c_uint32), ("hooknum", c_uint32), ("priority", c_int32), ("flags", c_uint32))
+
+
+class IterOpts(ctypes.Structure):
+    """struct bpf_iter_attach_opts of libbpf.h; ``link_info`` points to a union bpf_iter_link_info."""
+
+    _fields_ = (("sz", c_size_t), ("link_info", c_void_p), ("link_info_len", c_uint32))

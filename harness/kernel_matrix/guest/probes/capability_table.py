@@ -17,6 +17,7 @@ from kernel_matrix.guest.probes import capability_probes, users
 from kernel_matrix.guest.probes.capability_paths import CGROUP_HOOKS, LOOPBACK, TRACEPOINT
 from kernel_matrix.guest.probes.capability_place import BPF_SYSCTL, PERF_SYSCTL, Probe, Resources
 from kernel_matrix.guest.probes.capability_probes import FIXTURES, MAPS
+from kernel_matrix.guest.system.cgroups import cgroup
 from kernel_matrix.guest.system.netns import namespace
 from kernel_matrix.shared import capabilities, capability_table
 from kernel_matrix.shared.capability_table import Context, Lines, Table
@@ -81,7 +82,7 @@ def resources(programs: Iterable[Program]) -> Iterator[Resources]:
             maps,
             map_id=bpf_calls.next_id("map"),
             program_id=bpf_calls.next_id("prog"),
-            cgroup=stack.enter_context(_cgroup()),
+            cgroup=stack.enter_context(cgroup()),
             private=private,
             public=public,
             tracepoint=perf.tracepoint_number(TRACEPOINT),
@@ -116,7 +117,7 @@ def _keep_hooks_busy(
     bpf_calls.link(own["fentry"], 0, "trace_fentry", stack)
     bpf_calls.link(own["lsm"], 0, "lsm_mac", stack)
     for kind, hook in CGROUP_HOOKS.items():
-        bpf_calls.cgroup(own[kind], stack.enter_context(_cgroup()), hook, stack)
+        bpf_calls.cgroup(own[kind], stack.enter_context(cgroup()), hook, stack)
     elsewhere = stack.enter_context(namespace())
     with elsewhere.entered(), ExitStack() as here:
         # released with its namespace
@@ -138,21 +139,6 @@ def _bpffs(mode: str) -> Iterator[Path]:
             yield folder
         finally:
             subprocess.run(["umount", folder], check=True)
-
-
-@contextmanager
-def _cgroup() -> Iterator[int]:
-    mounts = [line.split() for line in Path("/proc/mounts").read_text().splitlines()]
-    root = next(fields[1] for fields in mounts if fields[2] == "cgroup2")
-    folder = Path(tempfile.mkdtemp(dir=root))
-    try:
-        fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        try:
-            yield fd
-        finally:
-            os.close(fd)
-    finally:
-        folder.rmdir()
 
 
 def who(features: Collection[str]) -> tuple[str, ...]:

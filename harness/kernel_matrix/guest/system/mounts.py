@@ -27,6 +27,11 @@ def mount(source: str, target: str, kind: str = "", flags: int = 0) -> None:
     _checked(result, f"mount {kind} {target}")
 
 
+def unmount(target: str) -> None:
+    """Unmount a file system."""
+    _checked(_libc().umount2(target.encode(), 0), f"umount {target}")
+
+
 def without(*places: str, unmounting: Sequence[str] = (), do: Callable[[], _T]) -> _T:
     """Call ``do`` with every capability, where ``places`` are empty and the folders ``unmounting`` are unmounted.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import socket
 from collections.abc import Callable, Iterator
@@ -12,6 +13,16 @@ from pathlib import Path
 from pyroute2 import IPRoute
 
 from kernel_matrix.guest.system.deadline import wait_until
+
+#: linux/sched.h
+_CLONE_NEWNET = 0x40000000
+_library = ctypes.CDLL(None, use_errno=True)
+
+
+def _libc(name: str, *arguments: int) -> None:
+    """Call a function of the C library that Python's os has from 3.12 on; raises OSError."""
+    if getattr(_library, name)(*arguments):
+        raise OSError(ctypes.get_errno(), name)
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,11 +35,11 @@ class Namespace:
     def entered(self) -> Iterator[None]:
         """Enter the namespace for the block; sockets created in the block stay in it."""
         home = os.open("/proc/self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
-        os.setns(self.fd, os.CLONE_NEWNET)
+        _libc("setns", self.fd, _CLONE_NEWNET)
         try:
             yield
         finally:
-            os.setns(home, os.CLONE_NEWNET)
+            _libc("setns", home, _CLONE_NEWNET)
             os.close(home)
 
 
@@ -36,7 +47,7 @@ class Namespace:
 def namespace(*, ipv6: bool = False) -> Iterator[Namespace]:
     """Create a namespace with ``lo`` up; without ``ipv6``, interfaces in it send no IPv6 packets by themselves."""
     home = os.open("/proc/self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
-    os.unshare(os.CLONE_NEWNET)
+    _libc("unshare", _CLONE_NEWNET)
     own = os.open("/proc/self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
     try:
         if not ipv6:
@@ -46,7 +57,7 @@ def namespace(*, ipv6: bool = False) -> Iterator[Namespace]:
         with IPRoute() as netlink:
             netlink.link("set", index=socket.if_nametoindex("lo"), state="up")
     finally:
-        os.setns(home, os.CLONE_NEWNET)
+        _libc("setns", home, _CLONE_NEWNET)
         os.close(home)
     try:
         yield Namespace(own)

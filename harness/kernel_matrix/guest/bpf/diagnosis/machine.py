@@ -11,7 +11,7 @@ from pathlib import Path
 
 from kernel_matrix.arch import CURRENT
 from kernel_matrix.diagnose import Diagnosis, Situation, diagnose
-from kernel_matrix.guest.bpf.diagnosis import access
+from kernel_matrix.guest.bpf.diagnosis import access, kernel_names
 from kernel_matrix.guest.bpf.diagnosis.attachments import attachment
 from kernel_matrix.guest.bpf.step_error import StepError
 
@@ -44,7 +44,7 @@ def situation(error: StepError, *, to: str = "") -> Situation:
     credentials, attaching = error.credentials.resolved(), error.stage in {"attach", "detach"}
     where = attachment(error.what if attaching else to)
     stage, target = error.stage, where.target if attaching else error.what
-    if stage == "load" and re.search(r"map '[^']+': failed to create", error.log):
+    if stage == "load" and error.map is None and re.search(r"map '[^']+': failed to create", error.log):
         # libbpf creates maps while it loads, and does not report the type of the map
         stage, target = "map_create", ""
     missing = re.search(r"failed to find kernel BTF type ID of '([^']+)'", error.log)
@@ -73,7 +73,24 @@ def situation(error: StepError, *, to: str = "") -> Situation:
         lockdown=_lockdown(),
         btf=Path("/sys/kernel/btf/vmlinux").exists(),
         symbols=_similar_symbols(searched) if searched else (),
+        near=kernel_names.near(stage, where.hook, target, error),
+        absent=kernel_names.absent(_names(error)),
+        map=error.map,
+        section=error.section,
+        record=kernel_names.record_size(target) if where.hook == "tracepoint" else None,
     )
+
+
+def _names(error: StepError) -> Iterator[str]:
+    """Yield the names in the kernel's BTF that would show that it knows what a step asks for."""
+    if error.stage == "map_create" and error.map is not None:
+        yield f"BPF_MAP_TYPE_{error.map.type.upper()}"
+    if error.stage == "load" and error.kind:
+        yield f"BPF_PROG_TYPE_{error.kind.upper()}"
+        if ".frags" in error.section:
+            yield "xdp_has_frags"
+    if error.stage == "attach" and (typed := re.fullmatch(r"(\w+) link", error.what)):
+        yield f"BPF_{typed[1].upper()}"
 
 
 def _may_be_memlock(error: StepError) -> bool:

@@ -1,0 +1,59 @@
+"""What the running kernel knows by name: its BTF's names, kfuncs, tracepoints and the size of their records."""
+
+from __future__ import annotations
+
+import difflib
+import errno
+import re
+from collections.abc import Iterable
+from functools import cache
+from pathlib import Path
+
+from kernel_matrix.guest.bpf.step_error import StepError
+
+_BTF = Path("/sys/kernel/btf/vmlinux")
+_TRACEFS = Path("/sys/kernel/tracing")
+_FIELD = re.compile(r"offset:(\d+);\s*size:(\d+);")
+_KSYM = re.compile(r"extern \(func ksym\) '([^']+)'")
+
+
+def absent(names: Iterable[str]) -> frozenset[str]:
+    """Return which of these names the kernel's BTF does not have; empty where the kernel shows none."""
+    wanted = tuple(names)
+    if not wanted or not _BTF.exists():
+        return frozenset()
+    strings = _BTF.read_bytes()
+    return frozenset(name for name in wanted if f"\0{name}\0".encode() not in strings)
+
+
+def near(stage: str, hook: str, target: str, error: StepError) -> tuple[str, ...]:
+    """Return names that resemble the missing one of a step: kfuncs or tracepoints."""
+    if stage == "load" and (missing := _KSYM.search(error.log)):
+        return tuple(difflib.get_close_matches(missing[1], _kernel_functions(), 3, 0.75))
+    if stage == "attach" and hook == "tracepoint" and error.errno == errno.ENOENT:
+        return tuple(difflib.get_close_matches(target, _tracepoints(), 3, 0.75))
+    return ()
+
+
+def record_size(tracepoint: str) -> int | None:
+    """Return the end of the last field of a tracepoint's record in bytes; None where tracefs does not say."""
+    path = _TRACEFS / "events" / tracepoint.replace(":", "/", 1) / "format"
+    try:
+        fields = _FIELD.findall(path.read_text())
+    except (FileNotFoundError, NotADirectoryError, PermissionError):
+        return None
+    return max((int(offset) + int(size) for offset, size in fields), default=None)
+
+
+@cache
+def _kernel_functions() -> tuple[str, ...]:
+    """Return the kernel's functions for BPF programs: their names begin with bpf_, as all kfuncs' should."""
+    names = re.findall(r"^\S+ [tT] (bpf_\w+)$", Path("/proc/kallsyms").read_text(errors="replace"), re.MULTILINE)
+    return tuple(sorted(set(names)))
+
+
+def _tracepoints() -> list[str]:
+    try:
+        return (_TRACEFS / "available_events").read_text().split()
+    except (FileNotFoundError, PermissionError):
+        return []

@@ -1,0 +1,137 @@
+"""Load a foreign object as its own loader would: whole, and only where that is refused program by program."""
+
+from __future__ import annotations
+
+import ctypes
+import re
+from collections.abc import Generator
+from contextlib import ExitStack, contextmanager
+from ctypes import c_bool
+from dataclasses import dataclass
+from pathlib import Path
+
+from kernel_matrix.diagnose.situation import MapFacts
+from kernel_matrix.guest.bpf import costing, steps
+from kernel_matrix.guest.bpf.foreign import configuring
+from kernel_matrix.guest.bpf.foreign.configuring import Foreign
+from kernel_matrix.guest.bpf.foreign.undeclared import Undeclared
+from kernel_matrix.guest.bpf.library import captured_messages, libbpf
+from kernel_matrix.guest.bpf.step_error import Stage, StepError
+from kernel_matrix.guest.bpf.steps import Program
+from kernel_matrix.shared.costs import Cost
+
+#: the stages before the programs are loaded, by what libbpf says of them
+_STAGES: dict[Stage, re.Pattern[str]] = {
+    "map_create": re.compile(r"^libbpf: map '([^']+)': failed to create", re.MULTILINE),
+    "pin": re.compile(r"^libbpf: map '([^']+)': (?:failed to auto-pin|couldn't reuse)", re.MULTILINE),
+}
+_REFUSED = re.compile(r"^libbpf: prog '([^']+)': (?:BPF program load failed|failed to load)", re.MULTILINE)
+
+
+@dataclass(frozen=True, slots=True)
+class LoadedObject:
+    """An object in the kernel."""
+
+    #: libbpf's pointers by name; only of programs that are loaded
+    programs: dict[str, Program]
+    maps: dict[str, int]
+    #: where the verifier's statistics of each program are
+    logs: dict[str, ctypes.Array[ctypes.c_char]]
+
+    def cost(self, program: str) -> Cost:
+        """Return what verifying a program took; raises ValueError when the kernel wrote no statistics."""
+        return costing.cost(self.programs[program].fd, self.logs[program].value.decode())
+
+
+@contextmanager
+def loaded(foreign: Foreign, pins: Path | None, only: str = "", *, explain: bool = False) -> Generator[LoadedObject]:
+    """Open an object, set what the table declares, load it; unpin and close it at the end.
+
+    ``pins``: a folder of bpffs for its maps that are pinned by name; None: they are not pinned. ``only``: one program,
+    with those that its tables name, without the tables that it does not use; empty: all that libbpf loads of itself.
+    ``explain``: with the verifier's whole log of what it refuses, instead of the statistics of what it accepts. Raises
+    StepError, Undeclared.
+    """
+    lib = libbpf()
+    with ExitStack() as stack:
+        pointer = stack.enter_context(steps.open_object(foreign.path))
+        pointers = {
+            lib.bpf_program__name(each).decode(): each for each in steps.iterate("bpf_object__next_program", pointer)
+        }
+        configuring.configure(foreign, pointer, pointers, stack)
+        stack.callback(_unpin, configuring.pin_below(pins, pointer))
+        if only:
+            configuring.set_autoload(pointers, frozenset({only}) | foreign.file.companions(only))
+            _leave_out_tables(foreign, pointer, only)
+        chosen = {name: program for name, program in pointers.items() if lib.bpf_program__autoload(program)}
+        configuring.check_declared(foreign, pointer, chosen)
+        for name, program in chosen.items():
+            replaced = stack.enter_context(_replaced(foreign, name))
+            configuring.set_target(foreign, name, program, replaced)
+        logs = {} if explain else {name: costing.keep_statistics(name, program) for name, program in chosen.items()}
+        with captured_messages() as messages:
+            result = lib.bpf_object__load(pointer)
+            if result < 0:
+                raise _refusal(-result, foreign, pointer, pointers, only, messages())
+        programs = {name: Program(name, program) for name, program in chosen.items()}
+        yield LoadedObject(programs, configuring.maps_of(pointer), logs)
+
+
+def _refusal(number: int, foreign: Foreign, pointer: int, programs: dict[str, int], only: str, log: str) -> StepError:
+    """Return what was refused: a map, a pin, or the program that libbpf names."""
+    maps = configuring.maps_of(pointer)
+    for stage, pattern in _STAGES.items():
+        if (match := pattern.search(log)) and match[1] in maps:
+            error = StepError(number, stage, f"{foreign.path.name} {match[1]}", log)
+            error.map = _facts(foreign, match[1], maps[match[1]])
+            return error
+    named = _REFUSED.search(log)
+    program = named[1] if named and named[1] in programs else only
+    kind = steps.kind_of(programs[program]) if program else ""
+    error = StepError(number, "load", " ".join(filter(None, (foreign.path.name, program))), log, kind)
+    error.section = foreign.settings.sections.get(program) or foreign.file.programs.get(program, "")
+    error.blamed = named is not None
+    return error
+
+
+def _facts(foreign: Foreign, name: str, map_pointer: int) -> MapFacts:
+    spec = steps.spec_of(map_pointer)
+    flags = libbpf().bpf_map__map_flags(map_pointer)
+    programs = foreign.file.programs
+    return MapFacts(name, spec.type, spec.key, spec.value, spec.entries, flags, foreign.file.users(name), len(programs))
+
+
+def _leave_out_tables(foreign: Foreign, pointer: int, only: str) -> None:
+    """Leave out tables of programs that a program does not use: the kernel lacks the programs to fill them with."""
+    used = frozenset().union(
+        *(foreign.file.uses.get(name, frozenset()) for name in {only, *foreign.file.companions(only)})
+    )
+    maps = configuring.maps_of(pointer)
+    for name in foreign.file.tables.keys() & maps.keys() - used:
+        steps.checked(libbpf().bpf_map__set_autocreate(maps[name], c_bool(False)), "open", name)  # noqa: FBT003
+
+
+@contextmanager
+def _replaced(foreign: Foreign, name: str) -> Generator[int]:
+    """Load the program that a freplace program replaces a function of; yield its fd, 0 for any other program."""
+    section = foreign.settings.sections.get(name) or foreign.file.programs.get(name, "")
+    if section.lstrip("?").partition("/")[0] != "freplace":
+        yield 0
+        return
+    target = foreign.settings.replaces.get(name)
+    if target is None:
+        raise Undeclared(
+            f"{name} replaces a function of a program that its loader chooses",
+            foreign.line("replaces", name, '"OBJECT:PROGRAM"'),
+        )
+    file, _, program = target.rpartition(":")
+    path = foreign.path if not file else foreign.path.parent / file
+    with steps.loaded(path, program) as other:
+        yield other.programs[program].fd
+
+
+def _unpin(pins: list[Path]) -> None:
+    for pin in pins:
+        # an object that is refused has not pinned all of its maps
+        if pin.exists():
+            pin.unlink()
