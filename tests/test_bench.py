@@ -13,7 +13,6 @@ from pathlib import Path
 
 import pytest
 
-from kernel_matrix.commands import try_object
 from kernel_matrix.commands.bench import bench, edit_loop, plain_run
 from kernel_matrix.commands.bench.edit_loop import Loop, Split
 from kernel_matrix.commands.bench.report import Report, Row, Start, Whole, markdown
@@ -236,9 +235,6 @@ def test_a_kernel_that_is_not_to_be_had_is_no_row_less(tmp_path: Path, monkeypat
     monkeypatch.setattr(preparation, "prepare", lambda *_, **__: plan)
     with pytest.raises(HarnessError, match=r"^7\.0: it is not locked$"):
         bench.run(below(tmp_path, bench=Bench("a.py", "x", "b.py")), ["full"], bench.Counts(1, 0, 0), print)
-    diagnoses = try_object.diagnose(below(tmp_path), "full", tmp_path / "x.bpf.o")
-    with pytest.raises(HarnessError, match=r"^7\.0: it is not locked$"):
-        next(diagnoses)
 
 
 def test_a_project_without_tests_to_time_is_told_so(tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from kernel_matrix.diagnose import Cause, Diagnosis, Remedy, Situation, diagnose, last_line
 from kernel_matrix.diagnose.situation import CAPABILITIES, needed
+from tests.test_diagnose_objects import OBJECT_CASES
 
 _ALL = sum(1 << number for number in CAPABILITIES.values())
 
@@ -129,7 +130,7 @@ def test_a_situation_has_a_cause_and_a_remedy(situation: Situation, cause: Cause
 
 
 def test_every_cause_has_a_case() -> None:
-    assert {cause for _, cause, _ in _CASES} == set(Cause)
+    assert {cause for _, cause, _ in (*_CASES, *OBJECT_CASES)} == set(Cause)
 
 
 _SITUATIONS = st.builds(

@@ -1,28 +1,20 @@
-"""Objects of one's own: a cell for each object and kernel, and one verdict. No guest is started here."""
+"""Objects of one's own: a run of the matrix with them as its test files, of this project or of another folder."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import json
+import os
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from kernel_matrix.commands import gate, try_object
-from kernel_matrix.plan import preparation
-from kernel_matrix.plan.guest_list import RunRequest
-from kernel_matrix.plan.preparation import Plan, PlannedGuest
-from kernel_matrix.report.run_folder import KernelFacts, RunFacts
-from kernel_matrix.results import document
-from kernel_matrix.shared.cells import Outcome
+from kernel_matrix.commands import gate
+from kernel_matrix.config import project as projects
+from kernel_matrix.relay import payload
+from kernel_matrix.shared.cells import Cell, Outcome
 from kernel_matrix.shared.errors import ManifestError
-from kernel_matrix.shared.project import Project
-from tests.projects import below
-
-REFUSED = """b.bpf.o on 6.1.0, uid 0
-first (xdp): attached
-second (kprobe): refused at load: EINVAL
-  cause: the kernel has no such helper"""
+from kernel_matrix.shared.project import ROOT_VARIABLE
 
 
 @pytest.fixture
@@ -31,112 +23,106 @@ def objects(tmp_path: Path) -> list[Path]:
     for path in paths:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(b"\x7fELF")
+    (tmp_path / "objects" / "secret").write_text("not to be carried")
     return paths
 
 
-@pytest.fixture
-def answer(monkeypatch: pytest.MonkeyPatch) -> Callable[..., list[RunRequest]]:
-    """Let guests answer without being there; returns the request of the runs."""
-    wished: list[RunRequest] = []
-
-    def let(answers: dict[tuple[str, str], Any], missing: dict[str, str] | None = None) -> list[RunRequest]:
-        def prepare(_: Project, request: RunRequest, *__: object, **___: object) -> Plan:
-            wished.append(request)
-            names = [name for name in request.kernels if name not in (missing or {})]
-            guests = [PlannedGuest(name, f"{name}.0", frozenset(), Path("spec"), Path("ending")) for name in names]
-            facts = RunFacts("emulated", 1, tuple(KernelFacts(name, f"{name}.0", "1") for name in names))
-            return Plan(tuple(guests), Path(), missing or {}, frozenset(), {}, facts, ())
-
-        def try_in_guest(guest: PlannedGuest, path: Path) -> tuple[bool, str]:
-            verdict = answers.get((guest.kernel, path.name), (True, "attached"))
-            if isinstance(verdict, Exception):
-                raise verdict
-            return verdict  # type: ignore[no-any-return]
-
-        monkeypatch.setattr(preparation, "prepare", prepare)
-        monkeypatch.setattr(try_object, "try_in_guest", try_in_guest)
-        return wished
-
-    return let
+@pytest.fixture(autouse=True)
+def environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
+    """Begin in an empty folder, and restore the variables that a run sets."""
+    for name in (ROOT_VARIABLE, projects.OBJECTS_VARIABLE):
+        monkeypatch.setenv(name, "")
+        monkeypatch.delenv(name)
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    yield
+    for name in (ROOT_VARIABLE, projects.OBJECTS_VARIABLE):
+        os.environ.pop(name, None)
 
 
-def cells(root: Path) -> dict[tuple[str, str], tuple[Outcome, str]]:
-    rows = document.read(root / "results" / "latest").cells
-    return {(cell.kernel, cell.test): (cell.outcome, cell.detail.partition("\n")[0]) for cell in rows}
+class Matrix:
+    """Takes the words of a run."""
+
+    def __init__(self) -> None:
+        self.words: list[str] = []
+
+    def __call__(self, words: list[str]) -> int:
+        self.words = words
+        return 1
 
 
-def test_all_that_attaches_is_green(
-    tmp_path: Path, objects: list[Path], answer: Callable[..., list[RunRequest]]
+def test_objects_of_the_table_run_as_in_any_run(
+    tmp_path: Path, objects: list[Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    output: list[str] = []
-    wished = answer({})
-    assert gate.run(below(tmp_path), ["5.10", "6.1"], objects, output.append) == 0
-    assert wished[0].kernels == ("5.10", "6.1")
-    assert cells(tmp_path) == {
-        (kernel, name): (Outcome.PASS, "") for kernel in ("5.10", "6.1") for name in ("a.bpf.o", "sub/b.bpf.o")
-    }
-    assert output[-1] == "4 pass"
-    names = {path.name for path in (tmp_path / "results" / "latest").iterdir()}
-    assert {"matrix.md", "matrix.json", "junit.xml", "results.jsonl"} <= names
+    (tmp_path / "kernel-matrix.toml").write_text('objects = ["objects/**/*.bpf.o"]')
+    monkeypatch.chdir(tmp_path)
+    matrix = Matrix()
+    assert gate.run(["6.1"], [objects[1]], matrix, ["-x"]) == 1
+    assert matrix.words == ["--kernel=6.1", "-x", str(objects[1])]
+    assert projects.OBJECTS_VARIABLE not in os.environ
 
 
-def test_a_refusal_is_red_and_its_line_comes_first(
-    tmp_path: Path, objects: list[Path], answer: Callable[..., list[RunRequest]]
+def test_other_objects_are_a_project_of_their_own(tmp_path: Path, objects: list[Path]) -> None:
+    """Below the folder that they share: nothing else of it is carried, and no table is needed."""
+    matrix = Matrix()
+    gate.run(["6.1", "5.10"], objects, matrix)
+    assert matrix.words == ["--kernel=6.1", "--kernel=5.10", *map(str, objects)]
+    assert json.loads(os.environ[projects.OBJECTS_VARIABLE]) == ["a.bpf.o", "sub/b.bpf.o"]
+    own = projects.find()
+    assert own.root == (tmp_path / "objects").resolve()
+    assert own.tests == ()
+    assert not own.keeps_baselines
+    assert [str(path) for path in payload.project_files(payload.of_project(own))] == ["a.bpf.o", "sub/b.bpf.o"]
+
+
+def test_their_results_and_kernels_are_this_projects(
+    tmp_path: Path, objects: list[Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    output: list[str] = []
-    answer({("6.1", "b.bpf.o"): (False, REFUSED)})
-    assert gate.run(below(tmp_path), ["5.10", "6.1"], objects, output.append) == 1
-    red = {key: value for key, value in cells(tmp_path).items() if not value[0].green}
-    assert red == {("6.1", "sub/b.bpf.o"): (Outcome.FAIL, "second (kprobe): refused at load: EINVAL")}
-    assert any("6.1 sub/b.bpf.o: second (kprobe): refused at load: EINVAL" in line for line in output)
-    assert "the kernel has no such helper" in (tmp_path / "results" / "latest" / "junit.xml").read_text()
+    here = tmp_path / "here"
+    (here / "kernel-matrix.toml").write_text("")
+    matrix = Matrix()
+    gate.run([], objects, matrix)
+    assert f"--results={here.resolve() / 'results'}" in matrix.words
+    assert f"--manifest={projects.DEFAULT_IMAGES}" in matrix.words
 
 
-def test_lost_guests_and_missing_kernels_are_red_alone(
-    tmp_path: Path, objects: list[Path], answer: Callable[..., list[RunRequest]]
+def test_an_object_below_the_project_stays_in_it(
+    tmp_path: Path, objects: list[Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """They are red, and no other cell changes."""
-    answer({("6.1", "a.bpf.o"): EOFError("gone")}, {"7.3": "the mirror has no 7.3"})
-    assert gate.run(below(tmp_path), ["6.1", "7.3"], objects, lambda _: None) == 1
-    outcomes = cells(tmp_path)
-    assert outcomes["6.1", "a.bpf.o"] == (
-        Outcome.LOST,
-        "its guest gave no answer (gone); console: console/6.1.log",
-    )
-    assert outcomes["6.1", "sub/b.bpf.o"] == (Outcome.PASS, "")
-    assert outcomes["7.3", "image"] == (Outcome.ERROR, "the mirror has no 7.3")
+    (tmp_path / "kernel-matrix.toml").write_text('tests = ["suites"]\n[object."a.bpf.o"]\nmodules = ["x"]')
+    monkeypatch.chdir(tmp_path)
+    gate.run([], [objects[0]], Matrix())
+    own = projects.find()
+    assert own.root == tmp_path.resolve()
+    assert (own.objects, own.tests) == (("objects/a.bpf.o",), ())
+    assert own.object_table.of("objects/a.bpf.o").modules == ("x",)
 
 
-def test_a_kernel_that_is_not_to_be_had_is_no_verdict(
-    tmp_path: Path, objects: list[Path], answer: Callable[..., list[RunRequest]]
-) -> None:
-    answer({}, {"7.3": "the mirror has no 7.3"})
-    assert gate.run(below(tmp_path), ["6.1", "7.3"], objects, lambda _: None) == 3
-
-
-def test_no_answer_at_all_is_no_verdict(
-    tmp_path: Path, objects: list[Path], answer: Callable[..., list[RunRequest]]
-) -> None:
-    answer({("6.1", path.name): EOFError("gone") for path in objects})
-    assert gate.run(below(tmp_path), ["6.1"], objects, lambda _: None) == 3
-
-
-def test_a_command_line_of_the_tests_own_can_be_named(
-    tmp_path: Path, objects: list[Path], answer: Callable[..., list[RunRequest]]
-) -> None:
-    wished = answer({})
-    gate.run(below(tmp_path), ["6.1+lockdown_integrity"], objects, lambda _: None)
-    gate.run(below(tmp_path / "again"), ["6.1"], objects, lambda _: None)
-    assert [request.arguments for request in wished] == [("suites",), ()]
-
-
-def test_what_is_no_object_is_one_line_before_anything_is_made(tmp_path: Path, objects: list[Path]) -> None:
+def test_what_is_no_object_is_one_line_before_anything_runs(objects: list[Path]) -> None:
     objects[1].write_text("text")
+    matrix = Matrix()
     with pytest.raises(ManifestError, match=r"sub/b\.bpf\.o: not an object file$"):
-        gate.run(below(tmp_path), ["6.1"], objects, lambda _: None)
-    assert not (tmp_path / "results").exists()
+        gate.run(["6.1"], objects, matrix)
+    assert matrix.words == []
 
 
-def test_names_are_as_short_as_they_can_be(objects: list[Path]) -> None:
-    assert list(gate.names_of(objects)) == ["a.bpf.o", "sub/b.bpf.o"]
-    assert list(gate.names_of(objects[1:])) == ["b.bpf.o"]
+def test_a_refusal_is_reported_once_with_its_remedy() -> None:
+    """For all kernels, and all that is done with the program."""
+    line, diagnosis = "refused at load: EINVAL: x: y; remedy: z", "cause: x: y\nremedy: z"
+    cells = [
+        Cell(kernel, f"x.bpf.o::p::{act}", Outcome.FAIL, detail=f"{line}\nmore", diagnosis=diagnosis)
+        for kernel in ("5.10", "6.1")
+        for act in ("load", "attach")
+    ]
+    cells.append(Cell("6.1", "x.bpf.o::q::attach", Outcome.PASS, observed=(("attached", "a socket"),)))
+    assert gate.report(cells) == [
+        "q on 6.1: attached: a socket",
+        f"x.bpf.o::p on 5.10 6.1: {line}",
+        "  cause: x: y",
+        "  remedy: z",
+    ]
+
+
+def test_an_object_that_is_refused_as_a_whole_is_named_once() -> None:
+    cells = [Cell("6.1", f"x.bpf.o::{name}::load", Outcome.FAIL, detail="refused at open") for name in ("p", "q")]
+    assert gate.report(cells) == ["x.bpf.o on 6.1: refused at open"]

@@ -10,9 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kernel_matrix.guest.bpf.diagnosis import trying
 from kernel_matrix.guest.system.kernel_log import KernelLog, excerpt
-from tests.fake_kernel_log import FakeLog
 
 
 def record(sequence: int, text: str = "line") -> str:
@@ -85,19 +83,3 @@ def test_reading_goes_on_behind_what_was_overwritten(monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(os, "read", read)
     assert log.new().wrong == "4 records of the kernel's log were overwritten before they were read"
     assert not log.new().wrong
-
-
-@pytest.mark.parametrize(("lines", "well"), [([], True), (["device up"], True), (["WARNING: CPU: 0"], False)])
-def test_a_warning_while_an_object_is_tried_is_its_own(
-    monkeypatch: pytest.MonkeyPatch, lines: list[str], *, well: bool
-) -> None:
-    def report(_: Path) -> tuple[bool, str]:
-        FakeLog.pending.extend(lines)
-        return True, "attached"
-
-    monkeypatch.setattr(trying, "KernelLog", FakeLog)
-    monkeypatch.setattr(trying, "report", report)
-    verdict, text = trying.report_in_guest(Path("x.bpf.o"))
-    assert verdict is well
-    assert text.endswith("attached")
-    assert ("the kernel warned" in text) is not well

@@ -57,6 +57,10 @@ def _matrix(arguments: argparse.Namespace) -> int:
     return int(pytest.main([*options.leading_arguments(here), *words]))
 
 
+def _matrix_of(words: list[str]) -> int:
+    return _matrix(argparse.Namespace(pytest=words))
+
+
 def _print_options() -> None:
     """Print the options of the matrix before pytest's help, which has them last."""
     from kernel_matrix.config import options
@@ -105,12 +109,15 @@ def _bench(arguments: argparse.Namespace) -> int:
 
 
 def _diagnose(arguments: argparse.Namespace) -> int:
-    from kernel_matrix.commands import object_files
+    from kernel_matrix.commands import gate, object_files
 
-    status = 0
-    for succeeded, text in object_files.diagnose(arguments.object, arguments.kernel):
+    if arguments.kernel is None:
+        succeeded, text = object_files.diagnose_here(arguments.object)
         print(text)
-        status = status if succeeded else 1
+        return 0 if succeeded else 1
+    status, lines = gate.diagnose(arguments.object, arguments.kernel, _matrix_of)
+    for line in lines:
+        print(line)
     return status
 
 
@@ -182,8 +189,7 @@ def _merge(arguments: argparse.Namespace) -> int:
 def _gate(arguments: argparse.Namespace) -> int:
     from kernel_matrix.commands import gate
 
-    objects = [path.absolute() for path in arguments.objects]
-    return gate.run(project.find(), arguments.kernel, objects, lambda line: print(line, flush=True))
+    return gate.run(arguments.kernel, arguments.objects, _matrix_of, arguments.pytest)
 
 
 def _compatibility(arguments: argparse.Namespace) -> int:
@@ -288,7 +294,7 @@ def parser() -> argparse.ArgumentParser:
     durations.set_defaults(run=_durations)
     _add_gate(commands.add_parser)
     _add_compatibility(commands.add_parser)
-    guest_commands.add(commands, lambda words: _matrix(argparse.Namespace(pytest=words)))
+    guest_commands.add(commands, _matrix_of)
     mutants.add(commands)
     command_line.add(commands.add_parser)
     matrix = commands.add_parser(
@@ -302,7 +308,7 @@ def _add_gate(add_parser: Callable[..., argparse.ArgumentParser]) -> None:
     gate = add_parser("gate", help="load and attach objects on kernels; each is a cell of the matrix")
     gate.add_argument("--kernel", action="append", default=[], metavar="NAME", help="also 'core' (the default), 'full'")
     gate.add_argument("objects", type=Path, nargs="+", metavar="OBJECT")
-    gate.set_defaults(run=_gate)
+    gate.set_defaults(run=_gate, takes_more=True)
 
 
 def _add_compatibility(add_parser: Callable[..., argparse.ArgumentParser]) -> None:

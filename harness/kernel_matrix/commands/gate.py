@@ -1,69 +1,68 @@
-"""The command ``gate``: load and attach each object on each kernel; each try is a cell of the report."""
+"""The commands ``gate`` and ``diagnose OBJECT --kernel``: a run of the matrix with objects as its test files."""
 
 from __future__ import annotations
 
+import json
 import os
-import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-import execnet
-
-from kernel_matrix.commands import try_object
+from kernel_matrix.config import project as projects
 from kernel_matrix.objects import build
-from kernel_matrix.plan import preparation
-from kernel_matrix.plan.guest_list import RunRequest, arguments_without_tests
-from kernel_matrix.plan.preparation import PlannedGuest
-from kernel_matrix.report import reports, terminal
-from kernel_matrix.report.run_folder import RunDirectory
-from kernel_matrix.results import matrix
-from kernel_matrix.shared.cells import IMAGE, Cell, Outcome
-from kernel_matrix.shared.project import Project
+from kernel_matrix.results import document
+from kernel_matrix.results.findings import findings
+from kernel_matrix.shared.cells import Cell
+from kernel_matrix.shared.project import ROOT_VARIABLE, Project
+
+#: runs the matrix with these arguments of pytest
+Matrix = Callable[[list[str]], int]
 
 
-def run(project: Project, kernels: Sequence[str], paths: Sequence[Path], say: Callable[[str], None]) -> int:
-    """Try the objects on the kernels (none: core), write a report to results/latest; return the exit status.
+def run(kernels: Sequence[str], paths: Sequence[Path], matrix: Matrix, more: Sequence[str] = ()) -> int:
+    """Load, attach and measure the objects on the kernels (none: core); return the exit status.
 
-    Each object has a guest of its own. Raises HarnessError.
+    Objects of the project's table are run as in any run of it; others as a project of their own, below the folder that
+    they share, whose results come to this project. Raises ManifestError for a file that is no object.
     """
-    names = names_of([build.checked(path).resolve() for path in paths])
-    record = RunDirectory.create(project.results, reports.of(project))
-    arguments = arguments_without_tests(project, kernels)
-    request = RunRequest(tuple(kernels), arguments=arguments, guests=1, locked=False, silence=None, words=tuple(names))
-    plan = preparation.prepare(project, request, record, say=say)
-    cells = [Cell(kernel, IMAGE, Outcome.ERROR, detail=why) for kernel, why in plan.missing.items()]
-    for name, path in names.items():
-        for guest in plan.guests:
-            cells.append(_cell(guest, record, name, path))
-            say(f"{cells[-1].outcome.sign} {guest.kernel} {name}")
+    objects = [build.checked(path).resolve() for path in paths]
+    here = projects.find_any()
+    words = [f"--kernel={name}" for name in kernels] + list(more)
+    known = {here.root / path for path in here.object_files} if here else set()
+    if here is not None and known.issuperset(objects):
+        return matrix([*words, *(str(path) for path in objects)])
+    root = here.root if here and all(path.is_relative_to(here.root) for path in objects) else _shared_folder(objects)
+    os.environ[ROOT_VARIABLE] = str(root)
+    os.environ[projects.OBJECTS_VARIABLE] = json.dumps([str(path.relative_to(root)) for path in objects])
+    words += _of_project(here) if here is not None and here.root != root else []
+    return matrix([*words, *(str(path) for path in objects)])
+
+
+def _shared_folder(paths: Sequence[Path]) -> Path:
+    return Path(os.path.commonpath([path.parent for path in paths]))
+
+
+def _of_project(here: Project) -> list[str]:
+    """Return the options by which another folder's run uses this project's kernels and results."""
+    return [f"--results={here.results}", f"--manifest={here.images}"]
+
+
+def diagnose(path: Path, kernel: str, matrix: Matrix) -> tuple[int, list[str]]:
+    """Load and attach an object in guests of a kernel; return the exit status, and a report."""
+    here = projects.find_any()
+    results = (here.results if here else _shared_folder([build.checked(path).resolve()]) / "results") / "diagnose"
+    # not beside the matrix's runs: `latest` is one of those
+    status = run([kernel], [path], matrix, [f"--results={results}", "-k", "load or attach", "-qq"])
+    return status, report(document.read(results / "latest").cells) if status in {0, 1} else []
+
+
+def report(cells: Sequence[Cell]) -> list[str]:
+    """Return a line for each program that is attached, and the cause and remedy of each refusal, once."""
+    lines = []
     for cell in cells:
-        record.append(cell)
-    judged = matrix.Matrix.of(cells, [], [*[guest.kernel for guest in plan.guests], *plan.missing])
-    status = matrix.exit_status(judged)
-    record.finish(record.document(judged, plan.facts, status), plan.facts, ())
-    for line in [*terminal.red_lines(judged), matrix.summary_line(judged.cells)]:
-        say(line)
-    return status
-
-
-def names_of(paths: Sequence[Path]) -> dict[str, Path]:
-    """Return the objects by name: their paths below the folder that they share."""
-    shared = os.path.commonpath([path.parent for path in paths])
-    return {str(path.relative_to(shared)): path for path in paths}
-
-
-def _cell(guest: PlannedGuest, record: RunDirectory, name: str, path: Path) -> Cell:
-    began = time.monotonic()
-    try:
-        succeeded, text = try_object.try_in_guest(guest, path)
-    except (EOFError, OSError, execnet.RemoteError) as error:
-        why = f"its guest gave no answer ({error}); console: {record.console(guest.kernel).relative_to(record.path)}"
-        return Cell(guest.kernel, name, Outcome.LOST, guest.release, time.monotonic() - began, why)
-    outcome = Outcome.PASS if succeeded else Outcome.FAIL
-    return Cell(guest.kernel, name, outcome, guest.release, time.monotonic() - began, "" if succeeded else detail(text))
-
-
-def detail(text: str) -> str:
-    """Move the first refusal to the front of a report of `guest.bpf.diagnosis.trying`: some reports show one line."""
-    first = next((line for line in text.splitlines() if ": refused at " in line or ": attached, in vain" in line), "")
-    return f"{first}\n{text}" if first else text
+        where = dict(cell.observed).get("attached")
+        if where is not None and cell.outcome.green:
+            lines.append(f"{cell.test.split('::')[1]} on {cell.kernel}: attached: {where}")
+    for finding in findings(cells):
+        lines += [f"{finding.test} on {' '.join(finding.kernels)}: {finding.line}"]
+        lines += [f"  {line}" for line in finding.cells[0].diagnosis.splitlines()]
+    return lines

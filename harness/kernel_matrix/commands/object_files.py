@@ -17,17 +17,8 @@ def compile_objects() -> Iterator[str]:
     yield from rust.reasons(here)
 
 
-def diagnose(path: Path, kernel: str | None) -> Iterator[tuple[bool, str]]:
-    """Load and attach an object's programs in guests of a kernel, None: on this machine.
+def diagnose_here(path: Path) -> tuple[bool, str]:
+    """Load and attach an object's programs on this machine; return whether all were attached, and a report."""
+    from kernel_matrix.guest.bpf.diagnosis import trying
 
-    Yield for each machine whether all programs were attached, and a report. Raises HarnessError.
-    """
-    checked_path = build.checked(path).absolute()
-    if kernel:
-        from kernel_matrix.commands import try_object
-
-        yield from try_object.diagnose(project.find(), kernel, checked_path)
-    else:
-        from kernel_matrix.guest.bpf.diagnosis import trying
-
-        yield trying.report(checked_path)
+    return trying.report(build.checked(path).absolute())

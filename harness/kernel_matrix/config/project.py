@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import os
 import tomllib
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -14,6 +16,8 @@ from kernel_matrix.shared.errors import ManifestError
 from kernel_matrix.shared.project import ROOT_VARIABLE, Bench, Mutation, Program, Project
 
 OWN_FILE = "kernel-matrix.toml"
+#: the environment variable with the objects of a run of objects that no table names, a list as JSON
+OBJECTS_VARIABLE = "KERNEL_MATRIX_OBJECTS"
 PYPROJECT = "pyproject.toml"
 #: the engine's kernels, features, variants and guest image, for a project without its own
 DEFAULT_IMAGES = Path(__file__).resolve().parent.parent / "defaults"
@@ -107,8 +111,32 @@ def find(start: Path | None = None) -> Project:
     raise ManifestError(f"{folder}: no project: no {OWN_FILE}, and no [tool.kernel-matrix] in {PYPROJECT}, here{where}")
 
 
+def find_any() -> Project | None:
+    """Return the project of the working directory, None when there is none; raises ManifestError for a wrong table."""
+    here = Path.cwd().resolve()
+    return next((project for folder in (here, *here.parents) if (project := load(folder)) is not None), None)
+
+
 def load(root: Path) -> Project | None:
-    """Read the table of that folder; None when it has none. Raises ManifestError for a wrong one."""
+    """Read the table of that folder; None when it has none. Raises ManifestError for a wrong one.
+
+    The environment variable KERNEL_MATRIX_OBJECTS makes it a project of these objects, without tests and baselines.
+    """
+    project = _load(root)
+    if (objects := os.environ.get(OBJECTS_VARIABLE)) is None:
+        return project
+    bare = project or replace(_project(root, OWN_FILE, {}, OWN_FILE), sources=None)
+    return replace(
+        bare,
+        objects=tuple(json.loads(objects)),
+        tests=(),
+        programs=(),
+        baselines=root / "no baselines",
+        keeps_baselines=False,
+    )
+
+
+def _load(root: Path) -> Project | None:
     separate, shared = root / OWN_FILE, root / PYPROJECT
     if separate.is_file():
         return _project(root, OWN_FILE, _read(separate), OWN_FILE)

@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from kernel_matrix.results.findings import by_file, by_kernel
+from kernel_matrix.results.findings import by_file, by_kernel, findings
 from kernel_matrix.results.matrix import Matrix
 from kernel_matrix.shared import expect
 from kernel_matrix.shared.cells import Cell, Outcome
@@ -61,14 +61,19 @@ def log_width(matrix: Matrix) -> int:
 
 
 def red_lines(matrix: Matrix) -> list[str]:
-    """Return a line for each red cell, at most `LISTED`."""
-    lines = [
-        f"{cell.outcome.sign} {cell.outcome:6} {cell.kernel} {cell.test}: {cell.detail.partition(chr(10))[0]}"
-        for cell in matrix.red[:LISTED]
+    """Return a line for each red cell, at most `LISTED`; one for all cells that an object's refusal makes red."""
+    tests = [cell for cell in matrix.red if ".o::" not in cell.test]
+    lines = [_red_line(cell.outcome, cell.kernel, cell.test, cell.detail.partition("\n")[0]) for cell in tests]
+    lines += [
+        _red_line(one.outcome, " ".join(one.kernels), one.test, one.line)
+        for one in findings(cell for cell in matrix.red if ".o::" in cell.test)
     ]
-    if len(matrix.red) > LISTED:
-        lines.append(f"... and {len(matrix.red) - LISTED} more in results.jsonl")
-    return lines
+    more = [f"... and {len(lines) - LISTED} more in results.jsonl"] if len(lines) > LISTED else []
+    return [*lines[:LISTED], *more]
+
+
+def _red_line(outcome: Outcome, kernels: str, test: str, why: str) -> str:
+    return f"{outcome.sign} {outcome:6} {kernels} {test}: {why}"
 
 
 def counts(cells: Iterable[Cell]) -> Text:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
+from itertools import takewhile
 
 from kernel_matrix.results.changes import Change
 from kernel_matrix.results.document import Document
@@ -13,19 +14,19 @@ from kernel_matrix.shared.cells import Cell, Outcome
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """A test that is red for one reason, on some kernels."""
+    """A test, or an object or a program of it, that is red for one reason, on some kernels."""
 
     test: str
     outcome: Outcome
     #: the line of the cells' details that says why
     line: str
-    #: one cell for each kernel, in the order of the run
+    #: in the order of the run
     cells: tuple[Cell, ...]
 
     @property
     def kernels(self) -> tuple[str, ...]:
         """The kernels on which it is red."""
-        return tuple(cell.kernel for cell in self.cells)
+        return tuple(dict.fromkeys(cell.kernel for cell in self.cells))
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,13 +39,31 @@ class Difference:
 
 
 def findings(cells: Iterable[Cell]) -> tuple[Finding, ...]:
-    """Join the red cells of a test that have the same outcome and reason; crashes first, missing reports last."""
+    """Join the red cells of a test, or of an object, that have the same outcome and reason.
+
+    Crashes come first, missing reports last.
+    """
     groups: dict[tuple[str, Outcome, str], list[Cell]] = {}
     for cell in cells:
         if not cell.outcome.green:
-            groups.setdefault((cell.test, cell.outcome, reason(cell.detail)), []).append(cell)
-    joined = [Finding(test, outcome, line, tuple(same)) for (test, outcome, line), same in groups.items()]
+            groups.setdefault((_subject(cell.test), cell.outcome, reason(cell.detail)), []).append(cell)
+    joined = [
+        Finding(shared_name([cell.test for cell in same]), outcome, line, tuple(same))
+        for (_, outcome, line), same in groups.items()
+    ]
     return tuple(sorted(joined, key=lambda finding: (-finding.outcome.traits.rank, finding.test)))
+
+
+def _subject(test: str) -> str:
+    """Return what is refused for one reason: a test, or the whole object whose programs are tested."""
+    file = test.partition("::")[0]
+    return file if file.endswith(".o") else test
+
+
+def shared_name(tests: Sequence[str]) -> str:
+    """Return the parts of names that all tests share: a test, a program of an object, or the object."""
+    parts = [test.split("::") for test in tests]
+    return "::".join(same[0] for same in takewhile(lambda same: len(set(same)) == 1, zip(*parts, strict=False)))
 
 
 def differences(changes: Iterable[Change]) -> tuple[Difference, ...]:

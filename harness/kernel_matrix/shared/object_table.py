@@ -8,6 +8,9 @@ from fnmatch import fnmatchcase
 from pathlib import PurePosixPath
 from typing import Any
 
+#: the signs that make a name a pattern
+_PATTERN = frozenset("*?[")
+
 
 @dataclass(frozen=True, slots=True)
 class ObjectSettings:
@@ -69,9 +72,11 @@ class ObjectTable:
     capabilities: tuple[str, ...] | None = None
 
     def of(self, path: str) -> ObjectSettings:
-        """Return an object's settings: those under its path before those under its name or a pattern."""
+        """Return an object's settings: those under its path before those under its name, and these before patterns."""
         keys = [key for key in self.settings if fnmatchcase(path, key) or PurePosixPath(path).match(key)]
-        return self.settings[max(keys, key=lambda key: (key == path, len(key)))] if keys else ObjectSettings()
+        return (
+            self.settings[max(keys, key=lambda key: (not _PATTERN & set(key), len(key)))] if keys else ObjectSettings()
+        )
 
     @classmethod
     def of_json(cls, fields: dict[str, Any]) -> ObjectTable:

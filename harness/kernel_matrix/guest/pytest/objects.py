@@ -12,7 +12,7 @@ import pytest
 
 from kernel_matrix.diagnose import Diagnosis
 from kernel_matrix.guest.bpf import leaks
-from kernel_matrix.guest.bpf.diagnosis import machine
+from kernel_matrix.guest.bpf.diagnosis import machine, trying
 from kernel_matrix.guest.bpf.foreign import environment, least, targets
 from kernel_matrix.guest.bpf.foreign.configuring import Foreign
 from kernel_matrix.guest.bpf.foreign.place import Place
@@ -34,6 +34,8 @@ from kernel_matrix.shared.protocol import FACTS, OBSERVED
 WHOLE = "object"
 #: what is done with each program; the second is not done with a program that is called
 _ACTS = ("load", "attach", "capabilities", "cost")
+#: what a refusal to attach does not concern, and the stages of such a refusal
+_LOADING, _ATTACHING = frozenset({"load", "cost"}), frozenset({"attach", "read"})
 
 #: the kernels that items are collected for: in a guest its own
 KERNELS = pytest.StashKey[tuple[str, ...]]()
@@ -141,7 +143,11 @@ class ProgramItem(pytest.Item):
             return
         kernel = plain_kernel(facts.kernel)
         test = plain(self.nodeid)
-        self._expected = tuple(e for e in facts.objects.expected if e.holds(test, kernel, facts.features))
+        self._expected = tuple(
+            entry
+            for entry in facts.objects.expected
+            if entry.holds(test, kernel, facts.features) and not (entry.stage in _ATTACHING and self._act in _LOADING)
+        )
         for entry in self._expected:
             if entry.known_issue:
                 self.add_marker(
@@ -243,5 +249,4 @@ _LINES = 8
 
 def refusal(error: StepError, diagnosis: Diagnosis) -> str:
     """Return a refusal in one line: the stage, the errno and the cause."""
-    number = "" if not error.errno else f" with {errno_name(error.errno)}"
-    return f"refused at {error.stage}{number}: {diagnosis.cause}: {diagnosis.why}; remedy: {diagnosis.remedy}"
+    return f"{trying.refusal(error)}: {diagnosis.cause}: {diagnosis.why}; remedy: {diagnosis.remedy}"

@@ -1,82 +1,102 @@
-"""Load and attach the programs of an object one at a time, and explain each refusal with its remedy.
+"""Load and attach the programs of an object on this machine, and explain each refusal with its remedy.
 
-A program that attaches is detached at once; nothing stays in the kernel.
+A program that attaches is detached at once; nothing stays in the kernel, and pins are below a folder of ours.
 """
 
 from __future__ import annotations
 
-import errno
 import os
 from collections.abc import Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from pathlib import Path
 
-from kernel_matrix.diagnose import Cause, Diagnosis, Situation, diagnose
+from kernel_matrix.diagnose import Diagnosis
 from kernel_matrix.guest.bpf import steps
 from kernel_matrix.guest.bpf.diagnosis import machine
+from kernel_matrix.guest.bpf.foreign import environment, targets
+from kernel_matrix.guest.bpf.foreign.configuring import Foreign
+from kernel_matrix.guest.bpf.foreign.place import Place
+from kernel_matrix.guest.bpf.foreign.trial import Trial
+from kernel_matrix.guest.bpf.foreign.undeclared import Undeclared
 from kernel_matrix.guest.bpf.step_error import StepError, errno_name
-from kernel_matrix.guest.system.kernel_log import KernelLog
+from kernel_matrix.shared import bpf_elf
+from kernel_matrix.shared.object_table import ObjectSettings
 
 
 @dataclass(frozen=True, slots=True)
 class Attempt:
     """The result of loading and attaching one program."""
 
-    #: empty: the object itself could not be opened
+    #: empty: the object as a whole
     program: str
     kind: str
     #: one line, such as ``attached`` or ``refused at load: EPERM``
     outcome: str
-    #: None: loaded and attached
+    #: None: loaded and attached, or not to be judged
     diagnosis: Diagnosis | None = None
+
+    @property
+    def succeeded(self) -> bool:
+        """Whether it is loaded, and attached where it can be."""
+        return self.outcome.startswith(("attached", "loaded")) and self.diagnosis is None
 
     def __str__(self) -> str:
         head = f"{self.program} ({self.kind}): {self.outcome}" if self.program else self.outcome
         return "\n  ".join([head, *(str(self.diagnosis).splitlines() if self.diagnosis else ())])
 
 
-def attempts(path: Path) -> Iterator[Attempt]:
-    """Load and attach each program of an object in turn."""
+def attempts(path: Path, settings: ObjectSettings | None = None) -> Iterator[Attempt]:
+    """Load and attach each program of an object in turn; one refusal of the object itself is one attempt."""
+    file = bpf_elf.read(path)
+    with environment.bpffs() as pins, closing(Place()) as place:
+        trial = Trial(Foreign(path, path.name, file, settings or ObjectSettings()), pins)
+        with closing(trial):
+            try:
+                kinds = steps.kinds(path)
+            except StepError as error:
+                yield _refused("", "", error)
+                return
+            if not kinds:
+                yield _whole(trial)
+            for program, kind in kinds.items():
+                yield _attempt(trial, place, program, kind)
+
+
+def _whole(trial: Trial) -> Attempt:
     try:
-        kinds, destinations = steps.kinds(path), steps.destinations(path)
+        trial.whole()
     except StepError as error:
-        yield _refused("", "", error)
-        return
-    for program, kind in kinds.items():
-        yield _attempt(path, program, kind, destinations[program])
+        return _refused("", "", error)
+    except Undeclared as error:
+        return Attempt("", "", f"undeclared: {error}")
+    return Attempt("", "", "loaded: an object of maps")
 
 
-def _attempt(path: Path, program: str, kind: str, to: str) -> Attempt:
-    with ExitStack() as stack:
-        try:
-            loaded = stack.enter_context(steps.loaded(path, program))
-            stack.enter_context(steps.by_section(loaded.programs[program]))
-        except StepError as error:
-            if (error.stage, error.errno) == ("attach", errno.EOPNOTSUPP):
-                return Attempt(program, kind, "loaded; not attached: its section does not say where")
-            return _refused(program, kind, error, to)
-    lsm = diagnose(Situation("attach", kind=kind, lsms=machine.active_lsms()))
-    if lsm.cause is Cause.LSM_INACTIVE:
-        return Attempt(program, kind, "attached, in vain", lsm)
-    return Attempt(program, kind, "attached")
+def _attempt(trial: Trial, place: Place, program: str, kind: str) -> Attempt:
+    try:
+        with trial.having(program) as obj, ExitStack() as stack:
+            if trial.foreign.section(program).partition("/")[0] in targets.CALLED:
+                return Attempt(program, kind, "loaded: it is called, not attached")
+            where = targets.attach(trial.foreign, obj, program, place, stack)
+    except StepError as error:
+        return _refused(program, kind, error)
+    except Undeclared as error:
+        return Attempt(program, kind, f"undeclared: {error}")
+    return Attempt(program, kind, f"attached: {where}")
 
 
-def _refused(program: str, kind: str, error: StepError, to: str = "") -> Attempt:
-    outcome = f"refused at {error.stage}: {errno_name(error.errno)}"
-    return Attempt(program, kind, outcome, machine.explain(error, to=to))
+def _refused(program: str, kind: str, error: StepError) -> Attempt:
+    return Attempt(program, kind, refusal(error), machine.explain(error))
+
+
+def refusal(error: StepError) -> str:
+    """Return what was refused: the stage and the errno; without an errno, it has no effect."""
+    return f"refused at {error.stage}: {errno_name(error.errno)}" if error.errno else f"{error.stage}ed, in vain"
 
 
 def report(path: Path) -> tuple[bool, str]:
     """Try an object; return whether every program attached, and the report for the user."""
     head = f"{path.name} on {os.uname().release}, uid {os.geteuid()}"
     results = list(attempts(path))
-    return all(attempt.diagnosis is None for attempt in results), "\n".join([head, *map(str, results)])
-
-
-def report_in_guest(path: Path) -> tuple[bool, str]:
-    """Do the same in a guest, where nothing else runs: the object caused whatever the kernel warns of."""
-    log = KernelLog()
-    attached, text = report(path)
-    messages = log.new()
-    return (False, f"{messages.wrong}:\n{messages.why}\n{text}") if messages.wrong else (attached, text)
+    return all(attempt.succeeded for attempt in results), "\n".join([head, *map(str, results)])

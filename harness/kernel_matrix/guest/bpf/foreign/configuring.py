@@ -13,6 +13,7 @@ from kernel_matrix.diagnose import sections
 from kernel_matrix.guest.bpf import steps
 from kernel_matrix.guest.bpf.foreign.undeclared import Undeclared, setting
 from kernel_matrix.guest.bpf.library import libbpf
+from kernel_matrix.guest.bpf.step_error import StepError
 from kernel_matrix.guest.bpf.undo import Undo
 from kernel_matrix.shared.bpf_elf import BpfFile
 from kernel_matrix.shared.errors import ManifestError
@@ -37,6 +38,10 @@ class Foreign:
     name: str
     file: BpfFile
     settings: ObjectSettings
+
+    def section(self, program: str) -> str:
+        """Return a program's section, as the table or the file has it, without the sign of one not loaded of itself."""
+        return (self.settings.sections.get(program) or self.file.programs.get(program, "")).lstrip("?")
 
     def line(self, key: str, of: str, example: str) -> str:
         """Return the line of the table by which a setting is declared."""
@@ -89,12 +94,17 @@ def check_declared(foreign: Foreign, pointer: int, programs: dict[str, int]) -> 
     """Raise Undeclared for what libbpf or the kernel would refuse only because a loader has to set it first."""
     lib = libbpf()
     for name, program in programs.items():
-        section = foreign.settings.sections.get(name) or foreign.file.programs.get(name, "")
+        section = foreign.section(name)
         if steps.kind_of(program) == _UNSPECIFIED:
             near = sections.near(section)
+            if section.partition("/")[0] in {known.partition("/")[0] for known in sections.SECTIONS}:
+                version = libbpf().libbpf_version_string().decode()
+                raise StepError(
+                    0, "open", f"{name}: this machine's libbpf ({version}) does not know the section {section}"
+                )
             why = f"libbpf knows no section {section}" + (f" (did you mean {near}?)" if near else "")
             raise Undeclared(why, foreign.line("sections", name, f'"{near or "tc"}"'))
-        kind, _, target = section.lstrip("?").partition("/")
+        kind, _, target = section.partition("/")
         if kind.partition(".")[0] in _NAMING and not target and name not in foreign.settings.targets:
             why = f"the section {section} of {name} does not name the kernel's function that its loader chooses"
             raise Undeclared(why, foreign.line("targets", name, '"FUNCTION"'))
@@ -118,8 +128,7 @@ def check_declared(foreign: Foreign, pointer: int, programs: dict[str, int]) -> 
 
 def set_target(foreign: Foreign, name: str, program: int, replaced: int = 0) -> None:
     """Name the function that a program is attached to where its section does not, or the program that it replaces."""
-    section = foreign.settings.sections.get(name) or foreign.file.programs.get(name, "")
-    kind, _, function = section.lstrip("?").partition("/")
+    kind, _, function = foreign.section(name).partition("/")
     function = foreign.settings.targets.get(name, function)
     if replaced or (kind.partition(".")[0] in _NAMING and name in foreign.settings.targets):
         step = libbpf().bpf_program__set_attach_target

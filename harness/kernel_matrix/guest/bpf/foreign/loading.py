@@ -89,7 +89,7 @@ def _refusal(number: int, foreign: Foreign, pointer: int, programs: dict[str, in
     program = named[1] if named and named[1] in programs else only
     kind = steps.kind_of(programs[program]) if program else ""
     error = StepError(number, "load", " ".join(filter(None, (foreign.path.name, program))), log, kind)
-    error.section = foreign.settings.sections.get(program) or foreign.file.programs.get(program, "")
+    error.section = foreign.section(program)
     error.blamed = named is not None
     return error
 
@@ -114,8 +114,7 @@ def _leave_out_tables(foreign: Foreign, pointer: int, only: str) -> None:
 @contextmanager
 def _replaced(foreign: Foreign, name: str) -> Generator[int]:
     """Load the program that a freplace program replaces a function of; yield its fd, 0 for any other program."""
-    section = foreign.settings.sections.get(name) or foreign.file.programs.get(name, "")
-    if section.lstrip("?").partition("/")[0] != "freplace":
+    if foreign.section(name).partition("/")[0] != "freplace":
         yield 0
         return
     target = foreign.settings.replaces.get(name)

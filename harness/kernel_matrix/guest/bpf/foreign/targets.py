@@ -17,25 +17,31 @@ from functools import partial
 from pathlib import Path
 
 from kernel_matrix.guest.bpf import bpf_calls, perf, steps, structs
+from kernel_matrix.guest.bpf.diagnosis import machine
 from kernel_matrix.guest.bpf.foreign import place
 from kernel_matrix.guest.bpf.foreign.configuring import Foreign
 from kernel_matrix.guest.bpf.foreign.loading import LoadedObject
 from kernel_matrix.guest.bpf.foreign.place import Place
 from kernel_matrix.guest.bpf.foreign.undeclared import Undeclared
+from kernel_matrix.guest.bpf.instructions import leave, mov
 from kernel_matrix.guest.bpf.library import captured_messages, libbpf
 from kernel_matrix.guest.bpf.step_error import StepError
 from kernel_matrix.guest.bpf.steps import Program, XdpFlags
+from kernel_matrix.guest.bpf.verifier import verified
 
 #: programs that are called, never attached
 CALLED = frozenset({"syscall"})
 #: sections of probes in user space, whose target is made here where they name none
 _USER = frozenset({"uprobe", "uretprobe", "usdt"})
-#: a library that every guest has, a function of it, and a probe (SDT) of it
-_LIBRARY, _FUNCTION, _PROBE = b"libc.so.6", b"getpid", (b"libc", b"setjmp")
+#: a function of a library that every guest has, and a probe (SDT) of another: Debian's C library has none
+_FUNCTION = (b"libc.so.6", b"getpid")
+_PROBE = (b"libstdc++.so.6", b"libstdcxx", b"catch")
 #: every process
 _ALL = -1
 # linux/netfilter.h
 _NFPROTO_IPV4, _NF_INET_LOCAL_OUT = 2, 3
+#: linux/pkt_sched.h, TC_H_CLSACT and TC_H_MIN_INGRESS
+_INGRESS = 0xFFFFFFF2
 #: asm-generic/socket.h
 _SO_ATTACH_REUSEPORT_EBPF = 52
 #: linux/bpf.h, BPF_CGROUP_ITER_DESCENDANTS_PRE
@@ -62,9 +68,8 @@ class Attaching:
 
     @property
     def section(self) -> str:
-        """Its section, as the table or the file has it, without the sign that says it is not loaded of itself."""
-        name = self.program.name
-        return (self.foreign.settings.sections.get(name) or self.foreign.file.programs.get(name, "")).lstrip("?")
+        """Its section, as the table or the file has it."""
+        return self.foreign.section(self.program.name)
 
     @property
     def hook(self) -> str:
@@ -122,7 +127,15 @@ def _by_section(at: Attaching) -> str:
         if error.errno == errno.EOPNOTSUPP and not at.target:
             raise at.undeclared(f"nothing here is a target for its section {at.section}", "TARGET") from error
         raise
+    _check_active(at)
     return at.target or at.section
+
+
+def _check_active(at: Attaching) -> None:
+    """Refuse an LSM program where bpf is not among the active modules: it is attached and never runs."""
+    active = machine.active_lsms()
+    if steps.kind_of(at.program.pointer) == "lsm" and active is not None and "bpf" not in active:
+        raise StepError(0, "attach", f"{at.program.name}: bpf is not an active security module", kind="lsm")
 
 
 #: sections that name where they attach -> an example of it
@@ -152,11 +165,10 @@ def _named(at: Attaching) -> str:
 
 
 def _user(at: Attaching) -> str:
-    """Attach to a function or probe of a program: that of the table or the section, or one of the C library."""
+    """Attach to a function or probe of a program: that of the table or the section, or one of a library."""
     pointer, lib, declared = at.program.pointer, libbpf(), at.foreign.settings.targets.get(at.program.name)
     if not at.target:
-        file = _LIBRARY
-        names: tuple[bytes, ...] = _PROBE if at.hook == "usdt" else (_FUNCTION,)
+        file, *names = _PROBE if at.hook == "usdt" else _FUNCTION
     else:
         path, *rest = at.target.split(":")
         example = "/FILE:PROVIDER:NAME" if at.hook == "usdt" else "/FILE:SYMBOL"
@@ -167,12 +179,12 @@ def _user(at: Attaching) -> str:
         if not declared:
             at.link(f"{at.hook} {at.target}", partial(lib.bpf_program__attach, pointer))
             return at.target
-        file, names = path.encode(), tuple(word.encode() for word in rest)
-    at.link(f"{at.hook} {at.target or _LIBRARY.decode()}", partial(_attach_user, at, file, names))
+        file, names = path.encode(), [word.encode() for word in rest]
+    at.link(f"{at.hook} {at.target or file.decode()}", partial(_attach_user, at, file, names))
     return at.target or b":".join((file, *names)).decode()
 
 
-def _attach_user(at: Attaching, file: bytes, names: tuple[bytes, ...]) -> int | None:
+def _attach_user(at: Attaching, file: bytes, names: list[bytes]) -> int | None:
     pointer, lib = at.program.pointer, libbpf()
     if at.hook == "usdt":
         return lib.bpf_program__attach_usdt(pointer, _ALL, file, names[0], names[1], None)  # type: ignore[no-any-return]
@@ -217,10 +229,12 @@ def _action(at: Attaching) -> str:
 
     with at.place.in_namespace() as near, IPRoute() as netlink:
         action = {"kind": "bpf", "fd": at.program.fd, "name": at.program.name, "action": "ok"}
+        options = {"parent": _INGRESS, "name": "all", "action": [action]}
         try:
             netlink.tc("add", "clsact", near.index)
             try:
-                netlink.tc("add-filter", "matchall", near.index, parent=0xFFFFFFF2, action=[action])
+                with verified("sched_cls", mov(0, 0) + leave()) as everything:
+                    netlink.tc("add-filter", "bpf", near.index, fd=everything.fd, **options)
             finally:
                 netlink.tc("del", "clsact", near.index)
         except NetlinkError as error:
@@ -229,6 +243,9 @@ def _action(at: Attaching) -> str:
 
 
 def _tcx(at: Attaching) -> str:
+    if at.hook == "tc":
+        # tc/ingress is libbpf's other name of tcx/ingress, and loaders attach it by clsact where there is no tcx
+        return _clsact(at)
     with at.place.in_namespace() as near, ExitStack() as own:
         step = partial(libbpf().bpf_program__attach_tcx, at.program.pointer, near.index, None)
         _within(at, own).link(f"{at.attach_type} link", step)

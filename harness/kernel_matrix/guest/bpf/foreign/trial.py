@@ -50,7 +50,7 @@ class Trial:
             whole = self.whole()
         except (StepError, Undeclared):
             whole = None
-        if whole is not None and program in whole.programs:
+        if whole is not None and program in whole.programs and not self._registered_once(program):
             yield whole
             return
         with ExitStack() as stack:
@@ -60,6 +60,10 @@ class Trial:
                 self._refusals[program] = self._explained(error, program)
                 raise self._refusals[program] from None
             yield alone
+
+    def _registered_once(self, program: str) -> bool:
+        """Whether it is part of a struct, which the kernel registers once for each time that it is loaded."""
+        return any(program in members for members in self.foreign.file.structs.values())
 
     def _explained(self, error: _Refusal, program: str = "") -> _Refusal:
         """Return the refusal again, with the verifier's log where it was the verifier's."""

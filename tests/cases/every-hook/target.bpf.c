@@ -1,0 +1,5 @@
+#include "vmlinux.h"
+#include <bpf/bpf_helpers.h>
+__attribute__((noinline)) int chosen(struct xdp_md *ctx) { volatile int r = XDP_PASS; return r; }
+SEC("xdp") int entry(struct xdp_md *ctx) { return chosen(ctx); }
+char LICENSE[] SEC("license") = "GPL";

@@ -1,0 +1,150 @@
+"""Causes of refused objects: maps, externs, sections, records, programs refused before they are verified.
+
+The messages are those of libbpf 1.5 (libbpf.c); `tests/cases` has objects that bring them about.
+"""
+
+from __future__ import annotations
+
+import errno
+from dataclasses import replace
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from kernel_matrix.diagnose import Cause, Situation, diagnose
+from kernel_matrix.diagnose.situation import CAPABILITIES, MapFacts, libbpf_line
+
+_ALL = sum(1 << number for number in CAPABILITIES.values())
+_MAP = MapFacts("seen", "bloom_filter", 0, 4, 1024, users=("second",), programs=2)
+_REFUSED = Situation("map_create", errno.EINVAL, effective=_ALL, map=_MAP)
+_LOAD = Situation("load", errno.EINVAL, kind="tracing", effective=_ALL, section="tp_btf/x")
+_ATTACH = Situation("attach", errno.EINVAL, effective=_ALL)
+
+
+def _map(number: int, kind: str, *, key: int = 4, value: int = 8, entries: int = 1) -> Situation:
+    return replace(_REFUSED, errno=number, map=MapFacts("m", kind, key, value, entries))
+
+
+def _log(*lines: str) -> str:
+    return "".join(f"libbpf: {line}\n" for line in lines)
+
+
+OBJECT_CASES: list[tuple[Situation, Cause, str]] = [
+    (
+        Situation(
+            "open", errno.EOPNOTSUPP, log=_log("elf: legacy map definitions in 'maps' section are not supported")
+        ),
+        Cause.LIBBPF,
+        'SEC("maps")',
+    ),
+    (
+        replace(_LOAD, log=_log("prog 'f': missing BPF prog type, check ELF section name 'tc_ingress'")),
+        Cause.LIBBPF,
+        "it knows no section tc_ingress (did you mean tc?)",
+    ),
+    (
+        replace(_LOAD, log=_log("extern (func ksym) 'bpf_new': not found in kernel or module BTFs"), near=("bpf_now",)),
+        Cause.SYMBOL,
+        "no kfunc bpf_new to BPF programs; near: bpf_now",
+    ),
+    (
+        replace(_LOAD, log=_log("extern (var ksym) 'bpf_prog_active': not found in kernel BTF")),
+        Cause.SYMBOL,
+        "no variable bpf_prog_active",
+    ),
+    (
+        replace(_LOAD, log=_log("extern (func ksym) 'bpf_new': func_proto [7] incompatible with vmlinux [99]")),
+        Cause.SYMBOL,
+        "is another on this kernel than the object declares",
+    ),
+    (
+        replace(_LOAD, errno=errno.ESRCH, log=_log("extern 'CONFIG_X' (strong): not resolved")),
+        Cause.SYMBOL,
+        "does not set CONFIG_X",
+    ),
+    (replace(_LOAD, log=_log("failed to open system Kconfig")), Cause.NO_CONFIG, "/boot/config-RELEASE"),
+    (
+        replace(_REFUSED, absent=frozenset({"BPF_MAP_TYPE_BLOOM_FILTER"})),
+        Cause.NOT_SUPPORTED,
+        "a map of type bloom_filter (seen); only second uses it",
+    ),
+    (_map(errno.E2BIG, "percpu_array", value=40960), Cause.MAP_TOO_LARGE, "is 40960 bytes, and a kernel takes 32768"),
+    (_map(errno.ENOMEM, "percpu_array", value=40960), Cause.MAP_TOO_LARGE, "PCPU_MIN_UNIT_SIZE"),
+    (_map(errno.E2BIG, "hash", key=600), Cause.MAP_TOO_LARGE, "the key of map m is 600 bytes"),
+    (_map(errno.ENOMEM, "array", entries=1 << 30), Cause.MAP_TOO_LARGE, "has no memory for map m"),
+    (_map(errno.EINVAL, "hash", entries=0), Cause.UNDECLARED, "map m (hash) has no max_entries"),
+    (_map(errno.EINVAL, "hash"), Cause.UNKNOWN, "refuses its sizes or flags: hash, 1 entries, key 4 bytes"),
+    (
+        Situation("pin", errno.EINVAL, map=_MAP, log=_log("map 'seen': couldn't reuse pinned map: parameter mismatch")),
+        Cause.PIN,
+        "pinned as seen already",
+    ),
+    (
+        replace(_LOAD, kind="netfilter", absent=frozenset({"BPF_PROG_TYPE_NETFILTER"})),
+        Cause.NOT_SUPPORTED,
+        "programs of type netfilter",
+    ),
+    (
+        replace(_LOAD, kind="xdp", section="xdp.frags", absent=frozenset({"xdp_has_frags"})),
+        Cause.NOT_SUPPORTED,
+        "no XDP for frames in fragments",
+    ),
+    (_LOAD, Cause.UNKNOWN, "the program (type tracing, section tp_btf/x) is refused before it is verified"),
+    (
+        replace(
+            _LOAD,
+            kind="struct_ops",
+            log=_log("struct_ops init_kern x: Cannot find kernel member y", "failed to load object 'x'"),
+        ),
+        Cause.UNKNOWN,
+        "libbpf says: struct_ops init_kern x: Cannot find kernel member y",
+    ),
+    (
+        replace(_ATTACH, errno=errno.EACCES, kind="tracepoint", hook="tracepoint", target="skb:x", record=26),
+        Cause.RECORD,
+        "the record of skb:x, which is 26 bytes",
+    ),
+    (replace(_ATTACH, hook="kprobe.multi"), Cause.NOT_SUPPORTED, "needs 5.18 and CONFIG_FPROBE"),
+    (replace(_ATTACH, errno=errno.EOPNOTSUPP, hook="kprobe.multi"), Cause.NOT_SUPPORTED, "CONFIG_FPROBE"),
+    (replace(_ATTACH, errno=errno.ESRCH, hook="kprobe.multi", target="no_*"), Cause.SYMBOL, "matches no_*"),
+    (replace(_ATTACH, errno=errno.EOPNOTSUPP, hook="netkit", path="link"), Cause.NOT_SUPPORTED, "no netkit"),
+    (
+        replace(_ATTACH, path="link", kind="cgroup_sock_addr", absent=frozenset({"BPF_CGROUP_UNIX_CONNECT"})),
+        Cause.NOT_SUPPORTED,
+        "attach type BPF_CGROUP_UNIX_CONNECT",
+    ),
+]
+
+
+@pytest.mark.parametrize(("situation", "cause", "why"), OBJECT_CASES, ids=[f"{c[1].name} {c[2]}" for c in OBJECT_CASES])
+def test_a_refused_object_has_a_cause_and_a_remedy(situation: Situation, cause: Cause, why: str) -> None:
+    diagnosis = diagnose(situation)
+    assert (diagnosis.cause, why in str(diagnosis)) == (cause, True), diagnosis
+    assert diagnosis.remedy
+
+
+@pytest.mark.parametrize("kind", ["tracing", "kprobe", "xdp", "lsm", "struct_ops"])
+def test_a_type_that_the_kernel_has_is_not_denied(kind: str) -> None:
+    """An EINVAL of something else must not read as if the kernel lacked the type."""
+    for log in ("", _log("extern (func ksym) 'bpf_x': not found in kernel or module BTFs")):
+        assert "does not know programs" not in str(diagnose(replace(_LOAD, kind=kind, log=log)))
+
+
+def test_a_map_type_that_the_kernel_has_is_not_denied() -> None:
+    assert "does not make a map of type" not in str(diagnose(_REFUSED))
+
+
+def test_libbpfs_own_reason_is_the_last_that_says_more() -> None:
+    log = _log(
+        "struct_ops: no member x", "prog 'a': BPF program load failed: EINVAL", "failed to load object 'x.bpf.o'"
+    )
+    assert libbpf_line(log) == "struct_ops: no member x"
+    assert libbpf_line("verifier's line\n") == ""
+
+
+@given(st.sampled_from([errno.E2BIG, errno.ENOMEM]), st.integers(1, 1 << 20))
+def test_per_cpu_values_are_blamed_above_the_limit_only(number: int, value: int) -> None:
+    """array_map_alloc_check() compares the value rounded up to eight bytes with PCPU_MIN_UNIT_SIZE."""
+    blamed = "PCPU_MIN_UNIT_SIZE" in str(diagnose(_map(number, "percpu_hash", value=value)))
+    assert blamed is (value > 32768)

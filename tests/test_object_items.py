@@ -1,0 +1,206 @@
+"""Items of an object: what is refused, declared, and undeclared. The kernel's answers are those of a fake."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tests.test_bpf_elf import compiled
+
+__all__ = ["compiled"]
+
+pytest_plugins = ["pytester"]
+
+#: answers, and words of pytest's -> item -> its outcome, the outcome that it states, its text
+Run = Callable[..., dict[str, tuple[str, str, str]]]
+
+#: takes the place of a guest: facts, and a kernel that answers as ANSWERS say
+CONFTEST = """
+import contextlib, errno, json, os
+from dataclasses import replace
+from pathlib import Path
+
+from kernel_matrix.guest.bpf.foreign.undeclared import Undeclared
+from kernel_matrix.guest.bpf.step_error import StepError
+from kernel_matrix.guest.pytest import marks, objects
+from kernel_matrix.shared.features import GuestFacts
+from kernel_matrix.shared.object_table import Expected, ObjectTable
+
+ANSWERS = json.loads(Path("answers.json").read_text())
+EXPECTED = [Expected(**{**entry, "one_of": tuple(entry.get("one_of", ()))}) for entry in ANSWERS.pop("expected", [])]
+LEFT = ANSWERS.pop("left", None)
+
+
+class Trial:
+    is_whole = True
+
+    def __init__(self, foreign, pins):
+        self.foreign, self.pins = foreign, pins
+
+    @contextlib.contextmanager
+    def having(self, program):
+        raise_for(program, "load")
+        yield None
+
+    def close(self):
+        pass
+
+
+def raise_for(program, stage):
+    answer = ANSWERS.get(f"{program}::{stage}")
+    if answer == "undeclared":
+        raise Undeclared("its loader knows", 'object."x.bpf.o".targets.p = "X"')
+    if answer:
+        raise StepError(getattr(errno, answer), stage, program)
+
+
+def attach(foreign, obj, name, place, stack):
+    raise_for(name, "attach")
+    return "a socket"
+
+
+class Place:
+    def close(self):
+        pass
+
+
+def pytest_configure(config):
+    kernels = {"6.1": frozenset({"fentry"}), "5.10": frozenset()}
+    facts = GuestFacts("6.1", kernels["6.1"], frozenset({"fentry", "tcx"}), kernels)
+    config.stash[marks.GUEST_FACTS] = replace(facts, objects=ObjectTable({}, tuple(EXPECTED), ("CAP_BPF",)))
+    config.stash[objects.KERNELS] = ("6.1",)
+    config.addinivalue_line("markers", "timeout")
+    objects.environment.show_configuration = lambda: None
+    objects.environment.bpffs = contextlib.nullcontext
+    objects.leaks.present = lambda: frozenset()
+    objects.leaks.wait_for_release = lambda before: frozenset([LEFT] if LEFT else [])
+    objects.Trial, objects.Place = Trial, Place
+    objects.targets.attach = attach
+    objects.least.capabilities = lambda trial, program, place: tuple(ANSWERS.get(f"{program}::needs", ["CAP_BPF"]))
+    config.pluginmanager.register(marks)
+    config.pluginmanager.register(objects)
+"""
+
+
+@pytest.fixture
+def run(pytester: pytest.Pytester, compiled: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
+    """Return a function that runs the object's items; answers: PROGRAM::STAGE -> an errno."""
+    pytester.makeconftest(CONFTEST)
+    (pytester.path / "x.bpf.o").write_bytes(compiled.read_bytes())
+    monkeypatch.setenv("KERNEL_MATRIX_ROOT", str(pytester.path))
+
+    def do(answers: str, *words: str) -> dict[str, tuple[str, str, str]]:
+        (pytester.path / "answers.json").write_text(answers)
+        result = pytester.inline_run("-p", "no:hypothesispytest", "x.bpf.o", *(words or ("-k", "load or attach")))
+        outcomes: dict[str, tuple[str, str, str]] = {}
+        for report in result.getreports("pytest_runtest_logreport"):
+            if report.when == "call" or report.failed:
+                stated = str(dict(report.user_properties).get("outcome", ""))
+                outcomes[report.nodeid.removeprefix("x.bpf.o::")] = (report.outcome, stated, report.longreprtext)
+        return outcomes
+
+    return do
+
+
+def _short(outcomes: dict[str, tuple[str, str, str]]) -> dict[str, str]:
+    return {name: stated or outcome for name, (outcome, stated, _) in outcomes.items()}
+
+
+def test_each_program_has_its_items(run: Run, pytester: pytest.Pytester) -> None:
+    (pytester.path / "answers.json").write_text("{}")
+    result = pytester.inline_run("--collect-only", "x.bpf.o")
+    names = [item.nodeid for item in result.getcalls("pytest_itemcollected") for item in [item.item]]
+    acts = ("load", "attach", "capabilities", "cost")
+    assert names == [f"x.bpf.o::{program}::{act}[6.1]" for program in ("first", "second", "third") for act in acts]
+
+
+def test_a_node_id_selects_one_item(run: Run, pytester: pytest.Pytester) -> None:
+    (pytester.path / "answers.json").write_text("{}")
+    result = pytester.inline_run("x.bpf.o::second::attach[6.1]")
+    reports = [report for report in result.getreports("pytest_runtest_logreport") if report.when == "call"]
+    assert [report.nodeid for report in reports] == ["x.bpf.o::second::attach[6.1]"]
+
+
+def test_a_refusal_fails_with_its_cause_first(run: Run) -> None:
+    outcomes = run('{"first::attach": "EINVAL", "second::load": "undeclared"}')
+    assert _short(outcomes) == {
+        "first::load[6.1]": "passed",
+        "first::attach[6.1]": "failed",
+        "second::load[6.1]": "undeclared",
+        "second::attach[6.1]": "undeclared",
+        "third::load[6.1]": "passed",
+        "third::attach[6.1]": "passed",
+    }
+    assert outcomes["first::attach[6.1]"][2].startswith("refused at attach: EINVAL: ")
+    lines = outcomes["second::load[6.1]"][2].splitlines()
+    assert lines == ["its loader knows", 'add to the table: object."x.bpf.o".targets.p = "X"']
+
+
+def test_exactly_the_declared_refusal_is_refused(run: Run) -> None:
+    """Another errno, another stage and a success are red."""
+    entry = '{{"cells": "x.bpf.o::{}::attach", "stage": "attach", "errno": "EINVAL"}}'
+    entries = ", ".join(entry.format(name) for name in ("first", "second", "third"))
+    outcomes = run(f'{{"first::attach": "EINVAL", "second::attach": "EPERM", "expected": [{entries}]}}')
+    assert _short(outcomes)["first::attach[6.1]"] == "refused"
+    assert _short(outcomes)["second::attach[6.1]"] == "failed"
+    assert outcomes["third::attach[6.1]"][0] == "failed"
+    assert "declared to be refused with EINVAL" in outcomes["third::attach[6.1]"][2]
+
+
+@pytest.mark.parametrize(
+    ("condition", "outcome"),
+    [('"kernels": ["5.10"]', "failed"), ('"without": "fentry"', "failed"), ('"without": "tcx"', "refused")],
+)
+def test_an_expectation_holds_where_it_says(run: Run, condition: str, outcome: str) -> None:
+    entry = f'{{"cells": "*::first::*", "stage": "attach", "errno": "EINVAL", {condition}}}'
+    outcomes = run(f'{{"first::attach": "EINVAL", "expected": [{entry}]}}')
+    assert _short(outcomes)["first::attach[6.1]"] == outcome
+    # what is refused at attach is loaded
+    assert _short(outcomes)["first::load[6.1]"] == "passed"
+
+
+def test_an_optional_program_may_be_refused(run: Run) -> None:
+    """But what only its loader knows stays undeclared."""
+    entry = '{"cells": "*", "optional": true}'
+    outcomes = run(f'{{"first::attach": "EINVAL", "second::attach": "undeclared", "expected": [{entry}]}}')
+    assert [_short(outcomes)[f"{name}::attach[6.1]"] for name in ("first", "second", "third")] == [
+        "refused",
+        "undeclared",
+        "passed",
+    ]
+
+
+@pytest.mark.parametrize(("second", "outcome"), [("", "refused"), ("EINVAL", "failed")])
+def test_one_of_the_alternatives_must_attach(run: Run, second: str, outcome: str) -> None:
+    entry = '{"cells": "*::attach", "one_of": ["first", "second"]}'
+    outcomes = run(f'{{"first::attach": "ENOENT", "second::attach": "{second}", "expected": [{entry}]}}')
+    assert _short(outcomes)["first::attach[6.1]"] == outcome
+
+
+def test_a_known_issue_is_strict(run: Run, pytester: pytest.Pytester) -> None:
+    entry = '{"cells": "*::attach", "known_issue": "https://example.com/1"}'
+    outcomes = run(f'{{"first::attach": "EINVAL", "expected": [{entry}]}}')
+    assert outcomes["first::attach[6.1]"][0] == "skipped"
+    assert outcomes["second::attach[6.1]"][0] == "failed"
+    assert "XPASS(strict)" in outcomes["second::attach[6.1]"][2]
+
+
+def test_more_capabilities_than_promised_are_red(run: Run) -> None:
+    outcomes = run('{"second::needs": ["CAP_BPF", "CAP_PERFMON"]}', "-k", "capabilities")
+    assert [outcome for outcome, _, _ in outcomes.values()] == ["passed", "failed", "passed"]
+    assert "needs CAP_PERFMON, and the table promises CAP_BPF" in outcomes["second::capabilities[6.1]"][2]
+
+
+def test_what_an_object_leaves_fails_its_last_item(run: Run) -> None:
+    outcomes = run('{"left": "link 7"}')
+    assert outcomes["third::attach[6.1]"][0] == "failed"
+    assert "left in the kernel: link 7" in outcomes["third::attach[6.1]"][2]
+
+
+def test_an_expectation_about_no_cell_is_an_error(run: Run, pytester: pytest.Pytester) -> None:
+    (pytester.path / "answers.json").write_text('{"expected": [{"cells": "x.bpf.o::gone::load", "optional": true}]}')
+    result = pytester.runpytest("x.bpf.o")
+    assert result.ret != 0
+    result.stdout.fnmatch_lines(["*x.bpf.o has no such cell*"])
