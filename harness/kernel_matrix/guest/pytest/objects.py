@@ -10,9 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from kernel_matrix.diagnose import Diagnosis
 from kernel_matrix.guest.bpf import leaks
-from kernel_matrix.guest.bpf.diagnosis import machine, trying
+from kernel_matrix.guest.bpf.diagnosis import trying
 from kernel_matrix.guest.bpf.foreign import environment, least, targets
 from kernel_matrix.guest.bpf.foreign.configuring import Foreign
 from kernel_matrix.guest.bpf.foreign.place import Place
@@ -235,7 +234,7 @@ class ProgramItem(pytest.Item):
         """Return what was refused and why, without a traceback, which would show only the engine."""
         error = excinfo.value
         if isinstance(error, StepError):
-            return "\n".join([refusal(error, machine.explain(error)), str(error), *error.log.splitlines()[-_LINES:]])
+            return "\n".join([trying.explained(error), str(error), *error.log.splitlines()[-_LINES:]])
         return str(error)
 
     def reportinfo(self) -> tuple[Path, None, str]:
@@ -245,8 +244,3 @@ class ProgramItem(pytest.Item):
 
 #: libbpf's last lines that a failure's text has; the whole log is a section of its own
 _LINES = 8
-
-
-def refusal(error: StepError, diagnosis: Diagnosis) -> str:
-    """Return a refusal in one line: the stage, the errno and the cause."""
-    return f"{trying.refusal(error)}: {diagnosis.cause}: {diagnosis.why}; remedy: {diagnosis.remedy}"

@@ -95,6 +95,12 @@ def refusal(error: StepError) -> str:
     return f"refused at {error.stage}: {errno_name(error.errno)}" if error.errno else f"{error.stage}ed, in vain"
 
 
+def explained(error: StepError) -> str:
+    """Return a refusal with its cause and its remedy, in one line."""
+    diagnosis = machine.explain(error)
+    return f"{refusal(error)}: {diagnosis.cause}: {diagnosis.why}; remedy: {diagnosis.remedy}"
+
+
 def report(path: Path) -> tuple[bool, str]:
     """Try an object; return whether every program attached, and the report for the user."""
     head = f"{path.name} on {os.uname().release}, uid {os.geteuid()}"
