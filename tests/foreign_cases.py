@@ -57,7 +57,7 @@ def compile_to(folder: Path, types: Path, sources: Iterable[Path] | None = None)
     for source in sources or sorted(CASES.glob("*/*.bpf.c")):
         target = folder / "objects" / source.parent.name / source.name.replace(".c", ".o")
         target.parent.mkdir(parents=True, exist_ok=True)
-        build.compile_source(source, target, (types,), _MACROS)
+        build.compile_source(source, target, (types,), _MACROS, root=CASES)
 
 
 def make_project(folder: Path) -> None:

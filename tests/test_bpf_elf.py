@@ -48,7 +48,7 @@ char LICENSE[] SEC("license") = "GPL";
 def compiled(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("elf")
     (folder / "x.bpf.c").write_text(SOURCE)
-    build.compile_source(folder / "x.bpf.c", folder / "x.bpf.o", ())
+    build.compile_source(folder / "x.bpf.c", folder / "x.bpf.o", (), root=folder)
     return folder / "x.bpf.o"
 
 
