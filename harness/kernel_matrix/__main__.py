@@ -34,6 +34,14 @@ def _build(_: argparse.Namespace) -> int:
     return 0
 
 
+def _init(_: argparse.Namespace) -> int:
+    from kernel_matrix.commands import init
+
+    for line in init.run(Path.cwd()):
+        print(line)
+    return 0
+
+
 def _bootstrap(arguments: argparse.Namespace) -> int:
     from kernel_matrix.dev import bootstrap
 
@@ -233,6 +241,8 @@ def parser() -> argparse.ArgumentParser:
     parser = _Parser(prog="kernel-matrix", description=__doc__)
     parser.set_defaults(takes_more=False)
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    init = commands.add_parser("init", help="write a table for the objects of this folder, a test and a workflow")
+    init.set_defaults(run=_init)
     build = commands.add_parser("build", help="compile the BPF objects")
     build.set_defaults(run=_build)
     bootstrap = commands.add_parser("bootstrap", help="install what the machine lacks, with its package manager")
@@ -354,7 +364,8 @@ def _is_read() -> bool:
 
 
 def _main() -> int:
-    words, command = sys.argv[1:], []
+    words = sys.argv[1:]
+    command: list[str] | None = None
     if words[:1] == ["run"] and "--" in words:
         # the words after -- are the user's command
         command = words[words.index("--") + 1 :]

@@ -58,10 +58,10 @@ def _add_shell(commands: Commands) -> None:
 def _add_run(commands: Commands, matrix: Matrix) -> None:
     run = commands.add_parser(
         "run",
-        help="run a command on the kernels; its exit status is each kernel's cell",
-        usage="%(prog)s [--kernel NAME]... [--carry DIR] [--timeout SECONDS] [--silence SECONDS] -- COMMAND...",
+        help="run the project on the kernels, or a command, whose exit status is each kernel's cell",
+        usage="%(prog)s [--kernel NAME]... [--carry DIR] [--timeout SECONDS] [--silence SECONDS] [-- COMMAND...]",
         epilog="One word is a line for sh, several are a program and its arguments."
-        " Further options are those of the matrix.",
+        " Further options are those of the matrix, which is what runs without a command.",
     )
     run.add_argument("--kernel", action="append", default=[], metavar="NAME", help="also 'core' (the default), 'full'")
     run.add_argument(
@@ -111,7 +111,9 @@ def _shell(arguments: argparse.Namespace) -> int:
 
 
 def _run(arguments: argparse.Namespace, matrix: Matrix) -> int:
-    command: list[str] = arguments.command
+    command: list[str] | None = arguments.command
+    if command is None:
+        return matrix([*(f"--kernel={name}" for name in arguments.kernel), *arguments.pytest])
     if not command:
         raise ManifestError(f"run: no command (`{hints.command('run', '[--kernel NAME]... -- COMMAND...')}`)")
     words = [f"--command={word}" for word in command]

@@ -1,0 +1,91 @@
+"""The command ``init``: what it sees, and that the engine reads what it writes."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+
+from kernel_matrix.commands import init
+from kernel_matrix.config import project as projects
+from kernel_matrix.shared.errors import ManifestError
+
+#: the first bytes of an ELF file of BPF, and of one of another machine
+OBJECT = b"\x7fELF\x02\x01" + bytes(12) + (247).to_bytes(2, "little")
+OTHER = b"\x7fELF\x02\x01" + bytes(12) + (62).to_bytes(2, "little")
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    files = {
+        "build/a.bpf.o": OBJECT,
+        "build/b.bpf.o": OBJECT,
+        "target/bpfel/c.o": OBJECT,
+        "main.o": OTHER,
+        ".cache/d.bpf.o": OBJECT,
+        "node_modules/e.bpf.o": OBJECT,
+        "go.mod": b"module x\n",
+        "Makefile": b"all:\n",
+    }
+    for name, content in files.items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_bytes(content)
+    return tmp_path
+
+
+def test_objects_of_bpf_are_seen_and_what_makes_them(folder: Path) -> None:
+    """Not those of another machine, of hidden folders, and of other projects."""
+    assert init.look(folder) == init.Seen(
+        ("build/a.bpf.o", "build/b.bpf.o", "target/bpfel/c.o"), ("make", "go generate ./...")
+    )
+
+
+def test_the_engine_reads_the_table_that_is_written(folder: Path) -> None:
+    assert list(init.run(folder)) == [
+        "kernel-matrix.toml: written",
+        "tests/kernel/test_objects.py: written",
+        ".github/workflows/kernel-matrix.yml: written",
+    ]
+    read = projects.load(folder)
+    assert read is not None
+    assert read.objects == ("build/*.bpf.o", "target/bpfel/*.o")
+    assert read.object_files == ("build/a.bpf.o", "build/b.bpf.o", "target/bpfel/c.o")
+    assert read.tests == ("tests/kernel",)
+    assert "      - run: make\n" in (folder / ".github/workflows/kernel-matrix.yml").read_text()
+
+
+def test_every_comment_of_the_table_is_a_valid_line(folder: Path) -> None:
+    """A user takes the sign of the comment away."""
+    commented = [line[2:] for line in init.table(init.look(folder)).splitlines() if line.startswith("# ")]
+    settings = "\n".join(line for line in commented if "=" in line or line.startswith("["))
+    tomllib.loads(settings)
+    (folder / "kernel-matrix.toml").write_text(settings)
+    read = projects.load(folder)
+    assert read is not None
+    assert read.object_table.expected
+    assert read.object_table.capabilities
+
+
+def test_a_table_and_files_that_are_there_stay(folder: Path) -> None:
+    (folder / "tests" / "kernel").mkdir(parents=True)
+    (folder / "tests" / "kernel" / "test_objects.py").write_text("mine")
+    assert "tests/kernel/test_objects.py: is there already, and stays as it is" in list(init.run(folder))
+    assert (folder / "tests" / "kernel" / "test_objects.py").read_text() == "mine"
+    with pytest.raises(ManifestError, match="has a table already"):
+        list(init.run(folder))
+
+
+def test_without_objects_it_says_so(tmp_path: Path) -> None:
+    assert list(init.run(tmp_path))[-1].startswith("no compiled object was seen")
+    assert projects.load(tmp_path) is not None
+
+
+def test_the_command_writes_into_this_folder(folder: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "kernel_matrix", "init"], cwd=folder, capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    assert (folder / "kernel-matrix.toml").is_file()
