@@ -38,6 +38,7 @@ OBJECT_CASES: list[tuple[Situation, Cause, str]] = [
         Cause.LIBBPF,
         'SEC("maps")',
     ),
+    (Situation("open", target="f: libbpf (v1.1) does not know the section tcx/x"), Cause.LIBBPF, "libbpf (v1.1)"),
     (
         replace(_LOAD, log=_log("prog 'f': missing BPF prog type, check ELF section name 'tc_ingress'")),
         Cause.LIBBPF,

@@ -49,6 +49,13 @@ def _section(at: Situation) -> Diagnosis | None:
     return advise(Cause.LIBBPF, f"it knows no section {match['section']}{hint}", "name the section that libbpf knows")
 
 
+def _old_libbpf(at: Situation) -> Diagnosis | None:
+    """Explain a section that libbpf knows, but not the one of this machine: it was refused without an errno."""
+    if at.stage != "open" or at.errno or not at.target:
+        return None
+    return advise(Cause.LIBBPF, at.target, "install a newer libbpf, or try the object in a guest (--kernel)")
+
+
 def _extern(at: Situation) -> Diagnosis | None:
     """Explain an extern that libbpf does not resolve: it refuses the whole object, every program of it."""
     if at.stage != "load":
@@ -211,6 +218,6 @@ def _record(at: Situation) -> Diagnosis | None:
 
 
 #: explicit messages of libbpf, and maps
-EXPLICIT: tuple[Rule, ...] = (_legacy, _section, _extern, _map, _pinned, _record)
+EXPLICIT: tuple[Rule, ...] = (_legacy, _section, _old_libbpf, _extern, _map, _pinned, _record)
 #: conclusions from an errno
 CONCLUDED: tuple[Rule, ...] = (_before_the_verifier,)

@@ -91,8 +91,10 @@ def _refused(program: str, kind: str, error: StepError) -> Attempt:
 
 
 def refusal(error: StepError) -> str:
-    """Return what was refused: the stage and the errno; without an errno, it has no effect."""
-    return f"refused at {error.stage}: {errno_name(error.errno)}" if error.errno else f"{error.stage}ed, in vain"
+    """Return what was refused: the stage and the errno; without an errno libbpf refused, or it has no effect."""
+    if error.errno:
+        return f"refused at {error.stage}: {errno_name(error.errno)}"
+    return "attached, in vain" if error.stage == "attach" else f"refused at {error.stage}"
 
 
 def explained(error: StepError) -> str:
