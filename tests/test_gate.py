@@ -89,13 +89,16 @@ def test_their_results_and_kernels_are_this_projects(
 def test_an_object_below_the_project_stays_in_it(
     tmp_path: Path, objects: list[Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    (tmp_path / "kernel-matrix.toml").write_text('tests = ["suites"]\n[object."a.bpf.o"]\nmodules = ["x"]')
+    (tmp_path / "kernel-matrix.toml").write_text(
+        'tests = ["suites"]\n[object."a.bpf.o"]\nmodules = ["x"]\n[object."z.bpf.o"]'
+    )
     monkeypatch.chdir(tmp_path)
     gate.run([], [objects[0]], Matrix())
     own = projects.find()
     assert own.root == tmp_path.resolve()
     assert (own.objects, own.tests) == (("objects/a.bpf.o",), ())
     assert own.object_table.of("objects/a.bpf.o").modules == ("x",)
+    assert list(own.object_table.settings) == ["a.bpf.o"]
 
 
 def test_what_is_no_object_is_one_line_before_anything_runs(objects: list[Path]) -> None:

@@ -10,14 +10,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from kernel_matrix.config import manifest
 from kernel_matrix.config import project as configuration
 from kernel_matrix.diagnose import sections
 from kernel_matrix.guest.bpf.foreign.configuring import encoded
 from kernel_matrix.guest.pytest import objects
+from kernel_matrix.plan import objects as plan_objects
 from kernel_matrix.relay import payload
 from kernel_matrix.shared.errors import ManifestError
 from kernel_matrix.shared.object_table import Expected, ObjectSettings, ObjectTable
 from kernel_matrix.shared.project import Project
+from tests.projects import HERE
 
 TABLE = """
 objects = ["out/*.bpf.o"]
@@ -124,6 +127,37 @@ def test_the_longest_name_that_fits_has_the_settings() -> None:
         every,
         ObjectSettings(),
     ]
+
+
+MANIFEST = manifest.load(HERE.images)
+
+
+@pytest.mark.parametrize(
+    ("text", "line"),
+    [
+        ("", ""),
+        ('objects = ["out/*.bpf.o"]', ""),
+        ('objects = ["out/*.bpf.o", "gone/*.o"]', "gone/*.o: no such file"),
+        ('objects = ["out/*.bpf.o"]\n[object."b.bpf.o"]', 'object."b.bpf.o": no object is called so'),
+        ('objects = ["out/*.bpf.o"]\n[object."a.bpf.o"]', ""),
+        ('objects = ["out/*.bpf.o"]\n[[expect]]\ncells = "out/b.bpf.o::*"\noptional = true', "no object is called so"),
+        ('objects = ["out/*.bpf.o"]\n[[expect]]\ncells = "*a.bpf.o::*"\noptional = true', ""),
+        ('[[expect]]\ncells = "*"\noptional = true\nkernels = ["0.1"]', "unknown kernel '0.1'"),
+        ('[[expect]]\ncells = "*"\noptional = true\nwithout = "magic"', "unknown feature 'magic'"),
+        ('[[expect]]\ncells = "*"\noptional = true\nkernels = ["6.1"]\nwithout = "tcx"', ""),
+    ],
+)
+def test_what_is_about_nothing_is_refused_before_a_boot(tmp_path: Path, text: str, line: str) -> None:
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "a.bpf.o").write_bytes(b"")
+    read = project(tmp_path, text)
+    if not line:
+        plan_objects.check(read, MANIFEST)
+        return
+    with pytest.raises(ManifestError) as error:
+        plan_objects.check(read, MANIFEST)
+    assert line in str(error.value)
+    assert "\n" not in str(error.value)
 
 
 names = st.text(max_size=6)

@@ -126,9 +126,11 @@ def load(root: Path) -> Project | None:
     if (objects := os.environ.get(OBJECTS_VARIABLE)) is None:
         return project
     bare = project or replace(_project(root, OWN_FILE, {}, OWN_FILE), sources=None)
+    paths = tuple(json.loads(objects))
     return replace(
         bare,
-        objects=tuple(json.loads(objects)),
+        objects=paths,
+        object_table=bare.object_table.about(paths),
         tests=(),
         programs=(),
         baselines=root / "no baselines",

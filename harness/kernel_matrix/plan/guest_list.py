@@ -13,7 +13,7 @@ from typing import Literal
 
 from kernel_matrix import images
 from kernel_matrix.config import manifest
-from kernel_matrix.plan import selection, sharding
+from kernel_matrix.plan import objects, selection, sharding
 from kernel_matrix.plan.sharding import Part, Shard, Unit
 from kernel_matrix.relay import payload
 from kernel_matrix.shared.errors import ManifestError
@@ -100,6 +100,7 @@ def list_guests(project: Project, request: RunRequest) -> GuestList:
         raise ManifestError(f"--guests {request.guests}: at least one guest is needed")
     _check_paths(project, request.arguments)
     kernel_manifest = images.load(request.manifest or project.images)
+    objects.check(project, kernel_manifest)
     named = _kernel_names(request, list(kernel_manifest.guests))
     chosen = manifest.select(kernel_manifest, [plain_kernel(name) for name in named])
     guests = GuestChoice.of(project, kernel_manifest, request, named)

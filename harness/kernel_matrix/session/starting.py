@@ -10,7 +10,7 @@ import pytest
 
 from kernel_matrix.config import options
 from kernel_matrix.config.project import load
-from kernel_matrix.plan import guest_list, preparation, sharding
+from kernel_matrix.plan import guest_list, objects, preparation, sharding
 from kernel_matrix.remote import guest_hosts
 from kernel_matrix.report import html_page, reports, run_folder
 from kernel_matrix.report.timeline import Timeline
@@ -52,6 +52,7 @@ def start(config: pytest.Config) -> None:
     if config.option.repeat < 1:
         raise ManifestError(f"--repeat {config.option.repeat}: must be at least 1")
     project = _project(config)
+    objects.compile_first(project)
     shard, hosts = _shard(config), _hosts(config)
     run = run_folder.RunDirectory.create(config.option.results or project.results, reports.of(project))
     plan = hosts.prepare(

@@ -52,6 +52,10 @@ class Expected:
     #: a reference: the cell fails, and what makes it pass is news
     known_issue: str = ""
 
+    def concerns(self, path: str) -> bool:
+        """Whether it is about cells of the object with this path."""
+        return fnmatchcase(path, self.cells.partition("::")[0])
+
     def holds(self, test: str, kernel: str, features: Collection[str]) -> bool:
         """Whether it is about this cell; ``kernel`` is the name without a variant."""
         return (
@@ -73,10 +77,21 @@ class ObjectTable:
 
     def of(self, path: str) -> ObjectSettings:
         """Return an object's settings: those under its path before those under its name, and these before patterns."""
-        keys = [key for key in self.settings if fnmatchcase(path, key) or PurePosixPath(path).match(key)]
+        keys = [key for key in self.settings if self.names(key, path)]
         return (
             self.settings[max(keys, key=lambda key: (not _PATTERN & set(key), len(key)))] if keys else ObjectSettings()
         )
+
+    def about(self, paths: Collection[str]) -> ObjectTable:
+        """Return what it says of these objects."""
+        settings = {key: own for key, own in self.settings.items() if any(self.names(key, path) for path in paths)}
+        expected = [entry for entry in self.expected if any(entry.concerns(path) for path in paths)]
+        return ObjectTable(settings, tuple(expected), self.capabilities)
+
+    @staticmethod
+    def names(key: str, path: str) -> bool:
+        """Whether a key of the settings is about the object with this path."""
+        return fnmatchcase(path, key) or PurePosixPath(path).match(key)
 
     @classmethod
     def of_json(cls, fields: dict[str, Any]) -> ObjectTable:

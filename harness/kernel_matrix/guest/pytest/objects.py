@@ -124,8 +124,7 @@ def plain(nodeid: str) -> str:
 
 def unmatched(entry: Expected, path: str, tests: Iterable[str]) -> bool:
     """Whether an expectation is about this file, but about none of its cells."""
-    about = Expected(f"{entry.cells.partition('::')[0]}").holds(path, "", ())
-    return about and not any(Expected(entry.cells).holds(test, "", ()) for test in tests)
+    return entry.concerns(path) and not any(Expected(entry.cells).holds(test, "", ()) for test in tests)
 
 
 class ProgramItem(pytest.Item):

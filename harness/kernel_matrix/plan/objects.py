@@ -1,0 +1,34 @@
+"""What must hold of a project's objects before anything boots."""
+
+from __future__ import annotations
+
+from kernel_matrix.config.manifest import Manifest
+from kernel_matrix.objects import build
+from kernel_matrix.shared.errors import ManifestError
+from kernel_matrix.shared.project import Project
+
+
+def compile_first(project: Project) -> None:
+    """Compile a project's sources where patterns of the table name what is made of them; raises BuildError."""
+    if project.objects and project.sources is not None:
+        build.build_all(project)
+
+
+def check(project: Project, kernel_manifest: Manifest) -> None:
+    """Refuse patterns without an object, and expectations about what does not exist; raises ManifestError."""
+    for pattern in project.objects:
+        if not any(path.is_file() for path in project.root.glob(pattern)):
+            raise ManifestError(f"{project.table}: objects: {pattern}: no such file below {project.root}")
+    features = {feature.name for feature in kernel_manifest.features}
+    for entry in project.object_table.expected:
+        where = f"{project.table}: expect {entry.cells}"
+        for kernel in entry.kernels:
+            if kernel not in kernel_manifest.guests:
+                raise ManifestError(f"{where}: unknown kernel {kernel!r}")
+        if entry.without and entry.without not in features:
+            raise ManifestError(f"{where}: unknown feature {entry.without!r}")
+        if project.objects and not any(entry.concerns(path) for path in project.object_files):
+            raise ManifestError(f"{where}: no object is called so")
+    for name in project.object_table.settings:
+        if project.objects and not any(project.object_table.names(name, path) for path in project.object_files):
+            raise ManifestError(f'{project.table}: object."{name}": no object is called so')
