@@ -106,6 +106,11 @@ OBJECT_CASES: list[tuple[Situation, Cause, str]] = [
         Cause.RECORD,
         "the record of skb:x, which is 26 bytes",
     ),
+    (
+        replace(_ATTACH, errno=errno.ESRCH, hook="uprobe", log=_log("usdt: failed to find USDT support BPF maps")),
+        Cause.UNKNOWN,
+        "libbpf says: usdt: failed to find USDT support BPF maps",
+    ),
     (replace(_ATTACH, hook="kprobe.multi"), Cause.NOT_SUPPORTED, "needs 5.18 and CONFIG_FPROBE"),
     (replace(_ATTACH, errno=errno.EOPNOTSUPP, hook="kprobe.multi"), Cause.NOT_SUPPORTED, "CONFIG_FPROBE"),
     (replace(_ATTACH, errno=errno.ESRCH, hook="kprobe.multi", target="no_*"), Cause.SYMBOL, "matches no_*"),

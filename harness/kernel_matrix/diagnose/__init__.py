@@ -11,7 +11,7 @@ import errno
 
 from kernel_matrix.diagnose import attaching, loading, objects, permissions
 from kernel_matrix.diagnose.remedy import Remedy
-from kernel_matrix.diagnose.situation import Cause, Diagnosis, Situation, advise, last_line
+from kernel_matrix.diagnose.situation import Cause, Diagnosis, Situation, advise, last_line, libbpf_line
 
 __all__ = ["Cause", "Diagnosis", "Remedy", "Situation", "diagnose", "last_line"]
 
@@ -31,6 +31,10 @@ def diagnose(situation: Situation) -> Diagnosis:
     for rule in RULES:
         if diagnosis := rule(situation):
             return diagnosis
+    if line := libbpf_line(situation.log):
+        return advise(
+            Cause.UNKNOWN, f"libbpf says: {line}", "look the message up in libbpf.c, or in the log of a newer libbpf"
+        )
     name = errno.errorcode.get(situation.errno, str(situation.errno)) if situation.errno else "no error"
     return advise(
         Cause.UNKNOWN,

@@ -17,6 +17,7 @@ from kernel_matrix.diagnose.situation import (
     Situation,
     advise,
     last_line,
+    libbpf_line,
     suggestion,
     symbol,
 )
@@ -120,7 +121,8 @@ def _no_such_type(at: Situation) -> Diagnosis | None:
             f"this kernel does not make {what} with these sizes and flags",
             "use another map type, or a kernel that has it",
         )
-    if at.errno in {errno.EINVAL, errno.EOPNOTSUPP, ENOTSUPP} and at.stage == "load" and not last_line(at.log):
+    unknown = at.errno in {errno.EINVAL, errno.EOPNOTSUPP, ENOTSUPP} and at.stage == "load"
+    if unknown and not last_line(at.log) and not libbpf_line(at.log):
         return advise(
             Cause.NOT_SUPPORTED,
             f"this kernel does not know programs of type {at.kind or 'this'}, or their flags",

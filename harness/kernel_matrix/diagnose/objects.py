@@ -194,13 +194,12 @@ def _before_the_verifier(at: Situation) -> Diagnosis | None:
             "this kernel has no XDP for frames in fragments (xdp.frags, since 5.18)",
             "load it as xdp there",
         )
-    if not at.section and not libbpf_line(at.log):
+    if not at.section or libbpf_line(at.log):
         return None
-    line = libbpf_line(at.log)
-    by = f"libbpf says: {line}" if line else f"the program (type {at.kind or 'unknown'}, section {at.section})"
     return advise(
         Cause.UNKNOWN,
-        f"{by}" if line else f"{by} is refused before it is verified, and the kernel does not say why",
+        f"the program (type {at.kind or 'unknown'}, section {at.section}) is refused before it is verified, and the"
+        " kernel does not say why",
         "compare its type, its attach type and its flags with what this kernel knows",
     )
 

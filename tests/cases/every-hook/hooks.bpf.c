@@ -2,6 +2,7 @@
 #include "vmlinux.h"
 #include <bpf/bpf_helpers.h>
 #include <bpf/bpf_tracing.h>
+#include <bpf/usdt.bpf.h>
 
 struct {
 	__uint(type, BPF_MAP_TYPE_HASH);
@@ -19,7 +20,7 @@ SEC("perf_event") int on_event(struct bpf_perf_event_data *ctx) { return 0; }
 SEC("uprobe") int on_uprobe(struct pt_regs *ctx) { return 0; }
 SEC("uretprobe/libc.so.6:getpid") int on_uretprobe(struct pt_regs *ctx) { return 0; }
 SEC("usdt") int on_usdt(struct pt_regs *ctx) { return 0; }
-SEC("usdt/libc.so.6:libc:setjmp") int on_named_usdt(struct pt_regs *ctx) { return 0; }
+SEC("usdt/libstdc++.so.6:libstdcxx:throw") int on_named_usdt(struct pt_regs *ctx) { return 0; }
 SEC("kprobe/do_nanosleep") int on_kprobe(struct pt_regs *ctx) { return 0; }
 SEC("kprobe") int on_bare_kprobe(struct pt_regs *ctx) { return 0; }
 SEC("ksyscall/nanosleep") int on_ksyscall(struct pt_regs *ctx) { return 0; }
