@@ -228,8 +228,8 @@ def test_a_file_that_says_nothing_of_pytest_is_not_named(tmp_path: Path, name: s
 # -- what is wrong in it
 
 KEYS = (
-    "images, compile, tests, baselines, programs, loaders, loaders-on-request, carry, measure, reports, workflow, "
-    "bench, mutants"
+    "images, compile, tests, objects, object, expect, capabilities, baselines, programs, loaders, loaders-on-request, "
+    "carry, measure, reports, workflow, bench, mutants"
 )
 
 
@@ -238,7 +238,7 @@ KEYS = (
     [
         ('image = "x"\n', f"Object contains unknown field `image` (keys: {KEYS})"),
         ("images = 3\n", f"Expected `str | null`, got `int` - at `$.images` (keys: {KEYS})"),
-        ('tests = "tests"\n', f"Expected `array`, got `str` - at `$.tests` (keys: {KEYS})"),
+        ('tests = "tests"\n', f"Expected `array | null`, got `str` - at `$.tests` (keys: {KEYS})"),
         ('tests = [""]\n', f"Expected `str` of length >= 1 - at `$.tests[0]` (keys: {KEYS})"),
         ('[compile]\nsource = "x"\n', f"Object contains unknown field `source` - at `$.compile` (keys: {KEYS})"),
         (
