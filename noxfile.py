@@ -120,7 +120,7 @@ COMMANDS: dict[str, tuple[str, tuple[str, ...]]] = {
         ("matrix",),
     ),
     "gate": (
-        "Load and attach objects on the kernels (-- [--kernel NAME]... OBJECT...).",
+        "Run objects on the kernels as test files (-- [--kernel NAME]... OBJECT...).",
         ("build", "matrix"),
     ),
     "compatibility": (

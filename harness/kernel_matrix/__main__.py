@@ -315,7 +315,7 @@ def parser() -> argparse.ArgumentParser:
 
 
 def _add_gate(add_parser: Callable[..., argparse.ArgumentParser]) -> None:
-    gate = add_parser("gate", help="load and attach objects on kernels; each is a cell of the matrix")
+    gate = add_parser("gate", help="run objects on the kernels as test files: each program is loaded, attached and measured")
     gate.add_argument("--kernel", action="append", default=[], metavar="NAME", help="also 'core' (the default), 'full'")
     gate.add_argument("objects", type=Path, nargs="+", metavar="OBJECT")
     gate.set_defaults(run=_gate, takes_more=True)
