@@ -315,7 +315,9 @@ def parser() -> argparse.ArgumentParser:
 
 
 def _add_gate(add_parser: Callable[..., argparse.ArgumentParser]) -> None:
-    gate = add_parser("gate", help="run objects on the kernels as test files: each program is loaded, attached and measured")
+    gate = add_parser(
+        "gate", help="run objects on the kernels as test files: each program is loaded, attached and measured"
+    )
     gate.add_argument("--kernel", action="append", default=[], metavar="NAME", help="also 'core' (the default), 'full'")
     gate.add_argument("objects", type=Path, nargs="+", metavar="OBJECT")
     gate.set_defaults(run=_gate, takes_more=True)
