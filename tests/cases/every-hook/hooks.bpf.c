@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause
 // A program of each kind whose target its loader chooses, or that is attached in a way of its own.
 #include "vmlinux.h"
 #include <bpf/bpf_helpers.h>

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause
 // What its loader sets.
 #include "vmlinux.h"
 #include <bpf/bpf_helpers.h>
