@@ -24,7 +24,9 @@ from kernel_matrix.results.evidence import Digest, ObjectEvidence
 from kernel_matrix.shared.cells import Cell, Outcome
 from kernel_matrix.shared.project import Project
 from kernel_matrix.vm.guests import GuestRecord
+from tests import core_source
 from tests.test_document import documents, sha256s
+from tests.test_relocation import folder as core_objects
 from tests.test_sarif import OBJECT, document
 
 objects = st.builds(
@@ -226,3 +228,21 @@ def test_digests_of_all_kernels_are_the_configuration() -> None:
     assert [(one["name"], one["digest"]["sha256"]) for one in found] == [
         ("pyproject.toml", "p"), ("x/kernel", "xx"), ("x/image", "i"), ("y/kernel", "yy"), ("y/image", "i"),
     ]  # fmt: skip
+
+
+def test_a_program_has_the_lines_of_its_own_instructions(tmp_path: Path) -> None:
+    """Two programs of one section: each from its own first line on, counted from its own first instruction."""
+    path = tmp_path / "build" / "core.bpf.o"
+    path.parent.mkdir()
+    path.write_bytes((core_objects() / "local.o").read_bytes())
+    project = Project(core_objects(), "kernel-matrix.toml", "", tmp_path)
+    (tested,) = evidence.of_objects(project, {"core": path}, ["6.1", "7.3"])
+    assert (tested.kernels, tested.files) == (("6.1", "7.3"), ("local.c",))
+    source = core_source.LOCAL.splitlines()
+    places = {program.name: program.lines for program in tested.programs}
+    assert places.keys() == {"fields", "types"}
+    begin = source.index('SEC("kprobe") int types(void *ctx)') + 1
+    for name, lines in places.items():
+        assert lines[0][0] == 0
+        assert [instruction for instruction, _, _ in lines] == sorted({instruction for instruction, _, _ in lines})
+        assert {line >= begin for _, _, line in lines} == {name == "types"}
