@@ -53,6 +53,15 @@ SEC("tracepoint/skb/drop") int fixed(struct record *record)
 	copy(&protocol, sizeof(protocol), &record->protocol);
 	return deeper(record) + protocol;
 }
+struct trace_event_raw_drop { unsigned short protocol; } CORE;
+SEC("tp/skb/drop") int registers(struct trace_event_raw_drop *record)
+{
+	unsigned long long hidden;
+	unsigned short there;
+	copy(&hidden, sizeof(hidden), record);
+	copy(&there, sizeof(there), (char *)record + 16);
+	return record->protocol + hidden + there;
+}
 SEC("tp_btf/drop") int arguments(unsigned long long *ctx) { return ctx[1]; }
 SEC("kprobe/do_it") int relocated(struct task *task)
 {
@@ -158,6 +167,17 @@ def test_a_field_that_has_moved_is_named() -> None:
 def test_a_copy_by_a_helper_is_a_read_too() -> None:
     one = need(Need.CONTEXT, "fixed", "16 to 18")
     assert [text for _, text, _ in answers(one)] == ["protocol", "protocol", "bytes 0 to 2 of sock; protocol is at 24"]
+
+
+def test_the_registers_address_is_no_field_of_a_record() -> None:
+    """It is over the first eight bytes on every kernel; a struct whose fields are relocated names no place."""
+    hidden = need(Need.CONTEXT, "registers", "0 to 8")
+    assert hidden.name == "tp/skb/drop: bytes 0 to 8"
+    assert answers(hidden) == [("yes", "the address of the registers", "")] * 3
+    assert need(Need.CONTEXT, "registers", "16 to 18").name == "tp/skb/drop: bytes 16 to 18"
+    assert [text for _, text, _ in answers(need(Need.RELOCATION, "registers"))] == [
+        "16 (2 bytes)", "16 (2 bytes)", "24 (2 bytes)",
+    ]  # fmt: skip
 
 
 def test_an_argument_of_a_tracepoint_is_checked_too() -> None:

@@ -246,8 +246,9 @@ def _of_context(collected: _Needs, file: ObjectFile, program: Function, section:
     if not known:
         return
     places = {(read.offset, read.size): read for read in context_reads.of_program(file, program)}
+    relocated = {record.type for record in file.extension.relocations}
     for read in places.values():
-        own = records.own_field(file.btf, program.name, read.offset, read.size)
+        own = records.own_field(file.btf, program.name, read.offset, read.size, relocated)
         # a name that no kernel uses says nothing
         wanted = own if any(layout.place(own) is not None for layout in known.values()) else ""
         answers = {kernel: _context_answer(layout, read, wanted) for kernel, layout in layouts.items()}

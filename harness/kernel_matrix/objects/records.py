@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 
 from kernel_matrix.objects.btf import COMPOSITE, Btf, Kind, Type
@@ -17,6 +18,8 @@ _RECORD, _WRITER, _TYPEDEF = "trace_event_raw_", "trace_event_raw_event_", "btf_
 _OF_SYSCALLS = {"sys_enter_": "syscall_trace_enter", "sys_exit_": "syscall_trace_exit"}
 #: bytes of an argument in the context
 _ARGUMENT = 8
+#: perf_trace_run_bpf_submit() of the kernel puts an address over the first bytes of each record, on all kernels
+_HIDDEN_BYTES, _HIDDEN = 8, "the address of the registers"
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,11 +107,11 @@ def _tracepoint(event: str, btf: Btf) -> Record | None:
         if event.startswith(start):
             number = btf.find(struct, Kind.STRUCT)
             # how many arguments a system call has is not in the types
-            return Record(tuple(_fields(btf, number)), None, "attach") if number else None
+            return Record(_seen(btf, number), None, "attach") if number else None
     number = btf.find(_RECORD + event, Kind.STRUCT) or _record_of_class(event, btf)
     if not number:
         return None
-    parts = tuple(_fields(btf, number))
+    parts = _seen(btf, number)
     # trace_event_get_offsets() of the kernel: the end of the last field, whatever pads the struct
     return Record(parts, max((part.offset + part.size for part in parts), default=0), "attach")
 
@@ -131,6 +134,12 @@ def _parameters(btf: Btf, function: int) -> list[str]:
     return [f"{btf.spelled(number)} {name}" for name, number in btf.parameters(btf.type(function))[1:]]
 
 
+def _seen(btf: Btf, number: int) -> tuple[Part, ...]:
+    """Return the fields of a record that a program sees."""
+    fields = (part for part in _fields(btf, number) if part.offset + part.size > _HIDDEN_BYTES)
+    return (Part(_HIDDEN, 0, _HIDDEN_BYTES), *fields)
+
+
 def _fields(btf: Btf, number: int) -> Iterator[Part]:
     """Yield the fields of a record; those of its common head as the format file names them."""
     for member in btf.members(btf.type(number)):
@@ -150,15 +159,18 @@ def _fields(btf: Btf, number: int) -> Iterator[Part]:
 _DATA_LOC = re.compile("^__data_loc_")
 
 
-def own_field(btf: Btf | None, program: str, offset: int, size: int) -> str:
-    """Return how the program itself names what it reads, by the struct that it declares for its context; else empty."""
+def own_field(btf: Btf | None, program: str, offset: int, size: int, relocated: AbstractSet[int]) -> str:
+    """Return how the program itself names what it reads, by the struct that it declares for its context; else empty.
+
+    ``relocated``: types whose fields are relocated: where such a struct has a field says nothing.
+    """
     number = btf.find(program, Kind.FUNC) if btf else 0
     if btf is None or not number:
         return ""
     parameters = btf.parameters(btf.type(btf.type(number).value))
     _, pointer = btf.plain(parameters[0][1]) if parameters else (0, btf.type(0))
-    _, btf_type = btf.plain(pointer.value) if pointer.kind is Kind.PTR else (0, pointer)
-    if btf_type.kind is not Kind.STRUCT:
+    struct, btf_type = btf.plain(pointer.value) if pointer.kind is Kind.PTR else (0, pointer)
+    if btf_type.kind is not Kind.STRUCT or struct in relocated or offset < _HIDDEN_BYTES:
         return ""
     for member in btf.members(btf_type):
         if member.bits == 0 and member.offset == offset * 8 and btf.size(member.type) == size:
