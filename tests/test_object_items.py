@@ -116,6 +116,15 @@ def test_each_program_has_its_items(run: Run, pytester: pytest.Pytester) -> None
     assert names == [f"x.bpf.o::{program}::{act}[6.1]" for program in ("first", "second", "third") for act in acts]
 
 
+def test_an_object_in_a_folder_of_tests_is_not_collected(run: Run, pytester: pytest.Pytester, compiled: Path) -> None:
+    """Only what the table or the command line names: a test may have objects beside it."""
+    (pytester.path / "answers.json").write_text("{}")
+    (pytester.path / "sub").mkdir()
+    (pytester.path / "sub" / "y.bpf.o").write_bytes(compiled.read_bytes())
+    result = pytester.inline_run("--collect-only", "sub")
+    assert result.getcalls("pytest_itemcollected") == []
+
+
 def test_a_node_id_selects_one_item(run: Run, pytester: pytest.Pytester) -> None:
     (pytester.path / "answers.json").write_text("{}")
     result = pytester.inline_run("x.bpf.o::second::attach[6.1]")
@@ -147,6 +156,12 @@ def test_exactly_the_declared_refusal_is_refused(run: Run) -> None:
     assert _short(outcomes)["second::attach[6.1]"] == "failed"
     assert outcomes["third::attach[6.1]"][0] == "failed"
     assert "declared to be refused with EINVAL" in outcomes["third::attach[6.1]"][2]
+
+
+def test_the_errno_of_another_stage_is_another_refusal(run: Run) -> None:
+    entry = '{"cells": "x.bpf.o::first::attach", "stage": "load", "errno": "EINVAL"}'
+    outcomes = run(f'{{"first::attach": "EINVAL", "expected": [{entry}]}}')
+    assert _short(outcomes)["first::attach[6.1]"] == "failed"
 
 
 @pytest.mark.parametrize(

@@ -17,13 +17,13 @@ def _diagnose(name: str, kernel: str) -> subprocess.CompletedProcess[str]:
 def test_what_attaches_is_said_to_attach() -> None:
     done = _diagnose("kprobe_execve", "6.1")
     assert done.returncode == 0, done.stderr
-    assert "trace_execve (kprobe): attached" in done.stdout
+    assert "trace_execve on 6.1: attached: " in done.stdout
 
 
 def test_what_is_refused_is_explained() -> None:
     done = _diagnose("fixtures/hooks", "5.10")
     assert done.returncode == 1, done.stderr  # where a download is announced, too
-    assert "hook_fentry (tracing): attached" in done.stdout
-    assert "hook_fentry_missing (tracing): refused at load: ESRCH" in done.stdout
+    assert "hook_fentry on 5.10: attached: " in done.stdout
+    assert "hook_fentry_missing on 5.10: refused at load: ESRCH: symbol missing: " in done.stdout
     assert "cause: symbol missing: the kernel has no function no_such_function" in done.stdout
     assert "remedy: boot with lsm=" in done.stdout

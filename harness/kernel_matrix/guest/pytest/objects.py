@@ -44,7 +44,8 @@ _Refusal = StepError | Undeclared
 
 def pytest_collect_file(file_path: Path, parent: pytest.Collector) -> pytest.Collector | None:
     """Collect an object that the command line or the table names."""
-    if file_path.suffix != ".o" or file_path.is_relative_to(build_folder() / ENGINE_OBJECTS):
+    named = parent.session.isinitpath(file_path)
+    if file_path.suffix != ".o" or not named or file_path.is_relative_to(build_folder() / ENGINE_OBJECTS):
         return None
     node: pytest.Collector = ObjectFile.from_parent(parent, path=file_path)
     return node
