@@ -236,6 +236,36 @@ def _add_bench(add: Callable[..., argparse.ArgumentParser]) -> None:
     bench.set_defaults(run=_bench)
 
 
+def _add_results(add: Callable[..., argparse.ArgumentParser]) -> None:
+    compare = add("compare", help="compare two result sets, two kernels of them, or two builds of an object")
+    for name in ("first", "second"):
+        compare.add_argument(name, help="a run's folder or 'baseline', or an object; for one kernel: FOLDER:KERNEL")
+    compare.set_defaults(run=_compare)
+    schema = add("schema", help="print the JSON schema of matrix.json")
+    schema.set_defaults(run=_schema)
+    merge = add("merge", help="join the results of all shards of a run")
+    merge.add_argument("folders", nargs="+", metavar="DIR", help="a shard's results")
+    merge.add_argument(
+        "--results", type=Path, metavar="DIR", help="write the run's results to this folder (default: results/)"
+    )
+    merge.add_argument(
+        "--baseline", type=Path, metavar="DIR", help="a folder with the expected outcomes (default: the project's)"
+    )
+    merge.add_argument(
+        "--kernel",
+        action="append",
+        default=[],
+        metavar="NAME",
+        help="the planned kernels: those without a job are noted",
+    )
+    merge.set_defaults(run=_merge)
+    durations = add("durations", help="record the durations of tests, by which shards are balanced")
+    durations.add_argument(
+        "folder", type=Path, nargs="?", metavar="DIR", help="a run's results (default: results/latest)"
+    )
+    durations.set_defaults(run=_durations)
+
+
 def parser() -> argparse.ArgumentParser:
     """Return the parser of the command line."""
     parser = _Parser(prog="kernel-matrix", description=__doc__)
@@ -273,35 +303,7 @@ def parser() -> argparse.ArgumentParser:
     baseline.add_argument("--results", type=Path, metavar="DIR", help="a run's folder (default: results/latest)")
     baseline.add_argument("--update", action="store_true", help="rewrite it from --results, or from a new run")
     baseline.set_defaults(run=_baseline)
-    compare = commands.add_parser(
-        "compare", help="compare two result sets, two kernels of them, or two builds of an object"
-    )
-    for name in ("first", "second"):
-        compare.add_argument(name, help="a run's folder or 'baseline', or an object; for one kernel: FOLDER:KERNEL")
-    compare.set_defaults(run=_compare)
-    schema = commands.add_parser("schema", help="print the JSON schema of matrix.json")
-    schema.set_defaults(run=_schema)
-    merge = commands.add_parser("merge", help="join the results of all shards of a run")
-    merge.add_argument("folders", nargs="+", metavar="DIR", help="a shard's results")
-    merge.add_argument(
-        "--results", type=Path, metavar="DIR", help="write the run's results to this folder (default: results/)"
-    )
-    merge.add_argument(
-        "--baseline", type=Path, metavar="DIR", help="a folder with the expected outcomes (default: the project's)"
-    )
-    merge.add_argument(
-        "--kernel",
-        action="append",
-        default=[],
-        metavar="NAME",
-        help="the planned kernels: those without a job are noted",
-    )
-    merge.set_defaults(run=_merge)
-    durations = commands.add_parser("durations", help="record the durations of tests, by which shards are balanced")
-    durations.add_argument(
-        "folder", type=Path, nargs="?", metavar="DIR", help="a run's results (default: results/latest)"
-    )
-    durations.set_defaults(run=_durations)
+    _add_results(commands.add_parser)
     _add_gate(commands.add_parser)
     _add_compatibility(commands.add_parser)
     guest_commands.add(commands, _matrix_of)

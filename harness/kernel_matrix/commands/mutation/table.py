@@ -12,14 +12,18 @@ from kernel_matrix.commands.mutation.outcomes import Complaint, Fate, Outcome
 
 
 def counts(kernel: str, mutants: Iterable[Mutant], outcomes: Mapping[str, Outcome]) -> Table:
-    """Return the table of a kernel: a row for each program, the list's mistakes and the generated mutants apart."""
+    """Return the table of a kernel: a row for each program, the list's mistakes and the generated mutants apart.
+
+    It has the columns of fates that there were.
+    """
     rows: dict[tuple[str, str], Counter[Fate]] = {}
     for mutant in mutants:
         kind = "mistakes" if mutant.breaks else "generated"
         rows.setdefault((mutant.program, kind), Counter())[outcomes[mutant.id].fate] += 1
-    table = Table("program", "mutants", *map(str, Fate), "all", title=f"mutants on {kernel}")
+    fates = [fate for fate in Fate if any(row[fate] for row in rows.values())]
+    table = Table("program", "mutants", *map(str, fates), "all", title=f"mutants on {kernel}")
     for (program, kind), row in sorted(rows.items()):
-        table.add_row(program, kind, *[str(row[fate] or "") for fate in Fate], str(row.total()))
+        table.add_row(program, kind, *[str(row[fate] or "") for fate in fates], str(row.total()))
     return table
 
 
