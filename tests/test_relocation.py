@@ -206,7 +206,9 @@ def test_a_random_struct_is_found_where_libbpf_finds_it(layout: tuple[str, str, 
     mine, theirs, names = layout
     with tempfile.TemporaryDirectory() as place:
         body = " ".join(questions(mine, names))
-        struct_of_mine = f"struct s {{ {mine} }} __attribute__((preserve_access_index)); volatile long sink;"
+        # a bitfield behind a char makes clang 14 end with "requiring too big alignment"
+        apart = re.sub(r"int \w+ :", r"int : 0; \g<0>", mine)
+        struct_of_mine = f"struct s {{ {apart} }} __attribute__((preserve_access_index)); volatile long sink;"
         program = f'__attribute__((section("kprobe"), used)) int p(struct s *o) {{ {body} return 0; }}'
         source = f"{_HEAD}{struct_of_mine} {program}"
         local = core_source.compiled(Path(place), "local", source)
