@@ -230,6 +230,18 @@ def test_digests_of_all_kernels_are_the_configuration() -> None:
     ]  # fmt: skip
 
 
+def test_objects_that_the_table_names_are_evidence_too(tmp_path: Path) -> None:
+    """Each file once, also where the project compiled it."""
+    for name in ("build/x.bpf.o", "others/y.bpf.o", "others/z.bpf.o"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes(name.encode())
+    project = Project(tmp_path, "kernel-matrix.toml", "", tmp_path, objects=("build/*.o", "others/y.bpf.o"))
+    tested = evidence.of_objects(project, {"x": tmp_path / "build" / "x.bpf.o"}, ["6.1"])
+    assert [(one.name, one.sha256) for one in tested] == [
+        (name, sha256(name.encode())) for name in ("build/x.bpf.o", "others/y.bpf.o")
+    ]
+
+
 def test_a_program_has_the_lines_of_its_own_instructions(tmp_path: Path) -> None:
     """Two programs of one section: each from its own first line on, counted from its own first instruction."""
     path = tmp_path / "build" / "core.bpf.o"

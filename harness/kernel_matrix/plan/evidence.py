@@ -39,10 +39,14 @@ def of_project(project: Project) -> tuple[Digest, ...]:
 
 
 def of_objects(project: Project, paths: Mapping[str, Path], kernels: Iterable[str]) -> tuple[ObjectEvidence, ...]:
-    """Return the project's objects as cells name them, with their sources; ``paths``: by their names."""
+    """Return the project's objects as cells name them, with their sources; ``paths``: the compiled ones, by name.
+
+    Objects that the project's table names are added: others compiled them.
+    """
     guests = tuple(kernels)
-    own = {name: path for name, path in paths.items() if not name.startswith(ENGINE_OBJECTS)}
-    return tuple(_object(project, path, guests) for _, path in sorted(own.items()))
+    compiled = {path for name, path in paths.items() if not name.startswith(ENGINE_OBJECTS)}
+    named = {project.root / name for name in project.object_files}
+    return tuple(_object(project, path, guests) for path in sorted(compiled | named))
 
 
 def joined(objects: Iterable[ObjectEvidence]) -> tuple[ObjectEvidence, ...]:
