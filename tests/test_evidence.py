@@ -110,6 +110,13 @@ def test_the_configuration_is_the_files_that_exist(tmp_path: Path) -> None:
     )
 
 
+def test_the_engines_own_files_have_the_same_name_everywhere(tmp_path: Path) -> None:
+    (tmp_path / "defaults").mkdir()
+    (tmp_path / "defaults" / "kernels.toml").write_bytes(b"[gate]")
+    project = Project(tmp_path / "project", "kernel-matrix.toml", "", tmp_path / "defaults")
+    assert evidence.of_project(project) == (Digest("defaults/kernels.toml", sha256(b"[gate]")),)
+
+
 def test_an_object_that_cannot_be_read_has_no_sources(tmp_path: Path) -> None:
     path = tmp_path / "build" / "x.bpf.o"
     path.parent.mkdir()

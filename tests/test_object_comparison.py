@@ -76,6 +76,13 @@ def test_costs_of_an_objects_own_cells_are_compared(project: Project, tmp_path: 
     assert [line for line in lines if line.startswith("6.12: ")] == ["6.12: fixed: peak_states 50 -> 70"]
 
 
+def test_the_link_to_the_last_run_is_no_run_of_its_own(project: Project, tmp_path: Path) -> None:
+    run(project, "20260101T000000-1", "1" * 64, COST)
+    (project.results / "latest").symlink_to("20260101T000000-1")
+    lines, _ = compare(project, tmp_path)
+    assert f"{tmp_path / 'old.o'}: measured by results/20260101T000000-1" in lines
+
+
 def test_growth_that_the_gate_allows_is_shown_and_green(project: Project, tmp_path: Path) -> None:
     run(project, "20260101T000000-1", "1" * 64, COST)
     run(project, "20260102T000000-1", "2" * 64, replace(COST, instructions=20_114))

@@ -65,7 +65,8 @@ def compare(project: Project, first: Path, second: Path) -> CommandOutput:
 def _measured(project: Project, page: Compatibility) -> _Measured:
     """Return the costs of an object's programs from the newest run that had the object: by its content."""
     programs = {program.name for program in page.programs}
-    for path in sorted(project.results.glob(f"*/{document.NAME}"), reverse=True):
+    runs = (path for path in project.results.glob(f"*/{document.NAME}") if not path.parent.is_symlink())
+    for path in sorted(runs, reverse=True):
         run = document.read(path)
         same = [one for one in run.objects if one.sha256 == page.sha256]
         kernels = {kernel for one in same for kernel in one.kernels}

@@ -35,7 +35,12 @@ def of_guest(image: KernelImage, root: RootImage, programs: Mapping[str, Path]) 
 def of_project(project: Project) -> tuple[Digest, ...]:
     """Return the digests of the files that configure a run."""
     files = [project.root / project.table, *(project.images / name for name in _IMAGES)]
-    return tuple(Digest(project.relative(path), _digest(path)) for path in files if path.is_file())
+    return tuple(Digest(_stable(project, path), _digest(path)) for path in files if path.is_file())
+
+
+def _stable(project: Project, path: Path) -> str:
+    """Return a file's name that is the same on every machine: the engine's own are in no project."""
+    return project.relative(path) if path.is_relative_to(project.root) else f"{path.parent.name}/{path.name}"
 
 
 def of_objects(project: Project, paths: Mapping[str, Path], kernels: Iterable[str]) -> tuple[ObjectEvidence, ...]:

@@ -127,16 +127,19 @@ def status(page: Compatibility, program: str, kernel: str) -> str:
         + "".join(f"; {name}: {value}" for name, value in one.observed)
         for one in page.outcomes(program, kernel)
     ]
+    doubts = page.doubts(program, kernel)
+    wrong = [one.name for one in doubts if one.need is Need.CONTEXT]
+    elsewhere = f"by its files reads another field: {', '.join(wrong)}"
     if measured:
-        return f"measured: {'; '.join(measured)}"
+        # attached, and wrong all the same
+        return f"measured: {'; '.join(measured)}" + (f"; {elsewhere}" if wrong else "")
     if any(column.name == kernel and column.unread for column in page.kernels):
         return f"{NOT_MEASURED}; the kernel was not read"
     refusals = [f"{one.name} (at {one.answers[kernel].refused_at})" for one in page.refusals(program, kernel)]
     if refusals:
         return f"{NOT_MEASURED}; by its files refused for {', '.join(refusals)}"
-    doubts = page.doubts(program, kernel)
-    if wrong := [one.name for one in doubts if one.need is Need.CONTEXT]:
-        return f"{NOT_MEASURED}; by its files reads another field: {', '.join(wrong)}"
+    if wrong:
+        return f"{NOT_MEASURED}; {elsewhere}"
     if lacking := [one.name for one in doubts]:
         return f"{NOT_MEASURED}; by its files lacks {', '.join(lacking)}, which counts where it is reached"
     return f"{NOT_MEASURED}; nothing against it in its files"
