@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import subprocess
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -64,6 +65,8 @@ def test_an_unknown_and_an_unused_variant_are_refused(project: Project) -> None:
         selection.check(project, files, ["quiet"])
     with pytest.raises(ManifestError, match=r"variants\.toml: silent: no test asks for it"):
         selection.check(project, files, ["quiet", "loud", "silent"])
+    # what `gate` makes of objects has no suites
+    selection.check(replace(project, tests=()), {}, ["quiet", "loud", "silent"])
 
 
 def test_a_name_that_is_not_written_out_is_refused(tmp_path: Path) -> None:

@@ -57,13 +57,16 @@ def variants_by_file(root: Path, selection: Selection) -> dict[str, frozenset[st
 
 
 def check(project: Project, files: Mapping[str, frozenset[str]], variants: Sequence[str]) -> None:
-    """Refuse a name that is not in variants.toml, and a variant that no suite asks for; raises ManifestError."""
+    """Refuse a name that is not in variants.toml, and a variant that no suite asks for; raises ManifestError.
+
+    A project without suites, such as `gate` makes of objects, asks for none.
+    """
     for file, names in files.items():
         for name in sorted(names - set(variants)):
             raise ManifestError(
                 f"{file}: unknown variant {name!r} (variants.toml has: {', '.join(variants) or 'none'})"
             )
-    if not project.own_images:
+    if not (project.own_images and project.tests):
         return
     used = frozenset[str]().union(*variants_by_file(project.root, Selection(project.tests)).values())
     for name in variants:
