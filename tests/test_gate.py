@@ -109,6 +109,20 @@ def test_what_is_no_object_is_one_line_before_anything_runs(objects: list[Path])
     assert matrix.words == []
 
 
+def test_only_the_report_of_a_diagnosis_is_output(
+    objects: list[Path], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An infrastructure failure has no report."""
+
+    def matrix(words: list[str]) -> int:
+        print("guests are started")
+        return 3
+
+    assert gate.diagnose(objects[0], "6.1", matrix) == (3, [])
+    output = capsys.readouterr()
+    assert (output.out, output.err) == ("", "guests are started\n")
+
+
 def test_a_refusal_is_reported_once_with_its_remedy() -> None:
     """For all kernels, and all that is done with the program."""
     line, diagnosis = "refused at load: EINVAL: x: y; remedy: z", "cause: x: y\nremedy: z"

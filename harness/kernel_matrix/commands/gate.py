@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import os
+import sys
 from collections.abc import Callable, Sequence
+from contextlib import redirect_stdout
 from pathlib import Path
 
 from kernel_matrix.config import project as projects
@@ -51,7 +53,9 @@ def diagnose(path: Path, kernel: str, matrix: Matrix) -> tuple[int, list[str]]:
     here = projects.find_any()
     results = (here.results if here else _shared_folder([build.checked(path).resolve()]) / "results") / "diagnose"
     # not beside the matrix's runs: `latest` is one of those
-    status = run([kernel], [path], matrix, [f"--results={results}", "-k", "load or attach", "-qq"])
+    # the report is the output; what the run prints is for who waits
+    with redirect_stdout(sys.stderr):
+        status = run([kernel], [path], matrix, [f"--results={results}", "-k", "load or attach", "-qq"])
     return status, report(document.read(results / "latest").cells) if status in {0, 1} else []
 
 
