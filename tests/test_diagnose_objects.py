@@ -9,7 +9,7 @@ import errno
 from dataclasses import replace
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from kernel_matrix.diagnose import Cause, Situation, diagnose
@@ -149,7 +149,9 @@ def test_libbpfs_own_reason_is_the_last_that_says_more() -> None:
     assert libbpf_line("verifier's line\n") == ""
 
 
-@given(st.sampled_from([errno.E2BIG, errno.ENOMEM]), st.integers(1, 1 << 20))
+@given(st.sampled_from([errno.E2BIG, errno.ENOMEM]), st.integers(1, 1 << 20) | st.integers(32750, 32785))
+@example(errno.E2BIG, 32768)
+@example(errno.E2BIG, 32769)
 def test_per_cpu_values_are_blamed_above_the_limit_only(number: int, value: int) -> None:
     """array_map_alloc_check() compares the value rounded up to eight bytes with PCPU_MIN_UNIT_SIZE."""
     blamed = "PCPU_MIN_UNIT_SIZE" in str(diagnose(_map(number, "percpu_hash", value=value)))

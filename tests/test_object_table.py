@@ -233,6 +233,7 @@ def test_an_array_has_a_number_for_each_element() -> None:
         ("tc_ingress", "tc"),
         ("xdp-prog1", "xdp"),
         ("kprobes/x", "kprobe"),
+        ("kprobe.multi_x", "kprobe.multi"),
         ("cgroup/conect4", "cgroup/connect4"),
         ("sockop", "sockops"),
         ("elsewhere", ""),
