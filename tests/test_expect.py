@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from kernel_matrix.shared.cells import Outcome
 from kernel_matrix.shared.expect import (
+    Decision,
     Phase,
     decide,
     join_nodeid,
@@ -135,3 +136,11 @@ def test_a_node_id_names_the_longest_kernel_that_fits() -> None:
 )
 def test_a_test_s_loader_is_its_first_parameter(test: str, loader: str) -> None:
     assert loader_of(test, ("libbpf", "aya", "aya-old")) == loader
+
+
+def test_what_nobody_declared_is_neither_failed_nor_passed() -> None:
+    """In any phase; the text says what to declare."""
+    for when in ("setup", "call"):
+        decision = decide([Phase(when, "failed", stated="undeclared", text="its loader sets it")])
+        assert decision == Decision(Outcome.UNDECLARED, "its loader sets it")
+    assert not Outcome.UNDECLARED.green
