@@ -35,17 +35,10 @@ PASSES = Wanted("pass")
 def expected() -> dict[str, dict[str, Wanted]]:
     """Return the cells that do not pass: pattern -> kernel -> what it is to be."""
     table = tomllib.loads((CASES / "expected.toml").read_text())
-    del table["only"]
     return {
         pattern: {kernel: Wanted(*wanted) for kernels, wanted in rows.items() for kernel in kernels.split()}
         for pattern, rows in table.items()
     }
-
-
-def is_judged(test: str, kernel: str) -> bool:
-    """Whether a cell has been reviewed on a kernel, by its name below the folder of objects."""
-    only: dict[str, list[str]] = tomllib.loads((CASES / "expected.toml").read_text())["only"]
-    return kernel in only.get(test.partition("/")[0], [kernel])
 
 
 def wanted(test: str, kernel: str, table: Mapping[str, Mapping[str, Wanted]]) -> Wanted:

@@ -91,6 +91,25 @@ OBJECT_CASES: list[tuple[Situation, Cause, str]] = [
         Cause.NOT_SUPPORTED,
         "no XDP for frames in fragments",
     ),
+    (
+        replace(_LOAD, kind="lsm", section="lsm_cgroup/x", absent=frozenset({"BPF_LSM_CGROUP"})),
+        Cause.NOT_SUPPORTED,
+        "does not know the attach type BPF_LSM_CGROUP",
+    ),
+    *[
+        (
+            replace(_LOAD, errno=errno.ESRCH, section=section, log="failed to find kernel BTF type ID of 'x': -3"),
+            Cause.SYMBOL,
+            why,
+        )
+        for section, why in {
+            "iter/x": "no iterator over x",
+            "iter.s/x": "no iterator over x",
+            "lsm.s/x": "no LSM hook x",
+            "tp_btf/x": "no tracepoint x",
+            "fentry/x": "no function x",
+        }.items()
+    ],
     (_LOAD, Cause.UNKNOWN, "the program (type tracing, section tp_btf/x) is refused before it is verified"),
     (
         replace(

@@ -47,7 +47,7 @@ def _not_built_in(at: Situation) -> Diagnosis | None:
         return advise(
             Cause.NOT_SUPPORTED, "this kernel has no netkit (since 6.7)", "attach by tc or tcx to a veth pair there"
         )
-    if at.stage == "attach" and at.errno == errno.EINVAL and (lacking := _attach_type_lacks(at)):
+    if at.stage == "attach" and at.errno == errno.EINVAL and (lacking := at.absent_attach_type):
         return advise(
             Cause.NOT_SUPPORTED, f"this kernel does not know the attach type {lacking}", "use a kernel that has it"
         )
@@ -78,11 +78,6 @@ def _kprobe_multi(at: Situation) -> Diagnosis | None:
             "look in available_filter_functions of tracefs",
         )
     return None
-
-
-def _attach_type_lacks(at: Situation) -> str:
-    """Return the attach type of the step that the kernel's BTF lacks, empty when it has it or the step names none."""
-    return next((name for name in at.absent if not name.startswith(("BPF_MAP_TYPE_", "BPF_PROG_TYPE_", "xdp_"))), "")
 
 
 def _token(at: Situation) -> Diagnosis | None:

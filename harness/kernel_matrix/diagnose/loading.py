@@ -22,6 +22,9 @@ from kernel_matrix.diagnose.situation import (
     symbol,
 )
 
+#: what a section names that is no function: libbpf looks a type up for it
+_HOOKS = {"iter": "iterator over", "lsm": "LSM hook", "lsm_cgroup": "LSM hook", "tp_btf": "tracepoint"}
+
 
 def _object(at: Situation) -> Diagnosis | None:
     if at.errno in {LIBELF, FORMAT}:
@@ -59,6 +62,10 @@ def _btf(at: Situation) -> Diagnosis | None:
             "use a kernel with CONFIG_DEBUG_INFO_BTF, or bring its BTF along",
         )
     missing = re.search(r"failed to find kernel BTF type ID of '([^']+)'", at.log)
+    if missing and (what := _HOOKS.get(at.section.partition("/")[0].partition(".")[0])):
+        return advise(
+            Cause.SYMBOL, f"this kernel has no {what} {missing[1]}", "use another one, or a kernel that has this one"
+        )
     if missing:
         return symbol(at, missing[1])
     return None

@@ -194,6 +194,12 @@ def _before_the_verifier(at: Situation) -> Diagnosis | None:
             "this kernel has no XDP for frames in fragments (xdp.frags, since 5.18)",
             "load it as xdp there",
         )
+    if at.absent_attach_type:
+        return advise(
+            Cause.NOT_SUPPORTED,
+            f"this kernel does not know the attach type {at.absent_attach_type}",
+            "use a kernel that has it",
+        )
     if not at.section or libbpf_line(at.log):
         return None
     return advise(

@@ -156,6 +156,12 @@ class Situation:
     #: the size in bytes of a tracepoint's record; None: unknown
     record: int | None = None
 
+    @property
+    def absent_attach_type(self) -> str:
+        """The attach type of the step that the kernel's BTF lacks; empty when it has it, or the step names none."""
+        other = ("BPF_MAP_TYPE_", "BPF_PROG_TYPE_", "xdp_")
+        return next((name for name in sorted(self.absent) if not name.startswith(other)), "")
+
     def has(self, *names: str) -> bool:
         """Whether the process has one of these capabilities."""
         return any(self.effective >> CAPABILITIES[name] & 1 for name in names)

@@ -100,8 +100,10 @@ class StepError(OSError):
         self.token = token
         #: the map that was refused, where the step knows it
         self.map: MapFacts | None = None
-        #: the section of the program, where the step knows it; and whether it was this program that was refused
+        #: the section and attach type (libbpf's name) of the program, where the step knows it; and whether it was this
+        #: program that was refused
         self.section = ""
+        self.attach_type = ""
         self.blamed = False
         #: those of the refused process, which may be a child with other privileges
         self.credentials = Credentials.this_process()
@@ -116,6 +118,7 @@ class StepError(OSError):
                 "token": self.token,
                 "map": self.map,
                 "section": self.section,
+                "attach_type": self.attach_type,
                 "blamed": self.blamed,
             },
         )

@@ -87,8 +87,12 @@ def _names(error: StepError) -> Iterator[str]:
         yield f"BPF_MAP_TYPE_{error.map.type.upper()}"
     if error.stage == "load" and error.kind:
         yield f"BPF_PROG_TYPE_{error.kind.upper()}"
+        if error.attach_type:
+            yield f"BPF_{error.attach_type.upper()}"
         if ".frags" in error.section:
             yield "xdp_has_frags"
+    if error.stage == "attach" and error.what.startswith(("uprobe.multi ", "uretprobe.multi ")):
+        yield "BPF_TRACE_UPROBE_MULTI"
     if error.stage == "attach" and (typed := re.fullmatch(r"(\w+) link", error.what)):
         yield f"BPF_{typed[1].upper()}"
 

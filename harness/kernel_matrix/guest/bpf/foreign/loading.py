@@ -90,6 +90,9 @@ def _refusal(number: int, foreign: Foreign, pointer: int, programs: dict[str, in
     kind = steps.kind_of(programs[program]) if program else ""
     error = StepError(number, "load", " ".join(filter(None, (foreign.path.name, program))), log, kind)
     error.section = foreign.section(program)
+    if program and kind != "struct_ops":
+        attach_type = libbpf().bpf_program__expected_attach_type(programs[program])
+        error.attach_type = libbpf().libbpf_bpf_attach_type_str(attach_type).decode()
     error.blamed = named is not None
     return error
 

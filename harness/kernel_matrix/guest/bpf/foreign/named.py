@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import errno
+import os
 from ctypes import c_bool
 from functools import partial
 from pathlib import Path
@@ -80,7 +81,11 @@ def _named(at: Attaching) -> str:
 def _user(at: Attaching) -> str:
     """Attach to a function or probe of a program: that of the table or the section, or one of a library."""
     pointer, lib, declared = at.program.pointer, libbpf(), at.foreign.settings.targets.get(at.program.name)
+    process = _ALL
     if not at.target:
+        # a kernel without cookies of uprobes (5.15) can only trace a library in one process, so it is in this one
+        process = os.getpid()
+        ctypes.CDLL(_PROBE[0].decode())
         file, *names = _PROBE if at.hook == "usdt" else _FUNCTION
     else:
         path, *rest = at.target.split(":")
@@ -93,17 +98,17 @@ def _user(at: Attaching) -> str:
             at.link(f"{at.hook} {at.target}", partial(lib.bpf_program__attach, pointer))
             return at.target
         file, names = path.encode(), [word.encode() for word in rest]
-    at.link(f"{at.hook} {at.target or file.decode()}", partial(_attach_user, at, file, names))
+    at.link(f"{at.hook} {at.target or file.decode()}", partial(_attach_user, at, file, names, process))
     return at.target or b":".join((file, *names)).decode()
 
 
-def _attach_user(at: Attaching, file: bytes, names: list[bytes]) -> int | None:
+def _attach_user(at: Attaching, file: bytes, names: list[bytes], process: int) -> int | None:
     pointer, lib = at.program.pointer, libbpf()
     if at.hook == "usdt":
-        return lib.bpf_program__attach_usdt(pointer, _ALL, file, names[0], names[1], None)  # type: ignore[no-any-return]
+        return lib.bpf_program__attach_usdt(pointer, process, file, names[0], names[1], None)  # type: ignore[no-any-return]
     if at.hook.endswith(".multi"):
-        return lib.bpf_program__attach_uprobe_multi(pointer, _ALL, file, names[0], None)  # type: ignore[no-any-return]
+        return lib.bpf_program__attach_uprobe_multi(pointer, process, file, names[0], None)  # type: ignore[no-any-return]
     opts = structs.UprobeOpts(
         sz=ctypes.sizeof(structs.UprobeOpts), retprobe=at.hook.startswith("uret"), func_name=names[0]
     )
-    return lib.bpf_program__attach_uprobe_opts(pointer, _ALL, file, 0, ctypes.byref(opts))  # type: ignore[no-any-return]
+    return lib.bpf_program__attach_uprobe_opts(pointer, process, file, 0, ctypes.byref(opts))  # type: ignore[no-any-return]

@@ -20,6 +20,8 @@ from kernel_matrix.guest.bpf.foreign.place import Place
 #: programs that are called, never attached
 CALLED = frozenset({"syscall"})
 
+#: types whose programs are attached in different ways by their attach types
+_BY_ATTACH_TYPE = frozenset({"xdp", "sched_cls", "lsm", "tracing"})
 #: libbpf's name of an attach type or of a program type -> how its target is made; the attach type decides first
 _MAKING: dict[str, Callable[[Attaching], str]] = {
     "xdp_devmap": interfaces.xdp_in_map, "xdp_cpumap": interfaces.xdp_in_map, "xdp": interfaces.xdp,
@@ -39,5 +41,7 @@ def attach(foreign: Foreign, obj: LoadedObject, name: str, place: Place, stack: 
     """Attach a program until ``stack`` closes; return where, in words. Raises StepError, Undeclared."""
     at = Attaching(foreign, obj, obj.programs[name], place, stack)
     kind = steps.kind_of(at.program.pointer)
-    making = _MAKING.get(at.attach_type) or _MAKING.get(kind) or by_section
+    # of other types the number means something else, such as the member of a struct
+    by_attach_type = _MAKING.get(at.attach_type) if kind in _BY_ATTACH_TYPE else None
+    making = by_attach_type or _MAKING.get(kind) or by_section
     return making(at)
