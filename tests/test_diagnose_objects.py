@@ -175,3 +175,11 @@ def test_per_cpu_values_are_blamed_above_the_limit_only(number: int, value: int)
     """array_map_alloc_check() compares the value rounded up to eight bytes with PCPU_MIN_UNIT_SIZE."""
     blamed = "PCPU_MIN_UNIT_SIZE" in str(diagnose(_map(number, "percpu_hash", value=value)))
     assert blamed is (value > 32768)
+
+
+def test_a_lacking_capability_comes_before_the_record() -> None:
+    """perf_event_open(), and the file with a tracepoint's number, answer EACCES, too."""
+    situation = replace(
+        _ATTACH, errno=errno.EACCES, kind="tracepoint", hook="tracepoint", target="sched:x", record=26, effective=0
+    )
+    assert diagnose(situation).cause is Cause.PERMISSION

@@ -223,6 +223,6 @@ def _record(at: Situation) -> Diagnosis | None:
 
 
 #: explicit messages of libbpf, and maps
-EXPLICIT: tuple[Rule, ...] = (_legacy, _section, _old_libbpf, _extern, _map, _pinned, _record)
+EXPLICIT: tuple[Rule, ...] = (_legacy, _section, _old_libbpf, _extern, _map, _pinned)
 #: conclusions from an errno
-CONCLUDED: tuple[Rule, ...] = (_before_the_verifier,)
+CONCLUDED: tuple[Rule, ...] = (_before_the_verifier, _record)
