@@ -362,7 +362,7 @@ def test_only_what_a_run_measured_is_called_measured() -> None:
     assert pages.status(with_run, "hook", "new").startswith("not measured; ")
 
 
-def test_a_program_that_attaches_and_reads_another_field_is_no_success() -> None:
+def test_a_program_that_reads_another_field_is_no_success() -> None:
     """What was measured does not hide what the files say: nothing is refused there, and the values are wrong."""
     passed = Measurement("fixed", "newest", "attach", Outcome.PASS)
     shown = pages.status(replace(page(), measured=(passed,)), "fixed", "newest")
