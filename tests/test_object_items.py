@@ -7,6 +7,12 @@ from pathlib import Path
 
 import pytest
 
+from kernel_matrix.guest.bpf.foreign.configuring import Foreign
+from kernel_matrix.guest.bpf.foreign.loading import LoadedObject
+from kernel_matrix.guest.bpf.foreign.trial import Trial
+from kernel_matrix.guest.bpf.steps import Program
+from kernel_matrix.shared import bpf_elf
+from kernel_matrix.shared.object_table import ObjectSettings
 from tests.test_bpf_elf import compiled
 
 __all__ = ["compiled"]
@@ -34,8 +40,6 @@ LEFT = ANSWERS.pop("left", None)
 
 
 class Trial:
-    is_whole = True
-
     def __init__(self, foreign, pins):
         self.foreign, self.pins = foreign, pins
 
@@ -219,3 +223,12 @@ def test_an_expectation_about_no_cell_is_an_error(run: Run, pytester: pytest.Pyt
     result = pytester.runpytest("x.bpf.o")
     assert result.ret != 0
     result.stdout.fnmatch_lines(["*x.bpf.o has no such cell*"])
+
+
+def test_an_optional_program_is_not_in_the_whole(tmp_path: Path, compiled: Path) -> None:
+    """One of SEC("?xdp") is loaded alone, also when its capabilities are measured."""
+    tried = Trial(Foreign(compiled, "x.bpf.o", bpf_elf.read(compiled), ObjectSettings()), tmp_path)
+    assert not tried.is_in_whole("here")
+    tried._whole = LoadedObject({"here": Program("here", 1)}, {}, {})
+    assert tried.is_in_whole("here")
+    assert not tried.is_in_whole("optional")

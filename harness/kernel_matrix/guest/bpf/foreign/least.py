@@ -57,7 +57,7 @@ def _refused(trial: Trial, program: str, place: Place, caps: Collection[Cap], *,
     with ExitStack() as stack:
         try:
             with only_effective(caps):
-                obj = stack.enter_context(loaded(trial.foreign, None, "" if trial.is_whole else program))
+                obj = stack.enter_context(loaded(trial.foreign, None, "" if trial.is_in_whole(program) else program))
                 if attaches:
                     targets.attach(trial.foreign, obj, program, place, stack)
         except StepError as error:

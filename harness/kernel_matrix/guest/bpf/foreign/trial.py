@@ -24,10 +24,9 @@ class Trial:
         self._whole: LoadedObject | _Refusal | None = None
         self._refusals: dict[str, _Refusal] = {}
 
-    @property
-    def is_whole(self) -> bool:
-        """Whether the object could be loaded whole."""
-        return isinstance(self._whole, LoadedObject)
+    def is_in_whole(self, program: str) -> bool:
+        """Whether the object could be loaded whole, and this program with it: one of SEC("?...") is not."""
+        return isinstance(self._whole, LoadedObject) and program in self._whole.programs
 
     def whole(self) -> LoadedObject:
         """Return the object, loaded whole; raises StepError, Undeclared."""
