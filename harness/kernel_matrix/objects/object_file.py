@@ -9,6 +9,7 @@ from __future__ import annotations
 import io
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from typing import Literal
 
 from elftools.common.exceptions import ELFError
 from elftools.construct import ConstructError
@@ -165,14 +166,11 @@ def _maps(
 ) -> Iterator[tuple[str, int]]:
     """Yield the maps and the numbers of their types: those of BTF, those of the old form, those of global data."""
     legacy = elf.get_section_by_name(_LEGACY_MAPS)
+    order: Literal["little", "big"] = "little" if elf.little_endian else "big"
     for symbol in symbols:
         if legacy is not None and names.get(symbol["st_shndx"]) == _LEGACY_MAPS and symbol.name:
             start = symbol["st_value"]
-            order = "little" if elf.little_endian else "big"
-            yield (
-                symbol.name,
-                int.from_bytes(legacy.data()[start : start + 4], "little" if order == "little" else "big"),
-            )
+            yield symbol.name, int.from_bytes(legacy.data()[start : start + 4], order)
     if types is None:
         return
     for number in (types.find(".maps", Kind.DATASEC), types.find(".maps.extern", Kind.DATASEC)):

@@ -9,11 +9,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import msgspec
 
+from kernel_matrix.report.html_page import environment
 from kernel_matrix.report.markdown import escape
 from kernel_matrix.results.text import first_line, plain
 from kernel_matrix.shared.cells import Outcome
@@ -26,7 +26,6 @@ NOT_MEASURED = "not measured"
 #: steps whose success means that a program works there
 _STEPS = ("load", "attach")
 _SIGNS = {State.YES: "✓", State.NO: "✗", State.UNKNOWN: "?"}
-_PAGE = Path(__file__).with_name("page")
 #: pixels of a character of the badge's font, and around a text
 _CHARACTER, _AROUND = 6.5, 10
 _GREEN, _ORANGE, _GREY = "#2e7d32", "#c77700", "#6b6b6b"
@@ -210,16 +209,8 @@ def badge(page: Compatibility) -> str:
 
 @cache
 def _template(name: str = "compatibility.html.j2") -> jinja2.Template:
-    import jinja2
     from markupsafe import Markup
 
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(_PAGE),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        finalize=lambda value: plain(value) if type(value) is str else value,
-    )
-    environment.filters["markup"] = Markup
-    return environment.get_template(name)
+    templates = environment()
+    templates.filters["markup"] = Markup
+    return templates.get_template(name)

@@ -197,11 +197,11 @@ def _script() -> Markup:
     return Markup('"use strict";\nif (document.getElementById("table")) (() => {\n%s})();\n') % Markup("\n").join(parts)
 
 
-@cache
-def _template() -> jinja2.Template:
+def environment() -> jinja2.Environment:
+    """Return what renders the templates of pages."""
     import jinja2
 
-    environment = jinja2.Environment(
+    return jinja2.Environment(
         loader=jinja2.FileSystemLoader(_PAGE),
         autoescape=True,
         undefined=jinja2.StrictUndefined,
@@ -210,9 +210,14 @@ def _template() -> jinja2.Template:
         # everything that is printed is text from outside, or a number
         finalize=lambda value: plain(value) if type(value) is str else value,
     )
-    environment.filters |= {"first_line": first_line, "duration": pictures.duration_text, "plural": _plural}
-    environment.globals |= {
+
+
+@cache
+def _template() -> jinja2.Template:
+    templates = environment()
+    templates.filters |= {"first_line": first_line, "duration": pictures.duration_text, "plural": _plural}
+    templates.globals |= {
         "fragment": fragment, "signs": {outcome: text_sign(outcome.sign) for outcome in Outcome},
         "listed": _LISTED, "of_costs": {Kind.COSTLIER, Kind.CHEAPER}, "open": _OPEN, "upright": _UPRIGHT,
     }  # fmt: skip
-    return environment.get_template("page.html.j2")
+    return templates.get_template("page.html.j2")
