@@ -332,12 +332,26 @@ def loaded(loader: Loader) -> Iterator[Monitor]:
 
 
 @pytest.fixture
-def monitor(loaded: Monitor, network: None, tmp_path: Path) -> Iterator[Monitor]:  # noqa: ARG001 - the first tmp_path asks nscd for a name
-    """Return the monitor with nothing seen yet; at the end nothing may have been lost and no call be left over."""
+def lossy(loaded: Monitor, network: None, tmp_path: Path) -> Monitor:  # noqa: ARG001 - the first tmp_path asks nscd for a name
+    """Return the monitor with nothing seen yet; the test says what it loses."""
     loaded.begin()
-    yield loaded
-    totals = loaded.totals()
+    return loaded
+
+
+@pytest.fixture
+def detachable(lossy: Monitor) -> Iterator[Monitor]:
+    """Return the monitor with nothing seen yet, which the test detaches; it is attached again at the end."""
+    yield lossy
+    lossy.links.close()
+    lossy.attach()
+
+
+@pytest.fixture
+def monitor(lossy: Monitor) -> Iterator[Monitor]:
+    """Return the monitor with nothing seen yet; at the end nothing may have been lost and no call be left over."""
+    yield lossy
+    totals = lossy.totals()
     assert (totals.lost_events, totals.lost_calls, totals.lost_lengths) == (0, 0, 0)
-    if totals.lost_ends or list(loaded.calls.keys()):
+    if totals.lost_ends or list(lossy.calls.keys()):
         # the end of some thread's call, not of the test's own: its events would be missing
         assert skipped(PROGRAMS), "calls without an end, and the kernel has skipped no program"

@@ -12,10 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from kernel_matrix.guest.bpf.loaders import Loader
 from kernel_matrix.guest.system import calls
 from kernel_matrix.guest.system.deadline import limit
-from suites.sockets.conftest import Call, Kind, Monitor, Peer, Script, State, Totals, monitoring
+from suites.sockets.conftest import Call, Kind, Monitor, Peer, Script, State, Totals
 
 INET, INET6, UNIX = socket.AF_INET, socket.AF_INET6, socket.AF_UNIX
 STREAM, DATAGRAM = socket.SOCK_STREAM, socket.SOCK_DGRAM
@@ -418,12 +417,11 @@ def test_recvmmsg_takes_more_than_1024_messages(count: int, monitor: Monitor) ->
     assert monitor.totals() == Totals(bytes_sent=sum(sizes), bytes_received=sum(sizes))
 
 
-def test_more_messages_than_are_read_are_lost(loader: Loader) -> None:
+def test_more_messages_than_are_read_are_lost(lossy: Monitor) -> None:
     """The program reads 4096 lengths of a call; the bytes of what is behind them are missing, and counted so."""
     sizes = [*[1] * 4096, 2, 3, 4]
-    with monitoring(loader) as monitor:
-        monitor.watch(many_messages(sizes))
-        assert monitor.totals() == Totals(bytes_sent=4105, bytes_received=4096, lost_lengths=3)
+    lossy.watch(many_messages(sizes))
+    assert lossy.totals() == Totals(bytes_sent=4105, bytes_received=4096, lost_lengths=3)
 
 
 def test_sendfile_sends_what_the_kernel_copied(monitor: Monitor, tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ from kernel_matrix.guest.bpf.steps import object_path
 from kernel_matrix.guest.pytest.marks import with_loaders
 from suites.kernel_account import Table, clocks_read, maps_of, plain_additions
 from suites.reader import woken
-from suites.sockets.conftest import Monitor, monitoring
+from suites.sockets.conftest import Monitor
 
 #: the objects' own numbers, whatever loads them
 pytestmark = with_loaders("libbpf")
@@ -31,10 +31,10 @@ def test_the_tables_have_the_sizes_they_ship_with(monitor: Monitor) -> None:
     assert tables["scratch"] == Table("percpu_array", 1, 4, 7 * 64 + 4)
 
 
-def test_a_reader_that_waits_is_woken(loader: Loader) -> None:
+def test_a_reader_that_waits_is_woken(monitor: Monitor) -> None:
     """Readers sleep in epoll_wait() until an event comes (ringbuf_map_poll_kern()); these suites look by themselves."""
     left, right = socket.socketpair()
-    with left, right, monitoring(loader) as monitor:
+    with left, right:
         monitor.events()
         assert woken(monitor.object, "events", lambda: left.send(b"x"))
 

@@ -234,7 +234,7 @@ def seen_by(monitor: Monitor, reader: Reader) -> list[tuple[str, int, int]]:
 
 
 @pytest.mark.parametrize("call", [Call.READ, Call.RECVFROM])
-def test_a_call_under_way_when_attaching_is_nobody_s(call: Call, loader: Loader) -> None:
+def test_a_call_under_way_when_attaching_is_nobody_s(call: Call, detachable: Monitor) -> None:
     """Its entry was not seen, and nothing is reported at its end."""
     left, right = socket.socketpair(UNIX, STREAM)
     reader = Reader()
@@ -242,78 +242,76 @@ def test_a_call_under_way_when_attaching_is_nobody_s(call: Call, loader: Loader)
         Call.READ: lambda: os.read(right.fileno(), 9),
         Call.RECVFROM: lambda: right.recv(9),
     }
-    with left, right, monitoring(loader) as monitor:
-        monitor.links.close()
-        monitor.begin()
+    with left, right:
+        detachable.links.close()
+        detachable.begin()
         reader.begins(call, actions[call])
-        monitor.attach()
+        detachable.attach()
         left.send(b"x")
         assert reader.done.get(timeout=limit(5)) == b"x"
-        assert seen_by(monitor, reader) == []
-        totals = monitor.totals()
+        assert seen_by(detachable, reader) == []
+        totals = detachable.totals()
         assert (totals.bytes_received, totals.lost_ends) == (0, 0)
 
 
 @pytest.mark.parametrize("following", ["the same call", "another call", "on a socket"])
-def test_a_call_under_way_is_not_another_s_end(following: str, loader: Loader) -> None:
+def test_a_call_under_way_is_not_another_s_end(following: str, detachable: Monitor) -> None:
     """A read of a socket ends while nothing is attached; the call that is under way afterwards is not that read.
 
     Neither the same call on a pipe, nor another call, nor the same on another socket: their own entries were not seen.
     """
     reader = Reader()
-    with monitoring(loader) as monitor:
-        left, right = left_over(monitor, reader)
-        reading, writing = os.pipe()
-        other, its_end = socket.socketpair(UNIX, STREAM)
-        # under way are a call, what it does, and what ends it
-        cases: dict[str, tuple[Call, Callable[[], bytes], Callable[[], int]]] = {
-            "the same call": (Call.READ, lambda: os.read(reading, 9), lambda: os.write(writing, b"y")),
-            "another call": (Call.RECVFROM, lambda: right.recv(9), lambda: left.send(b"y")),
-            "on a socket": (Call.READ, lambda: os.read(its_end.fileno(), 9), lambda: other.send(b"y")),
-        }
-        call, action, end = cases[following]
-        reader.begins(call, action)
-        monitor.attach()
-        monitor.begin()
-        end()
-        assert reader.done.get(timeout=limit(5)) == b"y"
-        assert seen_by(monitor, reader) == []
-        totals = monitor.totals()
-        assert (totals.bytes_received, totals.lost_ends) == (0, 1)
-        assert list(monitor.calls.keys()) == []
-        for descriptor in (reading, writing):
-            os.close(descriptor)
-        for sock in (left, right, other, its_end):
-            sock.close()
+    left, right = left_over(detachable, reader)
+    reading, writing = os.pipe()
+    other, its_end = socket.socketpair(UNIX, STREAM)
+    # under way are a call, what it does, and what ends it
+    cases: dict[str, tuple[Call, Callable[[], bytes], Callable[[], int]]] = {
+        "the same call": (Call.READ, lambda: os.read(reading, 9), lambda: os.write(writing, b"y")),
+        "another call": (Call.RECVFROM, lambda: right.recv(9), lambda: left.send(b"y")),
+        "on a socket": (Call.READ, lambda: os.read(its_end.fileno(), 9), lambda: other.send(b"y")),
+    }
+    call, action, end = cases[following]
+    reader.begins(call, action)
+    detachable.attach()
+    detachable.begin()
+    end()
+    assert reader.done.get(timeout=limit(5)) == b"y"
+    assert seen_by(detachable, reader) == []
+    totals = detachable.totals()
+    assert (totals.bytes_received, totals.lost_ends) == (0, 1)
+    assert list(detachable.calls.keys()) == []
+    for descriptor in (reading, writing):
+        os.close(descriptor)
+    for sock in (left, right, other, its_end):
+        sock.close()
 
 
 @pytest.mark.parametrize("following", ["a socket", "a pipe"])
-def test_a_call_whose_end_was_not_seen_is_lost(following: str, loader: Loader) -> None:
+def test_a_call_whose_end_was_not_seen_is_lost(following: str, detachable: Monitor) -> None:
     """The thread's next call, on whatever, finds it, counts it, and is reported as itself."""
     reader = Reader()
-    with monitoring(loader) as monitor:
-        left, right = left_over(monitor, reader)
-        monitor.attach()
-        monitor.begin()
-        reading, writing = os.pipe()
-        left.send(b"yyyy")
-        if following == "a socket":
-            assert reader.does(lambda: right.recv(9)) == b"yyyy"
-            assert seen_by(monitor, reader) == [("RECVFROM", right.fileno(), 4)]
-        else:
-            reader.begins(Call.READ, lambda: os.read(reading, 9))
-            # counted before the call has ended
-            assert monitor.totals().lost_ends == 1
-            os.write(writing, b"zzz")
-            assert reader.done.get(timeout=limit(5)) == b"zzz"
-            assert seen_by(monitor, reader) == []
-        totals = monitor.totals()
-        assert (totals.bytes_received, totals.lost_ends) == (4 if following == "a socket" else 0, 1)
-        assert list(monitor.calls.keys()) == []
-        for descriptor in (reading, writing):
-            os.close(descriptor)
-        for sock in (left, right):
-            sock.close()
+    left, right = left_over(detachable, reader)
+    detachable.attach()
+    detachable.begin()
+    reading, writing = os.pipe()
+    left.send(b"yyyy")
+    if following == "a socket":
+        assert reader.does(lambda: right.recv(9)) == b"yyyy"
+        assert seen_by(detachable, reader) == [("RECVFROM", right.fileno(), 4)]
+    else:
+        reader.begins(Call.READ, lambda: os.read(reading, 9))
+        # counted before the call has ended
+        assert detachable.totals().lost_ends == 1
+        os.write(writing, b"zzz")
+        assert reader.done.get(timeout=limit(5)) == b"zzz"
+        assert seen_by(detachable, reader) == []
+    totals = detachable.totals()
+    assert (totals.bytes_received, totals.lost_ends) == (4 if following == "a socket" else 0, 1)
+    assert list(detachable.calls.keys()) == []
+    for descriptor in (reading, writing):
+        os.close(descriptor)
+    for sock in (left, right):
+        sock.close()
 
 
 def test_a_receive_that_is_killed_is_interrupted_and_forgotten(monitor: Monitor) -> None:
@@ -452,7 +450,7 @@ def test_a_call_that_finds_no_room_to_be_remembered_is_counted(loader: Loader) -
 
 
 @pytest.mark.parametrize(("before", "behind"), [(1, 1), (3, 13), (8, 8)])
-def test_a_length_that_cannot_be_read_back_is_counted(before: int, behind: int, loader: Loader) -> None:
+def test_a_length_that_cannot_be_read_back_is_counted(before: int, behind: int, lossy: Monitor) -> None:
     """A page is full of a vector's messages, and is taken away before the last message comes.
 
     The kernel has written their lengths by then. At the call's end those before and behind that page still count,
@@ -478,13 +476,12 @@ def test_a_length_that_cannot_be_read_back_is_counted(before: int, behind: int, 
         thread.join()
         assert came == [count]
 
-    with monitoring(loader) as monitor:
-        pid, _, _ = run_script(script)
-        received = [event for event in monitor.events(pid) if event.call == Call.RECVMMSG]
-        sizes = range(1, count + 1)
-        left_over = sum(sizes[:before]) + sum(sizes[-behind:])
-        assert [(event.result, event.bytes) for event in received] == [(count, left_over)]
-        assert monitor.totals() == Totals(bytes_sent=sum(sizes), bytes_received=left_over, lost_lengths=missing)
+    pid, _, _ = run_script(script)
+    received = [event for event in lossy.events(pid) if event.call == Call.RECVMMSG]
+    sizes = range(1, count + 1)
+    left_over = sum(sizes[:before]) + sum(sizes[-behind:])
+    assert [(event.result, event.bytes) for event in received] == [(count, left_over)]
+    assert lossy.totals() == Totals(bytes_sent=sum(sizes), bytes_received=left_over, lost_lengths=missing)
 
 
 def test_a_vector_may_lie_anywhere(monitor: Monitor) -> None:
@@ -524,16 +521,15 @@ def test_two_monitors_see_the_same_calls(monitor: Monitor, loader: Loader) -> No
         assert other.totals() == monitor.totals() == Totals(bytes_sent=1)
 
 
-def test_nothing_is_reported_after_detaching(loader: Loader) -> None:
+def test_nothing_is_reported_after_detaching(detachable: Monitor) -> None:
     """And nothing is counted."""
 
     def send(_: Script) -> None:
         left, _right = socket.socketpair(UNIX, STREAM)
         left.sendall(b"x")
 
-    with monitoring(loader) as monitor:
-        seen, _, _ = run_script(send)
-        monitor.links.close()
-        unseen, _, _ = run_script(send)
-        assert {event.tgid for event in monitor.events(seen, unseen)} == {seen}
-        assert monitor.totals() == Totals(bytes_sent=1)
+    seen, _, _ = run_script(send)
+    detachable.links.close()
+    unseen, _, _ = run_script(send)
+    assert {event.tgid for event in detachable.events(seen, unseen)} == {seen}
+    assert detachable.totals() == Totals(bytes_sent=1)
