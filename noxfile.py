@@ -188,7 +188,16 @@ def tests(session: nox.Session) -> None:
 @nox.session(venv_backend="none")
 def faults(session: nox.Session) -> None:
     """Break guests on purpose: panics, hangs, kills, boots that fail (with VMs)."""
-    run(session, python(session, "build", "matrix", "tests"), "-m", "pytest", "-n2", "--dist=loadfile", "tests/faults", *session.posargs)
+    run(
+        session,
+        python(session, "build", "matrix", "tests"),
+        "-m",
+        "pytest",
+        "-n2",
+        "--dist=loadfile",
+        "tests/faults",
+        *session.posargs,
+    )
 
 
 @nox.session(venv_backend="none")

@@ -338,12 +338,21 @@ def lossy(loaded: Monitor, network: None, tmp_path: Path) -> Monitor:  # noqa: A
     return loaded
 
 
+@pytest.fixture(scope="module")
+def spare(loader: Loader) -> Iterator[Monitor]:
+    """Return a second monitor, which is attached only while a test asks for it."""
+    with monitoring(loader) as made:
+        made.links.close()
+        yield made
+
+
 @pytest.fixture
-def detachable(lossy: Monitor) -> Iterator[Monitor]:
-    """Return the monitor with nothing seen yet, which the test detaches; it is attached again at the end."""
-    yield lossy
-    lossy.links.close()
-    lossy.attach()
+def detachable(spare: Monitor, network: None) -> Iterator[Monitor]:  # noqa: ARG001 - made before, as for `lossy`
+    """Return a monitor with nothing seen yet, which the test may detach and attach."""
+    spare.attach()
+    spare.begin()
+    yield spare
+    spare.links.close()
 
 
 @pytest.fixture
