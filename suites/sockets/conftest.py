@@ -66,12 +66,13 @@ class Call(enum.IntEnum):
     PWRITEV2 = 328
 
 
-#: two for each call
-PROGRAMS = tuple(
-    f"trace_{'sendfile64' if call is Call.SENDFILE else call.name.lower()}_{end}"
-    for call in Call
-    for end in ("enter", "exit")
-)
+def programs_of(call: Call) -> tuple[str, str]:
+    """Return the names of a call's two programs."""
+    name = "sendfile64" if call is Call.SENDFILE else call.name.lower()
+    return f"trace_{name}_enter", f"trace_{name}_exit"
+
+
+PROGRAMS = tuple(name for call in Call for name in programs_of(call))
 
 
 @dataclass(frozen=True, slots=True)
@@ -236,9 +237,9 @@ class Monitor:
         self.object = obj
         self.links = obj.attach()
 
-    def attach(self) -> None:
-        """Attach the programs again after `links` were closed."""
-        self.links = self.object.attach()
+    def attach(self, *calls: Call) -> None:
+        """Attach the programs of these calls (of all, when none is named) after `links` were closed."""
+        self.links = self.object.attach(*[name for call in calls for name in programs_of(call)])
 
     def begin(self) -> None:
         """Forget the events and totals until now: loading 36 programs takes longer than most tests."""
@@ -347,9 +348,8 @@ def spare(loader: Loader) -> Iterator[Monitor]:
 
 
 @pytest.fixture
-def detachable(spare: Monitor, network: None) -> Iterator[Monitor]:  # noqa: ARG001 - made before, as for `lossy`
-    """Return a monitor with nothing seen yet, which the test may detach and attach."""
-    spare.attach()
+def detached(spare: Monitor, network: None) -> Iterator[Monitor]:  # noqa: ARG001 - made before, as for `lossy`
+    """Return a monitor with nothing seen yet, which the test attaches and may detach."""
     spare.begin()
     yield spare
     spare.links.close()

@@ -217,9 +217,14 @@ class Reader:
         return self.done.get(timeout=limit(5))
 
 
+#: the calls that the tests of missed ends are about: attaching and detaching all 36 programs takes seconds
+UNDER_WAY = (Call.READ, Call.RECVFROM)
+
+
 def left_over(monitor: Monitor, reader: Reader) -> tuple[socket.socket, socket.socket]:
     """Leave a remembered read of the thread behind: its programs are attached again when it has ended."""
     left, right = socket.socketpair(UNIX, STREAM)
+    monitor.attach(*UNDER_WAY)
     reader.begins(Call.READ, lambda: os.read(right.fileno(), 100))
     monitor.links.close()
     left.send(b"x" * 5)
@@ -234,7 +239,7 @@ def seen_by(monitor: Monitor, reader: Reader) -> list[tuple[str, int, int]]:
 
 
 @pytest.mark.parametrize("call", [Call.READ, Call.RECVFROM])
-def test_a_call_under_way_when_attaching_is_nobody_s(call: Call, detachable: Monitor) -> None:
+def test_a_call_under_way_when_attaching_is_nobody_s(call: Call, detached: Monitor) -> None:
     """Its entry was not seen, and nothing is reported at its end."""
     left, right = socket.socketpair(UNIX, STREAM)
     reader = Reader()
@@ -243,25 +248,23 @@ def test_a_call_under_way_when_attaching_is_nobody_s(call: Call, detachable: Mon
         Call.RECVFROM: lambda: right.recv(9),
     }
     with left, right:
-        detachable.links.close()
-        detachable.begin()
         reader.begins(call, actions[call])
-        detachable.attach()
+        detached.attach(*UNDER_WAY)
         left.send(b"x")
         assert reader.done.get(timeout=limit(5)) == b"x"
-        assert seen_by(detachable, reader) == []
-        totals = detachable.totals()
+        assert seen_by(detached, reader) == []
+        totals = detached.totals()
         assert (totals.bytes_received, totals.lost_ends) == (0, 0)
 
 
 @pytest.mark.parametrize("following", ["the same call", "another call", "on a socket"])
-def test_a_call_under_way_is_not_another_s_end(following: str, detachable: Monitor) -> None:
+def test_a_call_under_way_is_not_another_s_end(following: str, detached: Monitor) -> None:
     """A read of a socket ends while nothing is attached; the call that is under way afterwards is not that read.
 
     Neither the same call on a pipe, nor another call, nor the same on another socket: their own entries were not seen.
     """
     reader = Reader()
-    left, right = left_over(detachable, reader)
+    left, right = left_over(detached, reader)
     reading, writing = os.pipe()
     other, its_end = socket.socketpair(UNIX, STREAM)
     # under way are a call, what it does, and what ends it
@@ -272,14 +275,14 @@ def test_a_call_under_way_is_not_another_s_end(following: str, detachable: Monit
     }
     call, action, end = cases[following]
     reader.begins(call, action)
-    detachable.attach()
-    detachable.begin()
+    detached.attach(*UNDER_WAY)
+    detached.begin()
     end()
     assert reader.done.get(timeout=limit(5)) == b"y"
-    assert seen_by(detachable, reader) == []
-    totals = detachable.totals()
+    assert seen_by(detached, reader) == []
+    totals = detached.totals()
     assert (totals.bytes_received, totals.lost_ends) == (0, 1)
-    assert list(detachable.calls.keys()) == []
+    assert list(detached.calls.keys()) == []
     for descriptor in (reading, writing):
         os.close(descriptor)
     for sock in (left, right, other, its_end):
@@ -287,27 +290,27 @@ def test_a_call_under_way_is_not_another_s_end(following: str, detachable: Monit
 
 
 @pytest.mark.parametrize("following", ["a socket", "a pipe"])
-def test_a_call_whose_end_was_not_seen_is_lost(following: str, detachable: Monitor) -> None:
+def test_a_call_whose_end_was_not_seen_is_lost(following: str, detached: Monitor) -> None:
     """The thread's next call, on whatever, finds it, counts it, and is reported as itself."""
     reader = Reader()
-    left, right = left_over(detachable, reader)
-    detachable.attach()
-    detachable.begin()
+    left, right = left_over(detached, reader)
+    detached.attach(*UNDER_WAY)
+    detached.begin()
     reading, writing = os.pipe()
     left.send(b"yyyy")
     if following == "a socket":
         assert reader.does(lambda: right.recv(9)) == b"yyyy"
-        assert seen_by(detachable, reader) == [("RECVFROM", right.fileno(), 4)]
+        assert seen_by(detached, reader) == [("RECVFROM", right.fileno(), 4)]
     else:
         reader.begins(Call.READ, lambda: os.read(reading, 9))
         # counted before the call has ended
-        assert detachable.totals().lost_ends == 1
+        assert detached.totals().lost_ends == 1
         os.write(writing, b"zzz")
         assert reader.done.get(timeout=limit(5)) == b"zzz"
-        assert seen_by(detachable, reader) == []
-    totals = detachable.totals()
+        assert seen_by(detached, reader) == []
+    totals = detached.totals()
     assert (totals.bytes_received, totals.lost_ends) == (4 if following == "a socket" else 0, 1)
-    assert list(detachable.calls.keys()) == []
+    assert list(detached.calls.keys()) == []
     for descriptor in (reading, writing):
         os.close(descriptor)
     for sock in (left, right):
@@ -521,15 +524,16 @@ def test_two_monitors_see_the_same_calls(monitor: Monitor, loader: Loader) -> No
         assert other.totals() == monitor.totals() == Totals(bytes_sent=1)
 
 
-def test_nothing_is_reported_after_detaching(detachable: Monitor) -> None:
+def test_nothing_is_reported_after_detaching(detached: Monitor) -> None:
     """And nothing is counted."""
 
     def send(_: Script) -> None:
         left, _right = socket.socketpair(UNIX, STREAM)
         left.sendall(b"x")
 
+    detached.attach()
     seen, _, _ = run_script(send)
-    detachable.links.close()
+    detached.links.close()
     unseen, _, _ = run_script(send)
-    assert {event.tgid for event in detachable.events(seen, unseen)} == {seen}
-    assert detachable.totals() == Totals(bytes_sent=1)
+    assert {event.tgid for event in detached.events(seen, unseen)} == {seen}
+    assert detached.totals() == Totals(bytes_sent=1)
