@@ -511,17 +511,17 @@ def test_a_loaded_monitor_has_counted_nothing(loader: Loader) -> None:
         assert monitor.events() == []
 
 
-def test_two_monitors_see_the_same_calls(monitor: Monitor, loader: Loader) -> None:
+def test_two_monitors_see_the_same_calls(monitor: Monitor, detached: Monitor) -> None:
     """Each attached object has programs of its own."""
 
     def script(script: Script) -> None:
         left, _right = socket.socketpair(UNIX, STREAM)
         script.did(Call.SENDTO, left.fileno(), UNIX, left.send(b"x"))
 
-    with monitoring(loader) as other:
-        pid = monitor.watch(script)[0].tgid
-        assert [event.call for event in other.events(pid)] == [Call.SENDTO]
-        assert other.totals() == monitor.totals() == Totals(bytes_sent=1)
+    detached.attach()
+    pid = monitor.watch(script)[0].tgid
+    assert [event.call for event in detached.events(pid)] == [Call.SENDTO]
+    assert detached.totals() == monitor.totals() == Totals(bytes_sent=1)
 
 
 def test_nothing_is_reported_after_detaching(detached: Monitor) -> None:
