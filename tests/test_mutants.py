@@ -5,18 +5,22 @@ from __future__ import annotations
 import os
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 
 from kernel_matrix.commands.mutation import code, compiling, generated, mistakes, outcomes, record, sampling, table
 from kernel_matrix.commands.mutation.cache import Cache, Compiled
 from kernel_matrix.commands.mutation.compiling import Objects
+from kernel_matrix.commands.mutation.guests import GuestLost
 from kernel_matrix.commands.mutation.mistakes import Equivalent
 from kernel_matrix.commands.mutation.mutant import Mutant
 from kernel_matrix.commands.mutation.outcomes import Fate, Outcome
+from kernel_matrix.commands.mutation.running import Kernel
 from kernel_matrix.objects import build
-from kernel_matrix.shared.errors import ManifestError, ToolMissing
-from kernel_matrix.shared.mutants import Result
+from kernel_matrix.shared.errors import HarnessError, ManifestError, ToolMissing
+from kernel_matrix.shared.mutants import Result, Trial
 from tests.projects import HERE, below
 
 SOURCE = "int first;\n\nint twice(int number)\n{\n\treturn number * 2;\n}\n"
@@ -399,3 +403,47 @@ def test_the_table_has_each_fate_of_each_program() -> None:
         *("program", "mutants", "killed", "equivalent", "survived", "all"),
     ]
     assert rows == [("p", "generated", "1", "", "1", "2"), ("p", "mistakes", "", "1", "", "1")]
+
+
+class LostGuests:
+    """A warm guest that is lost as often as there are endings, each with the test that ran; then a trial passes."""
+
+    def __init__(self, *running: str) -> None:
+        self.endings = list(running)
+        self.trials: list[Trial] = []
+
+    def try_object(self, _data: bytes, trial: Trial) -> Result:
+        self.trials.append(trial)
+        if self.endings:
+            raise GuestLost("panic", self.endings.pop(0))
+        return Result(tests=1)
+
+
+def tried(warm: LostGuests, lines: list[str]) -> Result | Outcome:
+    """Try an object in a guest."""
+    guest = SimpleNamespace(kernel="6.1", ending_path=Path("ending"))
+    kernel = Kernel(cast("Any", SimpleNamespace(guest=guest)), lines.append)
+    trial = Trial("counter", ("test_a.py",), (), 1.0, True)
+    return kernel._tried(cast("Any", warm), b"", trial, 2)
+
+
+def test_a_guest_lost_before_its_first_test_is_replaced() -> None:
+    """It is not the object's doing: reported, and the object is tried in another one."""
+    lines: list[str] = []
+    assert tried(LostGuests(""), lines) == Result(tests=1)
+    assert lines == ["6.1: a guest was lost before its first test: panic; another one begins"]
+
+
+def test_guests_that_are_lost_again_without_a_test_end_the_run() -> None:
+    """Whatever it is, it would go on."""
+    with pytest.raises(HarnessError, match=r"6\.1: its guest was lost: panic"):
+        tried(LostGuests("", ""), [])
+
+
+def test_a_guest_lost_twice_in_a_test_is_killed_by_it() -> None:
+    """The second time that test is the first to run; a guest lost before any test does not count."""
+    warm = LostGuests("test_a.py::test_b", "", "test_a.py::test_b")
+    outcome = tried(warm, [])
+    assert isinstance(outcome, Outcome)
+    assert (outcome.fate, outcome.by) == (Fate.KILLED, "guest lost in test_a.py::test_b")
+    assert [trial.first[:1] for trial in warm.trials] == [(), ("test_a.py::test_b",), ("test_a.py::test_b",)]

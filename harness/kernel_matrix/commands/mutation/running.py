@@ -26,7 +26,7 @@ _TIMES, _SECONDS = 3.0, 30.0
 #: A mutant that counts nothing lets a test wait for its whole limit. So limits are first this part of a run's; what
 #: such a limit has decided is tried again with whole ones.
 _PART_OF_LIMITS = 0.2
-#: how many guests may die one after another in the program's own trial
+#: how many guests may die one after another in the program's own trial, or before any test
 _MOST_LOST = 2
 
 
@@ -145,20 +145,25 @@ class Kernel:
         warm.cleared.add(test)
 
     def _tried(self, warm: Warm, data: bytes, trial: Trial, times: int) -> Result | Outcome:
-        """Return the result of a trial, or the outcome of a guest that was lost so many times. Raises HarnessError."""
-        error = GuestLost("")
-        for _ in range(times):
+        """Return the result of a trial, or the outcome of a guest that was lost so many times. Raises HarnessError.
+
+        A guest that is lost while no test runs is not the object's doing: it is reported, and another takes its place.
+        """
+        in_tests, before = 0, 0
+        while True:
             try:
-                result = warm.try_object(data, trial)
-            except GuestLost as caught:
-                error = caught
-                if not error.test:
-                    # no test was running: it is not the object's doing
+                return valid(warm.try_object(data, trial), self._target.guest.ending_path.parent)
+            except GuestLost as error:
+                if error.test:
+                    in_tests += 1
+                    trial = replace(trial, first=(error.test, *trial.first))
+                    if in_tests == times:
+                        return outcomes.lost(error.test, self._kernel, error.reason)
+                    continue
+                before += 1
+                if before == _MOST_LOST:
                     raise HarnessError(f"{self._kernel}: its guest was lost: {error.reason}") from error
-                trial = replace(trial, first=(error.test, *trial.first))
-            else:
-                return valid(result, self._target.guest.ending_path.parent)
-        return outcomes.lost(error.test, self._kernel, error.reason)
+                self._say(f"{self._kernel}: a guest was lost before its first test: {error.reason}; another one begins")
 
     def _trial(self, program: str, first: tuple[str, ...], seconds: float, *, stops: bool = True) -> Trial:
         tests = self._target.project.mutation.tests[program]
