@@ -15,6 +15,7 @@ from kernel_matrix.config import project as configuration
 from kernel_matrix.diagnose import sections
 from kernel_matrix.guest.bpf.foreign.configuring import encoded
 from kernel_matrix.guest.pytest import objects
+from kernel_matrix.objects import section_names
 from kernel_matrix.plan import objects as plan_objects
 from kernel_matrix.relay import payload
 from kernel_matrix.shared.errors import ManifestError
@@ -236,6 +237,10 @@ def test_an_array_has_a_number_for_each_element() -> None:
         ("kprobe.multi_x", "kprobe.multi"),
         ("cgroup/conect4", "cgroup/connect4"),
         ("sockop", "sockops"),
+        ("xdp/my_filter", "xdp"),
+        ("classifier/ingress", "classifier"),
+        ("socket/http", "socket"),
+        ("cgroup_skb", "cgroup/skb"),
         ("elsewhere", ""),
     ],
 )
@@ -246,3 +251,30 @@ def test_the_nearest_section_is_named(section: str, near: str) -> None:
 def test_items_are_named_by_kernel_and_repetition() -> None:
     assert list(objects.identities("load", ("6.1", "5.10"), 1)) == ["load[6.1]", "load[5.10]"]
     assert list(objects.identities("load", ("6.1",), 2)) == ["load[6.1-#1]", "load[6.1-#2]"]
+
+
+def test_both_tables_of_sections_agree() -> None:
+    """One says what a program is, the other only which names there are; libbpf has one."""
+    assert set(sections._DEFINED) == {
+        f"{name}+" if with_target else name for name, (_, _, with_target) in section_names._ROWS.items()
+    }
+
+
+@pytest.mark.parametrize(
+    ("section", "known"),
+    [
+        ("xdp", True),
+        ("xdp/devmap", True),
+        ("kprobe.session/f", True),
+        ("tp/a/b", True),
+        ("cgroup/connect_unix", True),
+        # libbpf 1.0 matches these names as a whole: sec_def_matches()
+        ("xdp/my_filter", False),
+        ("classifier/ingress", False),
+        ("socket/http", False),
+        ("cgroup_skb", False),
+        ("kprobe__f", False),
+    ],
+)
+def test_only_some_sections_take_a_target(section: str, known: bool) -> None:
+    assert sections.known(section) is known

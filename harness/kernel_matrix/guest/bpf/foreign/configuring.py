@@ -21,7 +21,8 @@ from kernel_matrix.shared.object_table import ObjectSettings
 
 #: maps that have no entries of their own: the kernel demands 0, or libbpf sets the number
 _WITHOUT_ENTRIES = frozenset({
-    "sk_storage", "inode_storage", "task_storage", "cgrp_storage", "perf_event_array", "struct_ops",
+    "sk_storage", "inode_storage", "task_storage", "cgrp_storage", "perf_event_array", "struct_ops", "cgroup_storage",
+    "percpu_cgroup_storage",
 })  # fmt: skip
 _MAPS_OF_MAPS = frozenset({"array_of_maps", "hash_of_maps"})
 #: sections that name a function of the kernel behind a slash, without which libbpf cannot load
@@ -96,14 +97,14 @@ def check_declared(foreign: Foreign, pointer: int, programs: dict[str, int]) -> 
     for name, program in programs.items():
         section = foreign.section(name)
         if steps.kind_of(program) == _UNSPECIFIED:
-            near = sections.near(section)
-            if section.partition("/")[0] in {known.partition("/")[0] for known in sections.SECTIONS}:
+            if sections.known(section):
                 version = libbpf().libbpf_version_string().decode()
                 raise StepError(
                     0, "open", f"{name}: this machine's libbpf ({version}) does not know the section {section}"
                 )
+            near = sections.near(section)
             why = f"libbpf knows no section {section}" + (f" (did you mean {near}?)" if near else "")
-            raise Undeclared(why, foreign.line("sections", name, f'"{near or "tc"}"'))
+            raise Undeclared(why, foreign.line("sections", name, f'"{near}"' if near else '"SECTION"  # such as "tc"'))
         kind, _, target = section.partition("/")
         if kind.partition(".")[0] in _NAMING and not target and name not in foreign.settings.targets:
             why = f"the section {section} of {name} does not name the kernel's function that its loader chooses"
