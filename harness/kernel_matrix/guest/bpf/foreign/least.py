@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from contextlib import ExitStack
-from functools import partial
 
 from kernel_matrix.diagnose.situation import needed
 from kernel_matrix.guest.bpf import steps
 from kernel_matrix.guest.bpf.diagnosis import machine
 from kernel_matrix.guest.bpf.foreign import targets
-from kernel_matrix.guest.bpf.foreign.loading import loaded
 from kernel_matrix.guest.bpf.foreign.place import Place
 from kernel_matrix.guest.bpf.foreign.trial import Trial
 from kernel_matrix.guest.bpf.foreign.undeclared import Undeclared
@@ -19,11 +17,13 @@ from kernel_matrix.guest.system.privilege import Cap, only_effective
 
 _PREFIX = "CAP_"
 
+#: tries a step with exactly these capabilities, and returns its refusal
+Step = Callable[[frozenset[Cap]], StepError | None]
+
 
 def capabilities(trial: Trial, program: str, place: Place) -> tuple[str, ...]:
     """Return a smallest set of capabilities with which a program is loaded and attached at this kernel's defaults.
 
-    The refusals say what to add, from what the program's type is known to need; then each is tried to be left out.
     Raises StepError when every capability together does not suffice, which is the refusal of any loader.
     """
     with trial.having(program) as obj, ExitStack() as stack:
@@ -34,32 +34,50 @@ def capabilities(trial: Trial, program: str, place: Place) -> tuple[str, ...]:
         except Undeclared:
             # it has no target here: the answer is what loading takes
             attaches = False
+
+    def attached(caps: frozenset[Cap]) -> StepError | None:
+        return _attach_refused(trial, program, place, caps) if attaches else None
+
+    def done(caps: frozenset[Cap]) -> StepError | None:
+        # the kernel keeps nothing of who loaded a program, so it is attached as it was loaded for all tests
+        return trial.load_refused(program, caps) or attached(caps)
+
     with place.prepared_for(kind):
-        refused = partial(_refused, trial, program, place, attaches=attaches)
-        has = {Cap[name.removeprefix(_PREFIX)] for name in needed(kind)}
-        while (error := refused(has)) is not None:
-            more = {Cap[name.removeprefix(_PREFIX)] for name in machine.explain(error).cure.capabilities} - has
-            if not more and has == set(Cap):
-                raise error
-            has |= more or set(Cap)
-        for cap in sorted(has, key=lambda cap: (cap is not Cap.SYS_ADMIN, cap.name)):
-            if refused(has - {cap}) is None:
-                has -= {cap}
+        has = smallest(_caps(needed(kind)) | trial.known_to_load(program), done, _lacking)
     return tuple(f"{_PREFIX}{cap.name}" for cap in sorted(has, key=lambda cap: cap.name))
 
 
-def _refused(trial: Trial, program: str, place: Place, caps: Collection[Cap], *, attaches: bool) -> StepError | None:
-    """Load the program as the trial has it, and attach it, with exactly these capabilities; return the refusal.
+def smallest(start: Collection[Cap], step: Step, lacking: Callable[[StepError], Collection[Cap]]) -> frozenset[Cap]:
+    """Return a set with which the step succeeds, and with no smaller part of it.
 
-    Nothing is pinned, so no map is there already.
+    The refusals say what to add to ``start``; then each is tried to be left out, CAP_SYS_ADMIN first. Raises StepError.
     """
-    # what was attached is detached with all capabilities
-    with ExitStack() as stack:
+    has = frozenset(start)
+    while (error := step(has)) is not None:
+        more = frozenset(lacking(error)) - has
+        if not more and has == frozenset(Cap):
+            raise error
+        has |= more or frozenset(Cap)
+    for cap in sorted(has, key=lambda cap: (cap is not Cap.SYS_ADMIN, cap.name)):
+        if step(has - {cap}) is None:
+            has -= {cap}
+    return has
+
+
+def _lacking(error: StepError) -> frozenset[Cap]:
+    return _caps(machine.explain(error).cure.capabilities)
+
+
+def _caps(names: Collection[str]) -> frozenset[Cap]:
+    return frozenset(Cap[name.removeprefix(_PREFIX)] for name in names)
+
+
+def _attach_refused(trial: Trial, program: str, place: Place, caps: Collection[Cap]) -> StepError | None:
+    """Attach the program with exactly these capabilities; it is detached with all of them."""
+    with trial.having(program) as obj, ExitStack() as stack:
         try:
             with only_effective(caps):
-                obj = stack.enter_context(loaded(trial.foreign, None, "" if trial.is_in_whole(program) else program))
-                if attaches:
-                    targets.attach(trial.foreign, obj, program, place, stack)
+                targets.attach(trial.foreign, obj, program, place, stack)
         except StepError as error:
             return error
     return None

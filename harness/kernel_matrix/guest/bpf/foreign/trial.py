@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator
+from collections.abc import Collection, Generator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
@@ -10,6 +10,7 @@ from kernel_matrix.guest.bpf.foreign.configuring import Foreign
 from kernel_matrix.guest.bpf.foreign.loading import LoadedObject, loaded
 from kernel_matrix.guest.bpf.foreign.undeclared import Undeclared
 from kernel_matrix.guest.bpf.step_error import StepError
+from kernel_matrix.guest.system.privilege import Cap, only_effective
 
 _Refusal = StepError | Undeclared
 
@@ -22,11 +23,12 @@ class Trial:
         self._pins = pins
         self._stack = ExitStack()
         self._whole: LoadedObject | _Refusal | None = None
+        #: the program that is loaded alone, and what unloads it
+        self._alone: tuple[str, LoadedObject] | None = None
+        self._of_alone = self._stack.enter_context(ExitStack())
         self._refusals: dict[str, _Refusal] = {}
-
-    def is_in_whole(self, program: str) -> bool:
-        """Whether the object could be loaded whole, and this program with it: one of SEC("?...") is not."""
-        return isinstance(self._whole, LoadedObject) and program in self._whole.programs
+        #: program, empty for the whole object, and capabilities -> how loading with these was refused
+        self._loads: dict[tuple[str, frozenset[Cap]], StepError | None] = {}
 
     def whole(self) -> LoadedObject:
         """Return the object, loaded whole; raises StepError, Undeclared."""
@@ -49,20 +51,64 @@ class Trial:
             whole = self.whole()
         except (StepError, Undeclared):
             whole = None
-        if whole is not None and program in whole.programs and not self._registered_once(program):
+        if self._attached_once(program):
+            with ExitStack() as stack:
+                yield self._load_alone(program, None if whole else self._pins, stack)
+        elif self.is_in_whole(program):
+            assert whole is not None
             yield whole
-            return
-        with ExitStack() as stack:
-            try:
-                alone = stack.enter_context(loaded(self.foreign, self._pins, program))
-            except (StepError, Undeclared) as error:
-                self._refusals[program] = self._explained(error, program)
-                raise self._refusals[program] from None
-            yield alone
+        else:
+            if self._alone is None or self._alone[0] != program:
+                self._alone = None
+                self._of_alone.close()
+                self._alone = program, self._load_alone(program, self._pins, self._of_alone)
+            yield self._alone[1]
 
-    def _registered_once(self, program: str) -> bool:
-        """Whether it is part of a struct, which the kernel registers once for each time that it is loaded."""
-        return any(program in members for members in self.foreign.file.structs.values())
+    def _load_alone(self, program: str, pins: Path | None, stack: ExitStack) -> LoadedObject:
+        """Load the object with only this program until ``stack`` closes; raises StepError, Undeclared."""
+        try:
+            return stack.enter_context(loaded(self.foreign, pins, program))
+        except (StepError, Undeclared) as error:
+            self._refusals[program] = self._explained(error, program)
+            raise self._refusals[program] from None
+
+    def is_in_whole(self, program: str) -> bool:
+        """Whether the object could be loaded whole, and this program with it: one of SEC("?...") is not."""
+        return isinstance(self._whole, LoadedObject) and program in self._whole.programs
+
+    def load_refused(self, program: str, caps: Collection[Cap]) -> StepError | None:
+        """Load the program as `having` has it with exactly these capabilities; return the refusal.
+
+        Programs that are loaded whole share the answers. Nothing is pinned, so no map is there already.
+        """
+        key = self._only(program), frozenset(caps)
+        if key not in self._loads:
+            with ExitStack() as stack:
+                try:
+                    with only_effective(caps):
+                        stack.enter_context(loaded(self.foreign, None, key[0]))
+                    self._loads[key] = None
+                except StepError as error:
+                    self._loads[key] = error
+        return self._loads[key]
+
+    def known_to_load(self, program: str) -> frozenset[Cap]:
+        """Return the fewest capabilities with which it has been loaded yet; empty: it has not been tried."""
+        only = self._only(program)
+        known = [caps for (name, caps), refusal in self._loads.items() if name == only and refusal is None]
+        return min(known, key=len, default=frozenset())
+
+    def _only(self, program: str) -> str:
+        """Return the program if it is loaded alone, empty if with the whole object."""
+        return "" if self.is_in_whole(program) else program
+
+    def _attached_once(self, program: str) -> bool:
+        """Whether it can be attached once for each time that it is loaded: part of a struct, or a replacement.
+
+        Of a replacement the kernel forgets its target: bpf_tracing_prog_attach() attaches only TRACING and LSM again.
+        """
+        replaces = self.foreign.section(program).partition("/")[0] == "freplace"
+        return replaces or any(program in members for members in self.foreign.file.structs.values())
 
     def _explained(self, error: _Refusal, program: str = "") -> _Refusal:
         """Return the refusal again, with the verifier's log where it was the verifier's."""

@@ -1,0 +1,108 @@
+"""The search for the fewest capabilities: what it finds suffices, no part of it does, and loads are not repeated."""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Collection, Generator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from kernel_matrix.guest.bpf.foreign import least, trial
+from kernel_matrix.guest.bpf.foreign.configuring import Foreign
+from kernel_matrix.guest.bpf.foreign.loading import LoadedObject
+from kernel_matrix.guest.bpf.foreign.trial import Trial
+from kernel_matrix.guest.bpf.step_error import StepError
+from kernel_matrix.guest.bpf.steps import Program
+from kernel_matrix.guest.system.privilege import Cap
+from kernel_matrix.shared.bpf_elf import BpfFile
+from kernel_matrix.shared.object_table import ObjectSettings
+
+_SETS = st.frozensets(st.sampled_from(list(Cap)), max_size=4)
+
+
+@given(st.lists(_SETS, min_size=1, max_size=4), _SETS, _SETS)
+def test_what_is_found_suffices_and_no_part_of_it_does(
+    sufficient: list[frozenset[Cap]], start: frozenset[Cap], named: frozenset[Cap]
+) -> None:
+    """Whatever the kernel accepts instead of what, and whatever the refusals name."""
+
+    def step(caps: frozenset[Cap]) -> StepError | None:
+        accepted = any(one <= caps for one in sufficient)
+        return None if accepted else StepError(errno.EPERM, "load", "x")
+
+    result = least.smallest(start, step, lambda _: named)
+    assert step(result) is None
+    assert all(step(result - {cap}) is not None for cap in result)
+
+
+def test_what_no_capability_helps_against_is_raised() -> None:
+    refusal = StepError(errno.EINVAL, "attach", "x")
+    with pytest.raises(StepError) as raised:
+        least.smallest(frozenset(), lambda _: refusal, lambda _: ())
+    assert raised.value is refusal
+
+
+class _Loads:
+    """Stands for `loaded`: counts, and takes what has CAP_BPF and a program that is not refused."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, *, refused: str = "") -> None:
+        self.made: list[tuple[str, tuple[str, ...]]] = []
+        self._caps: tuple[str, ...] = ("all",)
+        self._refused = refused
+        monkeypatch.setattr(trial, "loaded", self._loaded)
+        monkeypatch.setattr(trial, "only_effective", self._only_effective)
+
+    @contextmanager
+    def _only_effective(self, caps: Collection[Cap]) -> Generator[None]:
+        self._caps = tuple(sorted(cap.name for cap in caps))
+        yield
+        self._caps = ("all",)
+
+    @contextmanager
+    def _loaded(
+        self, foreign: Foreign, pins: Path | None, only: str = "", *, explain: bool = False
+    ) -> Generator[LoadedObject]:
+        assert explain in {True, False}
+        assert pins is None or self._caps == ("all",)
+        self.made.append((only, self._caps))
+        names = [only] if only else [name for name, section in foreign.file.programs.items() if section[0] != "?"]
+        if not {"BPF", "all"} & set(self._caps) or self._refused in names:
+            self._caps = ("all",)
+            raise StepError(errno.EPERM, "load", only)
+        yield LoadedObject({name: Program(name, 1) for name in names}, {}, {})
+
+
+def _trial(tmp_path: Path) -> Trial:
+    file = BpfFile({"first": "xdp", "second": "tc", "later": "?tc", "replacing": "?freplace/f"})
+    return Trial(Foreign(tmp_path, "x.bpf.o", file, ObjectSettings()), tmp_path)
+
+
+def test_programs_loaded_whole_share_the_answers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    loads, tried = _Loads(monkeypatch), _trial(tmp_path)
+    for name in ("first", "second"):
+        with tried.having(name):
+            assert tried.load_refused(name, {Cap.BPF}) is None
+            assert tried.load_refused(name, {Cap.PERFMON}) is not None
+    assert tried.known_to_load("second") == {Cap.BPF}
+    assert tried.known_to_load("later") == frozenset()
+    assert loads.made == [("", ("all",)), ("", ("BPF",)), ("", ("PERFMON",))]
+
+
+def test_a_program_alone_stays_until_the_next_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    loads, tried = _Loads(monkeypatch, refused="second"), _trial(tmp_path)
+    for name in ("first", "first", "later", "first"):
+        with tried.having(name) as obj:
+            assert set(obj.programs) == {name}
+    assert [only for only, _ in loads.made] == ["", "first", "later", "first"]
+
+
+def test_a_replacement_is_loaded_for_each_attachment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    loads, tried = _Loads(monkeypatch), _trial(tmp_path)
+    for _ in range(2):
+        with tried.having("replacing"):
+            pass
+    assert [only for only, _ in loads.made] == ["", "replacing", "replacing"]
