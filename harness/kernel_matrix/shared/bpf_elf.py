@@ -39,6 +39,8 @@ class BpfFile:
     structs: Mapping[str, frozenset[str]] = field(default_factory=dict)
     #: global variable -> its section, its offset there and its size in bytes
     variables: Mapping[str, tuple[str, int, int]] = field(default_factory=dict)
+    #: what the file takes from elsewhere, by name: functions and variables of the kernel, options
+    externs: frozenset[str] = frozenset()
 
     def companions(self, program: str) -> frozenset[str]:
         """Return the programs that the kernel must have before this one runs: those of its tables and structs."""
@@ -64,6 +66,11 @@ def read(path: Path) -> BpfFile:
         return _Elf(data).file()
     except (struct.error, IndexError, UnicodeDecodeError):
         return BpfFile()
+
+
+def defined(data: bytes) -> frozenset[str]:
+    """Return the names of the symbols that an object file, such as a module of the kernel, has itself."""
+    return _Elf(data).defined()
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,7 +130,12 @@ class _Elf:
                 for symbol in self.symbols
                 if symbol.size and self._section_name(symbol).startswith(_VALUES)
             },
+            frozenset(symbol.name for symbol in self.symbols if symbol.name and not symbol.section),
         )
+
+    def defined(self) -> frozenset[str]:
+        """Return the names of all symbols that the file has itself."""
+        return frozenset(symbol.name for symbol in self.symbols if symbol.section)
 
     def _maps_of(self, function: _Symbol) -> Iterator[str]:
         """Yield the maps that a program names; with a call of a function of .text also all that those name."""

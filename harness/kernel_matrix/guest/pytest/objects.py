@@ -12,7 +12,7 @@ import pytest
 
 from kernel_matrix.guest.bpf import leaks
 from kernel_matrix.guest.bpf.diagnosis import trying
-from kernel_matrix.guest.bpf.foreign import environment, least, targets
+from kernel_matrix.guest.bpf.foreign import environment, least, modules, targets
 from kernel_matrix.guest.bpf.foreign.configuring import Foreign
 from kernel_matrix.guest.bpf.foreign.place import Place
 from kernel_matrix.guest.bpf.foreign.trial import Trial
@@ -81,7 +81,7 @@ class ObjectFile(pytest.File):
         self._before = leaks.present()
         pins = self._stack.enter_context(environment.bpffs())
         settings = self.table.of(self.nodeid)
-        environment.load_modules(settings.modules)
+        environment.load_modules((*settings.modules, *modules.needed(self.file, settings)))
         self.place = Place()
         self._stack.callback(self.place.close)
         self.trial = Trial(Foreign(self.path, self.path.name, self.file, settings), pins)

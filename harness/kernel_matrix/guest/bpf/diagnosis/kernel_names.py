@@ -22,8 +22,12 @@ def absent(names: Iterable[str]) -> frozenset[str]:
     wanted = tuple(names)
     if not wanted or not _BTF.exists():
         return frozenset()
-    strings = _BTF.read_bytes()
-    return frozenset(name for name in wanted if f"\0{name}\0".encode() not in strings)
+    return frozenset(name for name in wanted if f"\0{name}\0".encode() not in _types())
+
+
+@cache
+def _types() -> bytes:
+    return _BTF.read_bytes()
 
 
 def near(stage: str, hook: str, target: str, error: StepError) -> tuple[str, ...]:
@@ -32,6 +36,9 @@ def near(stage: str, hook: str, target: str, error: StepError) -> tuple[str, ...
         return tuple(difflib.get_close_matches(missing[1], _kernel_functions(), 3, 0.75))
     if stage == "attach" and hook == "tracepoint" and error.errno == errno.ENOENT:
         return tuple(difflib.get_close_matches(target, _tracepoints(), 3, 0.75))
+    if stage == "attach" and error.section.startswith(("raw_tp", "raw_tracepoint")) and error.errno == errno.ENOENT:
+        events = [name.partition(":")[2] for name in _tracepoints()]
+        return tuple(difflib.get_close_matches(error.section.partition("/")[2], events, 3, 0.75))
     return ()
 
 
