@@ -64,7 +64,7 @@ _CASES: list[tuple[Situation, Cause, str]] = [
     (
         replace(_LOAD, errno=errno.EINVAL, log="0: (85) call x\nunknown func x#9\n"),
         Cause.NOT_SUPPORTED,
-        "no such helper",
+        "may not call the helper x",
     ),
     (replace(_LOAD, errno=errno.E2BIG), Cause.TOO_LARGE, "1,000,000"),
     (replace(_LOAD, errno=errno.E2BIG, effective=0), Cause.TOO_LARGE, "4096"),
@@ -116,7 +116,19 @@ _CASES: list[tuple[Situation, Cause, str]] = [
     (
         replace(_LOAD, errno=errno.EINVAL, log="unknown func bpf_probe_read_kernel#113\n", lockdown="integrity"),
         Cause.NOT_SUPPORTED,
-        "no such helper",
+        "may not call the helper bpf_probe_read_kernel",
+    ),
+    (
+        # bpf_base_func_proto(): helpers that read other memory are there for who has CAP_PERFMON
+        replace(
+            _LOAD,
+            errno=errno.EINVAL,
+            log="unknown func bpf_probe_read_kernel#113\n",
+            kind="sched_cls",
+            effective=_without("CAP_PERFMON", "CAP_SYS_ADMIN"),
+        ),
+        Cause.PERMISSION,
+        "CAP_PERFMON",
     ),
     (Situation("update", errno.ENOMEM), Cause.UNKNOWN, "ENOMEM"),
 ]

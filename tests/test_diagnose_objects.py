@@ -13,7 +13,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from kernel_matrix.diagnose import Cause, Situation, diagnose
-from kernel_matrix.diagnose.situation import CAPABILITIES, MapFacts, libbpf_line
+from kernel_matrix.diagnose.situation import CAPABILITIES, ENOTSUPP, MapFacts, libbpf_line
 
 _ALL = sum(1 << number for number in CAPABILITIES.values())
 _MAP = MapFacts("seen", "bloom_filter", 0, 4, 1024, users=("second",), programs=2)
@@ -24,6 +24,12 @@ _ATTACH = Situation("attach", errno.EINVAL, effective=_ALL)
 
 def _map(number: int, kind: str, *, key: int = 4, value: int = 8, entries: int = 1) -> Situation:
     return replace(_REFUSED, errno=number, map=MapFacts("m", kind, key, value, entries))
+
+
+def _of(kind: str, **fields: int) -> Situation:
+    """Return a map of a type that the kernel knows, refused for a mistake in its description."""
+    size = {"key": 4, "value": 8, "entries": 8} | fields
+    return replace(_REFUSED, map=MapFacts("m", kind, size["key"], size["value"], size["entries"], size.get("flags", 0)))
 
 
 def _log(*lines: str) -> str:
@@ -76,6 +82,127 @@ OBJECT_CASES: list[tuple[Situation, Cause, str]] = [
     (_map(errno.ENOMEM, "array", entries=1 << 30), Cause.MAP_TOO_LARGE, "has no memory for map m"),
     (_map(errno.EINVAL, "hash", entries=0), Cause.UNDECLARED, "map m (hash) has no max_entries"),
     (_map(errno.EINVAL, "hash"), Cause.UNKNOWN, "refuses its sizes or flags: hash, 1 entries, key 4 bytes"),
+    # what alloc_check() of each type demands, in its file below kernel/bpf
+    (_of("lpm_trie", key=8), Cause.MAP, "lpm_trie is made with the flag BPF_F_NO_PREALLOC only, and m is lpm_trie"),
+    (_of("lpm_trie", key=4, flags=1), Cause.MAP, "has keys of 5 to 260 bytes"),
+    (
+        replace(_of("lru_hash", flags=1), errno=ENOTSUPP),
+        Cause.MAP,
+        "lru_hash is never made with the flag BPF_F_NO_PREALLOC",
+    ),
+    (_of("hash", flags=1 << 10), Cause.MAP, "cannot be mapped into memory (BPF_F_MMAPABLE)"),
+    (_of("hash", flags=2), Cause.MAP, "BPF_F_NO_COMMON_LRU"),
+    (_of("ringbuf", key=0, entries=4096), Cause.MAP, "has no values"),
+    (_of("ringbuf", key=0, value=0, entries=5000), Cause.MAP, "a power of two and of whole pages"),
+    (_of("queue"), Cause.MAP, "has no key"),
+    (_of("array", key=8), Cause.MAP, "has keys of 4 bytes"),
+    (_of("perf_event_array"), Cause.MAP, "has values of 4 bytes"),
+    (_of("stack_trace", value=12), Cause.MAP, "whole addresses"),
+    (_of("task_storage", entries=0), Cause.MAP, "BPF_F_NO_PREALLOC only"),
+    (_of("task_storage", entries=8, flags=1), Cause.MAP, "has no max_entries"),
+    (_of("hash", flags=1 << 3), Cause.UNKNOWN, "flags BPF_F_RDONLY"),
+    (
+        replace(_of("ringbuf", key=0, value=0, entries=4096, flags=1 << 19), absent=frozenset({"BPF_F_RB_OVERWRITE"})),
+        Cause.NOT_SUPPORTED,
+        "does not know the flag BPF_F_RB_OVERWRITE of map m",
+    ),
+    (
+        replace(_LOAD, log=_log("map 't': failed to initialize slot [1] to prog 'other' fd=8: -22")),
+        Cause.TABLE,
+        "other does not fit the table of programs t (slot 1)",
+    ),
+    (
+        replace(
+            _LOAD,
+            errno=errno.ESRCH,
+            kind="struct_ops",
+            log=_log("struct_ops init_kern: struct sched_ext_ops is not found in kernel BTF"),
+        ),
+        Cause.NOT_SUPPORTED,
+        "no struct sched_ext_ops that programs can implement",
+    ),
+    (
+        replace(_ATTACH, kind="struct_ops", target="struct_ops half"),
+        Cause.STRUCT,
+        "does not take struct_ops half: a member that it demands is missing",
+    ),
+    # the verifier, and libbpf's fixup_verifier_log()
+    (
+        replace(_LOAD, kind="tracepoint", log="4: (85) call unknown#181\ninvalid func unknown#181\n"),
+        Cause.NOT_SUPPORTED,
+        "this kernel has no helper bpf_loop (181)",
+    ),
+    (replace(_LOAD, log="invalid func unknown#9999\n"), Cause.NOT_SUPPORTED, "no helper number 9999"),
+    (
+        replace(_LOAD, kind="socket_filter", log="program of this type cannot use helper bpf_redirect#23\n"),
+        Cause.NOT_SUPPORTED,
+        "programs of type socket_filter may not call the helper bpf_redirect",
+    ),
+    (
+        replace(_LOAD, log="<invalid kfunc call>\nkfunc 'bpf_new' is referenced but wasn't resolved\n"),
+        Cause.SYMBOL,
+        "calls the kfunc bpf_new, which this kernel has not, without asking first",
+    ),
+    (replace(_LOAD, log="BPF_STX uses reserved fields\n"), Cause.NOT_SUPPORTED, "does not know an instruction"),
+    (
+        replace(_LOAD, errno=errno.EFAULT, log="The sequence of 8193 jumps is too complex.\n"),
+        Cause.TOO_LARGE,
+        "no more than 8192 branches",
+    ),
+    (
+        replace(
+            _LOAD,
+            log="<invalid CO-RE relocation>\nfailed to resolve CO-RE relocation"
+            " <byte_off> [5] struct task_struct___old.state (0:0 @ offset 0)\n",
+        ),
+        Cause.SYMBOL,
+        "looks for: struct task_struct.state (declared as struct task_struct___old.state)",
+    ),
+    (
+        replace(_LOAD, errno=errno.ENOENT, log="ldimm64 failed to find the address for kernel symbol 'runqueues'.\n"),
+        Cause.SYMBOL,
+        "list of symbols has no variable runqueues",
+    ),
+    (
+        replace(
+            _LOAD,
+            errno=errno.ESRCH,
+            section="fentry/f",
+            log="failed to find kernel BTF type ID of 'f': -3",
+            symbols=("f",),
+        ),
+        Cause.SYMBOL,
+        "has the function f, and no type of it in its BTF",
+    ),
+    # probes of the kernel and of programs
+    (
+        replace(_ATTACH, errno=errno.ENOENT, hook="kprobe", target="f", symbols=("f.isra.0",)),
+        Cause.SYMBOL,
+        "it has f.isra.0\nremedy: attach to f.isra.0 instead (a compiler's copy",
+    ),
+    (replace(_ATTACH, errno=errno.ENOENT, hook="kprobe", target="f"), Cause.SYMBOL, "in a module that is not loaded"),
+    (
+        replace(_ATTACH, errno=errno.ENOENT, hook="kprobe", target="f", symbols=("f",), config={"CONFIG_KPROBES": "y"}),
+        Cause.UNKNOWN,
+        "ENOENT",
+    ),
+    (replace(_ATTACH, errno=errno.EADDRNOTAVAIL, hook="kprobe", target="f"), Cause.SYMBOL, "several functions f"),
+    (replace(_ATTACH, errno=errno.EILSEQ, hook="kprobe", target="f+0x1"), Cause.ATTACH_TYPE, "f+0x1 is not where"),
+    (
+        replace(_ATTACH, errno=errno.ENOENT, hook="kprobe", target="new_call", section="ksyscall/new_call"),
+        Cause.SYMBOL,
+        "no system call new_call",
+    ),
+    (
+        replace(_ATTACH, errno=errno.ENOENT, section="raw_tp/sched_swich", near=("sched_switch",)),
+        Cause.SYMBOL,
+        "no tracepoint sched_swich; near: sched_switch",
+    ),
+    (
+        replace(_ATTACH, errno=errno.ENOENT, hook="uprobe", log=_log("elf: failed to find symbol 'f' in '/lib/l.so'")),
+        Cause.SYMBOL,
+        "/lib/l.so has no function f",
+    ),
     (
         Situation("pin", errno.EINVAL, map=_MAP, log=_log("map 'seen': couldn't reuse pinned map: parameter mismatch")),
         Cause.PIN,
@@ -127,8 +254,8 @@ OBJECT_CASES: list[tuple[Situation, Cause, str]] = [
     ),
     (
         replace(_ATTACH, errno=errno.ESRCH, hook="uprobe", log=_log("usdt: failed to find USDT support BPF maps")),
-        Cause.UNKNOWN,
-        "libbpf says: usdt: failed to find USDT support BPF maps",
+        Cause.OBJECT,
+        "include bpf/usdt.bpf.h",
     ),
     (replace(_ATTACH, hook="kprobe.multi"), Cause.NOT_SUPPORTED, "needs 5.18 and CONFIG_FPROBE"),
     (replace(_ATTACH, errno=errno.EOPNOTSUPP, hook="kprobe.multi"), Cause.NOT_SUPPORTED, "CONFIG_FPROBE"),

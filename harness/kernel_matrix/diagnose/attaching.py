@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import re
 
 from kernel_matrix.diagnose.needs import PERF_HOOKS
 from kernel_matrix.diagnose.situation import ENOTSUPP, Cause, Diagnosis, Rule, Situation, advise, symbol
@@ -11,34 +12,105 @@ from kernel_matrix.diagnose.situation import ENOTSUPP, Cause, Diagnosis, Rule, S
 _ACCEPTS = {"kprobe": {"kprobe"}, "tracepoint": {"tracepoint"}, "XDP": {"xdp"}, "tcx": {"sched_cls", "sched_act"}}
 
 
+#: sections whose programs libbpf attaches to a system call's own function
+_SYSCALLS = frozenset({"ksyscall", "kretsyscall"})
+_RAW = frozenset({"raw_tp", "raw_tracepoint"})
+
+
+def _word(at: Situation) -> str:
+    """Return the first word of the program's section, without the suffixes that do not concern where it attaches."""
+    return at.section.partition("/")[0].removesuffix(".s").removesuffix(".w")
+
+
 def _kprobe(at: Situation) -> Diagnosis | None:
     if at.stage != "attach" or at.hook != "kprobe":
         return None
-    if at.errno == errno.ENOENT and (at.target in at.symbols or at.config.get("CONFIG_KPROBES") == "n"):
-        return advise(
-            Cause.NOT_SUPPORTED, "the kernel has no kprobes (CONFIG_KPROBES)", "use fentry, or a kernel that has them"
-        )
+    name, _, offset = at.target.partition("+")
     if at.errno == errno.ENOENT:
-        return symbol(at, at.target)
-    if at.errno == errno.EINVAL and at.kind in {"", "kprobe"}:
+        return _no_function(at, name)
+    if at.errno == errno.EADDRNOTAVAIL:
+        # trace_kprobe.c, number_of_same_symbols(), since 6.7 and in stable trees
+        return advise(
+            Cause.SYMBOL,
+            f"the kernel has several functions {name}, and a kprobe is for one",
+            "attach to what calls the one that is meant, or by its address",
+        )
+    if at.errno == errno.EILSEQ:
         return advise(
             Cause.ATTACH_TYPE,
-            f"{at.target} may not be probed: it is on the blacklist of kprobes",
-            "attach to a function that calls it",
+            f"{at.target} is not where an instruction begins",
+            "attach to the beginning of the function: offsets differ between kernels",
         )
+    if at.errno == errno.EINVAL and at.kind in {"", "kprobe"}:
+        why = "is no place for a kprobe" if offset else "may not be probed: it is on the blacklist of kprobes"
+        return advise(Cause.ATTACH_TYPE, f"{at.target} {why}", "attach to a function that calls it")
     return None
 
 
-def _tracepoint(at: Situation) -> Diagnosis | None:
-    if at.stage != "attach" or at.hook != "tracepoint" or at.errno != errno.ENOENT:
-        return None
-    if not at.mounted("tracefs"):
-        return advise(Cause.NOT_MOUNTED, "tracefs is not mounted", "mount -t tracefs tracefs /sys/kernel/tracing")
+def _no_function(at: Situation, name: str) -> Diagnosis | None:
+    kprobes = at.config.get("CONFIG_KPROBES", "")
+    if kprobes == "n" or (name in at.symbols and not kprobes):
+        return advise(
+            Cause.NOT_SUPPORTED, "the kernel has no kprobes (CONFIG_KPROBES)", "use fentry, or a kernel that has them"
+        )
+    if _word(at) in _SYSCALLS:
+        return _no_call(name)
+    return None if name in at.symbols else symbol(at, name)
+
+
+def _no_call(name: str) -> Diagnosis:
     return advise(
         Cause.SYMBOL,
-        f"there is no tracepoint {at.target}" + (f"; near: {', '.join(at.near[:3])}" if at.near else ""),
-        "look it up in /sys/kernel/tracing/available_events",
+        f"this kernel has no system call {name}",
+        'leave the program out there (set_autoload), or SEC("?...")',
     )
+
+
+def _tracepoint(at: Situation) -> Diagnosis | None:
+    raw = _word(at) in _RAW
+    if at.stage != "attach" or at.errno != errno.ENOENT or not (raw or at.hook == "tracepoint"):
+        return None
+    if not raw and not at.mounted("tracefs"):
+        return advise(Cause.NOT_MOUNTED, "tracefs is not mounted", "mount -t tracefs tracefs /sys/kernel/tracing")
+    for start in ("syscalls:sys_enter_", "syscalls:sys_exit_"):
+        if at.target.startswith(start):
+            return _no_call(at.target.removeprefix(start))
+    name = at.section.partition("/")[2] or at.target if raw else at.target
+    return advise(
+        Cause.SYMBOL,
+        f"there is no tracepoint {name}" + (f"; near: {', '.join(at.near[:3])}" if at.near else ""),
+        "look it up in /sys/kernel/tracing/available_events; those of a module are there when it is loaded",
+    )
+
+
+#: libbpf's elf.c and usdt.c
+_NO_FUNCTION = re.compile(r"failed to find symbol '(?P<name>[^']+)' in '(?P<file>[^']+)'")
+_NO_PROBE = re.compile(
+    r"no (?:usable )?(?:valid )?USDT|failed to find USDT note|usdt: (?:unable to find|no .*matching)"
+)
+
+
+def _user(at: Situation) -> Diagnosis | None:
+    """Explain a probe of a program or library."""
+    if at.stage != "attach":
+        return None
+    if match := _NO_FUNCTION.search(at.log):
+        return advise(
+            Cause.SYMBOL,
+            f"{match['file']} has no function {match['name']}",
+            "look it up with nm -D, or name a file that has it: it may be stripped, inlined, or in another library",
+        )
+    if "failed to find USDT support BPF maps" in at.log:
+        return advise(
+            Cause.OBJECT, "it has not the maps that libbpf uses for USDT", "include bpf/usdt.bpf.h, and attach it again"
+        )
+    if _word(at) == "usdt" and at.errno == errno.ENOENT:
+        return advise(
+            Cause.SYMBOL,
+            f"there is no probe {at.section.partition('/')[2] or at.target}",
+            "look it up with readelf -n: the file must be built with its probes (SDT)",
+        )
+    return None
 
 
 def _not_built_in(at: Situation) -> Diagnosis | None:
@@ -165,6 +237,7 @@ RULES: tuple[Rule, ...] = (
     _kprobe_multi,
     _not_built_in,
     _token,
+    _user,
     _kprobe,
     _tracepoint,
     _pin,

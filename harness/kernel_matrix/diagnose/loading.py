@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import re
 
+from kernel_matrix.diagnose import helpers, verifier_lines
 from kernel_matrix.diagnose.remedy import Remedy
 from kernel_matrix.diagnose.situation import (
     ENDIAN,
@@ -71,22 +72,42 @@ def _btf(at: Situation) -> Diagnosis | None:
     return None
 
 
+#: libbpf's fixup_log_failed_core_relo(): kind, number of the type, the struct and field as the object names them
+_RELOCATION = re.compile(
+    r"failed to resolve CO-RE relocation (?:<\w+> \[\d+\] )?(?P<what>.+?)(?: \(\d+:.*\))?$", re.MULTILINE
+)
+#: the suffix of a declaration that stands for another kernel's
+_FLAVOUR = re.compile(r"___\w+")
+
+
 def _invalid_core(at: Situation) -> Diagnosis | None:
     if at.stage != "load" or "<invalid CO-RE relocation>" not in at.log:
         return None
-    match = re.search(r"failed to resolve CO-RE relocation (.+)", at.log)
-    what = match[1].strip() if match else "a field"
+    match = _RELOCATION.search(at.log)
+    declared = match["what"].strip() if match else "a field"
+    what = _FLAVOUR.sub("", declared)
+    by = f" (declared as {declared})" if what != declared else ""
     return advise(
-        Cause.SYMBOL, f"this kernel has not what CO-RE looks for: {what}", "ask with bpf_core_field_exists() first"
+        Cause.SYMBOL,
+        f"this kernel has not what CO-RE looks for: {what}{by}",
+        "ask with bpf_core_field_exists() or bpf_core_type_exists() first, and read what the kernel has instead",
     )
 
 
 def _too_large(at: Situation) -> Diagnosis | None:
     if at.stage != "load":
         return None
-    if at.errno == errno.E2BIG and not at.has("CAP_BPF", "CAP_SYS_ADMIN"):
+    line = last_line(at.log)
+    if at.errno == errno.E2BIG and not at.has("CAP_BPF", "CAP_SYS_ADMIN") and "too complex" not in line:
         cure, alternative = Remedy(capabilities=("CAP_BPF",)), Remedy("make it smaller")
         return Diagnosis(Cause.TOO_LARGE, "more than 4096 instructions without CAP_BPF", cure, alternative)
+    if "jumps is too complex" in line:
+        # push_stack(): BPF_COMPLEXITY_LIMIT_JMP_SEQ; the errno differs between kernels (E2BIG, EFAULT, ENOMEM)
+        return advise(
+            Cause.TOO_LARGE,
+            "the verifier keeps no more than 8192 branches that it has still to follow",
+            "have fewer branches in a loop, or let loops be bpf_loop() or global functions",
+        )
     if at.errno == errno.E2BIG:
         return advise(
             Cause.TOO_LARGE,
@@ -103,20 +124,63 @@ def _too_large(at: Situation) -> Diagnosis | None:
 def _verifier(at: Situation) -> Diagnosis | None:
     if (
         at.stage != "load"
-        or at.errno not in {errno.EACCES, errno.EINVAL, errno.EPERM}
+        or at.errno not in {errno.EACCES, errno.EINVAL, errno.EPERM, errno.EFAULT, errno.EOPNOTSUPP, ENOTSUPP}
         or not (line := last_line(at.log))
     ):
         return None
-    if "GPL-restricted" in line:
+    return _of_a_call(at, line) or advise(
+        Cause.VERIFIER, line, suggestion(at.log) or verifier_lines.remedy(line) or _READ_THE_LOG
+    )
+
+
+_READ_THE_LOG = "change the program: the log says which instruction it is about"
+#: check_helper_call(): a number behind the last helper's; one that this type of programs may not call
+_NO_HELPER = re.compile(r"invalid func \S+#(?P<number>\d+)")
+_NOT_FOR_TYPE = re.compile(r"(?:unknown func|cannot use helper) (?P<helper>\w+)#")
+#: libbpf's fixup_log_missing_kfunc_call() and fixup_log_missing_map_load(): what is absent is used
+_NO_KFUNC = re.compile(r"kfunc '(?P<name>[^']+)' is referenced but wasn't resolved")
+_NO_MAP = re.compile(r"BPF map '(?P<name>[^']+)' is referenced but wasn't created")
+#: instructions of another set: the verifier calls fields reserved that a later kernel gives a meaning
+_NO_INSTRUCTION = re.compile(r"uses reserved fields|unknown opcode|BPF_ATOMIC uses invalid|invalid atomic")
+
+
+def _of_a_call(at: Situation, line: str) -> Diagnosis | None:
+    """Explain a call or an instruction that this kernel does not have, or not for this program."""
+    if "GPL-restricted" in line or "GPL compatible license" in line:
         return advise(Cause.VERIFIER, f"its licence is not GPL compatible: {line}", 'SEC("license") = "GPL"')
-    if "unknown func" in line or "cannot use helper" in line:
+    if match := _NO_KFUNC.search(at.log):
+        return advise(
+            Cause.SYMBOL,
+            f"it calls the kfunc {match['name']}, which this kernel has not, without asking first",
+            "ask with bpf_ksym_exists() before the call",
+        )
+    if match := _NO_MAP.search(at.log):
+        return advise(Cause.UNDECLARED, f"it uses map {match['name']}, which is not made", "let the map be made")
+    if _NO_INSTRUCTION.search(line):
         return advise(
             Cause.NOT_SUPPORTED,
-            f"this kernel has no such helper for programs of type {at.kind or 'this'}: {line}",
-            "use another helper, or a kernel that has it",
+            f"this kernel does not know an instruction of the program: {line}",
+            "compile it for an older instruction set (clang -mcpu=v2 or v3); atomic operations that return a value are"
+            " of 5.12",
         )
-    remedy = suggestion(at.log) or "change the program: the log says which instruction it is about"
-    return advise(Cause.VERIFIER, line, remedy)
+    return _helper(at, line)
+
+
+def _helper(at: Situation, line: str) -> Diagnosis | None:
+    if match := _NO_HELPER.search(line):
+        name = helpers.name(int(match["number"]))
+        return advise(
+            Cause.NOT_SUPPORTED,
+            f"this kernel has no helper {name}",
+            "ask with bpf_core_enum_value_exists(enum bpf_func_id, ...) before the call, or use a kernel that has it",
+        )
+    if match := _NOT_FOR_TYPE.search(line):
+        return advise(
+            Cause.NOT_SUPPORTED,
+            f"programs of type {at.kind or 'this'} may not call the helper {match['helper']} on this kernel",
+            "use another helper, or a kernel that lets them",
+        )
+    return None
 
 
 def _no_such_type(at: Situation) -> Diagnosis | None:

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import errno
 import re
-from collections.abc import Sequence
 
-from kernel_matrix.diagnose import sections
+from kernel_matrix.diagnose import maps, sections
 from kernel_matrix.diagnose.situation import (
     ENOTSUPP,
     Cause,
     Diagnosis,
-    MapFacts,
     Rule,
     Situation,
     advise,
@@ -19,20 +17,26 @@ from kernel_matrix.diagnose.situation import (
     libbpf_line,
 )
 
-#: mm/percpu.c, PCPU_MIN_UNIT_SIZE: the largest piece of per-CPU memory
-PERCPU_BYTES = 32 << 10
-#: linux/filter.h, MAX_BPF_STACK: a key that is longer does not fit a program's stack
-_KEY_BYTES = 512
+#: libbpf.c, bpf_program__record_reloc(): maps in sections of their own, such as maps/NAME
+_OWN_SECTION = re.compile(r"bad (?:data )?(?:map )?relo against '[^']+' in section '\.?maps")
 #: what a libbpf extern of each kind is called
 _EXTERNS = {"func": "kfunc", "var": "variable"}
 _KSYM = re.compile(r"extern \((?P<kind>func|var) ksym\) '(?P<name>[^']+)': (?P<why>.+)")
+#: check_pseudo_btf_id(): the types have the variable, the list of symbols has not (CONFIG_KALLSYMS_ALL)
+_NO_ADDRESS = re.compile(r"failed to find the address for kernel symbol '(?P<name>[^']+)'")
 _UNRESOLVED = re.compile(r"extern '(?P<name>[^']+)' \(strong\): not resolved")
 _NO_TYPE = re.compile(r"missing BPF prog type, check ELF section name '(?P<section>[^']+)'")
+#: libbpf.c, bpf_map__init_kern_struct_ops() and find_struct_ops_kern_types(); init_prog_array_slots()
+_NO_STRUCT = re.compile(r"struct_ops init_kern: struct (?:bpf_struct_ops_)?(?P<name>\w+) is not found in kernel BTF")
+_NO_MEMBER = re.compile(
+    r"struct_ops init_kern (?P<map>\S+): Cannot find (?:the )?(?:kernel )?member (?P<member>\w+) in kernel BTF"
+)
+_SLOT = re.compile(r"map '(?P<map>[^']+)': failed to initialize slot \[(?P<slot>\d+)\] to prog '(?P<program>[^']+)'")
 _CONFIG = re.compile(r"failed to open (?:and read )?system Kconfig")
 
 
 def _legacy(at: Situation) -> Diagnosis | None:
-    if at.stage != "open" or "legacy map definitions" not in at.log:
+    if at.stage != "open" or not ("legacy map definitions" in at.log or _OWN_SECTION.search(at.log)):
         return None
     return advise(
         Cause.LIBBPF,
@@ -78,6 +82,16 @@ def _extern(at: Situation) -> Diagnosis | None:
     return None
 
 
+def _address(at: Situation) -> Diagnosis | None:
+    if at.stage != "load" or not (match := _NO_ADDRESS.search(at.log)):
+        return None
+    return advise(
+        Cause.SYMBOL,
+        f"the kernel's list of symbols has no variable {match['name']}, whose type its BTF has",
+        "use a kernel with CONFIG_KALLSYMS_ALL",
+    )
+
+
 def _ksym(at: Situation, what: str, name: str, why: str) -> Diagnosis:
     if "not found" not in why and "failed to find" not in why:
         return advise(
@@ -93,89 +107,40 @@ def _ksym(at: Situation, what: str, name: str, why: str) -> Diagnosis:
     )
 
 
-def _map(at: Situation) -> Diagnosis | None:
-    if at.stage != "map_create" or at.map is None:
-        return None
-    refused = at.map
-    if f"BPF_MAP_TYPE_{refused.type.upper()}" in at.absent and at.errno in {errno.EINVAL, errno.E2BIG}:
+def _struct(at: Situation) -> Diagnosis | None:
+    """Explain a struct of functions (struct_ops) that the kernel lacks, or has otherwise."""
+    if match := _NO_STRUCT.search(at.log):
         return advise(
             Cause.NOT_SUPPORTED,
-            f"this kernel does not make a map of type {refused.type} ({refused.name}){_only_users(refused)}",
-            _without(refused),
+            f"this kernel has no struct {match['name']} that programs can implement (struct_ops)",
+            "use a kernel that has it, built with the option, or with the module loaded, that brings it",
         )
-    if at.errno in {errno.E2BIG, errno.ENOMEM}:
-        return _large_map(refused, at.errno)
-    if at.errno == errno.EINVAL and not refused.entries:
+    if match := _NO_MEMBER.search(at.log):
         return advise(
-            Cause.UNDECLARED,
-            f"map {refused.name} ({refused.type}) has no max_entries: its loader sets it",
-            "declare max-entries of the map in the table",
+            Cause.SYMBOL,
+            f"the kernel's struct has no member {match['member']}, which {match['map']} sets",
+            "leave it 0, for which libbpf takes it away, or declare a flavour of the struct (NAME___suffix)",
         )
-    if at.errno == errno.EINVAL:
+    if at.stage == "attach" and at.kind == "struct_ops" and at.errno == errno.EINVAL:
         return advise(
-            Cause.UNKNOWN,
-            f"the kernel knows the type of map {refused.name} and refuses its sizes or flags: {_sizes(refused)}",
-            "compare them with what map_alloc_check() of that type demands on this kernel",
+            Cause.STRUCT,
+            f"the kernel does not take {at.target}: a member that it demands is missing, or has a value that it"
+            " refuses",
+            "compare it with what init_member() and validate() of that struct check; the kernel's log may say it",
         )
     return None
 
 
-def _large_map(refused: MapFacts, number: int) -> Diagnosis:
-    value = (refused.value + 7) // 8 * 8
-    if refused.type.startswith(("percpu", "lru_percpu")) and value > PERCPU_BYTES:
-        return advise(
-            Cause.MAP_TOO_LARGE,
-            f"the value of per-CPU map {refused.name} is {refused.value} bytes, and a kernel takes {PERCPU_BYTES}"
-            " (PCPU_MIN_UNIT_SIZE)",
-            "split the value, or use a plain array indexed by the processor",
-        )
-    if number == errno.E2BIG and refused.key > _KEY_BYTES:
-        return advise(
-            Cause.MAP_TOO_LARGE,
-            f"the key of map {refused.name} is {refused.key} bytes, and a kernel takes {_KEY_BYTES} (MAX_BPF_STACK)",
-            "use a shorter key, such as a hash of it",
-        )
-    reason = "has no memory for" if number == errno.ENOMEM else "makes no"
+def _table(at: Situation) -> Diagnosis | None:
+    """Explain a slot of a table of programs: bpf_prog_map_compatible() compares each with the first one."""
+    if at.stage != "load" or not (match := _SLOT.search(at.log)):
+        return None
     return advise(
-        Cause.MAP_TOO_LARGE,
-        f"the kernel {reason} map {refused.name}: {_sizes(refused)}",
-        "use fewer or smaller entries, or BPF_F_NO_PREALLOC for a hash",
+        Cause.TABLE,
+        f"{match['program']} does not fit the table of programs {match['map']} (slot {match['slot']}): all programs of"
+        " a table are of one type, and take frames in fragments (xdp.frags) all or none",
+        "use a table for each type",
     )
-
-
-def _sizes(refused: MapFacts) -> str:
-    flags = f", flags {refused.flags:#x}" if refused.flags else ""
-    return f"{refused.type}, {refused.entries} entries, key {refused.key} bytes, value {refused.value} bytes{flags}"
-
-
-def _only_users(refused: MapFacts) -> str:
-    """Return who uses the map, where not every program does: libbpf makes it for all of them."""
-    if not refused.users or len(refused.users) == refused.programs:
-        return ""
-    return f"; only {_joined(refused.users)} use{'s' if len(refused.users) == 1 else ''} it"
-
-
-def _without(refused: MapFacts) -> str:
-    if not refused.users:
-        return f"leave the map out there: bpf_map__set_autocreate({refused.name}, false)"
-    return (
-        f"leave it out there with what uses it: bpf_map__set_autocreate({refused.name}, false), and"
-        f" bpf_program__set_autoload(..., false) for {_joined(refused.users)}"
-    )
-
-
-def _joined(names: Sequence[str]) -> str:
-    return ", ".join(names)
-
-
-def _pinned(at: Situation) -> Diagnosis | None:
-    if at.stage == "pin" and at.map is not None and "mismatch" in at.log:
-        return advise(
-            Cause.PIN,
-            f"a map is pinned as {at.map.name} already, and is made otherwise: {_sizes(at.map)}",
-            "remove the stale pin, or give the map another name",
-        )
-    return None
 
 
 def _before_the_verifier(at: Situation) -> Diagnosis | None:
@@ -223,6 +188,16 @@ def _record(at: Situation) -> Diagnosis | None:
 
 
 #: explicit messages of libbpf, and maps
-EXPLICIT: tuple[Rule, ...] = (_legacy, _section, _old_libbpf, _extern, _map, _pinned)
+EXPLICIT: tuple[Rule, ...] = (
+    _legacy,
+    _section,
+    _old_libbpf,
+    _extern,
+    _address,
+    maps.rule,
+    maps.pinned,
+    _struct,
+    _table,
+)
 #: conclusions from an errno
 CONCLUDED: tuple[Rule, ...] = (_before_the_verifier, _record)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import re
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -99,6 +100,15 @@ def _unprivileged(at: Situation) -> Diagnosis | None:
     return None
 
 
+def _helper(at: Situation) -> Diagnosis | None:
+    """Detect a helper that bpf_base_func_proto() offers only with CAP_BPF or CAP_PERFMON, for any type of program."""
+    line = last_line(at.log)
+    if at.stage != "load" or at.errno != errno.EINVAL or not re.search("unknown func|cannot use helper", line):
+        return None
+    lacking = [need for need in (needs.BPF, needs.PERFMON) if not need.met(at)]
+    return _refused(lacking[0], "calls no helper that shows other memory", at) if lacking else None
+
+
 def _refused(need: Need, unless: str, at: Situation) -> Diagnosis:
     """Return the diagnosis for a capability that the verifier requires."""
     cure = needs.remedy([need], at)
@@ -120,4 +130,4 @@ def _memlock(at: Situation) -> Diagnosis | None:
     return None
 
 
-RULES: tuple[Rule, ...] = (_lockdown, _insufficient, _closed, _unprivileged, _memlock)
+RULES: tuple[Rule, ...] = (_lockdown, _insufficient, _closed, _unprivileged, _helper, _memlock)

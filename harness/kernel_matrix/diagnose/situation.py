@@ -55,6 +55,9 @@ class Cause(enum.StrEnum):
     UNDECLARED = "undeclared"
     NO_CONFIG = "no kernel configuration"
     MAP_TOO_LARGE = "map too large"
+    MAP = "invalid map"
+    TABLE = "programs of different types"
+    STRUCT = "struct_ops"
     RECORD = "another record"
     VERIFIER = "refused by the verifier"
     INTERFACE = "interface"
@@ -189,6 +192,8 @@ def last_line(log: str) -> str:
 #: what libbpf says in any case when it gives up
 _BOILERPLATE = re.compile(
     r"-- (BEGIN|END) PROG LOAD LOG --|failed to load object|BPF program load failed|: failed to load"
+    # said of any EPERM of root, whatever its limit is
+    r"|permission error while running as root"
 )
 
 
@@ -218,12 +223,22 @@ def advise(cause: Cause, why: str, advice: str) -> Diagnosis:
 
 def symbol(at: Situation, name: str) -> Diagnosis:
     """Return the diagnosis for a missing kernel function, with functions of a similar name."""
+    if at.stage == "load" and name in at.symbols:
+        return advise(
+            Cause.SYMBOL,
+            f"the kernel has the function {name}, and no type of it in its BTF, by which programs attach to it here",
+            "attach by kprobe",
+        )
     similar = [similar_name for similar_name in at.symbols if similar_name != name]
     if similar:
         shown = ", ".join(similar[:3])
+        clone = " (a compiler's copy: its arguments may be others)" if similar[0].startswith(f"{name}.") else ""
         return advise(
-            Cause.SYMBOL, f"the kernel has no function {name}; it has {shown}", f"attach to {similar[0]} instead"
+            Cause.SYMBOL, f"the kernel has no function {name}; it has {shown}", f"attach to {similar[0]} instead{clone}"
         )
     return advise(
-        Cause.SYMBOL, f"the kernel has no function {name}, nor one of a like name", "look it up in /proc/kallsyms"
+        Cause.SYMBOL,
+        f"the kernel has no function {name}, nor one of a like name: it is inlined, has another name, or is in a module"
+        " that is not loaded",
+        "attach to what calls it, or to a tracepoint; look it up in /proc/kallsyms",
     )

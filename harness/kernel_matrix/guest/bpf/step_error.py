@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Literal
 
 from kernel_matrix.diagnose.situation import MapFacts
-from kernel_matrix.guest.bpf.library import strerror
+from kernel_matrix.guest.bpf.library import LIBBPF_ERRORS, strerror
 from kernel_matrix.guest.system.privilege import Cap
 
 #: the steps that can be refused separately
@@ -41,7 +41,7 @@ _CapgetData = c_uint32 * 6
 #: PROC_USER_INIT_INO of linux/proc_ns.h: the number of the initial user namespace on every kernel
 _INITIAL = 0xEFFFFFFD
 #: 95 has two names, of which the kernel uses this one; 524 is internal to the kernel, but reaches user space
-_ERRNO_NAMES = {errno.EOPNOTSUPP: "EOPNOTSUPP", 524: "ENOTSUPP"}
+_ERRNO_NAMES = {errno.EOPNOTSUPP: "EOPNOTSUPP", 524: "ENOTSUPP"} | LIBBPF_ERRORS
 
 
 @dataclass(frozen=True, slots=True)

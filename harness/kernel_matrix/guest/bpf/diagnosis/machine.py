@@ -7,10 +7,11 @@ import gzip
 import os
 import re
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 from kernel_matrix.arch import CURRENT
-from kernel_matrix.diagnose import Diagnosis, Situation, diagnose
+from kernel_matrix.diagnose import Diagnosis, Situation, diagnose, maps
 from kernel_matrix.guest.bpf.diagnosis import access, kernel_names
 from kernel_matrix.guest.bpf.diagnosis.attachments import attachment
 from kernel_matrix.guest.bpf.step_error import StepError
@@ -49,7 +50,8 @@ def situation(error: StepError, *, to: str = "") -> Situation:
         stage, target = "map_create", ""
     missing = re.search(r"failed to find kernel BTF type ID of '([^']+)'", error.log)
     # reading all symbols takes a while: they are read only when a name is missing, or memory may be charged
-    searched = missing[1] if missing else target if where.hook == "kprobe" and error.errno == errno.ENOENT else ""
+    probed = target.partition("+")[0] if where.hook == "kprobe" and error.errno == errno.ENOENT else ""
+    searched = missing[1] if missing else probed
     return Situation(
         stage=stage,
         errno=error.errno or 0,
@@ -85,6 +87,7 @@ def _names(error: StepError) -> Iterator[str]:
     """Yield the names in the kernel's BTF that would show that it knows what a step asks for."""
     if error.stage == "map_create" and error.map is not None:
         yield f"BPF_MAP_TYPE_{error.map.type.upper()}"
+        yield from maps.flags(error.map.flags)
     if error.stage == "load" and error.kind:
         yield f"BPF_PROG_TYPE_{error.kind.upper()}"
         if error.attach_type:
@@ -137,13 +140,18 @@ def _config() -> dict[str, str]:
     """Return the kernel's configuration where it, or the distribution, keeps it; empty otherwise."""
     for path in (Path("/proc/config.gz"), Path(f"/boot/config-{os.uname().release}")):
         try:
-            data = path.read_bytes()
+            return _options(path)
         except (FileNotFoundError, PermissionError):  # some distributions let only root read it
             continue
-        text = (gzip.decompress(data) if path.suffix == ".gz" else data).decode()
-        unset = dict.fromkeys(re.findall(r"^# (CONFIG_\w+) is not set$", text, re.MULTILINE), "n")
-        return unset | dict(re.findall(r"^(CONFIG_\w+)=(.*)$", text, re.MULTILINE))
     return {}
+
+
+@cache
+def _options(path: Path) -> dict[str, str]:
+    data = path.read_bytes()
+    text = (gzip.decompress(data) if path.suffix == ".gz" else data).decode()
+    unset = dict.fromkeys(re.findall(r"^# (CONFIG_\w+) is not set$", text, re.MULTILINE), "n")
+    return unset | dict(re.findall(r"^(CONFIG_\w+)=(.*)$", text, re.MULTILINE))
 
 
 def _symbols() -> list[str]:
@@ -152,11 +160,17 @@ def _symbols() -> list[str]:
 
 
 def _similar_symbols(name: str) -> tuple[str, ...]:
-    """Return the functions whose names end in this one, as those of system calls do; the shortest comes first."""
-    ends = {
+    """Return the functions whose names end in this one, as those of system calls do, and its compiled copies.
+
+    The shortest comes first. A copy is ``NAME.isra.0`` or ``NAME.part.0``: the compiler changed or split the function.
+    """
+    similar = {
         symbol
         for symbol in _symbols()
-        if symbol.endswith(name) and not symbol.startswith(("__pfx_", "__SCT__", "__ksym"))
+        if (symbol.endswith(name) or symbol.startswith(f"{name}."))
+        and not symbol.startswith(("__pfx_", "__SCT__", "__ksym"))
     }
     # the entries for 64-bit programs come before those for 32-bit ones
-    return tuple(sorted(ends, key=lambda symbol: (not symbol.startswith(CURRENT.syscall_prefix), len(symbol), symbol)))
+    return tuple(
+        sorted(similar, key=lambda symbol: (not symbol.startswith(CURRENT.syscall_prefix), len(symbol), symbol))
+    )

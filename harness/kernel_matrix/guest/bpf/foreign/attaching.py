@@ -55,7 +55,9 @@ class Attaching:
             link = step()
             if not link:
                 kind = steps.kind_of(self.program.pointer)
-                raise StepError(ctypes.get_errno(), "attach", what, messages(), kind)
+                error = StepError(ctypes.get_errno(), "attach", what, messages(), kind)
+                error.section = self.section
+                raise error
         self.stack.callback(steps.destroy_link, link, what)
         return link
 

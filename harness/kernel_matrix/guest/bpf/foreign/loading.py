@@ -105,12 +105,16 @@ def _facts(foreign: Foreign, name: str, map_pointer: int) -> MapFacts:
 
 
 def _leave_out_tables(foreign: Foreign, pointer: int, only: str) -> None:
-    """Leave out tables of programs that a program does not use: the kernel lacks the programs to fill them with."""
+    """Leave out tables of programs that a program does not use: the kernel lacks the programs to fill them with.
+
+    libbpf fills a table also where it does not make it (init_prog_array_slots()): only what is none is not filled.
+    """
     used = frozenset().union(
         *(foreign.file.uses.get(name, frozenset()) for name in {only, *foreign.file.companions(only)})
     )
     maps = configuring.maps_of(pointer)
     for name in foreign.file.tables.keys() & maps.keys() - used:
+        steps.checked(libbpf().bpf_map__set_type(maps[name], steps.type_numbers("map")["array"]), "open", name)
         steps.checked(libbpf().bpf_map__set_autocreate(maps[name], c_bool(False)), "open", name)  # noqa: FBT003
 
 

@@ -34,6 +34,8 @@ def by_section(at: Attaching) -> str:
             raise at.undeclared(f"its section {at.section} does not say where its loader attaches it", _NAMED[at.hook])
         if at.program.name in at.foreign.settings.targets:
             return _named(at)
+        if at.hook in {"tp", "tracepoint"} and "/" not in at.target:
+            raise at.undeclared(f"its section {at.section} does not say which category's", f"CATEGORY:{at.target}")
     what = steps.where(pointer) if at.hook not in {"kprobe.multi", "kretprobe.multi"} else f"kprobe.multi {at.target}"
     try:
         at.link(what, partial(libbpf().bpf_program__attach, pointer))
@@ -95,7 +97,14 @@ def _user(at: Attaching) -> str:
         if path.startswith("/") and not Path(path).exists():
             raise at.undeclared(f"there is no file {path} here: name one that the guest has", example)
         if not declared:
-            at.link(f"{at.hook} {at.target}", partial(lib.bpf_program__attach, pointer))
+            try:
+                at.link(f"{at.hook} {at.target}", partial(lib.bpf_program__attach, pointer))
+            except StepError as error:
+                if "failed to resolve full path" in error.log:
+                    raise at.undeclared(
+                        f"there is no file {path} here: name one that the guest has", example
+                    ) from error
+                raise
             return at.target
         file, names = path.encode(), [word.encode() for word in rest]
     at.link(f"{at.hook} {at.target or file.decode()}", partial(_attach_user, at, file, names, process))
