@@ -44,6 +44,18 @@ OBJECT_CASES: list[tuple[Situation, Cause, str]] = [
         Cause.LIBBPF,
         'SEC("maps")',
     ),
+    (
+        Situation("open", errno.EOPNOTSUPP, log=_log("sec 'xdp': program 'f' is static and not supported")),
+        Cause.LIBBPF,
+        "the program f (xdp) is static",
+    ),
+    (
+        Situation(
+            "open", 4005, log=_log("prog 'f': bad map relo against 'counts' in section 'maps/counts'")
+        ),
+        Cause.LIBBPF,
+        'SEC("maps")',
+    ),
     (Situation("open", target="f: libbpf (v1.1) does not know the section tcx/x"), Cause.LIBBPF, "libbpf (v1.1)"),
     (
         replace(_LOAD, log=_log("prog 'f': missing BPF prog type, check ELF section name 'tc_ingress'")),

@@ -45,6 +45,20 @@ def _legacy(at: Situation) -> Diagnosis | None:
     )
 
 
+#: libbpf.c, bpf_object__add_programs()
+_STATIC = re.compile(r"sec '(?P<section>[^']+)': program '(?P<name>[^']+)' is static")
+
+
+def _static(at: Situation) -> Diagnosis | None:
+    if at.stage != "open" or not (match := _STATIC.search(at.log)):
+        return None
+    return advise(
+        Cause.LIBBPF,
+        f"the program {match['name']} ({match['section']}) is static, and the whole object is refused",
+        "declare it without static",
+    )
+
+
 def _section(at: Situation) -> Diagnosis | None:
     if not (match := _NO_TYPE.search(at.log)):
         return None
@@ -190,6 +204,7 @@ def _record(at: Situation) -> Diagnosis | None:
 #: explicit messages of libbpf, and maps
 EXPLICIT: tuple[Rule, ...] = (
     _legacy,
+    _static,
     _section,
     _old_libbpf,
     _extern,
