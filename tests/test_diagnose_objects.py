@@ -50,9 +50,7 @@ OBJECT_CASES: list[tuple[Situation, Cause, str]] = [
         "the program f (xdp) is static",
     ),
     (
-        Situation(
-            "open", 4005, log=_log("prog 'f': bad map relo against 'counts' in section 'maps/counts'")
-        ),
+        Situation("open", 4005, log=_log("prog 'f': bad map relo against 'counts' in section 'maps/counts'")),
         Cause.LIBBPF,
         'SEC("maps")',
     ),

@@ -64,8 +64,11 @@ def _btf(at: Situation) -> Diagnosis | None:
         )
     missing = re.search(r"failed to find kernel BTF type ID of '([^']+)'", at.log)
     if missing and (what := _HOOKS.get(at.section.partition("/")[0].partition(".")[0])):
+        near = f"; near: {', '.join(at.near[:3])}" if at.near else ""
         return advise(
-            Cause.SYMBOL, f"this kernel has no {what} {missing[1]}", "use another one, or a kernel that has this one"
+            Cause.SYMBOL,
+            f"this kernel has no {what} {missing[1]}{near}",
+            "use another one, or a kernel that has this one",
         )
     if missing:
         return symbol(at, missing[1])

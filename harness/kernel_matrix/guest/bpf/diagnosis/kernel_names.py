@@ -15,6 +15,9 @@ _BTF = Path("/sys/kernel/btf/vmlinux")
 _TRACEFS = Path("/sys/kernel/tracing")
 _FIELD = re.compile(r"offset:(\d+);\s*size:(\d+);")
 _KSYM = re.compile(r"extern \(func ksym\) '([^']+)'")
+_HOOK = re.compile(r"failed to find kernel BTF type ID of '([^']+)'")
+#: first word of a section -> how the names of the kernel's types begin that libbpf looks up for it
+_HOOKS = {"lsm": "bpf_lsm_", "lsm_cgroup": "bpf_lsm_", "tp_btf": "btf_trace_", "iter": "bpf_iter_"}
 
 
 def absent(names: Iterable[str]) -> frozenset[str]:
@@ -34,6 +37,9 @@ def near(stage: str, hook: str, target: str, error: StepError) -> tuple[str, ...
     """Return names that resemble the missing one of a step: kfuncs or tracepoints."""
     if stage == "load" and (missing := _KSYM.search(error.log)):
         return tuple(difflib.get_close_matches(missing[1], _kernel_functions(), 3, 0.75))
+    if stage == "load" and (missing := _HOOK.search(error.log)):
+        start = _HOOKS.get(error.section.partition("/")[0].partition(".")[0])
+        return tuple(difflib.get_close_matches(missing[1], _typed(start), 3, 0.75)) if start else ()
     if stage == "attach" and hook == "tracepoint" and error.errno == errno.ENOENT:
         return tuple(difflib.get_close_matches(target, _tracepoints(), 3, 0.75))
     if stage == "attach" and error.section.startswith(("raw_tp", "raw_tracepoint")) and error.errno == errno.ENOENT:
@@ -50,6 +56,13 @@ def record_size(tracepoint: str) -> int | None:
     except (FileNotFoundError, NotADirectoryError, PermissionError):
         return None
     return max((int(offset) + int(size) for offset, size in fields), default=None)
+
+
+def _typed(start: str) -> list[str]:
+    """Return what the names of the kernel's types have behind this beginning."""
+    if not _BTF.exists():
+        return []
+    return sorted({name.decode() for name in re.findall(rb"(?<=\0)" + start.encode() + rb"(\w+)(?=\0)", _types())})
 
 
 @cache

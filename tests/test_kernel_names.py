@@ -1,0 +1,47 @@
+"""What resembles a name that the kernel lacks: hooks and tracepoints from its types, events from tracefs."""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from kernel_matrix.guest.bpf.diagnosis import kernel_names
+from kernel_matrix.guest.bpf.step_error import StepError
+
+
+@pytest.fixture(autouse=True)
+def types(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    path = tmp_path / "vmlinux"
+    path.write_bytes(b"\0bpf_lsm_file_open\0btf_trace_sched_switch\0bpf_iter_task\0file_open\0")
+    monkeypatch.setattr(kernel_names, "_BTF", path)
+    kernel_names._types.cache_clear()
+    yield
+    kernel_names._types.cache_clear()
+
+
+@pytest.mark.parametrize(
+    ("section", "near"),
+    [
+        ("lsm.s/file_opn", ("file_open",)),
+        ("tp_btf/sched_swich", ("sched_switch",)),
+        ("iter/tsk", ("task",)),
+        # any function may be meant, of 100,000
+        ("fentry/file_opn", ()),
+        ("tp_btf/file_opn", ()),
+    ],
+)
+def test_a_missing_hook_is_looked_up_by_what_is_like_it(section: str, near: tuple[str, ...]) -> None:
+    name = section.partition("/")[2]
+    error = StepError(errno.ESRCH, "load", "x", f"libbpf: failed to find kernel BTF type ID of '{name}': -3\n")
+    error.section = section
+    assert kernel_names.near("load", "", "x", error) == near
+
+
+def test_a_raw_tracepoint_is_looked_up_without_its_category(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(kernel_names, "_tracepoints", lambda: ["sched:sched_switch", "net:netif_rx"])
+    error = StepError(errno.ENOENT, "attach", "f")
+    error.section = "raw_tp/sched_swich"
+    assert kernel_names.near("attach", "", "f", error) == ("sched_switch",)
