@@ -108,7 +108,7 @@ print(accelerator.machine(Accelerator.TCG))
     "a page": "from kernel_matrix.relay import memory_files; print({1 << 14: 'other'}[memory_files._PAGE])",
     "names of system calls": """
 from kernel_matrix.guest.bpf.diagnosis import machine
-machine._symbols = lambda: ["a_sys_x", "__other_sys_x", "__pfx___other_sys_x"]
+machine._symbols = lambda: "\\n0 t a_sys_x\\n0 T __other_sys_x\\n0 t __pfx___other_sys_x\\n"
 print(*machine._similar_symbols("sys_x")[:1])
 """,
     "the batch class": """

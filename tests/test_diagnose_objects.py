@@ -153,6 +153,31 @@ OBJECT_CASES: list[tuple[Situation, Cause, str]] = [
         Cause.SYMBOL,
         "calls the kfunc bpf_new, which this kernel has not, without asking first",
     ),
+    (
+        replace(
+            _LOAD,
+            log="number of funcs in func_info doesn't match number of subprogs\n",
+            absent=frozenset({"BPF_FUNC_for_each_map_elem"}),
+        ),
+        Cause.NOT_SUPPORTED,
+        "no functions that helpers call back",
+    ),
+    (
+        replace(_ATTACH, kind="sk_skb", path="prog_attach", absent=frozenset({"BPF_SK_SKB_VERDICT"})),
+        Cause.NOT_SUPPORTED,
+        "attach type BPF_SK_SKB_VERDICT",
+    ),
+    (
+        replace(
+            _ATTACH,
+            errno=errno.EOPNOTSUPP,
+            kind="kprobe",
+            section="kprobe.session/f",
+            absent=frozenset({"BPF_TRACE_KPROBE_SESSION"}),
+        ),
+        Cause.NOT_SUPPORTED,
+        "attach type BPF_TRACE_KPROBE_SESSION",
+    ),
     (replace(_LOAD, log="BPF_STX uses reserved fields\n"), Cause.NOT_SUPPORTED, "does not know an instruction"),
     (
         replace(_LOAD, errno=errno.EFAULT, log="The sequence of 8193 jumps is too complex.\n"),

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from kernel_matrix.guest.bpf.diagnosis import kernel_names
+from kernel_matrix.guest.bpf.diagnosis import kernel_names, machine
 from kernel_matrix.guest.bpf.step_error import StepError
 
 
@@ -45,3 +45,28 @@ def test_a_raw_tracepoint_is_looked_up_without_its_category(monkeypatch: pytest.
     error = StepError(errno.ENOENT, "attach", "f")
     error.section = "raw_tp/sched_swich"
     assert kernel_names.near("attach", "", "f", error) == ("sched_switch",)
+
+
+@pytest.mark.parametrize(
+    ("name", "similar"),
+    [
+        ("finish_task_switch", ("finish_task_switch.isra.0",)),
+        ("sys_nanosleep", ("__x64_sys_nanosleep", "__ia32_sys_nanosleep")),
+        ("in_module", ("in_module",)),
+        ("task_switch", ()),
+        ("gone", ()),
+    ],
+)
+def test_functions_of_a_like_name_are_copies_and_entries(
+    name: str, similar: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lines = [
+        "T __x64_sys_nanosleep",
+        "T __ia32_sys_nanosleep",
+        "T __pfx___x64_sys_nanosleep",
+        "t finish_task_switch.isra.0",
+        "t __pfx_finish_task_switch.isra.0",
+        "t in_module\t[module]",
+    ]
+    monkeypatch.setattr(machine, "_symbols", lambda: "".join(f"\n0 {line}" for line in lines) + "\n")
+    assert machine._similar_symbols(name) == similar

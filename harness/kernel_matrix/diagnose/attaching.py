@@ -119,7 +119,7 @@ def _not_built_in(at: Situation) -> Diagnosis | None:
         return advise(
             Cause.NOT_SUPPORTED, "this kernel has no netkit (since 6.7)", "attach by tc or tcx to a veth pair there"
         )
-    if at.stage == "attach" and at.errno == errno.EINVAL and (lacking := at.absent_attach_type):
+    if at.stage == "attach" and at.errno in {errno.EINVAL, errno.EOPNOTSUPP} and (lacking := at.absent_attach_type):
         return advise(
             Cause.NOT_SUPPORTED, f"this kernel does not know the attach type {lacking}", "use a kernel that has it"
         )

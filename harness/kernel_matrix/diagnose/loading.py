@@ -8,6 +8,7 @@ import re
 from kernel_matrix.diagnose import helpers, verifier_lines
 from kernel_matrix.diagnose.remedy import Remedy
 from kernel_matrix.diagnose.situation import (
+    CALLBACKS,
     ENDIAN,
     ENOTSUPP,
     FORMAT,
@@ -159,6 +160,13 @@ def _of_a_call(at: Situation, line: str) -> Diagnosis | None:
         )
     if match := _NO_MAP.search(at.log):
         return advise(Cause.UNDECLARED, f"it uses map {match['name']}, which is not made", "let the map be made")
+    if "number of funcs in func_info doesn't match" in line and CALLBACKS in at.absent:
+        # check_btf_func(): a function whose address alone is used is none there
+        return advise(
+            Cause.NOT_SUPPORTED,
+            "this kernel has no functions that helpers call back (since 5.13), and the program passes one",
+            "leave the program out there (set_autoload): code that is never reached counts, too",
+        )
     if _NO_INSTRUCTION.search(line):
         return advise(
             Cause.NOT_SUPPORTED,

@@ -33,6 +33,8 @@ _PERFMON_TYPES = frozenset({
 UNPRIVILEGED_TYPES = frozenset({"socket_filter", "cgroup_skb"})
 #: linux/errno.h; internal to the kernel, but it reaches user space
 ENOTSUPP = 524
+#: a helper that came together with functions that helpers call back (BPF_PSEUDO_FUNC): 69c087ba6225, 5.13
+CALLBACKS = "BPF_FUNC_for_each_map_elem"
 # enum libbpf_errno of libbpf's libbpf.h
 LIBELF, FORMAT, ENDIAN = 4000, 4001, 4003
 
@@ -162,7 +164,7 @@ class Situation:
     @property
     def absent_attach_type(self) -> str:
         """The attach type of the step that the kernel's BTF lacks; empty when it has it, or the step names none."""
-        other = ("BPF_MAP_TYPE_", "BPF_PROG_TYPE_", "xdp_")
+        other = ("BPF_MAP_TYPE_", "BPF_PROG_TYPE_", "BPF_FUNC_", "BPF_F_", "xdp_")
         return next((name for name in sorted(self.absent) if not name.startswith(other)), "")
 
     def has(self, *names: str) -> bool:

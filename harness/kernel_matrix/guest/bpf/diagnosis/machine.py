@@ -12,6 +12,7 @@ from pathlib import Path
 
 from kernel_matrix.arch import CURRENT
 from kernel_matrix.diagnose import Diagnosis, Situation, diagnose, maps
+from kernel_matrix.diagnose.situation import CALLBACKS
 from kernel_matrix.guest.bpf.diagnosis import access, kernel_names
 from kernel_matrix.guest.bpf.diagnosis.attachments import attachment
 from kernel_matrix.guest.bpf.step_error import StepError
@@ -66,7 +67,7 @@ def situation(error: StepError, *, to: str = "") -> Situation:
         token=error.token,
         denied=access.denied(stage, target, credentials),
         memlock=credentials.memlock,
-        charges_memlock=_may_be_memlock(error) and not set(_CHARGING).isdisjoint(_symbols()),
+        charges_memlock=_may_be_memlock(error) and any(f" {name}\n" in _symbols() for name in _CHARGING),
         closes_all=error.errno == errno.EPERM and not credentials.has_bpf and access.closes_all(),
         sysctls=dict(_sysctls()),
         mounts=_mounts(),
@@ -88,16 +89,17 @@ def _names(error: StepError) -> Iterator[str]:
     if error.stage == "map_create" and error.map is not None:
         yield f"BPF_MAP_TYPE_{error.map.type.upper()}"
         yield from maps.flags(error.map.flags)
+    if error.stage in {"load", "attach"} and error.attach_type:
+        yield f"BPF_{error.attach_type.upper()}"
     if error.stage == "load" and error.kind:
         yield f"BPF_PROG_TYPE_{error.kind.upper()}"
-        if error.attach_type:
-            yield f"BPF_{error.attach_type.upper()}"
+        yield CALLBACKS
         if ".frags" in error.section:
             yield "xdp_has_frags"
     if error.stage == "attach" and error.what.startswith(("uprobe.multi ", "uretprobe.multi ")):
         yield "BPF_TRACE_UPROBE_MULTI"
-    if error.stage == "attach" and (typed := re.fullmatch(r"(\w+) link", error.what)):
-        yield f"BPF_{typed[1].upper()}"
+    if error.stage == "attach" and (typed := re.fullmatch(r"(\w+) link|((?:cgroup|sk|lsm)_\w+)", error.what)):
+        yield f"BPF_{(typed[1] or typed[2]).upper()}"
 
 
 def _may_be_memlock(error: StepError) -> bool:
@@ -154,9 +156,18 @@ def _options(path: Path) -> dict[str, str]:
     return unset | dict(re.findall(r"^(CONFIG_\w+)=(.*)$", text, re.MULTILINE))
 
 
-def _symbols() -> list[str]:
-    """Return the names of all symbols of the kernel and its modules; their addresses need no privilege here."""
-    return re.findall(r"^\S+ \S (\S+)", Path("/proc/kallsyms").read_text(errors="replace"), re.MULTILINE)
+#: the list of symbols for what is loaded: under emulation it takes a second to read
+_read_symbols: dict[str, str] = {}
+
+
+def _symbols() -> str:
+    """Return the list of symbols of the kernel and its modules; their addresses need no privilege here."""
+    modules = Path("/proc/modules")
+    loaded = modules.read_text() if modules.exists() else ""
+    if loaded not in _read_symbols:
+        _read_symbols.clear()
+        _read_symbols[loaded] = "\n" + Path("/proc/kallsyms").read_text(errors="replace")
+    return _read_symbols[loaded]
 
 
 def _similar_symbols(name: str) -> tuple[str, ...]:
@@ -164,13 +175,16 @@ def _similar_symbols(name: str) -> tuple[str, ...]:
 
     The shortest comes first. A copy is ``NAME.isra.0`` or ``NAME.part.0``: the compiler changed or split the function.
     """
-    similar = {
-        symbol
-        for symbol in _symbols()
-        if (symbol.endswith(name) or symbol.startswith(f"{name}."))
-        and not symbol.startswith(("__pfx_", "__SCT__", "__ksym"))
-    }
+    text, similar = _symbols(), set()
+    for match in re.finditer(re.escape(name), text):
+        # address, type, symbol, and of a module its name
+        symbol = text[text.rfind("\n", 0, match.start()) + 1 : match.end() + _LONGEST].split(None, 3)[2]
+        if symbol.endswith(name) or symbol.startswith(f"{name}."):
+            similar.add(symbol)
+    names = [symbol for symbol in similar if not symbol.startswith(("__pfx_", "__SCT__", "__ksym"))]
     # the entries for 64-bit programs come before those for 32-bit ones
-    return tuple(
-        sorted(similar, key=lambda symbol: (not symbol.startswith(CURRENT.syscall_prefix), len(symbol), symbol))
-    )
+    return tuple(sorted(names, key=lambda symbol: (not symbol.startswith(CURRENT.syscall_prefix), len(symbol), symbol)))
+
+
+#: linux/kallsyms.h, KSYM_NAME_LEN
+_LONGEST = 512

@@ -57,6 +57,8 @@ class Attaching:
                 kind = steps.kind_of(self.program.pointer)
                 error = StepError(ctypes.get_errno(), "attach", what, messages(), kind)
                 error.section = self.section
+                if kind != "struct_ops":
+                    error.attach_type = self.attach_type
                 raise error
         self.stack.callback(steps.destroy_link, link, what)
         return link
