@@ -212,6 +212,12 @@ def soak(session: nox.Session) -> None:
     run(session, python(session, "build", "matrix"), "-m", "pytest", "tests/soak", "-rP", *session.posargs)
 
 
+@nox.session(name="harness-mutants", venv_backend="none")
+def harness_mutants(session: nox.Session) -> None:
+    """Break the harness's own decisions, and see that a test notices each mutant (-- [MODULE]... [--jobs N])."""
+    run(session, python(session), "harness/tools/harness_mutants.py", *session.posargs)
+
+
 @nox.session(venv_backend="none")
 def structure(session: nox.Session) -> None:
     """Show the rooms of the harness and their imports; fail where there are too many, or a cycle."""

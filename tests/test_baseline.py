@@ -134,3 +134,27 @@ def test_a_time_that_was_measured_anew_is_no_difference() -> None:
 def test_every_file_is_of_a_kernel_of_the_manifest() -> None:
     """A kernel that the manifest has no more leaves no baseline behind."""
     assert set(baseline.read(HERE.matrix_baselines)) <= set(manifest.load(HERE.images).guests)
+
+
+def test_a_test_that_observed_nothing_has_no_observations() -> None:
+    cells = (Cell("6.1", "a.py::x", Outcome.PASS), Cell("6.1", "suites/b.py::y", Outcome.PASS))
+    entry = baseline.of_document(document(*cells))["6.1"]
+    assert entry.observed == {}
+    assert entry.tests == {"a.py::x": Outcome.PASS, "suites/b.py::y": Outcome.PASS}
+
+
+def test_a_run_of_some_tests_leaves_costs_that_it_did_not_measure() -> None:
+    before = Expectation("1", "1", "", {"p": COST, "q": COST}, {})
+    now = Expectation("1", "1", "", {"q": replace(COST, states=1)}, {})
+    assert updated(before, now, whole=False)[0].costs == {"p": COST, "q": now.costs["q"]}
+    assert updated(None, now, whole=False)[0].costs == now.costs
+
+
+def test_a_baseline_is_written_below_new_folders_and_again(tmp_path: Path) -> None:
+    """What is no test of a file is under its own name."""
+    folder = tmp_path / "new" / "matrix"
+    for outcome in (Outcome.PASS, Outcome.SKIP):
+        expected = Expectation("1", "2", "3", {"p": COST}, {"./loader": outcome, "a.py::x": Outcome.PASS})
+        baseline.write(folder, "6.1", expected)
+        assert baseline.read(folder) == {"6.1": expected}
+    assert (folder / "6.1.json").read_text().endswith(" }\n}\n")

@@ -142,3 +142,56 @@ def test_a_change_says_which_set_grew_or_shrank(before: str, after: str, lines: 
 @given(st.lists(sets).map(capabilities.minimal), st.lists(sets).map(capabilities.minimal))
 def test_a_change_is_never_silent(before: tuple[frozenset[str], ...], after: tuple[frozenset[str], ...]) -> None:
     assert bool(list(capabilities.describe_change(before, after))) == (before != after)
+
+
+def test_sets_are_in_counting_order() -> None:
+    """The first capability is the lowest bit: {BPF, PERFMON} is 5, {NET_ADMIN, PERFMON} 6, {SYS_ADMIN} 8."""
+    ordered = [{"BPF", "PERFMON"}, {"NET_ADMIN", "PERFMON"}, {"SYS_ADMIN"}, {"BPF", "DAC_READ_SEARCH"}]
+    assert list(capabilities.minimal(map(frozenset, reversed(ordered)))) == ordered
+    shown = capabilities.show_sets(frozenset(caps) for caps in reversed(ordered))
+    assert shown == "BPF+PERFMON | NET_ADMIN+PERFMON | SYS_ADMIN | BPF+DAC_READ_SEARCH"
+
+
+def test_the_largest_set_is_tried_first() -> None:
+    """Where it is refused, nothing else needs to be tried."""
+    tried: list[frozenset[str]] = []
+    assert capabilities.search(lambda caps: bool(tried.append(caps)), _NAMES) == ()
+    assert tried == [frozenset(_NAMES)]
+
+
+def test_a_known_set_that_works_may_be_a_refused_ones_equal_in_size() -> None:
+    known = {frozenset({"BPF"}): True, frozenset({"PERFMON"}): False}
+    assert capabilities.search(lambda caps: "BPF" in caps, CAPABILITIES, known) == (frozenset({"BPF"}),)
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "lines"),
+    [
+        (
+            "BPF+NET_ADMIN+PERFMON",
+            "BPF | NET_ADMIN+PERFMON",
+            ["minimal set shrank: {BPF, NET_ADMIN, PERFMON} -> {NET_ADMIN, PERFMON}", "new minimal set: {BPF}"],
+        ),
+        (
+            "BPF",
+            "BPF+NET_ADMIN+PERFMON | BPF+SYS_ADMIN",
+            ["minimal set grew: {BPF} -> {BPF, SYS_ADMIN}", "new minimal set: {BPF, NET_ADMIN, PERFMON}"],
+        ),
+    ],
+)
+def test_a_set_is_compared_with_the_nearest(before: str, after: str, lines: list[str]) -> None:
+    changes = capabilities.describe_change(capabilities.parse_sets(before), capabilities.parse_sets(after))
+    assert list(changes) == lines
+
+
+def test_the_witnesses_are_the_first_and_the_last_set_of_an_answer() -> None:
+    table = capabilities.answers("EPERM | BPF ok | SYS_ADMIN EINVAL")
+    shown = [capabilities.show(caps) for caps in capabilities.witnesses(table)]
+    assert shown == [
+        "nothing",
+        "BPF",
+        "NET_ADMIN+PERFMON",
+        "BPF+NET_ADMIN+PERFMON",
+        "SYS_ADMIN",
+        "BPF+NET_ADMIN+PERFMON+SYS_ADMIN",
+    ]

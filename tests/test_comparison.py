@@ -221,3 +221,64 @@ def test_the_skips_of_a_loader_that_is_left_out_are_no_change(left_out: tuple[st
     assert [(change.kind, change.gates) for change in changes] == ([(Kind.SKIPPED, True)] if gates else [])
     red = replace(EXPECTED, tests={"a.py::x[aya-native]": Outcome.FAIL, "a.py::y": Outcome.SKIP})
     assert all(change.gates for change in compare({"6.1": before}, {"6.1": red}, Scope(left_out=left_out)))
+
+
+def test_a_cost_may_be_just_at_the_threshold() -> None:
+    """Half of 1000 is exact in floating point, so that at the threshold is not past it."""
+    scope = Scope(cost_growth=0.5)
+    for count, kind in ((1500, None), (1501, Kind.COSTLIER), (500, None), (499, Kind.CHEAPER)):
+        after = replace(EXPECTED, costs={"trace_execve": replace(COST, instructions=count)})
+        kinds = [change.kind for change in compare({"6.1": EXPECTED}, {"6.1": after}, scope)]
+        assert kinds == [kind] * (kind is not None)
+
+
+def test_by_default_a_tenth_more_is_allowed_and_a_drift_does_not_gate() -> None:
+    after = replace(EXPECTED, version="6.1.193-1", costs={"trace_execve": replace(COST, instructions=1099, states=111)})
+    drift, cost = sorted(compare({"6.1": EXPECTED}, {"6.1": after}, Scope()), key=lambda change: change.gates)
+    assert (drift.kind, drift.gates) == (Kind.DRIFTED, False)
+    assert (cost.kind, cost.before, cost.after) == (Kind.COSTLIER, "states 100", "states 111")
+
+
+def test_by_default_a_missing_test_is_gone() -> None:
+    assert one(EXPECTED, replace(EXPECTED, tests={})).kind is Kind.GONE
+
+
+def test_a_kernel_without_a_baseline_hides_no_other() -> None:
+    broken = replace(EXPECTED, tests={"a.py::test_x": Outcome.FAIL})
+    changes = compare({"6.12": EXPECTED}, {"5.10": EXPECTED, "6.12": broken}, Scope())
+    assert [(change.kernel, change.kind) for change in changes] == [("6.12", Kind.REGRESSION), ("5.10", Kind.NEW)]
+
+
+def test_a_kernel_is_the_projects_by_manifest_and_by_baseline() -> None:
+    """One does not cancel the other."""
+    present = {"6.1": EXPECTED, "6.1+lsm_bpf": EXPECTED}
+    (change,) = compare({"6.1+lsm_bpf": EXPECTED}, present, NAMED)
+    assert (change.kind, change.kernel, change.gates) == (Kind.NEW, "6.1", True)
+
+
+def test_a_change_is_one_line() -> None:
+    change = Change(Kind.NEW, "6.1", "", "", "3 cells")
+    assert (str(change), change.gates) == ("new: 6.1: - -> 3 cells", False)
+    assert str(Change(Kind.GONE, "6.1", "t", "pass", "", "why")) == "gone: 6.1 t: pass -> - (why)"
+
+
+def test_lines_are_at_most_so_many_and_say_how_many_more() -> None:
+    changes = [Change(Kind.GONE, "6.1", name, "pass", "", gates=True) for name in "abc"]
+    shown = [f"gone: 6.1 {name}: pass -> -" for name in "abc"]
+    assert comparison.lines(changes, 3) == shown
+    assert comparison.lines(changes, 2) == [*shown[:2], "... and 1 more in matrix.json"]
+    assert comparison.lines(changes, 1) == [*shown[:1], "... and 2 more in matrix.json"]
+
+
+def test_new_tests_are_counted_unless_they_gate() -> None:
+    """A kernel without a baseline is a line of its own."""
+    gating, kernel = Change(Kind.NEW, "6.1", "t", "", "fail", gates=True), Change(Kind.NEW, "7.3", "", "", "9 cells")
+    new = [Change(Kind.NEW, "6.1", name, "", "pass") for name in "ab"]
+    shown = ["new: 6.1 t: - -> fail", "new: 7.3: - -> 9 cells", "new: 6.1: 2 cells"]
+    assert comparison.lines([*new, gating, kernel], 9) == shown
+
+
+def test_a_run_without_changes_has_no_lines() -> None:
+    assert comparison.baseline_lines([], 9) == []
+    change = Change(Kind.GONE, "6.1", "t", "pass", "")
+    assert comparison.baseline_lines([change], 9) == ["against the baseline: 1 gone", "gone: 6.1 t: pass -> -"]

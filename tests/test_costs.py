@@ -29,3 +29,9 @@ def test_a_log_that_lacks_a_line_has_no_statistics(line: int) -> None:
     del lines[line]
     with pytest.raises(ValueError, match="no statistics"):
         statistics("\n".join(lines))
+
+
+def test_an_error_has_the_end_of_the_log() -> None:
+    with pytest.raises(ValueError, match="no statistics") as error:
+        statistics("a" * 100 + "b" * 200)
+    assert str(error.value).endswith(f": {'b' * 200!r}")

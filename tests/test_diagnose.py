@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kernel_matrix.diagnose import Cause, Diagnosis, Remedy, Situation, diagnose, last_line
-from kernel_matrix.diagnose.situation import CAPABILITIES, needed
+from kernel_matrix.diagnose.situation import CAPABILITIES, ENOTSUPP, needed
 from tests.test_diagnose_objects import OBJECT_CASES
 
 _ALL = sum(1 << number for number in CAPABILITIES.values())
@@ -130,6 +130,40 @@ _CASES: list[tuple[Situation, Cause, str]] = [
         Cause.PERMISSION,
         "CAP_PERFMON",
     ),
+    (
+        Situation("attach", errno.EINVAL, kind="kprobe", hook="kprobe.multi", effective=_ALL),
+        Cause.NOT_SUPPORTED,
+        "CONFIG_FPROBE",
+    ),
+    (Situation("attach", errno.EINVAL, kind="sched_cls", hook="tcx", effective=_ALL), Cause.NOT_SUPPORTED, "no tcx"),
+    (
+        replace(_TRACEPOINT, errno=errno.EINVAL, path="link"),
+        Cause.NOT_SUPPORTED,
+        "no links of perf events",
+    ),
+    (Situation("attach", ENOTSUPP, kind="tracing", effective=_ALL), Cause.NOT_SUPPORTED, "no BPF trampoline"),
+    (Situation("token", errno.EOPNOTSUPP, effective=_ALL), Cause.NOT_SUPPORTED, "another user namespace"),
+    (Situation("token", errno.EINVAL, effective=_ALL), Cause.NOT_SUPPORTED, "no BPF tokens"),
+    (Situation("open", errno.ENOENT, target="x.o"), Cause.OBJECT, "there is no file x.o"),
+    (
+        replace(_LOAD, errno=errno.ESRCH, log="libbpf: failed to find kernel BTF type ID of 'vfs_reed': -3\n"),
+        Cause.SYMBOL,
+        "no function vfs_reed",
+    ),
+    (replace(_KPROBE, config={"CONFIG_KPROBES": "n"}), Cause.NOT_SUPPORTED, "no kprobes"),
+    (Situation("pin", errno.EPERM, target="/tmp/y", mounts={"/b": "bpf"}, effective=_ALL), Cause.PIN, "/tmp/y is not"),
+    (Situation("map_create", errno.EINVAL, effective=_ALL), Cause.NOT_SUPPORTED, "such a map"),
+    (replace(_LOAD, errno=errno.EINVAL, log="cannot use helper bpf_x#1\n"), Cause.NOT_SUPPORTED, "no such helper"),
+    *[
+        (Situation("attach", number, hook="XDP", kind=kind, effective=_ALL), Cause.INTERFACE, why)
+        for number, why in (
+            (errno.ENODEV, "no such interface"),
+            (errno.EEXIST, "in another mode"),
+            (errno.EOPNOTSUPP, "the driver has no such mode"),
+            (errno.ERANGE, "the MTU is too large"),
+        )
+        for kind in ("", "xdp")
+    ],
     (Situation("update", errno.ENOMEM), Cause.UNKNOWN, "ENOMEM"),
 ]
 
@@ -143,6 +177,61 @@ def test_a_situation_has_a_cause_and_a_remedy(situation: Situation, cause: Cause
 
 def test_every_cause_has_a_case() -> None:
     assert {cause for _, cause, _ in (*_CASES, *OBJECT_CASES)} == set(Cause)
+
+
+_ERRNOS = {0, *errno.errorcode, ENOTSUPP, 4000, 4001, 4003}
+_STAGES = {"open", "map_create", "load", "attach", "detach", "pin", "update", "query", "token", "read"}
+#: what is no object, and no bpf() at all, is known before anything else is asked
+_NO_OBJECT = {4000, 4001, 4003}
+_VERIFIED = {errno.EACCES, errno.EINVAL, errno.EPERM}
+_REFUSED_TYPE = {errno.EINVAL, errno.EOPNOTSUPP, ENOTSUPP}
+#: why, and where that is not enough the case's errno -> the errnos that have this cause; all others have their own only
+_ERRNOS_OF: dict[str | tuple[str, int], set[int]] = {
+    # __bpf_prog_load() of a loop: EFAULT on 6.17 and 6.18, E2BIG later
+    ("CAP_PERFMON missing", errno.E2BIG): {errno.E2BIG, errno.EFAULT},
+    # find_prog_type() and bpf_prog_load_check_attach(), of any type
+    "programs of type netfilter": _REFUSED_TYPE,
+    "of type xdp cannot be attached to a kprobe": _REFUSED_TYPE,
+    # link_create(): EINVAL for an unknown type, EOPNOTSUPP for one that is not built in
+    "CONFIG_FPROBE": {errno.EINVAL, errno.EOPNOTSUPP},
+    # the verifier's words count, with whatever errno they come
+    "no such helper": _VERIFIED,
+    "R2 !read_ok": _VERIFIED,
+    "licence": _VERIFIED,
+    "changes a process's memory": _ERRNOS - _NO_OBJECT - {errno.ENOSYS},
+    # and libbpf's
+    "a.b": _ERRNOS - _NO_OBJECT - {errno.ENOSYS},
+    "the object has no BTF": _ERRNOS - _NO_OBJECT,
+    "not a BPF object": {4000, 4001},
+    # a pin needs bpffs first
+    "bpffs": _ERRNOS - _NO_OBJECT - {errno.ENOSYS, errno.EEXIST},
+    "/tmp/y is not": {errno.EINVAL, errno.EPERM},
+}
+#: why -> the stages that have this cause
+_STAGES_OF = {
+    "RLIMIT_MEMLOCK, which is 64 KiB": {"map_create", "load"},
+    "no system call bpf()": _STAGES,
+    "not a BPF object": _STAGES,
+    "byte order": _STAGES,
+    # nothing is refused
+    "never runs": _STAGES,
+}
+
+
+@pytest.mark.parametrize(("situation", "cause", "why"), _CASES, ids=[f"{c[1].name} {c[2]}" for c in _CASES])
+def test_a_cause_is_concluded_from_its_errnos_alone(situation: Situation, cause: Cause, why: str) -> None:
+    concluded = {number for number in _ERRNOS if why in str(diagnose(replace(situation, errno=number)))}
+    assert concluded == _ERRNOS_OF.get((why, situation.errno), _ERRNOS_OF.get(why, {situation.errno}))
+
+
+@pytest.mark.parametrize(
+    ("situation", "why"),
+    [(situation, why) for situation, cause, why in _CASES if cause is not Cause.PERMISSION],
+)
+def test_a_cause_is_concluded_at_its_stages_alone(situation: Situation, why: str) -> None:
+    """What is lacking is computed from the stage's needs (tests/test_remedies.py)."""
+    concluded = {stage for stage in _STAGES if why in str(diagnose(replace(situation, stage=stage)))}
+    assert concluded == _STAGES_OF.get(why, {situation.stage})
 
 
 _SITUATIONS = st.builds(
@@ -252,3 +341,81 @@ def test_what_the_verifier_suggests_is_the_remedy() -> None:
     log = f"0: (bf) r0 = r2\nR2 !read_ok\n\n{report}"
     diagnosis = diagnose(replace(_LOAD, errno=errno.EACCES, log=log))
     assert (diagnosis.why, diagnosis.remedy) == ("R2 !read_ok", "Initialize R2 first.")
+
+
+_SOCKET_FILTER = Situation("load", kind="socket_filter", sysctls={"kernel.unprivileged_bpf_disabled": 0})
+
+
+@pytest.mark.parametrize(
+    ("number", "log", "effective", "why"),
+    [
+        # bpf_check() of who has neither capability: check_subprogs() answers EPERM
+        (errno.EPERM, "", 0, "CAP_BPF missing, without which the verifier takes only what calls no function"),
+        (errno.EPERM, "function calls are allowed for root only\n", 0, "calls no function of its own"),
+        (errno.EPERM, "something else\n", 0, None),
+        (errno.EPERM, "", 1 << 39, None),
+        (errno.EACCES, "", 0, "CAP_PERFMON missing, without which the verifier takes only what computes nothing"),
+        (errno.EACCES, "R1 leaks addr\n", 1 << 39, "computes nothing from pointers"),
+        (errno.EACCES, "R2 !read_ok\n", 0, "R2 !read_ok"),
+        (errno.EACCES, "R1 leaks addr\n", 1 << 38, "R1 leaks addr"),
+        # CAP_BPF first, which lets loops be looked at; without CAP_PERFMON they have no end in speculation
+        (
+            errno.EINVAL,
+            "back-edge from insn 3 to 1\n",
+            0,
+            "CAP_BPF missing, without which the verifier takes only what",
+        ),
+        (errno.EINVAL, "infinite loop detected at insn 1\n", 1 << 39, "CAP_PERFMON missing, without which"),
+        (errno.EINVAL, "", 0, "has no loop"),
+        (errno.EINVAL, "R2 !read_ok\n", 0, "R2 !read_ok"),
+        (errno.EINVAL, "back-edge from insn 3 to 1\n", 3 << 38, "back-edge from insn 3 to 1"),
+        (errno.EFAULT, "", 1 << 39, "has no loop, or is small"),
+        (errno.EFAULT, "", 0, None),
+        (errno.EFAULT, "", 3 << 38, None),
+    ],
+)
+def test_what_the_verifier_takes_from_who_lacks_a_capability(
+    number: int, log: str, effective: int, why: str | None
+) -> None:
+    diagnosis = diagnose(replace(_SOCKET_FILTER, errno=number, log=log, effective=effective))
+    if why is None:
+        assert "without which the verifier" not in diagnosis.why
+    else:
+        assert why in diagnosis.why
+
+
+@pytest.mark.parametrize("kind", ["", "syscall", "netfilter"])
+def test_a_type_that_may_be_unknown_is_no_loop(kind: str) -> None:
+    """EINVAL without a log is find_prog_type()'s, too."""
+    diagnosis = diagnose(Situation("load", errno.EINVAL, kind=kind))
+    assert diagnosis.cause is Cause.NOT_SUPPORTED
+
+
+def test_what_comes_next_is_named_where_it_is_not_met_yet() -> None:
+    """Who is let in without CAP_BPF needs CAP_PERFMON, too, for pointers; who has it needs no more."""
+    refused = replace(_SOCKET_FILTER, errno=errno.EPERM)
+    assert diagnose(refused).cure.verifier == ("CAP_PERFMON",)
+    assert diagnose(replace(refused, effective=1 << 38)).cure.verifier == ()
+
+
+@pytest.mark.parametrize(("log", "line"), [("a\nprocessed 3 insns\n", "a"), ("a\n\nb\n  c  \n", "c")])
+def test_the_last_line_is_the_last_that_says_something(log: str, line: str) -> None:
+    assert last_line(log) == line
+
+
+def test_a_missing_function_is_shown_with_at_most_three_like_it() -> None:
+    similar = ("a1", "sys_execve2", "a3", "a4")
+    diagnosis = diagnose(replace(_KPROBE, symbols=similar))
+    assert diagnosis.why == "the kernel has no function sys_execve; it has a1, sys_execve2, a3"
+    assert diagnosis.remedy == "attach to a1 instead"
+    assert "4 KiB" in diagnose(replace(_LOAD, charges_memlock=True, memlock=4096 + 1023)).why
+
+
+def test_sysctls_are_set_as_low_as_all_needs_ask() -> None:
+    """Perf events of who has no capability: Debian's patch asks at 3, perf_allow_cpu() above 0."""
+    sysctls = {"kernel.perf_event_paranoid": 3, "kernel.unprivileged_bpf_disabled": 2}
+    at = Situation("attach", errno.EACCES, kind="perf_event", hook="perf_event", path="perf", sysctls=sysctls, uid=1)
+    diagnosis = diagnose(at)
+    assert diagnosis.why == "CAP_SYS_ADMIN missing, and kernel.perf_event_paranoid is 3"
+    assert diagnosis.cure.capabilities == ("CAP_SYS_ADMIN",)
+    assert diagnosis.other == Remedy(sysctls={"kernel.perf_event_paranoid": 0})

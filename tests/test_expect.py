@@ -144,3 +144,21 @@ def test_what_nobody_declared_is_neither_failed_nor_passed() -> None:
         decision = decide([Phase(when, "failed", stated="undeclared", text="its loader sets it")])
         assert decision == Decision(Outcome.UNDECLARED, "its loader sets it")
     assert not Outcome.UNDECLARED.green
+
+
+def test_a_decision_has_the_texts_of_its_phase() -> None:
+    failed = Phase("call", "failed", text="why", log="log", verifier="verifier", diagnosis="diagnosis")
+    assert decide([SETUP, failed, TEARDOWN]) == Decision(Outcome.FAIL, "why", "log", "verifier", "diagnosis")
+    assert decide([Phase("setup", "skipped", text="needs x")]) == Decision(Outcome.SKIP, "needs x")
+    assert decide([SETUP, Phase("call", "skipped", xfail_reason="bug")]) == Decision(Outcome.XFAIL, "bug")
+    assert decide([SETUP, Phase("call", "passed", xfail_reason="bug")]) == Decision(Outcome.XPASS, "bug")
+    assert decide([SETUP]) == Decision(Outcome.NOTRUN, "no report of the test itself came")
+
+
+def test_a_setup_that_says_xpass_is_an_error() -> None:
+    """Only the test itself can pass against its mark."""
+    assert decide([Phase("setup", "failed", text="[XPASS(strict)] why")]).outcome is Outcome.ERROR
+
+
+def test_a_text_with_brackets_and_no_test_names_no_kernel() -> None:
+    assert kernel_of_argument("suites/a[6.1]", ["6.1"]) is None

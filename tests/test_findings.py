@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from kernel_matrix.results.changes import Change, Kind
-from kernel_matrix.results.findings import by_file, differences, findings, unchanged
+from kernel_matrix.results.findings import by_file, by_kernel, differences, findings, unchanged
 from kernel_matrix.shared.cells import Cell, Outcome
 from tests import result_sets
 
@@ -52,3 +53,17 @@ def test_the_same_reason_on_three_kernels_is_one_finding() -> None:
         Outcome.CRASH,
         Outcome.FAIL,
     ]
+
+
+@pytest.mark.parametrize(("status", "compared"), [(0, True), (1, True), (2, False), (3, True), (4, False), (5, True)])
+def test_an_interrupted_or_wrong_run_is_not_compared(status: int, compared: bool) -> None:
+    """2 and 4 are pytest's exit statuses for Ctrl-C and for wrong usage."""
+    line = unchanged(result_sets.document([], exit_status=status))
+    assert line.startswith("Nothing has changed") == compared
+
+
+def test_cells_are_grouped_by_file_and_by_kernel() -> None:
+    names = [("6.1", "b.py::x"), ("5.10", "a.py::y"), ("6.1", "a.py::x"), ("6.1", "boot")]
+    first, second, third, fourth = came = [Cell(kernel, test, Outcome.PASS) for kernel, test in names]
+    assert list(by_file(came).items()) == [("a.py", [third, second]), ("b.py", [first]), ("boot", [fourth])]
+    assert list(by_kernel(came).items()) == [("6.1", [first, third, fourth]), ("5.10", [second])]

@@ -150,3 +150,39 @@ def test_a_kernel_must_run_what_others_of_its_variant_do() -> None:
     pairs = matrix.expected(own, {"7.3": {"b"}}, named=False)
     assert pairs == {("5.10", "a"), ("5.10", "b"), ("6.1", "a"), ("6.1", "b"), ("6.1+locked", "c"), ("7.3", "a")}
     assert matrix.expected(own, {}, named=True) == {("5.10", "a"), ("5.10", "b"), ("6.1", "a"), ("6.1+locked", "c")}
+
+
+def test_no_two_outcomes_have_the_same_rank() -> None:
+    """Else it would depend on which came first what a cell is."""
+    assert sorted(outcome.traits.rank for outcome in Outcome) == list(range(len(Outcome)))
+
+
+@pytest.mark.parametrize(
+    ("trait", "outcomes"),
+    [
+        ("done", {"pass", "refused"}),
+        ("cut_short", {"crash", "lost", "notrun"}),
+        ("decided", set(Outcome) - {"lost", "notrun"}),
+    ],
+)
+def test_a_trait_is_of_these_outcomes_alone(trait: str, outcomes: set[str]) -> None:
+    assert {outcome for outcome in Outcome if getattr(outcome.traits, trait)} == outcomes
+
+
+def test_the_later_of_two_equal_results_stays() -> None:
+    came = [Cell("6.1", "t", Outcome.FAIL, detail=detail) for detail in ("first", "second")]
+    (cell,) = matrix.Matrix.of(came, [], []).cells
+    assert cell.detail == "second"
+
+
+def test_cells_are_in_the_order_of_the_runs_kernels() -> None:
+    """A kernel that the run does not name is behind them; one without a cell is no column."""
+    came = [Cell(kernel, test, Outcome.PASS) for kernel in ("5.10", "6.1", "7.3") for test in ("b", "a")]
+    judged = matrix.Matrix.of(came, [], ["7.3", "6.12", "6.1"])
+    assert judged.kernels == ("7.3", "6.1", "5.10")
+    pairs = [(cell.kernel, cell.test) for cell in judged.cells]
+    assert pairs == [(kernel, test) for kernel in ("7.3", "6.1", "5.10") for test in ("a", "b")]
+
+
+def test_without_a_cell_the_summary_says_so() -> None:
+    assert matrix.summary_line([]) == "no cells"

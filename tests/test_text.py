@@ -31,6 +31,8 @@ def test_what_is_shown_can_be_written_and_controls_nothing(text: str) -> None:
         ("\x1b]8;;http://x\x1b\\link\x1b]8;;\x1b\\", "link"),
         ("\x1b(Bplain\x1b7", "plain"),
         ("one\r\ntwo\rthree\x00", "one\ntwo\nthree"),
+        # CSI as one character (ECMA-48, 5.3)
+        ("\x9b31mred", "red"),
         ("tab\tünïcödé 🐛", "tab\tünïcödé 🐛"),
         ("half \ud83d", "half \ufffd"),
     ],
@@ -62,3 +64,30 @@ def test_a_long_text_keeps_its_beginning_and_its_end() -> None:
     assert "\n… 999,008 characters are left out here: results.jsonl has the whole text …\n" in shown
     assert len(shown) < 1200
     assert capped("short", 1000, "") == "short"
+
+
+def test_a_first_line_is_cut_only_past_its_limit() -> None:
+    assert first_line("x" * 300) == "x" * 300
+    assert first_line("x" * 301) == "x" * 299 + "…"
+    assert reason("x" * 301) == "x" * 299 + "…"
+    assert first_line("12345", 5) == "12345"
+    assert first_line("123456", 5) == "1234…"
+
+
+def test_a_first_line_is_searched_for_in_twenty_times_its_limit() -> None:
+    """A console has megabytes."""
+    assert first_line("\n" * 99 + "x", 5) == "x"
+    assert not first_line("\n" * 100 + "x", 5)
+
+
+@pytest.mark.parametrize(
+    ("limit", "shown"),
+    [
+        (13, "0123456789abc"),
+        (12, "012345\n… 1 characters are left out here: f has the whole text …\n789abc"),
+        (5, "01\n… 8 characters are left out here: f has the whole text …\nbc"),
+        (1, "\n… 12 characters are left out here: f has the whole text …\n"),
+    ],
+)
+def test_what_is_left_out_is_the_middle(limit: int, shown: str) -> None:
+    assert capped("0123456789abc", limit, "f") == shown

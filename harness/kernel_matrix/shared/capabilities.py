@@ -165,5 +165,5 @@ def _braced(caps: Caps) -> str:
     return f"{{{', '.join(sorted(caps, key=_ORDER.__getitem__))}}}"
 
 
-def _rank(caps: Caps) -> tuple[int, int]:
-    return sum(1 << _ORDER[name] for name in caps), len(caps)
+def _rank(caps: Caps) -> int:
+    return sum(1 << _ORDER[name] for name in caps)
