@@ -143,7 +143,7 @@ def test_a_test_that_observed_nothing_has_no_observations() -> None:
     assert entry.tests == {"a.py::x": Outcome.PASS, "suites/b.py::y": Outcome.PASS}
 
 
-def test_a_run_of_some_tests_leaves_costs_that_it_did_not_measure() -> None:
+def test_a_run_of_some_tests_leaves_costs_it_did_not_measure() -> None:
     before = Expectation("1", "1", "", {"p": COST, "q": COST}, {})
     now = Expectation("1", "1", "", {"q": replace(COST, states=1)}, {})
     assert updated(before, now, whole=False)[0].costs == {"p": COST, "q": now.costs["q"]}

@@ -159,7 +159,7 @@ def test_the_largest_set_is_tried_first() -> None:
     assert tried == [frozenset(_NAMES)]
 
 
-def test_a_known_set_that_works_may_be_a_refused_ones_equal_in_size() -> None:
+def test_a_refused_set_may_be_as_large_as_a_working_one() -> None:
     known = {frozenset({"BPF"}): True, frozenset({"PERFMON"}): False}
     assert capabilities.search(lambda caps: "BPF" in caps, CAPABILITIES, known) == (frozenset({"BPF"}),)
 
@@ -184,7 +184,7 @@ def test_a_set_is_compared_with_the_nearest(before: str, after: str, lines: list
     assert list(changes) == lines
 
 
-def test_the_witnesses_are_the_first_and_the_last_set_of_an_answer() -> None:
+def test_witnesses_are_the_first_and_the_last_set_of_an_answer() -> None:
     table = capabilities.answers("EPERM | BPF ok | SYS_ADMIN EINVAL")
     shown = [capabilities.show(caps) for caps in capabilities.witnesses(table)]
     assert shown == [

@@ -13,6 +13,7 @@ from kernel_matrix.shared import capabilities, capability_table
 from kernel_matrix.shared.capabilities import OK, subsets
 from kernel_matrix.shared.capability_table import Context, Table, compare_cells, compare_minimum
 from kernel_matrix.shared.errors import ManifestError
+from tests.projects import HERE
 
 _SETTINGS = (
     *("unprivileged_bpf_disabled=0", "perf_event_paranoid=-1", "perf_event_paranoid=0"),
@@ -240,3 +241,34 @@ def test_kernels_are_written_in_the_manifests_order() -> None:
 def test_every_line_of_a_table_is_one_line_of_the_file() -> None:
     text = capability_table.write({"6.1": _table("BPF", "EPERM | BPF ok")}, ["6.1"])
     assert any(line.strip() == '"root": "EPERM | BPF ok"' for line in text.splitlines())
+
+
+_FULL = "EPERM | BPF+NET_ADMIN+PERFMON+SYS_ADMIN ok"
+
+
+@pytest.mark.parametrize(("count", "more"), [(1, ""), (4, ""), (5, " and 1 more"), (6, " and 2 more")])
+def test_a_change_names_at_most_four_contexts(count: int, more: str) -> None:
+    usual = {Context(who): "EACCES" for who in ("root", "nobody")}
+    contexts = [Context(who, sysctl) for sysctl in _SETTINGS[:3] for who in ("root", "nobody")][:count]
+    before, after = (
+        Table(_DEFAULTS, _SETTINGS, {}, {"xdp load": usual | dict.fromkeys(contexts, text)})
+        for text in ("EPERM", _FULL)
+    )
+    named = "; ".join(map(str, contexts[:4]))
+    change = "with BPF+NET_ADMIN+PERFMON+SYS_ADMIN"
+    assert compare_cells("6.1", before, after) == [f"6.1 xdp load ({named}{more}): {change}: EPERM -> ok"]
+    assert compare_cells("6.1", after, before) == [f"6.1 xdp load ({named}{more}): {change}: ok -> EPERM"]
+
+
+def test_another_setting_is_a_difference() -> None:
+    table = _table("BPF", "ok")
+    other = replace(table, settings=_SETTINGS[1:])
+    for one, two in ((table, other), (other, table)):
+        (line,) = compare_cells("6.1", one, two)
+        assert line.startswith("6.1 sysctls: ")
+
+
+def test_the_recorded_tables_are_written_as_they_are() -> None:
+    """Otherwise a measurement without a change would be a diff."""
+    text = HERE.capabilities.read_text()
+    assert capability_table.write(capability_table.read(text), json.loads(text)) == text

@@ -232,7 +232,7 @@ def test_a_cost_may_be_just_at_the_threshold() -> None:
         assert kinds == [kind] * (kind is not None)
 
 
-def test_by_default_a_tenth_more_is_allowed_and_a_drift_does_not_gate() -> None:
+def test_by_default_a_tenth_is_allowed_and_drift_does_not_gate() -> None:
     after = replace(EXPECTED, version="6.1.193-1", costs={"trace_execve": replace(COST, instructions=1099, states=111)})
     drift, cost = sorted(compare({"6.1": EXPECTED}, {"6.1": after}, Scope()), key=lambda change: change.gates)
     assert (drift.kind, drift.gates) == (Kind.DRIFTED, False)
