@@ -155,7 +155,12 @@ def test_sets_are_in_counting_order() -> None:
 def test_the_largest_set_is_tried_first() -> None:
     """Where it is refused, nothing else needs to be tried."""
     tried: list[frozenset[str]] = []
-    assert capabilities.search(lambda caps: bool(tried.append(caps)), _NAMES) == ()
+
+    def works(caps: frozenset[str]) -> bool:
+        tried.append(caps)
+        return False
+
+    assert capabilities.search(works, _NAMES) == ()
     assert tried == [frozenset(_NAMES)]
 
 

@@ -223,9 +223,14 @@ def _use(root: Path) -> None:
 
     # which examples are tried does not change from trial to trial; a smaller failing example is of no use
     settings.register_profile(
-        "trial", deadline=None, derandomize=True, database=None, phases=(Phase.explicit, Phase.generate),
+        "trial",
+        max_examples=25,
+        deadline=None,
+        derandomize=True,
+        database=None,
+        phases=(Phase.explicit, Phase.generate),
         suppress_health_check=[HealthCheck.too_slow],
-    )  # fmt: skip
+    )
     places = [str(root / "harness"), str(root)]
     here = str(Path(__file__).parent)
     sys.path[:] = [*places, *(place for place in sys.path if place not in {here, *places})]
