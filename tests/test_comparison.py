@@ -263,11 +263,11 @@ def test_a_change_is_one_line() -> None:
 
 
 def test_lines_are_at_most_so_many_and_say_how_many_more() -> None:
-    changes = [Change(Kind.GONE, "6.1", name, "pass", "", gates=True) for name in "abc"]
-    shown = [f"gone: 6.1 {name}: pass -> -" for name in "abc"]
-    assert comparison.lines(changes, 3) == shown
-    assert comparison.lines(changes, 2) == [*shown[:2], "... and 1 more in matrix.json"]
-    assert comparison.lines(changes, 1) == [*shown[:1], "... and 2 more in matrix.json"]
+    changes = [Change(Kind.GONE, "6.1", name, "pass", "", gates=True) for name in "abcd"]
+    shown = [f"gone: 6.1 {name}: pass -> -" for name in "abcd"]
+    assert comparison.lines(changes, 4) == shown
+    assert comparison.lines(changes, 3) == [*shown[:3], "... and 1 more in matrix.json"]
+    assert comparison.lines(changes, 1) == [*shown[:1], "... and 3 more in matrix.json"]
 
 
 def test_new_tests_are_counted_unless_they_gate() -> None:
@@ -282,3 +282,30 @@ def test_a_run_without_changes_has_no_lines() -> None:
     assert comparison.baseline_lines([], 9) == []
     change = Change(Kind.GONE, "6.1", "t", "pass", "")
     assert comparison.baseline_lines([change], 9) == ["against the baseline: 1 gone", "gone: 6.1 t: pass -> -"]
+
+
+@pytest.mark.parametrize("version", ["6.1.191-1", "6.1.193-1"])
+def test_an_older_kernel_is_a_drift_like_a_newer_one(version: str) -> None:
+    assert one(EXPECTED, replace(EXPECTED, version=version)).kind is Kind.DRIFTED
+
+
+def test_a_loader_that_is_left_out_hides_skips_alone() -> None:
+    """Its tests may be red for another reason, and others change behind its own."""
+    names = [f"a.py::test_{name}[bcc]" for name in "abc"] + ["b.py::test_d"]
+    before = replace(EXPECTED, tests=dict.fromkeys(names, Outcome.PASS))
+    now = [Outcome.SKIP, Outcome.FAIL, Outcome.XFAIL, Outcome.FAIL]
+    after = replace(EXPECTED, tests=dict(zip(names, now, strict=True)))
+    changes = compare({"6.1": before}, {"6.1": after}, Scope(left_out=("bcc",)))
+    assert {(change.what, change.kind) for change in changes} == {
+        (names[1], Kind.REGRESSION),
+        (names[2], Kind.CHANGED),
+        (names[3], Kind.REGRESSION),
+    }
+
+
+def test_a_run_of_some_tests_has_every_other_kind_of_change() -> None:
+    before = replace(EXPECTED, tests={"a": Outcome.PASS, "b": Outcome.PASS, "c": Outcome.PASS})
+    after = replace(EXPECTED, tests={"a": Outcome.XFAIL, "b": Outcome.FAIL, "d": Outcome.PASS})
+    changes = compare({"6.1": before}, {"6.1": after}, Scope(whole=False))
+    kinds = {(change.what, change.kind) for change in changes}
+    assert kinds == {("a", Kind.CHANGED), ("b", Kind.REGRESSION), ("d", Kind.NEW)}

@@ -67,3 +67,10 @@ def test_cells_are_grouped_by_file_and_by_kernel() -> None:
     first, second, third, fourth = came = [Cell(kernel, test, Outcome.PASS) for kernel, test in names]
     assert list(by_file(came).items()) == [("a.py", [third, second]), ("b.py", [first]), ("boot", [fourth])]
     assert list(by_kernel(came).items()) == [("6.1", [first, third, fourth]), ("5.10", [second])]
+
+
+def test_the_same_change_on_two_kernels_is_shown_for_the_first() -> None:
+    first, second = (Change(Kind.FIXED, kernel, "t", "fail", "pass") for kernel in ("5.10", "6.1"))
+    gating = Change(Kind.GONE, "7.3", "t", "pass", "", gates=True)
+    shown = [(joined.change, joined.kernels) for joined in differences([first, gating, second])]
+    assert shown == [(gating, ("7.3",)), (first, ("5.10", "6.1"))]

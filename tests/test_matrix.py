@@ -76,6 +76,7 @@ def gating(kind: Kind, *, gates: bool) -> Change:
         ([Cell("7.0", IMAGE, Outcome.ERROR)], [gating(Kind.GONE, gates=True)], 1),
         ([Cell("7.0", IMAGE, Outcome.ERROR), Cell("6.1", "x", Outcome.FAIL)], [], 1),
         ([Cell("7.0", IMAGE, Outcome.ERROR), Cell("6.1", "x", Outcome.LOST)], [], 1),
+        ([Cell("7.0", IMAGE, Outcome.ERROR), Cell("6.1", "boot", Outcome.CRASH)], [], 1),
     ],
 )
 def test_what_is_proven_is_never_hidden_by_the_infrastructure(
@@ -147,7 +148,8 @@ def test_a_part_of_a_run_may_have_no_cells() -> None:
 def test_a_kernel_must_run_what_others_of_its_variant_do() -> None:
     """A test that another kernel of the same variant collected is expected on this kernel too."""
     own = {"5.10": {"a", "b"}, "6.1": {"a"}, "6.1+locked": {"c"}, "7.3": set[str]()}
-    pairs = matrix.expected(own, {"7.3": {"b"}}, named=False)
+    # what is left out, and was collected nowhere, is not expected either
+    pairs = matrix.expected(own, {"7.3": {"b", "d"}}, named=False)
     assert pairs == {("5.10", "a"), ("5.10", "b"), ("6.1", "a"), ("6.1", "b"), ("6.1+locked", "c"), ("7.3", "a")}
     assert matrix.expected(own, {}, named=True) == {("5.10", "a"), ("5.10", "b"), ("6.1", "a"), ("6.1+locked", "c")}
 
