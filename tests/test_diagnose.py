@@ -426,3 +426,10 @@ def test_sysctls_are_set_as_low_as_all_needs_ask() -> None:
     assert diagnosis.why == "CAP_SYS_ADMIN missing, and kernel.perf_event_paranoid is 3"
     assert diagnosis.cure.capabilities == ("CAP_SYS_ADMIN",)
     assert diagnosis.other == Remedy(sysctls={"kernel.perf_event_paranoid": 0})
+
+
+def test_a_kernel_lacks_tcx_only_where_tcx_was_asked_for() -> None:
+    """A program of another type does not belong there (link_create() answers EINVAL for both)."""
+    assert diagnose(Situation("attach", errno.EINVAL, effective=_ALL)).cause is Cause.UNKNOWN
+    wrong = Situation("attach", errno.EINVAL, hook="tcx", kind="xdp", effective=_ALL)
+    assert diagnose(wrong).cause is Cause.ATTACH_TYPE
