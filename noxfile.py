@@ -52,7 +52,7 @@ def python(session: nox.Session, *groups: str) -> str:
         session.log("installing the locked environment")
         venv.create(ENVIRONMENT, clear=True, with_pip=True)
         pip = (interpreter, "-m", "pip", "install", "--quiet", "--disable-pip-version-check")
-        session.run(*pip, "--require-hashes", "-r", str(LOCK), external=True)
+        session.run(*pip, "--no-deps", "--require-hashes", "-r", str(LOCK), external=True)
         # the engine as a user installs it, but editable
         session.run(*pip, "--no-deps", "--no-build-isolation", "--editable", str(ROOT), external=True)
         stamp.write_text(key)
@@ -214,7 +214,7 @@ def soak(session: nox.Session) -> None:
 
 @nox.session(name="harness-mutants", venv_backend="none")
 def harness_mutants(session: nox.Session) -> None:
-    """Break the harness's own decisions, and see that a test notices each mutant (-- [MODULE]... [--jobs N])."""
+    """Break the harness's own decisions, and see that a test notices each mutant (-- [MODULE]... [--sample N])."""
     run(session, python(session), "harness/tools/harness_mutants.py", *session.posargs)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import itertools
 import os
 import subprocess
@@ -11,7 +12,7 @@ from pathlib import Path
 import mutant_record
 import mutant_trials
 import pytest
-from harness_mutants import RECORD
+from harness_mutants import RECORD, Trial, sample
 from mutant_record import RecordError
 from python_mutants import Name, mutants, spans
 
@@ -70,13 +71,13 @@ def test_every_mutant_has_a_name_of_its_own() -> None:
 def test_every_mutant_is_the_module_with_one_change() -> None:
     for mutant in mutants(MODULE):
         assert mutant.source != MODULE
-        compile(mutant.source, "x.py", "exec")
+        assert ast.parse(mutant.source).body
         assert MODULE.splitlines()[mutant.line - 1].strip() == mutant.name.before
 
 
 def test_a_function_begins_with_its_decorators() -> None:
     assert [(span.name, span.first, span.last, span.body) for span in spans(MODULE)] == [
-        ("Range", 4, 7, 5),
+        ("Range", 4, 7, 6),
         ("Range.small", 5, 7, 7),
         ("text", 10, 11, 11),
     ]
@@ -105,19 +106,33 @@ def test_a_wrong_record_is_refused(text: str, line: str) -> None:
 def test_new_survivors_and_stale_records_are_differences() -> None:
     module = mutant_record.Module("m", (), {Name("f", "a", "b"): "equal", Name("f", "a", "c"): "equal"})
     names = [Name("f", "a", after) for after in "bcd"]
-    assert mutant_record.review(module, names, names[:2]) == mutant_record.Review((), ())
-    assert mutant_record.review(module, names, names[1:]) == mutant_record.Review((names[2],), (names[0],))
+    assert mutant_record.review(module, names, names, names[:2]) == mutant_record.Review((), ())
+    assert mutant_record.review(module, names, names, names[1:]) == mutant_record.Review((names[2],), (names[0],))
     # a change that is no mutant any more
-    assert mutant_record.review(module, names[:1], names[:1]).stale == (names[1],)
+    assert mutant_record.review(module, names[:1], names[:1], names[:1]).stale == (names[1],)
+
+
+def test_a_recorded_mutant_that_was_not_tried_is_not_stale() -> None:
+    names = [Name("f", "a", after) for after in "bc"]
+    module = mutant_record.Module("m", (), dict.fromkeys(names, "equal"))
+    assert mutant_record.review(module, names, names[:1], ()) == mutant_record.Review((), (names[0],))
+
+
+def test_a_sample_is_the_same_for_the_same_seed() -> None:
+    todo = [Trial("m", mutant, {}, "") for mutant in mutants(MODULE)]
+    once = sample(todo, 5, 7)
+    assert once == sample(todo, 5, 7) != sample(todo, 5, 8)
+    assert once == [trial for trial in todo if trial in once]
+    assert len(once) == 5
+    assert sample(todo, None, 7) == sample(todo, 1000, 7) == todo
 
 
 def test_this_projects_record_names_files_that_exist() -> None:
+    """That its mutants are there is seen by the command, which makes them all."""
     record = mutant_record.parse((ROOT / RECORD).read_text())
     assert record.modules
     for module in record.modules:
         assert [path for path in (module.path, *module.tests) if not (ROOT / path).is_file()] == []
-        names = {mutant.name for mutant in mutants((ROOT / module.path).read_text(), record.without)}
-        assert [name for name in module.survivors if name not in names] == []
 
 
 def test_a_trial_that_loops_is_ended(tmp_path: Path) -> None:
@@ -179,7 +194,9 @@ def test_survivors_are_held_against_the_record(tmp_path: Path) -> None:
     assert "harness/toy.py: 77.8 % of 9 killed (7 killed, 2 survived)" in result.stdout
     assert sorted(root.rglob("*")) == before
     (root / RECORD).write_text((root / RECORD).read_text().replace("LIMIT = 2", "LIMIT = 4"))
-    assert command(root, "toy.py").returncode == 0
+    green = command(root, "toy.py", "--sample", "3", "--seed", "5")
+    assert green.returncode == 0
+    assert "3 of 9 mutants of 1 modules" in green.stdout
 
 
 def test_red_tests_are_no_verdict(tmp_path: Path) -> None:

@@ -8,11 +8,12 @@ from __future__ import annotations
 import argparse
 import multiprocessing
 import os
+import random
 import signal
 import sys
 import tempfile
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, as_completed
 from dataclasses import dataclass
 from enum import StrEnum
@@ -25,7 +26,7 @@ import pytest
 from mutant_record import Module, Record
 from mutant_server import Server
 from mutant_trials import Reference
-from python_mutants import Mutant, mutants, spans
+from python_mutants import Mutant, Name, mutants, spans
 
 ROOT = Path(__file__).resolve().parents[2]
 RECORD = "tests/harness_mutants.toml"
@@ -60,7 +61,10 @@ class Outcome:
     """What became of all mutants of a module."""
 
     module: Module
+    #: those that were tried
     fates: Mapping[Mutant, Fate]
+    #: all of the module, tried or not
+    names: Collection[Name]
 
     @property
     def survivors(self) -> list[Mutant]:
@@ -158,15 +162,22 @@ def run(copies: Sequence[Path], files: Sequence[str], todo: Sequence[Trial]) -> 
 
 def judge(outcome: Outcome) -> list[str]:
     """Return a line for each difference from the record."""
-    review = mutant_record.review(
-        outcome.module, [mutant.name for mutant in outcome.fates], [mutant.name for mutant in outcome.survivors]
-    )
+    survived = [mutant.name for mutant in outcome.survivors]
+    review = mutant_record.review(outcome.module, outcome.names, [mutant.name for mutant in outcome.fates], survived)
     lines = {mutant.name: mutant.line for mutant in outcome.fates}
     path = outcome.module.path
     return [
         *(f"survived: {path}:{lines[name]} {name}" for name in review.new),
         *(f"recorded as a survivor, but killed or gone: {path} {name}" for name in review.stale),
     ]
+
+
+def sample(todo: Sequence[Trial], size: int | None, seed: int) -> list[Trial]:
+    """Return a random choice in the order of ``todo``, the same for the same seed; without a size all."""
+    if size is None or size >= len(todo):
+        return list(todo)
+    numbers = random.Random(seed).sample(range(len(todo)), size)  # noqa: S311
+    return [todo[number] for number in sorted(numbers)]
 
 
 def chosen(record: Record, names: Sequence[str]) -> tuple[Module, ...]:
@@ -184,9 +195,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command."""
     parser = argparse.ArgumentParser(prog="nox -s harness-mutants --", description=__doc__.partition("\n")[0])
     parser.add_argument("modules", nargs="*", metavar="MODULE", help="such as results/matrix.py; default: all")
+    parser.add_argument("--sample", type=int, metavar="N", help="only N of them, chosen at random")
+    parser.add_argument("--seed", type=int, default=0, metavar="S", help="of the random choice (default: 0)")
     parser.add_argument("--jobs", type=int, default=len(os.sched_getaffinity(0)), help="mutants at once")
     parser.add_argument("--root", type=Path, default=ROOT, help="the project; default: this one")
     options = parser.parse_args(arguments)
+    if options.sample is not None and options.sample < 1:
+        print(f"--sample {options.sample}: must be at least 1", file=sys.stderr)
+        return 4
     root = options.root.resolve()
     try:
         record = mutant_record.parse((root / RECORD).read_text())
@@ -194,15 +210,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except mutant_record.RecordError as error:
         print(f"{RECORD}: {error}", file=sys.stderr)
         return 4
-    os.nice(19 - os.nice(0))
     try:
         with tempfile.TemporaryDirectory(prefix="harness-mutants-") as folder:
-            return _run(root, record, modules, [Path(folder, str(number)) for number in range(max(1, options.jobs))])
+            copies = [Path(folder, str(number)) for number in range(max(1, options.jobs))]
+            return _run(root, record, modules, copies, lambda every: sample(every, options.sample, options.seed))
     except KeyboardInterrupt:
         return 130
 
 
-def _run(root: Path, record: Record, modules: Sequence[Module], copies: Sequence[Path]) -> int:
+def _run(
+    root: Path,
+    record: Record,
+    modules: Sequence[Module],
+    copies: Sequence[Path],
+    choose: Callable[[Sequence[Trial]], list[Trial]],
+) -> int:
     mutant_trials.copy(root, copies[0])
     files = dict.fromkeys(file for module in modules for file in module.tests)
     print(f"{len(files)} test files without a mutant", flush=True)
@@ -213,13 +235,15 @@ def _run(root: Path, record: Record, modules: Sequence[Module], copies: Sequence
     for other in copies[1:]:
         mutant_trials.copy(copies[0], other)
     mutant_trials.load(reference.libraries)
-    todo = [trial for module in modules for trial in trials(root, module, record, reference)]
-    print(f"{len(todo)} mutants of {len(modules)} modules", flush=True)
+    every = [trial for module in modules for trial in trials(root, module, record, reference)]
+    todo = choose(every)
+    print(f"{len(todo)} of {len(every)} mutants of {len(modules)} modules", flush=True)
     fates = run(copies, tuple(files), todo)
     outcomes = [
         Outcome(
             module,
             {trial.mutant: fate for trial, fate in zip(todo, fates, strict=True) if trial.path == module.path},
+            {trial.mutant.name for trial in every if trial.path == module.path},
         )
         for module in modules
     ]

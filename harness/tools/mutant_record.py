@@ -79,10 +79,11 @@ class Review:
     stale: tuple[Name, ...]
 
 
-def review(module: Module, names: Collection[Name], survived: Collection[Name]) -> Review:
-    """Compare the survivors of a module with its record."""
-    assert set(survived) <= set(names)
+def review(module: Module, names: Collection[Name], tried: Collection[Name], survived: Collection[Name]) -> Review:
+    """Compare the survivors of a module with its record; ``names``: all its mutants."""
+    assert set(survived) <= set(tried) <= set(names)
+    killed = set(tried) - set(survived)
     return Review(
         tuple(name for name in survived if name not in module.survivors),
-        tuple(name for name in module.survivors if name not in set(survived)),
+        tuple(name for name in module.survivors if name in killed or name not in names),
     )

@@ -1,7 +1,8 @@
 """The mutants of a Python module, made by cosmic-ray's operators. Pure.
 
 A mutant is named by the function in which it is and by the line before and after, so that its name stays when lines
-move. Annotations are mypy's to check: what differs in them alone is no mutant.
+move. Annotations, and which arguments are passed by keyword, are mypy's to check: what differs in them alone is no
+mutant.
 """
 
 from __future__ import annotations
@@ -136,6 +137,11 @@ def _meaning(source: str) -> str | None:
             node.annotation = None
         elif isinstance(node, _Function):
             node.returns = None
+        elif isinstance(node, ast.arguments):
+            # the star before keyword arguments is a product to cosmic-ray: how arguments are passed is mypy's, too
+            node.args = [*node.posonlyargs, *node.args, *node.kwonlyargs]
+            node.defaults += [default for default in node.kw_defaults if default]
+            node.posonlyargs, node.kwonlyargs, node.kw_defaults = [], [], []
     return ast.dump(tree)
 
 
