@@ -77,6 +77,21 @@ def test_what_is_written_is_current_and_what_was_edited_is_not(
     assert capsys.readouterr().out == f"{workflow.PATH}: written\n"
 
 
+def test_every_night_tries_all_mutants_else_a_sample() -> None:
+    """In a job without which the gate is red."""
+    text = (ROOT / workflow.PATH).read_text()
+    steps = re.findall(r"if: \$\{\{ (?:!cancelled\(\) && )?(.*) \}\}\n +run: \S+ -s (.*mutants.*)", text)
+    assert [command for when, command in steps if when == "github.event_name == 'schedule'"] == [
+        "harness-mutants",
+        "mutants -- --kernel core",
+    ]
+    assert [command for when, command in steps if when == "github.event_name != 'schedule'"] == [
+        'harness-mutants -- --sample 100 --seed "$GITHUB_RUN_NUMBER"',
+        'mutants -- --kernel core --sample 20 --seed "$GITHUB_RUN_NUMBER"',
+    ]
+    assert text.count("needs: [checks, faults, mutants, plan, guests]") == 1
+
+
 def test_a_project_without_a_template_is_told_so(tmp_path: Path) -> None:
     with pytest.raises(ManifestError, match=r"^kernel-matrix\.toml: workflow: no template of the workflow is named$"):
         workflow.render(below(tmp_path), KNOWN)

@@ -64,6 +64,8 @@ def run(project: Project, chosen: Options, say: Callable[[str], None]) -> int:
     known = {mutant.id: mutant for mutant in every}
     declared = _declared(project, known, listed=chosen.mistakes)
     mutants = sampling.chosen(every, chosen.only, chosen.sample, chosen.seed)
+    if chosen.sample:
+        say(f"{len(mutants)} of {len(every)} mutants, seed {chosen.seed}")
     recorded = record.read(project.mutants)
     plan = preparation.prepare(
         project, _request(project, chosen), RunDirectory.create(project.results / "mutants"), say=say
