@@ -180,7 +180,8 @@ def tests(session: nox.Session) -> None:
     """Run the harness's own tests (no VM, no root), then a smoke run of the matrix on one kernel."""
     interpreter = python(session, "build", "matrix", "tests", "report")
     with_guests = [f"--ignore=tests/{name}" for name in ("faults", "hosts", "soak")]
-    run(session, interpreter, "-m", "pytest", "tests", *with_guests, *session.posargs)
+    at_once = ["-n2", "--dist=worksteal"]
+    run(session, interpreter, "-m", "pytest", *at_once, "tests", *with_guests, *session.posargs)
     if not session.posargs:
         run(session, interpreter, "-m", "kernel_matrix", "matrix", "--kernel", "6.1", "suites/features")
 

@@ -153,7 +153,11 @@ _CASES: list[tuple[Situation, Cause, str]] = [
     (replace(_KPROBE, config={"CONFIG_KPROBES": "n"}), Cause.NOT_SUPPORTED, "no kprobes"),
     (Situation("pin", errno.EPERM, target="/tmp/y", mounts={"/b": "bpf"}, effective=_ALL), Cause.PIN, "/tmp/y is not"),
     (Situation("map_create", errno.EINVAL, effective=_ALL), Cause.NOT_SUPPORTED, "such a map"),
-    (replace(_LOAD, errno=errno.EINVAL, log="cannot use helper bpf_x#1\n"), Cause.NOT_SUPPORTED, "no such helper"),
+    (
+        replace(_LOAD, errno=errno.EINVAL, log="cannot use helper bpf_x#1\n"),
+        Cause.NOT_SUPPORTED,
+        "may not call the helper bpf_x",
+    ),
     *[
         (Situation("attach", number, hook="XDP", kind=kind, effective=_ALL), Cause.INTERFACE, why)
         for number, why in (
@@ -183,7 +187,7 @@ _ERRNOS = {0, *errno.errorcode, ENOTSUPP, 4000, 4001, 4003}
 _STAGES = {"open", "map_create", "load", "attach", "detach", "pin", "update", "query", "token", "read"}
 #: what is no object, and no bpf() at all, is known before anything else is asked
 _NO_OBJECT = {4000, 4001, 4003}
-_VERIFIED = {errno.EACCES, errno.EINVAL, errno.EPERM}
+_VERIFIED = {errno.EACCES, errno.EINVAL, errno.EPERM, errno.EFAULT, errno.EOPNOTSUPP, ENOTSUPP}
 _REFUSED_TYPE = {errno.EINVAL, errno.EOPNOTSUPP, ENOTSUPP}
 #: why, and where that is not enough the case's errno -> the errnos that have this cause; all others have their own only
 _ERRNOS_OF: dict[str | tuple[str, int], set[int]] = {
@@ -197,7 +201,9 @@ _ERRNOS_OF: dict[str | tuple[str, int], set[int]] = {
     # link_create(): EINVAL for an unknown type, EOPNOTSUPP for one that is not built in
     "CONFIG_FPROBE": {errno.EINVAL, errno.EOPNOTSUPP},
     # the verifier's words count, with whatever errno they come
-    "no such helper": _VERIFIED,
+    "may not call the helper x": _VERIFIED,
+    "may not call the helper bpf_x": _VERIFIED,
+    "may not call the helper bpf_probe_read_kernel": _VERIFIED,
     "R2 !read_ok": _VERIFIED,
     "licence": _VERIFIED,
     "changes a process's memory": _ERRNOS - _NO_OBJECT - {errno.ENOSYS},

@@ -201,7 +201,8 @@ def become(root: Path, task: Callable[[], int], output: Path, cpu: int = 0) -> N
     """Become the process of a trial; never returns."""
     status = BROKEN
     try:
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+        if ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL):
+            raise OSError(ctypes.get_errno(), "prctl")
         os.setsid()
         with output.open("wb") as file:
             os.dup2(file.fileno(), 1)
