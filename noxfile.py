@@ -181,7 +181,7 @@ def tests(session: nox.Session) -> None:
     interpreter = python(session, "build", "matrix", "tests", "report")
     with_guests = [f"--ignore=tests/{name}" for name in ("faults", "hosts", "soak")]
     at_once = ["-n2", "--dist=worksteal"]
-    run(session, interpreter, "-m", "pytest", *at_once, "tests", *with_guests, *session.posargs)
+    run(session, interpreter, "-m", "pytest", *at_once, *with_guests, *session.posargs)
     if not session.posargs:
         run(session, interpreter, "-m", "kernel_matrix", "matrix", "--kernel", "6.1", "suites/features")
 
