@@ -15,10 +15,10 @@ from hypothesis import strategies as st
 
 from kernel_matrix.commands import compatibility as command
 from kernel_matrix.objects import compatibility, context_reads, object_file, section_names
-from kernel_matrix.objects.btf import Btf, BtfError
 from kernel_matrix.objects.kernel_types import KernelTypes, btf_of, options
 from kernel_matrix.report import compatibility_page as pages
 from kernel_matrix.results.evidence import ObjectEvidence
+from kernel_matrix.shared.btf import Btf, BtfError
 from kernel_matrix.shared.cells import Cell, Outcome
 from kernel_matrix.shared.compatibility import Compatibility, KernelColumn, Measurement, Need, Requirement, moved
 from kernel_matrix.shared.errors import HarnessError, ManifestError

@@ -19,7 +19,7 @@ FOLDERS = (".ci", ".github", "bpf", "harness", "suites", "tests", "vmimages")
 BROAD = {"Exception", "BaseException", "OSError", "IOError", "EnvironmentError"}
 #: what C libraries are called: their functions return their errors, but for those that return nothing
 LIBRARY = re.compile(r"_?(lib|libc|libbpf|library|CDLL)")
-VOID = {"bpf_object__close", "ring_buffer__free", "btf__free", "bpf_free_ringbuf"}
+VOID = {"bpf_object__close", "ring_buffer__free", "perf_buffer__free", "btf__free", "bpf_free_ringbuf"}
 #: what hides that a shell's command has failed, or why
 SHELL = re.compile(
     r"\|\|\s*(?:true|:)(?=$|[\s;)\"'])|2>\s*/dev/null|&>\s*/dev/null|>\s*/dev/null\s+2>&1|set \+[a-z]*e\b"

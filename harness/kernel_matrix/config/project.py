@@ -12,6 +12,7 @@ from typing import Annotated, Any
 import msgspec
 
 from kernel_matrix.config import objects as object_tables
+from kernel_matrix.config import scenarios
 from kernel_matrix.shared.errors import ManifestError
 from kernel_matrix.shared.project import ROOT_VARIABLE, Bench, Mutation, Program, Project
 
@@ -83,6 +84,7 @@ class _Table(msgspec.Struct, frozen=True, forbid_unknown_fields=True, rename="ke
     objects: tuple[_Name, ...] = ()
     object: dict[str, object_tables.Object] = {}
     expect: tuple[object_tables.Expect, ...] = ()
+    scenario: tuple[scenarios.Scenario, ...] = ()
     capabilities: tuple[_Name, ...] | None = None
     baselines: _Name | None = None
     programs: tuple[_Program, ...] = ()
@@ -169,7 +171,10 @@ def _project(root: Path, table: str, content: Any, where: str) -> Project:  # no
         rust=tuple(path.rstrip("/") for path in compiled.rust) if compiled else (),
         tests=tuple(path.rstrip("/") for path in _tests(settings)),
         objects=settings.objects,
-        object_table=object_tables.table(settings.object, settings.expect, settings.capabilities, where),
+        object_table=replace(
+            object_tables.table(settings.object, settings.expect, settings.capabilities, where),
+            scenarios=scenarios.table(settings.scenario, where),
+        ),
         baselines=root / (settings.baselines or "baselines"),
         keeps_baselines=settings.baselines is not None,
         programs=tuple(Program(entry.object, entry.program, entry.type, entry.symbol) for entry in settings.programs),

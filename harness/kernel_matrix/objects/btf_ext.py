@@ -11,7 +11,7 @@ import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from kernel_matrix.objects.btf import Btf, BtfError
+from kernel_matrix.shared.btf import Btf, BtfError
 
 #: the line is in the upper bits of a word, the column in the lower ones (BPF_LINE_INFO_LINE_NUM of linux/btf.h)
 _COLUMN_BITS = 10

@@ -12,7 +12,6 @@ from dataclasses import dataclass, field
 
 from kernel_matrix.objects import context_reads, needs, object_file, records, relocation, section_names
 from kernel_matrix.objects import kernel_questions as ask
-from kernel_matrix.objects.btf import Btf, BtfError
 from kernel_matrix.objects.btf_ext import Relocation, RelocationKind
 from kernel_matrix.objects.code import LDX, ST, STX, Instruction
 from kernel_matrix.objects.context_reads import ContextRead
@@ -21,6 +20,7 @@ from kernel_matrix.objects.object_file import Extern, Function, ObjectFile
 from kernel_matrix.objects.records import Record
 from kernel_matrix.objects.relocation import RefusedError, Resolution, Resolver
 from kernel_matrix.objects.section_names import Section
+from kernel_matrix.shared.btf import Btf, BtfError
 from kernel_matrix.shared.compatibility import (
     VERSION,
     Answer,

@@ -8,9 +8,9 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from kernel_matrix.arch import CURRENT
-from kernel_matrix.objects.btf import Kind
 from kernel_matrix.objects.kernel_types import KernelTypes
 from kernel_matrix.objects.section_names import Section
+from kernel_matrix.shared.btf import Kind
 from kernel_matrix.shared.compatibility import Answer, State
 
 Question = Callable[[KernelTypes], Answer]

@@ -12,7 +12,7 @@ from elftools.common.exceptions import ELFError
 from elftools.construct import ConstructError
 from elftools.elf.elffile import ELFFile
 
-from kernel_matrix.objects.btf import Btf, BtfError, Kind
+from kernel_matrix.shared.btf import Btf, BtfError, Kind
 
 #: a line of a kernel's configuration
 _OPTION = re.compile(r"^(CONFIG_\w+)=(.*)$", re.MULTILINE)

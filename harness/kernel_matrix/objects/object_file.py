@@ -18,8 +18,8 @@ from elftools.elf.relocation import RelocationSection
 from elftools.elf.sections import Section, Symbol, SymbolTableSection
 
 from kernel_matrix.objects import btf_ext
-from kernel_matrix.objects.btf import Btf, Kind
 from kernel_matrix.objects.btf_ext import Extension
+from kernel_matrix.shared.btf import Btf, Kind
 from kernel_matrix.shared.errors import ManifestError
 
 #: the section of functions that programs call

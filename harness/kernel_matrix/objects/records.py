@@ -11,8 +11,8 @@ from collections.abc import Iterator
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 
-from kernel_matrix.objects.btf import COMPOSITE, Btf, Kind, Type
 from kernel_matrix.objects.section_names import Section
+from kernel_matrix.shared.btf import COMPOSITE, Btf, Kind, Type
 
 _RECORD, _WRITER, _TYPEDEF = "trace_event_raw_", "trace_event_raw_event_", "btf_trace_"
 _OF_SYSCALLS = {"sys_enter_": "syscall_trace_enter", "sys_exit_": "syscall_trace_exit"}

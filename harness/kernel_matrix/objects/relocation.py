@@ -9,9 +9,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 
-from kernel_matrix.objects.btf import COMPOSITE, ENUMS, Array, Btf, BtfError, Kind, Type, essential
 from kernel_matrix.objects.btf_ext import Relocation, RelocationKind
 from kernel_matrix.objects.type_matching import Pair, same_kind
+from kernel_matrix.shared.btf import COMPOSITE, ENUMS, Array, Btf, BtfError, Kind, Type, essential
 
 #: most levels of one access (BPF_CORE_SPEC_MAX_LEN)
 _LEVELS = 64

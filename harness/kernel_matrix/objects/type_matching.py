@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from kernel_matrix.objects.btf import COMPOSITE, ENUMS, Btf, BtfError, Kind, Type, essential
+from kernel_matrix.shared.btf import COMPOSITE, ENUMS, Btf, BtfError, Kind, Type, essential
 
 #: how deep types may refer to each other
 _DEPTH = 32

@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 
 from kernel_matrix.guest.pytest import marks, objects
-from kernel_matrix.plan.selection import LOADERS, NAMES, SELECTED
+from kernel_matrix.plan.selection import LOADERS, NAMES, OBJECTS, SELECTED
 from kernel_matrix.shared.features import VARIANT
+from kernel_matrix.shared.object_table import ObjectTable
 
 #: parameters have the same ids as in the guests
 pytest_make_parametrize_id = marks.pytest_make_parametrize_id
@@ -20,6 +21,7 @@ def pytest_configure(config: pytest.Config) -> None:
     """Register the marks; they have no effect here."""
     marks.register(config)
     config.stash[objects.KERNELS] = tuple(json.loads(os.environ[NAMES]))
+    config.stash[objects.TABLE] = ObjectTable.of_json(json.loads(os.environ[OBJECTS]))
     config.pluginmanager.register(objects, "matrix-objects")
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from kernel_matrix.config.manifest import Manifest
 from kernel_matrix.objects import build
+from kernel_matrix.plan import scenarios
 from kernel_matrix.shared.errors import ManifestError
 from kernel_matrix.shared.project import Project
 
@@ -32,3 +33,4 @@ def check(project: Project, kernel_manifest: Manifest) -> None:
     for name in project.object_table.settings:
         if project.objects and not any(project.object_table.names(name, path) for path in project.object_files):
             raise ManifestError(f'{project.table}: object."{name}": no object is called so')
+    scenarios.check(project)

@@ -15,7 +15,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import pytest
@@ -29,6 +29,8 @@ _MARK = "boots_with"
 _LOADER = re.compile(r"\bloader\b\s*[:,)]")
 #: for the collecting pytest: the guests' names, the file for those that have a test, and the table's loaders
 NAMES, SELECTED, LOADERS = "HARNESS_GUEST_NAMES", "HARNESS_GUESTS_FOUND", "HARNESS_LOADERS"
+#: and what the table says of objects
+OBJECTS = "HARNESS_OBJECT_TABLE"
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,6 +112,7 @@ def _collect(project: Project, selection: Selection, names: Sequence[str]) -> tu
             NAMES: json.dumps(names),
             SELECTED: str(guests_file),
             LOADERS: json.dumps(project.all_loaders),
+            OBJECTS: json.dumps(asdict(project.object_table)),
         }
         command = [sys.executable, "-m", "pytest", *project.pytest_options, "-p", "kernel_matrix.plan.collecting"]
         command.append("--collect-only")

@@ -73,6 +73,16 @@ def defined(data: bytes) -> frozenset[str]:
     return _Elf(data).defined()
 
 
+def section(path: Path, name: str) -> bytes:
+    """Return the bytes of a section of an object file; empty where it has none, or is no 64-bit ELF object."""
+    data = path.read_bytes()
+    try:
+        own = next((one for one in _Elf(data).sections if one.name == name), None)
+    except (struct.error, IndexError, ValueError):
+        return b""
+    return data[own.offset : own.offset + own.size] if own else b""
+
+
 @dataclass(frozen=True, slots=True)
 class _Section:
     name: str

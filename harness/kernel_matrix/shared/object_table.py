@@ -8,6 +8,8 @@ from fnmatch import fnmatchcase
 from pathlib import PurePosixPath
 from typing import Any
 
+from kernel_matrix.shared.scenario import Scenario
+
 #: the signs that make a name a pattern
 _PATTERN = frozenset("*?[")
 
@@ -74,6 +76,7 @@ class ObjectTable:
     expected: tuple[Expected, ...] = ()
     #: the capabilities that suffice everywhere: needing another is red; None: nothing is promised
     capabilities: tuple[str, ...] | None = None
+    scenarios: tuple[Scenario, ...] = ()
 
     def of(self, path: str) -> ObjectSettings:
         """Return an object's settings: those under its path before those under its name, and these before patterns."""
@@ -86,7 +89,12 @@ class ObjectTable:
         """Return what it says of these objects."""
         settings = {key: own for key, own in self.settings.items() if any(self.names(key, path) for path in paths)}
         expected = [entry for entry in self.expected if any(entry.concerns(path) for path in paths)]
-        return ObjectTable(settings, tuple(expected), self.capabilities)
+        scenarios = [own for own in self.scenarios if any(self.names(own.object, path) for path in paths)]
+        return ObjectTable(settings, tuple(expected), self.capabilities, tuple(scenarios))
+
+    def scenarios_of(self, path: str) -> tuple[Scenario, ...]:
+        """Return an object's scenarios, in the table's order."""
+        return tuple(own for own in self.scenarios if self.names(own.object, path))
 
     @staticmethod
     def names(key: str, path: str) -> bool:
@@ -101,6 +109,7 @@ class ObjectTable:
             {name: ObjectSettings(**_tuples(settings)) for name, settings in fields["settings"].items()},
             tuple(Expected(**_tuples(entry)) for entry in fields["expected"]),
             None if capabilities is None else tuple(capabilities),
+            tuple(map(Scenario.of_json, fields["scenarios"])),
         )
 
 

@@ -9,6 +9,7 @@ errno. The `Undo` that the caller passes releases what is created.
 from __future__ import annotations
 
 import ctypes
+import errno
 import mmap
 import os
 import socket
@@ -135,14 +136,19 @@ def xdp_netlink(program: int, ifindex: int, undo: Undo) -> None:
     undo.callback(lambda: _done(library.libbpf().bpf_xdp_detach(ifindex, 0, None), "detach", "XDP"))
 
 
-def clsact(program: int, ifindex: int, undo: Undo) -> None:
-    """Create the clsact qdisc and a filter in it, by netlink; libbpf queries the program's name in between."""
+def clsact(program: int, ifindex: int, undo: Undo, *, egress: bool = False) -> None:
+    """Create the clsact qdisc, if it is not there, and a filter in it, by netlink.
+
+    libbpf queries the program's name in between.
+    """
     lib = library.libbpf()
-    # BPF_TC_INGRESS
-    hook = structs.TcHook(sz=ctypes.sizeof(structs.TcHook), ifindex=ifindex, attach_point=1)
-    _done(lib.bpf_tc_hook_create(ctypes.byref(hook)), "attach", "clsact qdisc")
-    both = structs.TcHook(sz=ctypes.sizeof(structs.TcHook), ifindex=ifindex, attach_point=3)
-    undo.callback(lambda: _done(lib.bpf_tc_hook_destroy(ctypes.byref(both)), "detach", "clsact qdisc"))
+    # BPF_TC_INGRESS, BPF_TC_EGRESS; destroying the hook of both removes the qdisc
+    hook = structs.TcHook(sz=ctypes.sizeof(structs.TcHook), ifindex=ifindex, attach_point=2 if egress else 1)
+    result = lib.bpf_tc_hook_create(ctypes.byref(hook))
+    if result != -errno.EEXIST:
+        _done(result, "attach", "clsact qdisc")
+        both = structs.TcHook(sz=ctypes.sizeof(structs.TcHook), ifindex=ifindex, attach_point=3)
+        undo.callback(lambda: _done(lib.bpf_tc_hook_destroy(ctypes.byref(both)), "detach", "clsact qdisc"))
     opts = structs.TcOpts(sz=ctypes.sizeof(structs.TcOpts), prog_fd=program)
     _done(lib.bpf_tc_attach(ctypes.byref(hook), ctypes.byref(opts)), "attach", "tc filter")
 

@@ -25,6 +25,9 @@ _STDERR = 2
 
 #: int (*ring_buffer_sample_fn)(void *ctx, void *data, size_t size)
 SAMPLE = ctypes.CFUNCTYPE(c_int, c_void_p, c_void_p, c_size_t)
+#: void (*perf_buffer_sample_fn)(void *ctx, int cpu, void *data, __u32 size), and perf_buffer_lost_fn
+PERF_SAMPLE = ctypes.CFUNCTYPE(None, c_void_p, c_int, c_void_p, c_uint32)
+PERF_LOST = ctypes.CFUNCTYPE(None, c_void_p, c_int, c_uint64)
 
 #: the functions of libbpf that are used, by their result type; pointers are not truncated to an int
 _FUNCTIONS: dict[Any, dict[str, list[Any]]] = {
@@ -59,6 +62,7 @@ _FUNCTIONS: dict[Any, dict[str, list[Any]]] = {
         "libbpf_set_print": [c_void_p],
         "btf__type_by_id": [c_void_p, c_uint32],
         "ring_buffer__new": [c_int, SAMPLE, c_void_p, c_void_p],
+        "perf_buffer__new": [c_int, c_size_t, PERF_SAMPLE, PERF_LOST, c_void_p, c_void_p],
     },
     c_int: {
         "bpf_object__load": [c_void_p],
@@ -116,6 +120,7 @@ _FUNCTIONS: dict[Any, dict[str, list[Any]]] = {
         "libbpf_prog_type_by_name": [c_char_p, POINTER(c_int), POINTER(c_int)],
         "libbpf_strerror": [c_int, c_char_p, c_size_t],
         "ring_buffer__consume": [c_void_p],
+        "perf_buffer__consume": [c_void_p],
     },
     c_char_p: {
         "bpf_program__name": [c_void_p],
@@ -135,7 +140,12 @@ _FUNCTIONS: dict[Any, dict[str, list[Any]]] = {
         "bpf_map__map_flags": [c_void_p],
     },
     c_size_t: {"bpf_program__insn_cnt": [c_void_p]},
-    None: {"bpf_object__close": [c_void_p], "btf__free": [c_void_p], "ring_buffer__free": [c_void_p]},
+    None: {
+        "bpf_object__close": [c_void_p],
+        "btf__free": [c_void_p],
+        "ring_buffer__free": [c_void_p],
+        "perf_buffer__free": [c_void_p],
+    },
 }
 
 

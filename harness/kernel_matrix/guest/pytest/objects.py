@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import ExitStack
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -28,6 +29,7 @@ from kernel_matrix.shared.features import GuestFacts, plain_kernel
 from kernel_matrix.shared.object_table import Expected, ObjectTable
 from kernel_matrix.shared.project import ENGINE_OBJECTS, build_folder
 from kernel_matrix.shared.protocol import FACTS, OBSERVED
+from kernel_matrix.shared.scenario import Scenario
 
 #: the node that stands for an object without programs
 WHOLE = "object"
@@ -36,8 +38,13 @@ _ACTS = ("load", "attach", "capabilities", "cost")
 #: what a refusal to attach does not concern, and the stages of such a refusal
 _LOADING, _ATTACHING = frozenset({"load", "cost"}), frozenset({"attach", "read"})
 
+#: the node that stands for an object's scenarios
+SCENARIO = "scenario"
+
 #: the kernels that items are collected for: in a guest its own
 KERNELS = pytest.StashKey[tuple[str, ...]]()
+#: what the project's table says of objects, on a host that only collects
+TABLE = pytest.StashKey[ObjectTable]()
 
 _Refusal = StepError | Undeclared
 
@@ -57,7 +64,11 @@ class ObjectFile(pytest.File):
     def collect(self) -> Iterator[pytest.Collector]:
         """Yield a node for each program, one for an object without programs."""
         self.file = bpf_elf.read(self.path)
-        nodes = [ProgramNode.from_parent(self, name=name) for name in self.file.programs or (WHOLE,)]
+        nodes: list[pytest.Collector] = [
+            ProgramNode.from_parent(self, name=name) for name in self.file.programs or (WHOLE,)
+        ]
+        if self.table.scenarios_of(self.nodeid):
+            nodes.append(ScenarioNode.from_parent(self, name=SCENARIO))
         tests = [plain(item.nodeid) for node in nodes for item in node.collect()]
         for entry in self.table.expected:
             if unmatched(entry, self.nodeid, tests):
@@ -72,19 +83,19 @@ class ObjectFile(pytest.File):
     @property
     def table(self) -> ObjectTable:
         """What the project's table says of objects."""
-        return self.facts.objects if self.facts else ObjectTable()
+        return self.facts.objects if self.facts else self.config.stash.get(TABLE, ObjectTable())
 
     def setup(self) -> None:
         """Prepare the guest for the object."""
         self._stack = ExitStack()
         environment.show_configuration()
         self._before = leaks.present()
-        pins = self._stack.enter_context(environment.bpffs())
+        self.pins = self._stack.enter_context(environment.bpffs())
         settings = self.table.of(self.nodeid)
         environment.load_modules((*settings.modules, *modules.needed(self.file, settings)))
         self.place = Place()
         self._stack.callback(self.place.close)
-        self.trial = Trial(Foreign(self.path, self.path.name, self.file, settings), pins)
+        self.trial = Trial(Foreign(self.path, self.path.name, self.file, settings), self.pins)
         self._stack.callback(self.trial.close)
 
     def teardown(self) -> None:
@@ -118,6 +129,17 @@ def identities(act: str, kernels: tuple[str, ...], times: int) -> Iterator[str]:
         yield from [f"{act}[{kernel}]"] if times == 1 else (f"{act}[{kernel}-#{n}]" for n in range(1, times + 1))
 
 
+def frame_error(notation: str) -> str:
+    """Return why scapy builds no frame of a notation; empty: it builds one."""
+    from kernel_matrix.guest.system import frames
+
+    try:
+        frames.built(notation, near=frames.NO_ADDRESS, far=frames.NO_ADDRESS)
+    except frames.FrameError as error:
+        return str(error)
+    return ""
+
+
 def plain(nodeid: str) -> str:
     """Return a node id without its kernel."""
     return nodeid.partition("[")[0]
@@ -126,6 +148,20 @@ def plain(nodeid: str) -> str:
 def unmatched(entry: Expected, path: str, tests: Iterable[str]) -> bool:
     """Whether an expectation is about this file, but about none of its cells."""
     return entry.concerns(path) and not any(Expected(entry.cells).holds(test, "", ()) for test in tests)
+
+
+class ScenarioNode(pytest.Collector):
+    """The scenarios of an object."""
+
+    def collect(self) -> Iterator[pytest.Item]:
+        """Yield an item for each, for this guest's kernel."""
+        parent = self.parent
+        assert isinstance(parent, ObjectFile)
+        for scenario in parent.table.scenarios_of(parent.nodeid):
+            for name in identities(scenario.name, self.config.stash[KERNELS], getattr(self.config.option, "repeat", 1)):
+                item = ScenarioItem.from_parent(self, name=name, act=SCENARIO, scenario=scenario)
+                item.declare(parent.facts)
+                yield item
 
 
 class ProgramItem(pytest.Item):
@@ -240,6 +276,22 @@ class ProgramItem(pytest.Item):
     def reportinfo(self) -> tuple[Path, None, str]:
         """Return the location and name that pytest shows."""
         return self.path, None, self.nodeid.partition("::")[2]
+
+
+class ScenarioItem(ProgramItem):
+    """One scenario of the object."""
+
+    def __init__(self, *, scenario: Scenario, **of_item: Any) -> None:  # noqa: ANN401 - pytest's
+        super().__init__(**of_item)
+        self._scenario = scenario
+
+    def _do(self) -> None:
+        # scapy and pyroute2 take a second to import in a guest
+        from kernel_matrix.guest.bpf.foreign import playing
+
+        own = self._object
+        if wrong := playing.play(self._scenario, own.trial.foreign, own.pins, own.place):
+            pytest.fail("\n".join(wrong), pytrace=False)
 
 
 #: libbpf's last lines that a failure's text has; the whole log is a section of its own

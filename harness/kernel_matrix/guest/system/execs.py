@@ -8,6 +8,7 @@ import mmap
 import os
 import struct
 import traceback
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -40,7 +41,10 @@ def in_child(action: Callable[[], object], *, uid: int = 0, gid: int = 0) -> Chi
 
     An exec that works never returns: then the status is the new program's.
     """
-    pid = os.fork()
+    with warnings.catch_warnings():
+        # execnet has a thread of its own, whose locks the child does not take
+        warnings.simplefilter("ignore", DeprecationWarning)
+        pid = os.fork()
     if pid == 0:
         status = 0
         try:

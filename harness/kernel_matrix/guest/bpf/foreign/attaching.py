@@ -14,7 +14,7 @@ from kernel_matrix.guest.bpf.foreign.place import Place
 from kernel_matrix.guest.bpf.foreign.undeclared import Undeclared
 from kernel_matrix.guest.bpf.library import captured_messages, libbpf
 from kernel_matrix.guest.bpf.step_error import StepError
-from kernel_matrix.guest.bpf.steps import Program
+from kernel_matrix.guest.bpf.steps import Program, XdpFlags
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +27,8 @@ class Attaching:
     place: Place
     #: detaches it
     stack: ExitStack
+    #: how XDP is attached, and stays so; None: in each mode, one after another
+    xdp: XdpFlags | None = None
 
     @property
     def section(self) -> str:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import ctypes
 import os
-from contextlib import ExitStack
+from collections.abc import Generator
+from contextlib import ExitStack, contextmanager
 from functools import partial
 
 from kernel_matrix.guest.bpf import bpf_calls, steps, structs
@@ -15,6 +16,7 @@ from kernel_matrix.guest.bpf.library import libbpf
 from kernel_matrix.guest.bpf.step_error import StepError
 from kernel_matrix.guest.bpf.steps import XdpFlags
 from kernel_matrix.guest.bpf.verifier import verified
+from kernel_matrix.guest.system.netns import Interface
 
 # linux/netfilter.h
 _NFPROTO_IPV4, _NF_INET_LOCAL_OUT = 2, 3
@@ -22,9 +24,27 @@ _NFPROTO_IPV4, _NF_INET_LOCAL_OUT = 2, 3
 _INGRESS = 0xFFFFFFF2
 
 
-def xdp(at: Attaching) -> str:
-    """Attach natively, then generically, by netlink."""
+@contextmanager
+def _there(at: Attaching) -> Generator[tuple[Interface, ExitStack]]:
+    """Enter the namespace for the block; yield its interface, and what is undone in there when it is detached."""
+    undo = ExitStack()
+    at.stack.callback(_undo_there, at.place, undo)
     with at.place.in_namespace() as near:
+        yield near, undo
+
+
+def _undo_there(own: place.Place, undo: ExitStack) -> None:
+    with own.in_namespace():
+        undo.close()
+
+
+def xdp(at: Attaching) -> str:
+    """Attach by netlink: natively, then generically, or in the one mode that is asked for, which stays."""
+    with _there(at) as (near, undo):
+        if at.xdp is not None:
+            steps.xdp_attach(at.program.fd, near.index, at.xdp)
+            undo.callback(steps.xdp_detach, near.index, at.xdp)
+            return str(at.xdp.name).lower()
         for mode in (XdpFlags.NATIVE, XdpFlags.GENERIC):
             steps.xdp_attach(at.program.fd, near.index, mode)
             steps.xdp_detach(near.index, mode)
@@ -46,9 +66,10 @@ def xdp_in_map(at: Attaching) -> str:
 
 def clsact(at: Attaching) -> str:
     """Attach as a filter of a clsact qdisc."""
-    with at.place.in_namespace() as near, ExitStack() as undo:
-        bpf_calls.clsact(at.program.fd, near.index, undo)
-    return "clsact"
+    egress = at.attach_type == "tcx_egress"
+    with _there(at) as (near, undo):
+        bpf_calls.clsact(at.program.fd, near.index, undo, egress=egress)
+    return "clsact, egress" if egress else "clsact"
 
 
 def action(at: Attaching) -> str:
@@ -56,16 +77,15 @@ def action(at: Attaching) -> str:
     from pyroute2 import IPRoute
     from pyroute2.netlink.exceptions import NetlinkError
 
-    with at.place.in_namespace() as near, IPRoute() as netlink:
+    with _there(at) as (near, undo):
+        netlink = undo.enter_context(IPRoute())
         action = {"kind": "bpf", "fd": at.program.fd, "name": at.program.name, "action": "ok"}
         options = {"parent": _INGRESS, "name": "all", "action": [action]}
         try:
             netlink.tc("add", "clsact", near.index)
-            try:
-                with verified("sched_cls", mov(0, 0) + leave()) as everything:
-                    netlink.tc("add-filter", "bpf", near.index, fd=everything.fd, **options)
-            finally:
-                netlink.tc("del", "clsact", near.index)
+            undo.callback(netlink.tc, "del", "clsact", near.index)
+            with verified("sched_cls", mov(0, 0) + leave()) as everything:
+                netlink.tc("add-filter", "bpf", near.index, fd=everything.fd, **options)
         except NetlinkError as error:
             raise StepError(error.code, "attach", "tc action", kind="sched_act") from error
     return "action of a filter"
@@ -76,17 +96,18 @@ def tcx(at: Attaching) -> str:
     if at.hook == "tc":
         # tc/ingress is libbpf's other name of tcx/ingress, and loaders attach it by clsact where there is no tcx
         return clsact(at)
-    with at.place.in_namespace() as near, ExitStack() as own:
+    with at.place.in_namespace() as near:
         step = partial(libbpf().bpf_program__attach_tcx, at.program.pointer, near.index, None)
-        _within(at, own).link(f"{at.attach_type} link", step)
+        at.link(f"{at.attach_type} link", step)
     return at.attach_type
 
 
 def netkit(at: Attaching) -> str:
     """Attach to a netkit pair, by a link."""
-    with at.place.in_namespace(), place.netkit(at.attach_type) as index, ExitStack() as own:
+    with _there(at) as (_, undo):
+        index = undo.enter_context(place.netkit(at.attach_type))
         step = partial(libbpf().bpf_program__attach_netkit, at.program.pointer, index, None)
-        _within(at, own).link(f"{at.attach_type} link", step)
+        at.link(f"{at.attach_type} link", step)
     return at.attach_type
 
 
@@ -95,15 +116,10 @@ def netfilter(at: Attaching) -> str:
     opts = structs.NetfilterOpts(
         sz=ctypes.sizeof(structs.NetfilterOpts), pf=_NFPROTO_IPV4, hooknum=_NF_INET_LOCAL_OUT, priority=-128
     )
-    with at.place.in_namespace(), ExitStack() as own:
+    with at.place.in_namespace():
         step = partial(libbpf().bpf_program__attach_netfilter, at.program.pointer, ctypes.byref(opts))
-        _within(at, own).link("netfilter link", step)
+        at.link("netfilter link", step)
     return "netfilter, local out"
-
-
-def _within(at: Attaching, own: ExitStack) -> Attaching:
-    """Return the same with links that end with ``own``, inside a namespace."""
-    return Attaching(at.foreign, at.obj, at.program, at.place, own)
 
 
 def route(at: Attaching) -> str:
@@ -112,11 +128,12 @@ def route(at: Attaching) -> str:
     from pyroute2.netlink.exceptions import NetlinkError
 
     direction = steps.kind_of(at.program.pointer).removeprefix("lwt_")
-    with at.place.in_namespace() as near, IPRoute() as netlink:
+    with _there(at) as (near, undo):
+        netlink = undo.enter_context(IPRoute())
         encap = {"type": "bpf", direction: {"fd": at.program.fd, "name": at.program.name}}
         try:
             netlink.route("add", dst="192.0.2.0/24", oif=near.index, encap=encap)
-            netlink.route("del", dst="192.0.2.0/24", oif=near.index)
+            undo.callback(netlink.route, "del", dst="192.0.2.0/24", oif=near.index)
         except NetlinkError as error:
             raise StepError(error.code, "attach", f"route {direction}", kind=f"lwt_{direction}") from error
     return f"a route, {direction}"

@@ -44,11 +44,12 @@ class LoadedObject:
 
 
 @contextmanager
-def loaded(foreign: Foreign, pins: Path | None, only: str = "", *, explain: bool = False) -> Generator[LoadedObject]:
+def loaded(foreign: Foreign, pins: Path | None, *only: str, explain: bool = False) -> Generator[LoadedObject]:
     """Open an object, set what the table declares, load it; unpin and close it at the end.
 
-    ``pins``: a folder of bpffs for its maps that are pinned by name; None: they are not pinned. ``only``: one program,
-    with those that its tables name, without the tables that it does not use; empty: all that libbpf loads of itself.
+    ``pins``: a folder of bpffs for its maps that are pinned by name; None: they are not pinned. ``only``:
+    programs, with those that their tables name, without the tables that they do not use; none, or empty: all that
+    libbpf loads of itself.
     ``explain``: with the verifier's whole log of what it refuses, instead of the statistics of what it accepts. Raises
     StepError, Undeclared.
     """
@@ -60,9 +61,10 @@ def loaded(foreign: Foreign, pins: Path | None, only: str = "", *, explain: bool
         }
         configuring.configure(foreign, pointer, pointers, stack)
         stack.callback(_unpin, configuring.pin_below(pins, pointer))
-        if only:
-            configuring.set_autoload(pointers, frozenset({only}) | foreign.file.companions(only))
-            _leave_out_tables(foreign, pointer, only)
+        if named := frozenset(filter(None, only)):
+            named = named.union(*map(foreign.file.companions, named))
+            configuring.set_autoload(pointers, named)
+            _leave_out_tables(foreign, pointer, named)
         chosen = {name: program for name, program in pointers.items() if lib.bpf_program__autoload(program)}
         configuring.check_declared(foreign, pointer, chosen)
         for name, program in chosen.items():
@@ -72,7 +74,7 @@ def loaded(foreign: Foreign, pins: Path | None, only: str = "", *, explain: bool
         with captured_messages() as messages:
             result = lib.bpf_object__load(pointer)
             if result < 0:
-                raise _refusal(-result, foreign, pointer, pointers, only, messages())
+                raise _refusal(-result, foreign, pointer, pointers, only[0] if len(only) == 1 else "", messages())
         programs = {name: Program(name, program) for name, program in chosen.items()}
         yield LoadedObject(programs, configuring.maps_of(pointer), logs)
 
@@ -104,14 +106,12 @@ def _facts(foreign: Foreign, name: str, map_pointer: int) -> MapFacts:
     return MapFacts(name, spec.type, spec.key, spec.value, spec.entries, flags, foreign.file.users(name), len(programs))
 
 
-def _leave_out_tables(foreign: Foreign, pointer: int, only: str) -> None:
-    """Leave out tables of programs that a program does not use: the kernel lacks the programs to fill them with.
+def _leave_out_tables(foreign: Foreign, pointer: int, programs: frozenset[str]) -> None:
+    """Leave out tables of programs that these do not use: the kernel lacks the programs to fill them with.
 
     libbpf fills a table also where it does not make it (init_prog_array_slots()): only what is none is not filled.
     """
-    used = frozenset().union(
-        *(foreign.file.uses.get(name, frozenset()) for name in {only, *foreign.file.companions(only)})
-    )
+    used = frozenset().union(*(foreign.file.uses.get(name, frozenset()) for name in programs))
     maps = configuring.maps_of(pointer)
     for name in foreign.file.tables.keys() & maps.keys() - used:
         steps.checked(libbpf().bpf_map__set_type(maps[name], steps.type_numbers("map")["array"]), "open", name)

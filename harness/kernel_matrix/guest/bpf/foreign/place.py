@@ -5,6 +5,7 @@ from __future__ import annotations
 import socket
 from collections.abc import Generator
 from contextlib import ExitStack, contextmanager, nullcontext
+from pathlib import Path
 
 from kernel_matrix.guest.bpf.step_error import StepError
 from kernel_matrix.guest.system import cgroups, netns
@@ -48,6 +49,22 @@ class Place:
         near = self.veth.near
         with nullcontext() if self._inside else near.namespace.entered():
             yield near
+
+    @property
+    def interface(self) -> int:
+        """The index of the near end, 0 when no program needed it."""
+        return 0 if self._veth is None else self._veth.near.index
+
+    @contextmanager
+    def entered(self) -> Generator[None]:
+        """Enter the near end's namespace for the block, if there is one."""
+        with nullcontext() if self._veth is None else self.in_namespace():
+            yield
+
+    def join_cgroup(self) -> None:
+        """Move this process, a child, into the cgroup, if there is one."""
+        if self._cgroup is not None:
+            Path(f"/proc/self/fd/{self._cgroup}/cgroup.procs").write_text("0")
 
     @contextmanager
     def prepared_for(self, kind: str) -> Generator[None]:

@@ -16,6 +16,7 @@ from kernel_matrix.guest.bpf.foreign.configuring import Foreign
 from kernel_matrix.guest.bpf.foreign.loading import LoadedObject
 from kernel_matrix.guest.bpf.foreign.named import by_section
 from kernel_matrix.guest.bpf.foreign.place import Place
+from kernel_matrix.guest.bpf.steps import XdpFlags
 
 #: programs that are called, never attached
 CALLED = frozenset({"syscall"})
@@ -37,9 +38,14 @@ _MAKING: dict[str, Callable[[Attaching], str]] = {
 }  # fmt: skip
 
 
-def attach(foreign: Foreign, obj: LoadedObject, name: str, place: Place, stack: ExitStack) -> str:
-    """Attach a program until ``stack`` closes; return where, in words. Raises StepError, Undeclared."""
-    at = Attaching(foreign, obj, obj.programs[name], place, stack)
+def attach(
+    foreign: Foreign, obj: LoadedObject, name: str, place: Place, stack: ExitStack, xdp: XdpFlags | None = None
+) -> str:
+    """Attach a program until ``stack`` closes; return where, in words. Raises StepError, Undeclared.
+
+    ``xdp``: how XDP is attached; None: it is tried in each mode, and is detached at once.
+    """
+    at = Attaching(foreign, obj, obj.programs[name], place, stack, xdp)
     kind = steps.kind_of(at.program.pointer)
     # of other types the number means something else, such as the member of a struct
     by_attach_type = _MAKING.get(at.attach_type) if kind in _BY_ATTACH_TYPE else None
