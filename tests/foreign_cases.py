@@ -71,3 +71,6 @@ def make_project(folder: Path) -> None:
         subprocess.run(command, stdout=header, check=True)
     compile_to(folder, types)
     shutil.copy(CASES / "kernel-matrix.toml", folder)
+    # a name that pytest collects, which it is not to do here
+    (folder / "tests").mkdir()
+    shutil.copy(CASES / "scenarios" / "own_tests.py", folder / "tests" / "test_own.py")

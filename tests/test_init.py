@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import tomllib
@@ -12,6 +13,7 @@ import pytest
 from kernel_matrix.commands import init
 from kernel_matrix.config import project as projects
 from kernel_matrix.shared.errors import ManifestError
+from tests.projects import ROOT
 
 #: the first bytes of an ELF file of BPF, and of one of another machine
 OBJECT = b"\x7fELF\x02\x01" + bytes(12) + (247).to_bytes(2, "little")
@@ -67,6 +69,22 @@ def test_every_comment_of_the_table_is_a_valid_line(folder: Path) -> None:
     assert read is not None
     assert read.object_table.expected
     assert read.object_table.capabilities
+    assert read.object_table.scenarios
+
+
+def test_the_comments_of_the_example_are_a_test_that_types(folder: Path) -> None:
+    """A user takes the signs away, and names an object."""
+    commented = [line.removeprefix("# ") for line in init.EXAMPLE.splitlines()]
+    (folder / "test_example.py").write_text("\n".join(commented) + "\n")
+    done = subprocess.run(
+        [sys.executable, "-m", "mypy", "--strict", "--follow-imports=silent", "test_example.py"],
+        cwd=folder,
+        env={**os.environ, "MYPYPATH": str(ROOT / "harness")},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
 
 
 def test_a_table_and_files_that_are_there_stay(folder: Path) -> None:

@@ -33,10 +33,13 @@ from kernel_matrix.guest.bpf.step_error import StepError
 from kernel_matrix.guest.pytest import marks, objects
 from kernel_matrix.shared.features import GuestFacts
 from kernel_matrix.shared.object_table import Expected, ObjectTable
+from kernel_matrix.shared.scenario import Scenario
+from kernel_matrix.guest.bpf.foreign import playing
 
 ANSWERS = json.loads(Path("answers.json").read_text())
 EXPECTED = [Expected(**{**entry, "one_of": tuple(entry.get("one_of", ()))}) for entry in ANSWERS.pop("expected", [])]
 LEFT = ANSWERS.pop("left", None)
+SCENARIOS = tuple(Scenario(name, "x.bpf.o", ()) for name in ANSWERS.pop("scenarios", []))
 
 
 class Trial:
@@ -70,10 +73,15 @@ class Place:
         pass
 
 
+def play(scenario, foreign, pins, place):
+    raise_for("scenario", scenario.name)
+    return ANSWERS.get(f"wrong::{scenario.name}", [])
+
+
 def pytest_configure(config):
     kernels = {"6.1": frozenset({"fentry"}), "5.10": frozenset()}
     facts = GuestFacts("6.1", kernels["6.1"], frozenset({"fentry", "tcx"}), kernels)
-    config.stash[marks.GUEST_FACTS] = replace(facts, objects=ObjectTable({}, tuple(EXPECTED), ("CAP_BPF",)))
+    config.stash[marks.GUEST_FACTS] = replace(facts, objects=ObjectTable({}, tuple(EXPECTED), ("CAP_BPF",), SCENARIOS))
     config.stash[objects.KERNELS] = ("6.1",)
     config.addinivalue_line("markers", "timeout")
     objects.environment.show_configuration = lambda: None
@@ -82,6 +90,7 @@ def pytest_configure(config):
     objects.leaks.wait_for_release = lambda before: frozenset([LEFT] if LEFT else [])
     objects.Trial, objects.Place = Trial, Place
     objects.targets.attach = attach
+    playing.play = play
     objects.least.capabilities = lambda trial, program, place: tuple(ANSWERS.get(f"{program}::needs", ["CAP_BPF"]))
     config.pluginmanager.register(marks)
     config.pluginmanager.register(objects)
@@ -223,6 +232,28 @@ def test_an_expectation_about_no_cell_is_an_error(run: Run, pytester: pytest.Pyt
     result = pytester.runpytest("x.bpf.o")
     assert result.ret != 0
     result.stdout.fnmatch_lines(["*x.bpf.o has no such cell*"])
+
+
+def test_scenarios_are_items_behind_those_of_programs(run: Run) -> None:
+    """Each by its name, red with a line for what does not hold."""
+    answers = '{"scenarios": ["one", "two"], "wrong::two": ["a: expected 1, is 2", "b: expected 3, is 4"]}'
+    outcomes = run(answers, "-k", "scenario or third")
+    assert list(_short(outcomes))[-2:] == ["scenario::one[6.1]", "scenario::two[6.1]"]
+    assert _short(outcomes)["scenario::one[6.1]"] == "passed"
+    assert outcomes["scenario::two[6.1]"][0] == "failed"
+    assert outcomes["scenario::two[6.1]"][2] == "a: expected 1, is 2\nb: expected 3, is 4"
+
+
+def test_a_scenario_may_be_declared_to_be_refused(run: Run) -> None:
+    entry = '{"cells": "x.bpf.o::scenario::one", "stage": "attach", "errno": "EINVAL"}'
+    answers = f'"scenarios": ["one"], "expected": [{entry}]'
+    assert _short(run(f'{{{answers}, "scenario::one": "ENOENT"}}', "-k", "one"))["scenario::one[6.1]"] == "failed"
+
+
+def test_a_scenario_without_its_refusal_is_red(run: Run) -> None:
+    entry = '{"cells": "*::scenario::*", "stage": "attach", "errno": "ENOENT"}'
+    outcomes = run(f'{{"scenarios": ["one"], "expected": [{entry}]}}', "-k", "one")
+    assert "attach succeeded, and is declared to be refused" in outcomes["scenario::one[6.1]"][2]
 
 
 def test_an_optional_program_is_not_in_the_whole(tmp_path: Path, compiled: Path) -> None:

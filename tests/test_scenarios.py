@@ -92,8 +92,11 @@ def scenario(do: str = '{ run = "true" }', then: str = '{ variable = "frames", v
         (scenario(more='xdp = "offload"'), "Invalid enum value 'offload'"),
         (scenario(more="within = 0"), "> 0"),
         (scenario(more="then = 1").replace("then = [{", "x = [{"), "then"),
-        (scenario(do='{ run = "true", send = "Ether()" }'), "do: one of connect, run, send"),
-        (scenario(do="{ times = 2 }"), "do: one of connect, run, send"),
+        (scenario(do='{ run = "true", send = "Ether()" }'), "do: one of connect, put, run, send"),
+        (scenario(do="{ times = 2 }"), "do: one of connect, put, run, send"),
+        (scenario(do='{ put = "rules", key = 1 }'), "do: put rules: put needs a key and a value"),
+        (scenario(do='{ put = "rules", key = 1, value = 1, times = 2 }'), "put rules: times does not belong here"),
+        (scenario(do='{ put = "rules", key = 1, value = 1 }', then=""), "nothing must hold, so it cannot fail"),
         (scenario(do='{ run = "true", cpu = 1 }'), "do: run true: cpu does not belong here"),
         (scenario(do='{ run = "true", times = 0 }'), ">= 1"),
         (scenario(do='{ run = "a \' b" }'), "run a ' b: No closing quotation"),
@@ -154,6 +157,10 @@ def of_events(check: str) -> str:
         (of_events('struct = "executed", where = { p = 1 }, count = 1'), "has no member p (it has: pid, uid, comm)"),
         (of_events('struct = "executed", values = [{ uid = "root" }]'), 'events ring.uid: "root" is no'),
         (of_events('struct = "gone", count = 1'), "no struct gone; this line of its source puts it there"),
+        (scenario(do='{ put = "ports", key = 53, value = 1 }'), ""),
+        (scenario(do='{ put = "ports", key = 53, value = -1 }'), "value of ports: -1 does not fit"),
+        (scenario(do='{ put = "ports", key = "x", value = 1 }'), 'key of ports: "x" is no __be16'),
+        (scenario(do='{ put = "protocols", key = 6, value = {} }'), "map protocols has a value for each processor"),
         (scenario(do='{ send = "Ether(type=70000)" }'), "frame Ether(type=70000): ValueError: While building"),
         (scenario(do='{ send = "Eter()" }'), "frame Eter(): NameError: name 'Eter' is not defined"),
         (scenario(do='{ send = "Ether(/IP()" }'), "frame Ether(/IP(): SyntaxError"),
@@ -175,13 +182,18 @@ def test_what_an_object_cannot_do_is_one_line(compiled: Path, text: str, line: s
 def test_the_table_of_the_cases_can_be_played(tmp_path: Path) -> None:
     """Of the objects that broken ones are made of: what is wrong with those only a run shows."""
     read = project(tmp_path, (CASES / "kernel-matrix.toml").read_text())
-    assert {own.name for own in read.object_table.scenarios} == {"datagrams", "true", "connects"}
+    assert {own.name for own in read.object_table.scenarios} == {
+        "datagrams",
+        "true",
+        "connects",
+        "a-rule-of-its-loader",
+    }
     sources = sorted((CASES / "scenarios").glob("*.bpf.c"))
     for source in sources:
         target = tmp_path / "objects" / "scenarios" / source.name.replace(".c", ".o")
         target.parent.mkdir(parents=True, exist_ok=True)
         build.compile_source(source, target, (), root=CASES)
-    assert len(read.object_files) == len(sources) == 6
+    assert len(read.object_files) == len(sources) == 7
     scenarios.check(read)
 
 

@@ -100,19 +100,34 @@ tests = ["{_TEST.parent}"]
 # cells = "*/x.bpf.o::on_frags::*"
 # kernels = ["5.10"]
 # refused = {{ stage = "load", errno = "EINVAL" }}
+
+# What it does while it is attached (docs/scenarios.md).
+# [[scenario]]
+# name = "a-datagram"
+# object = "x.bpf.o"
+# do = [{{ send = "Ether()/IP()/UDP(dport=53)", times = 3 }}]
+# then = [{{ map = "packets", key = 17, value = 3 }}]
 """
 
 
-EXAMPLE = '''"""An example: tests here run as root inside the guests, once on each kernel."""
+EXAMPLE = '''"""An example: tests here run as root inside the guests, once on each kernel (docs/scenarios.md)."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
+# from kernel_matrix.guest.pytest.attached import Attach, Traffic
+
 
 def test_the_kernel_shows_its_types() -> None:
     """Without BTF, objects that use CO-RE cannot be loaded."""
     assert Path("/sys/kernel/btf/vmlinux").exists()
+
+
+# def test_datagrams_are_counted(attached: Attach, traffic: Traffic) -> None:
+#     counter = attached("x.bpf.o")
+#     traffic.send("Ether()/IP()/UDP(dport=53)", 3)
+#     assert counter.map("packets")[17] == 3
 '''
 
 

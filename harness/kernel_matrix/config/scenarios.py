@@ -22,7 +22,12 @@ _Number = Annotated[int, msgspec.Meta(ge=0)]
 _NAME = re.compile(r"[A-Za-z0-9_.-]+")
 _ADDRESS = re.compile(r"\[?(?P<host>[^\]]+?)\]?:(?P<port>\d+)")
 #: the keys of a step that say what is done -> the further keys that it takes
-_ACTS = {"send": {"cpu"}, "run": {"status"}, "connect": {"protocol", "errno"}}
+_ACTS = {
+    "put": {"key", "value"},
+    "send": {"times", "cpu"},
+    "run": {"times", "status"},
+    "connect": {"times", "protocol", "errno"},
+}
 #: the keys of a check that say what it is about -> its rules, of which it has one, and the further keys that it takes
 _CHECKS = {
     "map": ({"value", "added", "absent", "keys"}, {"key", "cpu"}),
@@ -34,6 +39,9 @@ _UNSET = msgspec.UNSET
 
 
 class _Step(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    put: _Name | _Unset = _UNSET
+    key: Any = _UNSET
+    value: Any = _UNSET
     send: _Name | _Unset = _UNSET
     run: _Name | _Unset = _UNSET
     connect: _Name | _Unset = _UNSET
@@ -86,7 +94,7 @@ def _scenario(entry: Scenario, where: str) -> scenario.Scenario:
     if not entry.do:
         raise ManifestError(f"{where}: do: nothing is done")
     do = tuple(_step(step, f"{where}: do") for step in entry.do)
-    if not entry.then and all(step.act == "send" for step in do):
+    if not entry.then and all(step.act in {"put", "send"} for step in do):
         raise ManifestError(f"{where}: then: nothing must hold, so it cannot fail")
     then = tuple(_check(check, f"{where}: then") for check in entry.then)
     return scenario.Scenario(entry.name, entry.object, do, then, entry.programs, entry.xdp, entry.within)
@@ -103,7 +111,9 @@ def _step(entry: _Step, where: str) -> Step:
     act = _only(fields, _ACTS, where)
     what: str = fields.pop(act)
     where = f"{where}: {act} {what}"
-    _refuse_others(fields, {"times", *_ACTS[act]}, where)
+    _refuse_others(fields, _ACTS[act], where)
+    if act == "put" and len(fields) < len(_ACTS[act]):
+        raise ManifestError(f"{where}: put needs a key and a value")
     if act == "run":
         try:
             words = shlex.split(what)

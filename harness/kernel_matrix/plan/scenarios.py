@@ -10,7 +10,7 @@ from kernel_matrix.shared import bpf_elf, object_types
 from kernel_matrix.shared.errors import ManifestError
 from kernel_matrix.shared.object_types import ObjectTypes, replaced
 from kernel_matrix.shared.project import Project
-from kernel_matrix.shared.scenario import INTERFACE, PID, Check, Scenario
+from kernel_matrix.shared.scenario import INTERFACE, PID, Check, Scenario, Step
 from kernel_matrix.shared.values import ValueMismatch
 
 #: the numbers that only a run knows, as any number
@@ -39,10 +39,21 @@ def _wrong(scenario: Scenario, paths: list[Path]) -> Iterator[str]:
                 yield f"{path.name} has no program {name} (it has: {', '.join(programs) or 'none'})"
         try:
             types = object_types.read(path)
+            for step in scenario.do:
+                if step.act == "put":
+                    _check_put(step, types)
             for own in scenario.then:
                 _check(own, types)
         except ValueError as error:
             yield f"{path.name}: {error}"
+
+
+def _check_put(step: Step, types: ObjectTypes) -> None:
+    keyed = types.keyed(step.what)
+    if keyed.per_cpu:
+        raise ValueMismatch(f"map {step.what} has a value for each processor: it is only read")
+    types.values.write(keyed.key, replaced(step.key, _NAMES), f"key of {step.what}")
+    types.values.write(keyed.value, replaced(step.value, _NAMES), f"value of {step.what}")
 
 
 def _check(own: Check, types: ObjectTypes) -> None:

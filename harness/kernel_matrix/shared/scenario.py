@@ -14,9 +14,9 @@ PID, INTERFACE = "$pid", "$ifindex"
 class Step:
     """One thing that is done."""
 
-    #: ``send`` a frame, ``run`` a program, or ``connect``
+    #: ``put`` a value into a map, ``send`` a frame, ``run`` a program, or ``connect``
     act: str
-    #: the frame in scapy's notation, the command, or the address
+    #: the map, the frame in scapy's notation, the command, or the address
     what: str
     times: int = 1
     #: send: the processor that sends, and so the one that receives
@@ -26,6 +26,9 @@ class Step:
     #: connect: ``tcp`` or ``udp``, and the name of the errno that it must fail with; empty: it must work
     protocol: str = "tcp"
     errno: str = ""
+    #: put: the entry
+    key: Any = None
+    value: Any = None
 
 
 @dataclass(frozen=True, slots=True)

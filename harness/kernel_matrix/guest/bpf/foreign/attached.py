@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Generator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -84,8 +85,7 @@ def attached(
     It is loaded whole, as its own loader does; where that is refused, with these programs alone. Raises StepError,
     Undeclared.
     """
-    own = pins / "own"
-    own.mkdir()
+    own = Path(tempfile.mkdtemp(dir=pins))
     with ExitStack() as stack:
         stack.callback(own.rmdir)
         obj = _loaded(foreign, own, programs, stack)

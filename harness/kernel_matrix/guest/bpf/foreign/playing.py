@@ -28,10 +28,12 @@ def play(scenario: Scenario, foreign: Foreign, pins: Path, place: Place) -> list
     xdp = XdpFlags[scenario.xdp.upper()]
     with attached(foreign, pins, place, scenario.programs, xdp) as obj:
         states = [State(check, obj) for check in scenario.then]
-        pid = 0
+        names = {PID: 0, INTERFACE: place.interface}
         for step in scenario.do:
-            pid = stimulus.do(step, place) or pid
-        names = {PID: pid, INTERFACE: place.interface}
+            if step.act == "put":
+                obj.map(step.what)[replaced(step.key, names)] = replaced(step.value, names)
+            else:
+                names[PID] = stimulus.do(step, place) or names[PID]
 
         def wrong() -> list[str]:
             return [line for state in states if (line := state.wrong(names))]

@@ -14,7 +14,7 @@ from kernel_matrix.guest.bpf.undo import Undo
 from kernel_matrix.guest.system.deadline import wait_until
 from kernel_matrix.shared import values
 from kernel_matrix.shared.object_types import RING_BUFFER, MapType, ObjectTypes
-from kernel_matrix.shared.values import Values
+from kernel_matrix.shared.values import ValueMismatch, Values
 
 #: pages of each processor's buffer, a power of two
 _PAGES = 64
@@ -36,6 +36,13 @@ class MapView(Mapping[Any, Any]):
         if data is None:
             raise KeyError(key)
         return self._types.read(self._own.value, data)
+
+    def __setitem__(self, key: Any, value: Any) -> None:  # noqa: ANN401 - values of C
+        """Set the value of a key; members that are not named are 0. Raises ValueMismatch, StepError."""
+        if self._own.per_cpu:
+            raise ValueMismatch(f"map {self._own.name} has a value for each processor: it is only read")
+        data = self._types.write(self._own.value, value, f"value of {self._own.name}")
+        self._map.put(self._number(key), data)
 
     def each_cpu(self, key: Any) -> list[Any]:  # noqa: ANN401 - a value of C
         """Return the values of a key of a per-CPU map, one for each processor; raises KeyError."""
