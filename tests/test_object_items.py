@@ -244,6 +244,13 @@ def test_scenarios_are_items_behind_those_of_programs(run: Run) -> None:
     assert outcomes["scenario::two[6.1]"][2] == "a: expected 1, is 2\nb: expected 3, is 4"
 
 
+def test_a_scenario_that_does_not_hold_may_be_a_known_issue(run: Run) -> None:
+    entry = '{"cells": "*::scenario::*", "known_issue": "https://example.com/1"}'
+    outcomes = run(f'{{"scenarios": ["one", "two"], "wrong::one": ["a"], "expected": [{entry}]}}', "-k", "scenario")
+    assert [outcome for outcome, _, _ in outcomes.values()] == ["skipped", "failed"]
+    assert "XPASS(strict)" in outcomes["scenario::two[6.1]"][2]
+
+
 def test_a_scenario_may_be_declared_to_be_refused(run: Run) -> None:
     entry = '{"cells": "x.bpf.o::scenario::one", "stage": "attach", "errno": "EINVAL"}'
     answers = f'"scenarios": ["one"], "expected": [{entry}]'

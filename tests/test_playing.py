@@ -4,14 +4,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from kernel_matrix.guest.bpf.foreign import playing, stimulus
 from kernel_matrix.guest.bpf.foreign.playing import State
+from kernel_matrix.guest.bpf.steps import XdpFlags
 from kernel_matrix.shared import values
 from kernel_matrix.shared.object_types import ObjectTypes
-from kernel_matrix.shared.scenario import INTERFACE, PID, Check
+from kernel_matrix.shared.scenario import INTERFACE, PID, Check, Scenario, Step
 from tests.test_values import types
 
 __all__ = ["types"]
@@ -50,6 +55,10 @@ class Obj:
         self.maps: dict[str, View] = {}
         self.variables: dict[str, Any] = {}
         self.ring = Events([], ordered=True)
+        self.last: Callable[[], object] = list
+
+    def detach(self) -> None:
+        self.last()
 
     def map(self, name: str) -> View:
         return self.maps[name]
@@ -161,3 +170,74 @@ def test_a_long_list_is_cut(obj: Obj) -> None:
     obj.maps["each"] = View({key: [1] for key in range(10)})
     line = state(Check("map", "each", "keys", [1]), obj).wrong(NAMES)
     assert line == "keys of each: expected [1], is [0, 1, 2, 3, 4, 5, 6, 7] and 2 more"
+
+
+@pytest.fixture
+def play(obj: Obj, monkeypatch: pytest.MonkeyPatch) -> Callable[..., list[str]]:
+    """Return a function that plays a scenario; each step of it adds its number to the variable."""
+
+    @contextmanager
+    def attached(*arguments: object) -> Iterator[Obj]:
+        assert arguments[-2:] == (("here",), XdpFlags.GENERIC)
+        yield obj
+
+    def do(step: Step, place: object) -> int:
+        assert place is obj.place
+        obj.variables["total"] += step.times
+        return 40 + step.times if step.act == "run" else 0
+
+    monkeypatch.setattr(playing, "attached", attached)
+    monkeypatch.setattr(stimulus, "do", do)
+    obj.variables["total"] = 0
+
+    def run(*checks: Check, steps: tuple[Step, ...]) -> list[str]:
+        scenario = Scenario("s", "x.bpf.o", steps, checks, ("here",), "generic", within=0.5)
+        return playing.play(scenario, None, Path(), obj.place)  # type: ignore[arg-type]
+
+    return run
+
+
+STEPS = (Step("send", "x", 2), Step("run", "x", 1), Step("run", "x", 3), Step("send", "x", 4))
+
+
+def test_the_steps_are_done_and_all_checks_are_read(obj: Obj, play: Callable[..., list[str]]) -> None:
+    obj.maps["each"] = View()
+    steps = (*STEPS, Step("put", "each", key="$pid", value=5))
+    # the last process is the second run's
+    checks = [Check("variable", "total", "value", 10), Check("map", "each", "value", 5, key=43)]
+    assert play(*checks, steps=steps) == []
+    assert play(Check("variable", "total", "added", 9), checks[1], steps=STEPS) == [
+        "total: expected 9 more, is 10 more"
+    ]
+
+
+def test_what_holds_too_early_is_red(obj: Obj, play: Callable[..., list[str]]) -> None:
+    """The value passes through what is expected, and is another one when nothing changes any more."""
+
+    def late() -> None:
+        obj.variables["total"] += 1
+
+    obj.last = late
+    assert play(Check("variable", "total", "value", 10), steps=STEPS) == ["total: expected 10, is 11"]
+
+
+class Growing(dict[str, int]):
+    """Variables that grow by one with each read, until their programs are detached."""
+
+    attached = True
+
+    def __getitem__(self, name: str) -> int:
+        value = super().__getitem__(name)
+        self[name] = value + self.attached
+        return value
+
+
+def test_what_comes_late_is_awaited(obj: Obj, play: Callable[..., list[str]]) -> None:
+    obj.variables = own = Growing(total=0)
+
+    def detach() -> None:
+        own.attached = False
+        own["total"] -= 1
+
+    obj.last = detach
+    assert play(Check("variable", "total", "value", 3), steps=STEPS[:0]) == []
