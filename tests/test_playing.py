@@ -17,7 +17,7 @@ from kernel_matrix.guest.bpf.steps import XdpFlags
 from kernel_matrix.shared import values
 from kernel_matrix.shared.object_types import ObjectTypes
 from kernel_matrix.shared.scenario import INTERFACE, PID, Check, Scenario, Step
-from tests.test_values import types
+from tests.test_c_values import types
 
 __all__ = ["types"]
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from kernel_matrix.config import project as configuration
-from kernel_matrix.guest.pytest import objects
+from kernel_matrix.guest.pytest import attached, objects
 from kernel_matrix.guest.system import frames
 from kernel_matrix.objects import build
 from kernel_matrix.plan import scenarios, selection
@@ -227,3 +227,15 @@ def test_a_frame_has_no_builtins_but_those_named() -> None:
     assert objects.frame_error("open('/etc/passwd')") == (
         "frame open('/etc/passwd'): NameError: name 'open' is not defined"
     )
+
+
+def test_an_object_is_named_by_its_path_or_its_name(tmp_path: Path) -> None:
+    for name in ("build/a.bpf.o", "build/b.bpf.o", "old/b.bpf.o", ".engine/a.bpf.o"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes(b"")
+    assert attached.found(tmp_path, "a.bpf.o") == tmp_path / "build" / "a.bpf.o"
+    assert attached.found(tmp_path, "old/b.bpf.o") == tmp_path / "old" / "b.bpf.o"
+    with pytest.raises(FileNotFoundError, match=r"b\.bpf\.o: .* \(of that name: build/b\.bpf\.o, old/b\.bpf\.o\)"):
+        attached.found(tmp_path, "b.bpf.o")
+    with pytest.raises(FileNotFoundError, match=r"c\.bpf\.o: .* \(of that name: none\)"):
+        attached.found(tmp_path, "c.bpf.o")

@@ -114,8 +114,9 @@ def found(root: Path, path: str) -> Path:
     """Return an object's path, by its path or its name; raises FileNotFoundError where it is not the only one."""
     if (root / path).is_file():
         return root / path
-    same = [file for file in sorted(root.rglob(Path(path).name)) if file.match(path)]
+    names = (file.relative_to(root) for file in sorted(root.rglob(Path(path).name)) if file.match(path))
+    same = [name for name in names if not any(part.startswith(".") for part in name.parts)]
     if len(same) != 1:
-        listed = ", ".join(str(file.relative_to(root)) for file in same) or "none"
+        listed = ", ".join(map(str, same)) or "none"
         raise FileNotFoundError(f"{path}: not the name of one file below the project (of that name: {listed})")
-    return same[0]
+    return root / same[0]

@@ -52,9 +52,9 @@ class MapView(Mapping[Any, Any]):
         return [self._types.read(self._own.value, data) for data in each]
 
     def __iter__(self) -> Iterator[Any]:
-        """Yield the keys; those that are structs are dicts."""
+        """Yield the keys, in the same order in each run; those that are structs are dicts."""
         size = self._types.types.size(self._own.key)
-        for number in self._map.keys():  # noqa: SIM118 - not a dict
+        for number in sorted(self._map.keys()):
             yield self._types.read(self._own.key, number.to_bytes(size, "little"))
 
     def __len__(self) -> int:
