@@ -6,6 +6,7 @@ import ctypes
 import errno
 import mmap
 import os
+import signal
 import struct
 import traceback
 import warnings
@@ -60,7 +61,13 @@ def in_child(action: Callable[[], object], *, uid: int = 0, gid: int = 0) -> Chi
             status = 254
         finally:
             os._exit(status)
-    ended = wait_until(lambda: _reaped(pid), f"the end of child {pid}", seconds=20)
+    try:
+        ended = wait_until(lambda: _reaped(pid), f"the end of child {pid}", seconds=20)
+    except TimeoutError:
+        # it would keep its cgroup and its namespace
+        os.kill(pid, signal.SIGKILL)
+        os.waitpid(pid, 0)
+        raise
     return Child(pid, os.waitstatus_to_exitcode(ended[1]))
 
 
