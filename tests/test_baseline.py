@@ -61,8 +61,9 @@ def test_a_test_is_a_line() -> None:
         ),
         (
             b'{"release": "", "version": "", "config": "", "costs": {}, "tests": {"a.py": {"x": "fail"}}}',
-            "red is never",
+            "a.py::x: fail is red, and red is never",
         ),
+        (b'{"release": "", "version": "", "config": "", "costs": {}, "tests": {}, "seen": {}}', "unknown field `seen`"),
     ],
 )
 def test_a_wrong_file_is_one_line(tmp_path: Path, data: bytes, line: str) -> None:
@@ -129,6 +130,20 @@ def test_a_time_that_was_measured_anew_is_no_difference() -> None:
     assert set(gone.costs) == {"p"}
     unmeasured, _ = updated(before, replace(now, costs={}), whole=True)
     assert unmeasured.costs == before.costs
+
+
+@pytest.mark.parametrize("states", [COST.states - 1, COST.states + 1])
+def test_a_cost_that_grew_or_shrank_is_recorded(states: int) -> None:
+    now = Expectation("1", "1", "", {"p": replace(COST, states=states)}, {})
+    assert updated(Expectation("1", "1", "", {"p": COST}, {}), now, whole=True)[0].costs == now.costs
+
+
+def test_observations_are_written_in_the_order_of_their_names() -> None:
+    """In whatever order they came: a file without a change has no difference to review."""
+    seen = {"b": "2", "a": "1"}
+    assert '"x": {"a": "1", "b": "2"}' in baseline.text(
+        Expectation("", "", "", {}, {"f::x": Outcome.PASS}, {"f::x": seen})
+    )
 
 
 def test_every_file_is_of_a_kernel_of_the_manifest() -> None:

@@ -47,7 +47,9 @@ def test_rules_read_like_the_kernels_checks() -> None:
     assert capabilities.rules({caps: answer(caps) for caps in subsets()}) == rules
 
 
-@pytest.mark.parametrize("text", ["", "BPF ok", "EPERM | ok", "EPERM | CAP_BPF ok", "EPERM | BPF ok | "])
+@pytest.mark.parametrize(
+    "text", ["", "BPF ok", "EPERM | ok", "EPERM | CAP_BPF ok", "EPERM | BPF ok | ", "EPERM | zebra ok"]
+)
 def test_what_is_not_a_list_of_rules_is_an_error(text: str) -> None:
     with pytest.raises(ValueError, match=r"not a list|unknown capability"):
         capabilities.answers(text)
@@ -162,6 +164,37 @@ def test_the_largest_set_is_tried_first() -> None:
 
     assert capabilities.search(works, _NAMES) == ()
     assert tried == [frozenset(_NAMES)]
+
+
+def test_the_search_tries_as_few_sets_as_its_order_allows() -> None:
+    """A working set loses one name after the other; what is part of a refused set is not tried again.
+
+    BPF with SYS_ADMIN or with NET_ADMIN is enough: without BPF the first of the largest sets is refused, and so
+    {NET_ADMIN, PERFMON} is not tried, where {BPF, NET_ADMIN, PERFMON} is reduced.
+    """
+    tried: list[str] = []
+
+    def works(caps: frozenset[str]) -> bool:
+        tried.append(capabilities.show(caps))
+        return "BPF" in caps and not caps.isdisjoint({"SYS_ADMIN", "NET_ADMIN"})
+
+    minimal_sets = capabilities.search(works, CAPABILITIES)
+    assert capabilities.show_sets(minimal_sets) == "BPF+NET_ADMIN | BPF+SYS_ADMIN"
+    assert tried == [
+        "BPF+NET_ADMIN+PERFMON+SYS_ADMIN",
+        "NET_ADMIN+PERFMON+SYS_ADMIN",
+        "BPF+PERFMON+SYS_ADMIN",
+        "BPF+SYS_ADMIN",
+        "BPF",
+        "BPF+NET_ADMIN+PERFMON",
+        "BPF+PERFMON",
+        "BPF+NET_ADMIN",
+    ]
+
+
+def test_the_second_step_answers_where_the_first_works() -> None:
+    first, second = capabilities.answers("EPERM | BPF ok"), capabilities.answers("EACCES | SYS_ADMIN ok")
+    assert capabilities.rules(capabilities.then(first, second)) == "EPERM | BPF EACCES | BPF+SYS_ADMIN ok"
 
 
 def test_a_refused_set_may_be_as_large_as_a_working_one() -> None:

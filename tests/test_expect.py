@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kernel_matrix.shared.cells import Outcome
+from kernel_matrix.shared.cells import Cell, Outcome
 from kernel_matrix.shared.expect import (
     Decision,
     Phase,
@@ -158,6 +158,10 @@ def test_a_decision_has_the_texts_of_its_phase() -> None:
 def test_a_setup_that_says_xpass_is_an_error() -> None:
     """Only the test itself can pass against its mark."""
     assert decide([Phase("setup", "failed", text="[XPASS(strict)] why")]).outcome is Outcome.ERROR
+
+
+def test_what_was_not_measured_took_no_time() -> None:
+    assert Phase("call", "passed").duration == Cell("6.1", "t", Outcome.NOTRUN).duration == 0
 
 
 def test_a_text_with_brackets_and_no_test_names_no_kernel() -> None:

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kernel_matrix.results.changes import Change, Kind
-from kernel_matrix.results.findings import by_file, by_kernel, differences, findings, unchanged
+from kernel_matrix.results.findings import by_file, by_kernel, differences, findings, shared_name, unchanged
 from kernel_matrix.shared.cells import Cell, Outcome
 from tests import result_sets
 
@@ -53,6 +53,20 @@ def test_the_same_reason_on_three_kernels_is_one_finding() -> None:
         Outcome.CRASH,
         Outcome.FAIL,
     ]
+
+
+def test_an_object_refused_for_one_reason_is_one_finding() -> None:
+    """It has the name that its cells share; another object, and each test of a file, is one of its own."""
+    cells = ("f::load", "f::attach", "g::load")
+    red = [Cell("6.1", f"a.bpf.o::{cell}", Outcome.FAIL, detail="no") for cell in cells]
+    assert [finding.test for finding in findings(red)] == ["a.bpf.o"]
+    assert [finding.test for finding in findings(red[:2])] == ["a.bpf.o::f"]
+    others = [Cell("6.1", test, Outcome.FAIL, detail="no") for test in ("b.bpf.o::f::load", "t.py::x", "t.py::y")]
+    assert [finding.test for finding in findings([*red, *others])] == ["a.bpf.o", *(cell.test for cell in others)]
+
+
+def test_the_shorter_of_two_names_is_what_they_share() -> None:
+    assert shared_name(["a.bpf.o::f::load", "a.bpf.o::f"]) == "a.bpf.o::f"
 
 
 @pytest.mark.parametrize(("status", "compared"), [(0, True), (1, True), (2, False), (3, True), (4, False), (5, True)])

@@ -87,10 +87,12 @@ def parse(data: bytes, source: str) -> Expectation:
     except msgspec.MsgspecError as error:
         raise ManifestError(f"{source}: {error}") from error
     tests, observed = _by_test(file.tests), _by_test(file.observed)
-    if red := [test for test, outcome in tests.items() if not outcome.green]:
-        raise ManifestError(f"{source}: {red[0]}: {tests[red[0]]} is red, and red is never expected")
-    if unknown := [test for test in observed if test not in tests]:
-        raise ManifestError(f"{source}: {unknown[0]} has observations and no outcome")
+    for test, outcome in tests.items():
+        if not outcome.green:
+            raise ManifestError(f"{source}: {test}: {outcome} is red, and red is never expected")
+    for test in observed:
+        if test not in tests:
+            raise ManifestError(f"{source}: {test} has observations and no outcome")
     return Expectation(file.release, file.version, file.config, file.costs, tests, observed)
 
 

@@ -38,7 +38,7 @@ _AND = "&"
 _NAMED = 4
 
 
-@dataclass(frozen=True, slots=True, order=True)
+@dataclass(frozen=True, slots=True)
 class Context:
     """A user, and one sysctl setting or two of them: ``one=0&other=-1``."""
 
