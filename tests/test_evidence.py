@@ -15,12 +15,13 @@ from hypothesis import strategies as st
 
 from kernel_matrix import images
 from kernel_matrix.images import KernelImage, RootImage
+from kernel_matrix.objects import object_file
 from kernel_matrix.plan import evidence
 from kernel_matrix.report import run_folder, statement
 from kernel_matrix.results import document as documents_file
 from kernel_matrix.results import matrix
 from kernel_matrix.results.document import Column, Document
-from kernel_matrix.results.evidence import Digest, ObjectEvidence
+from kernel_matrix.results.evidence import Digest, ObjectEvidence, ProgramSource
 from kernel_matrix.shared.cells import Cell, Outcome
 from kernel_matrix.shared.project import Project
 from kernel_matrix.vm.guests import GuestRecord
@@ -255,7 +256,7 @@ def test_a_program_has_the_lines_of_its_own_instructions(tmp_path: Path) -> None
     path.parent.mkdir()
     path.write_bytes((core_objects() / "local.o").read_bytes())
     project = Project(core_objects(), "kernel-matrix.toml", "", tmp_path)
-    (tested,) = evidence.of_objects(project, {"core": path}, ["6.1", "7.3"])
+    (tested,) = evidence.with_sources(project, evidence.of_objects(project, {"core": path}, ["6.1", "7.3"]))
     assert (tested.kernels, tested.files) == (("6.1", "7.3"), ("local.c",))
     source = core_source.LOCAL.splitlines()
     places = {program.name: program.lines for program in tested.programs}
@@ -265,3 +266,35 @@ def test_a_program_has_the_lines_of_its_own_instructions(tmp_path: Path) -> None
         assert lines[0][0] == 0
         assert [instruction for instruction, _, _ in lines] == sorted({instruction for instruction, _, _ in lines})
         assert {line >= begin for _, _, line in lines} == {name == "types"}
+
+
+def test_a_program_has_the_lines_that_the_whole_reader_has(tmp_path: Path) -> None:
+    """Also its own functions' order: .text, which programs call, is no program."""
+    data = (core_objects() / "local.o").read_bytes()
+    whole = object_file.read(data, "local.o")
+    assert object_file.read_lines(data, "local.o") == [
+        (program, whole.extension.lines[program.section]) for program in whole.programs
+    ]
+
+
+@pytest.mark.parametrize("deleted", [True, False])
+def test_an_object_that_guests_did_not_get_has_no_sources(tmp_path: Path, *, deleted: bool) -> None:
+    """It was compiled again, or deleted, while guests started: its digest stays that of what they got."""
+    path = tmp_path / "x.bpf.o"
+    path.write_bytes((core_objects() / "local.o").read_bytes())
+    project = Project(tmp_path, "kernel-matrix.toml", "", tmp_path)
+    bare = evidence.of_objects(project, {"x": path}, ["6.1"])
+    assert evidence.with_sources(project, bare) != bare
+    # an object with the same programs, and one byte behind it
+    path.unlink() if deleted else path.write_bytes(path.read_bytes() + b"\0")
+    assert evidence.with_sources(project, bare) == bare
+
+
+def test_what_another_machine_has_read_is_kept(tmp_path: Path) -> None:
+    """The controller may have the same file, compiled from other sources."""
+    path = tmp_path / "x.bpf.o"
+    path.write_bytes((core_objects() / "local.o").read_bytes())
+    project = Project(tmp_path, "kernel-matrix.toml", "", tmp_path)
+    (bare,) = evidence.of_objects(project, {"x": path}, ["6.1"])
+    theirs = replace(bare, files=("theirs.c",), programs=(ProgramSource("fields", ((0, 0, 7),)),))
+    assert evidence.with_sources(project, (theirs,)) == (theirs,)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
@@ -12,6 +13,8 @@ from xdist.workermanage import WorkerController
 
 from kernel_matrix.plan.preparation import Plan, PlannedGuest
 from kernel_matrix.report.run_folder import RunDirectory, RunFacts
+from kernel_matrix.results import document
+from kernel_matrix.results.evidence import ObjectEvidence, ProgramSource
 from kernel_matrix.session import events
 from kernel_matrix.session.controller import ControllerPlugin
 from kernel_matrix.session.nodes import worker_of
@@ -180,6 +183,20 @@ def test_what_a_guest_compiled_is_kept_and_a_note(session: Session, monkeypatch:
     kept = compiled.kept(session.run.path / "cache/compiled" / made.compiler, made.key)
     assert kept == compiled.encode(made)
     assert [cell.duration for cell in session.cells()] == [1.5]
+
+
+@pytest.mark.parametrize("loops", [True, False])
+def test_objects_have_the_sources_read_while_guests_start(session: Session, loops: bool) -> None:
+    """A run that ends before its loop has begun has them without sources."""
+    bare = ObjectEvidence("build/x.bpf.o", "0" * 64, ("6.1",))
+    complete = replace(bare, files=("x.c",), programs=(ProgramSource("p", ((0, 0, 3),)),))
+    facts = replace(session.plan.facts, objects=(bare,))
+    session.collects(Node(), TEST)
+    session.controller._plan = replace(session.plan, facts=facts, read_objects=lambda: (complete,))
+    if loops:
+        session.controller.pytest_runtestloop()
+    session.ends()
+    assert document.read(session.run.path).objects == ((complete if loops else bare),)
 
 
 def test_what_a_test_observed_is_in_its_cell(session: Session) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Literal
 
@@ -18,7 +19,7 @@ from elftools.elf.relocation import RelocationSection
 from elftools.elf.sections import Section, Symbol, SymbolTableSection
 
 from kernel_matrix.objects import btf_ext
-from kernel_matrix.objects.btf_ext import Extension
+from kernel_matrix.objects.btf_ext import Extension, SourceLine
 from kernel_matrix.shared.btf import Btf, Kind
 from kernel_matrix.shared.errors import ManifestError
 
@@ -100,25 +101,37 @@ class ObjectFile:
 
 def read(data: bytes, name: str) -> ObjectFile:
     """Read an object; raises ManifestError in one line for a file that is no BPF object, or is damaged."""
+    with _opened(data, name) as elf:
+        return _read(elf)
+
+
+def read_lines(data: bytes, name: str) -> list[tuple[Function, tuple[SourceLine, ...]]]:
+    """Return each program with the source lines of its section; raises ManifestError as `read` does.
+
+    Relocations and maps, the most of what `read` reads, are not read.
+    """
+    with _opened(data, name) as elf:
+        sections = list(elf.iter_sections())
+        functions = _all_functions(_symbols(elf), _names(sections), _code(sections))
+        _, extension = _btf(elf)
+        return [(one, extension.lines.get(one.section, ())) for one in functions if one.section != SUBPROGRAMS]
+
+
+@contextmanager
+def _opened(data: bytes, name: str) -> Iterator[ELFFile]:
     try:
         elf = ELFFile(io.BytesIO(data))
         if elf["e_machine"] != "EM_BPF":
             raise ManifestError(f"{name}: an object for {elf['e_machine']}, not for BPF")
-        return _read(elf)
+        yield elf
     except (ELFError, ConstructError, OverflowError, ValueError, LookupError, RecursionError) as error:
         raise ManifestError(f"{name}: not an object file that can be read: {error}") from error
 
 
 def _read(elf: ELFFile) -> ObjectFile:
     sections = list(elf.iter_sections())
-    table = elf.get_section_by_name(".symtab")
-    symbols = list(table.iter_symbols()) if isinstance(table, SymbolTableSection) else []
-    names = {number: section.name for number, section in enumerate(sections)}
-    code = {section.name: section.data() for section in sections if section["sh_flags"] & _EXECUTABLE}
-    code = {section: data for section, data in code.items() if data}
-    functions = tuple(
-        sorted(_functions(symbols, names, code), key=lambda one: (list(code).index(one.section), one.start))
-    )
+    symbols, names, code = _symbols(elf), _names(sections), _code(sections)
+    functions = _all_functions(symbols, names, code)
     links = {
         sections[section["sh_info"]].name: dict(_links(section, symbols, names))
         for section in sections
@@ -145,11 +158,30 @@ def _btf(elf: ELFFile) -> tuple[Btf | None, Extension]:
     return btf, Extension({}, ()) if more is None else btf_ext.read(more.data(), btf)
 
 
-def _functions(symbols: list[Symbol], names: Mapping[int, str], code: Mapping[str, bytes]) -> Iterator[Function]:
-    for symbol in symbols:
-        section = names.get(symbol["st_shndx"], "")
-        if symbol["st_info"]["type"] == "STT_FUNC" and section in code:
-            yield Function(symbol.name, section, symbol["st_value"], symbol["st_size"])
+def _symbols(elf: ELFFile) -> list[Symbol]:
+    table = elf.get_section_by_name(".symtab")
+    return list(table.iter_symbols()) if isinstance(table, SymbolTableSection) else []
+
+
+def _names(sections: list[Section]) -> dict[int, str]:
+    return {number: section.name for number, section in enumerate(sections)}
+
+
+def _code(sections: list[Section]) -> dict[str, bytes]:
+    """Return the sections with instructions, in their order."""
+    code = {section.name: section.data() for section in sections if section["sh_flags"] & _EXECUTABLE}
+    return {section: data for section, data in code.items() if data}
+
+
+def _all_functions(symbols: list[Symbol], names: Mapping[int, str], code: Mapping[str, bytes]) -> tuple[Function, ...]:
+    """Return the functions in the order of the file."""
+    order = list(code)
+    functions = [
+        Function(symbol.name, names[symbol["st_shndx"]], symbol["st_value"], symbol["st_size"])
+        for symbol in symbols
+        if symbol["st_info"]["type"] == "STT_FUNC" and names.get(symbol["st_shndx"], "") in code
+    ]
+    return tuple(sorted(functions, key=lambda one: (order.index(one.section), one.start)))
 
 
 def _links(section: Section, symbols: list[Symbol], names: Mapping[int, str]) -> Iterator[tuple[int, Link]]:

@@ -23,10 +23,6 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from elftools.common.exceptions import ELFError
-from elftools.elf.dynamic import DynamicSection
-from elftools.elf.elffile import ELFFile
-
 from kernel_matrix.shared import atomic, hints
 from kernel_matrix.shared.errors import BuildError, ManifestError
 from kernel_matrix.shared.project import Project
@@ -154,6 +150,10 @@ def _answer(*command: str) -> str:
 
 def _llvm(program: Path) -> str:
     """Return the major version of the shared LLVM that a program is linked with, empty without one."""
+    from elftools.common.exceptions import ELFError
+    from elftools.elf.dynamic import DynamicSection
+    from elftools.elf.elffile import ELFFile
+
     # a linker that is a script names no LLVM
     with suppress(ELFError), program.open("rb") as file:
         dynamic = ELFFile(file).get_section_by_name(".dynamic")
@@ -232,6 +232,9 @@ def _strip(path: Path) -> None:
 
 def _check(path: Path) -> None:
     """Refuse an object that no loader would take; raises BuildError."""
+    from elftools.common.exceptions import ELFError
+    from elftools.elf.elffile import ELFFile
+
     try:
         with path.open("rb") as file:
             elf = ELFFile(file)

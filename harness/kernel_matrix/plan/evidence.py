@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from kernel_matrix import images
 from kernel_matrix.images import KernelImage, RootImage
-from kernel_matrix.objects import object_file
 from kernel_matrix.objects.build import ENGINE_OBJECTS
 from kernel_matrix.objects.code import INSTRUCTION
-from kernel_matrix.objects.object_file import Function, ObjectFile
 from kernel_matrix.results.evidence import Digest, ObjectEvidence, ProgramSource
 from kernel_matrix.shared.errors import ManifestError
 from kernel_matrix.shared.project import Project
+
+if TYPE_CHECKING:
+    from kernel_matrix.objects.btf_ext import SourceLine
+    from kernel_matrix.objects.object_file import Function
 
 #: the files of a project that say what runs where, beside its table
 _IMAGES = ("kernels.toml", "kernels.lock.toml", "features.toml", "rootfs.toml", "variants.toml")
@@ -44,14 +47,14 @@ def _stable(project: Project, path: Path) -> str:
 
 
 def of_objects(project: Project, paths: Mapping[str, Path], kernels: Iterable[str]) -> tuple[ObjectEvidence, ...]:
-    """Return the project's objects as cells name them, with their sources; ``paths``: the compiled ones, by name.
+    """Return the project's objects as cells name them; ``paths``: the compiled ones, by name.
 
-    Objects that the project's table names are added: others compiled them.
+    Objects that the project's table names are added: others compiled them. `with_sources` completes them.
     """
     guests = tuple(kernels)
     compiled = {path for name, path in paths.items() if not name.startswith(ENGINE_OBJECTS)}
     named = {project.root / name for name in project.object_files}
-    return tuple(_object(project, path, guests) for path in sorted(compiled | named))
+    return tuple(ObjectEvidence(project.relative(path), _digest(path), guests) for path in sorted(compiled | named))
 
 
 def joined(objects: Iterable[ObjectEvidence]) -> tuple[ObjectEvidence, ...]:
@@ -64,26 +67,37 @@ def joined(objects: Iterable[ObjectEvidence]) -> tuple[ObjectEvidence, ...]:
     return tuple(same[key] for key in sorted(same))
 
 
-def _object(project: Project, path: Path, kernels: tuple[str, ...]) -> ObjectEvidence:
-    data, name = path.read_bytes(), project.relative(path)
-    bare = ObjectEvidence(name, hashlib.sha256(data).hexdigest(), kernels)
+def with_sources(project: Project, objects: Iterable[ObjectEvidence]) -> tuple[ObjectEvidence, ...]:
+    """Add the programs' sources, which takes longer than all digests: guests need not wait for it.
+
+    An object that is no longer what guests got has none, nor has a file that is no object: a test may have its own use
+    for one.
+    """
+    return tuple(_with_sources(project, one) for one in objects)
+
+
+def _with_sources(project: Project, bare: ObjectEvidence) -> ObjectEvidence:
+    # elftools, which a run needs for nothing else
+    from kernel_matrix.objects import object_file
+
     try:
-        file = object_file.read(data, name)
-    except ManifestError:
-        # a test may have its own use for a file that is no object: there are no sources to name
+        data = (project.root / bare.name).read_bytes()
+        if bare.programs or hashlib.sha256(data).hexdigest() != bare.sha256:
+            return bare
+        functions = object_file.read_lines(data, bare.name)
+    except (FileNotFoundError, ManifestError):
         return bare
     files: dict[str, int] = {}
-    programs = tuple(_program(project, file, program, files) for program in file.programs)
-    return ObjectEvidence(bare.name, bare.sha256, kernels, tuple(files), programs)
+    programs = tuple(ProgramSource(one.name, tuple(_lines(one, lines, files))) for one, lines in functions)
+    return replace(bare, files=tuple(project.relative(Path(file)) for file in files), programs=programs)
 
 
-def _program(project: Project, file: ObjectFile, program: Function, files: dict[str, int]) -> ProgramSource:
-    lines = []
-    for line in file.extension.lines.get(program.section, ()):
+def _lines(program: Function, lines: Iterable[SourceLine], files: dict[str, int]) -> Iterator[tuple[int, int, int]]:
+    """Yield what `ProgramSource` has of a program; ``files``: the sources so far and their numbers."""
+    for line in lines:
         if program.start <= line.offset < program.end and line.line:
-            number = files.setdefault(project.relative(Path(line.file)), len(files))
-            lines.append(((line.offset - program.start) // INSTRUCTION, number, line.line))
-    return ProgramSource(program.name, tuple(lines))
+            number = files.setdefault(line.file, len(files))
+            yield (line.offset - program.start) // INSTRUCTION, number, line.line
 
 
 def _digest(path: Path) -> str:

@@ -7,6 +7,7 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 
 from kernel_matrix import images
@@ -98,6 +99,8 @@ class Plan:
     sources: str = "bpf"
     #: what the table says of objects
     objects: ObjectTable = field(default_factory=ObjectTable)
+    #: returns the objects of the facts with their sources; it takes longer than guests should wait for
+    read_objects: Callable[[], tuple[ObjectEvidence, ...]] = tuple
     #: kernel -> what the run is compared with, and how strictly
     baseline: Mapping[str, Expectation] = field(default_factory=dict)
     scope: Scope = field(default_factory=Scope)
@@ -142,7 +145,7 @@ class Prepared:
     kernels: tuple[KernelFacts, ...] = ()
     #: lines about what was compiled in guests
     compiled: tuple[str, ...] = ()
-    #: as in `Document`
+    #: as in `Document`; those of this machine without their sources
     objects: tuple[ObjectEvidence, ...] = ()
 
 
@@ -205,6 +208,7 @@ def plan(project: Project, request: RunRequest, listed: GuestList, prepared: Pre
         all_loaders=project.all_loaders,
         sources=project.relative(project.sources or project.root / "bpf"),
         objects=project.object_table,
+        read_objects=partial(evidence.with_sources, project, prepared.objects),
         baseline=baseline.read(request.baseline or project.matrix_baselines),
         scope=_scope(project, request, listed),
         part=listed.part,

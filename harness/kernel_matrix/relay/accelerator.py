@@ -17,6 +17,7 @@ import subprocess
 import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
 
 from filelock import FileLock
@@ -143,4 +144,9 @@ def _qemu_version() -> str:
     qemu = shutil.which(CURRENT.qemu)
     if qemu is None:
         raise ToolMissing(f"{CURRENT.qemu} is missing: run `{hints.command('bootstrap')}`")
-    return subprocess.run([qemu, "--version"], capture_output=True, text=True, check=True).stdout
+    return _version(qemu)
+
+
+@cache
+def _version(program: str) -> str:
+    return subprocess.run([program, "--version"], capture_output=True, text=True, check=True).stdout

@@ -9,13 +9,13 @@ import contextlib
 import os
 import tempfile
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from kernel_matrix.config.project import find
 from kernel_matrix.dev import bootstrap
-from kernel_matrix.plan import preparation
+from kernel_matrix.plan import evidence, preparation
 from kernel_matrix.plan.guest_list import RunRequest, list_guests
 from kernel_matrix.plan.preparation import Prepared
 from kernel_matrix.relay import payload
@@ -90,9 +90,10 @@ class Service:
         """Prepare the guests that were dealt to this machine."""
         request = wire.decode(argument, RunRequest)
         run = RunDirectory.create(self._folder)
-        self._prepared = preparation.prepare_guests(
+        prepared = preparation.prepare_guests(
             self._project, request, list_guests(self._project, request), run, say=self._say
         )
+        self._prepared = replace(prepared, objects=evidence.with_sources(self._project, prepared.objects))
         return wire.encode(self._prepared)
 
     def _read(self, argument: bytes) -> bytes:

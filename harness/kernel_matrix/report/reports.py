@@ -1,6 +1,7 @@
 """The reports of a run: each renders the whole result set as one file of the run's folder.
 
-A project adds reports with ``reports = ["package.module:name", ...]`` in its table.
+A project adds reports with ``reports = ["package.module:name", ...]`` in its table. What renders them is imported when
+it is needed: `prepare` does it while a run's guests start.
 """
 
 from __future__ import annotations
@@ -8,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from typing import Protocol
 
-from kernel_matrix.report import html_page, junit, markdown, sarif, statement
 from kernel_matrix.results.document import Document
 from kernel_matrix.shared import named
 from kernel_matrix.shared.errors import ManifestError
@@ -36,6 +36,8 @@ class Junit:
 
     def render(self, document: Document, _: Consoles) -> bytes:
         """As in `Report`."""
+        from kernel_matrix.report import junit
+
         return junit.junit(document.cells)
 
 
@@ -46,6 +48,8 @@ class Markdown:
 
     def render(self, document: Document, _: Consoles) -> bytes:
         """As in `Report`."""
+        from kernel_matrix.report import markdown
+
         return markdown.markdown(document).encode()
 
 
@@ -56,6 +60,8 @@ class Html:
 
     def render(self, document: Document, consoles: Consoles) -> bytes:
         """As in `Report`, with the consoles of guests that died."""
+        from kernel_matrix.report import html_page
+
         ends = consoles(cell.kernel for cell in document.cells if cell.outcome.traits.cut_short)
         return html_page.html(document, ends).encode()
 
@@ -67,6 +73,8 @@ class Sarif:
 
     def render(self, document: Document, _: Consoles) -> bytes:
         """As in `Report`."""
+        from kernel_matrix.report import sarif
+
         return sarif.sarif(document)
 
 
@@ -77,10 +85,19 @@ class Statement:
 
     def render(self, document: Document, _: Consoles) -> bytes | None:
         """As in `Report`; a run without objects has none."""
+        from kernel_matrix.report import statement
+
         return statement.statement(document)
 
 
 BUILT_IN: tuple[Report, ...] = (Junit(), Markdown(), Html(), Sarif(), Statement())
+
+
+def prepare() -> None:
+    """Import what renders the reports, and compile the page's template: a run has time for it while guests start."""
+    from kernel_matrix.report import html_page, junit, markdown, sarif, statement  # noqa: F401
+
+    html_page.prepare()
 
 
 def of(project: Project) -> tuple[Report, ...]:

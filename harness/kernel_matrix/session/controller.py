@@ -8,6 +8,7 @@ boots it, this module's plugin turns the guests' reports into cells, ``kernel_ma
 from __future__ import annotations
 
 import time
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
 
 import pytest
@@ -15,9 +16,11 @@ from xdist.dsession import Interrupted
 
 from kernel_matrix.plan import compiling, preparation, sharding
 from kernel_matrix.remote import guest_hosts
-from kernel_matrix.report import run_folder, terminal
+from kernel_matrix.report import reports as run_reports
+from kernel_matrix.report import run_folder
 from kernel_matrix.results import comparison, matrix
 from kernel_matrix.results.changes import Change
+from kernel_matrix.results.evidence import ObjectEvidence
 from kernel_matrix.session import events, reports
 from kernel_matrix.session.nodes import kernel_of, worker_of
 from kernel_matrix.session.output import Outputs
@@ -67,6 +70,7 @@ class ControllerPlugin:
         self._judged: matrix.Matrix | None = None
         self._changes: tuple[Change, ...] = ()
         self._unwritten = ""
+        self._objects: Future[tuple[ObjectEvidence, ...]] | None = None
         #: lines about what was compiled in guests
         self._notes: list[str] = []
         for kernel, why in plan.missing.items():
@@ -97,6 +101,14 @@ class ControllerPlugin:
     def pytest_sessionstart(self, session: pytest.Session) -> None:
         """Store the session: its count of tests is what pytest shows the progress against."""
         self._session = session
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_runtestloop(self) -> None:
+        """Begin what the results need and guests do not: there is time for it while they start."""
+        pool = ThreadPoolExecutor(1)
+        self._objects = pool.submit(self._plan.read_objects)
+        pool.submit(run_reports.prepare)
+        pool.shutdown(wait=False)
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_handlecrashitem(self, crashitem: str, report: pytest.TestReport) -> None:
@@ -199,7 +211,8 @@ class ControllerPlugin:
         self._judged = judged
         status = int(exitstatus)
         try:
-            facts = replace(self._plan.facts, notes=(*self._plan.facts.notes, *self._notes))
+            objects = self._objects.result() if self._objects else self._plan.facts.objects
+            facts = replace(self._plan.facts, objects=objects, notes=(*self._plan.facts.notes, *self._notes))
             document = self._run.document(judged, facts, status)
             if not (self._user_interrupted or status in {3, 4}):
                 # a command is no test: the baseline has nothing about it
@@ -252,6 +265,8 @@ class ControllerPlugin:
         """Show the matrix."""
         if self._judged is None:
             return
+        from kernel_matrix.report import terminal
+
         terminalreporter.section("kernel matrix")
         screen = terminal.Screen(
             file=pytest_internals.output(terminalreporter),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from functools import partial
 from typing import NoReturn
 
@@ -12,7 +11,7 @@ from kernel_matrix.config import options
 from kernel_matrix.config.project import load
 from kernel_matrix.plan import guest_list, objects, preparation, sharding
 from kernel_matrix.remote import guest_hosts
-from kernel_matrix.report import html_page, reports, run_folder
+from kernel_matrix.report import reports, run_folder
 from kernel_matrix.report.timeline import Timeline
 from kernel_matrix.results import matrix
 from kernel_matrix.session import events, output, progress, timeline
@@ -105,7 +104,6 @@ def start(config: pytest.Config) -> None:
     times = Guests(plan.folder)
     config.pluginmanager.register(ControllerPlugin(*shared, scheduling, times), "matrix-controller")
     config.pluginmanager.register(WorkersPlugin(*shared, scheduling, times), "matrix-workers")
-    threading.Thread(target=html_page.prepare, daemon=True).start()
     config.pluginmanager.register(timeline.TimelinePlugin(run.path, run_timeline), "matrix-timeline")
     config.pluginmanager.register(progress.ProgressPlugin(config, kernels))
     if config.option.keep_guest:
