@@ -17,11 +17,12 @@ from pathlib import Path
 import pytest
 from filelock import FileLock
 
-from kernel_matrix.relay import boot, machine, memory_files, snapshots
+from kernel_matrix.relay import boot, machine, memory_files, qemu_command, snapshots
 from kernel_matrix.relay.boot import Boots, Preamble, Running
 from kernel_matrix.relay.job import Job
 from kernel_matrix.relay.machine import BootError, Machine
 from kernel_matrix.shared import conclusions
+from kernel_matrix.vm import boot_spec
 from tests.fake_guest import job_below
 
 
@@ -67,6 +68,30 @@ def test_the_first_use_boots_and_saves_and_every_use_restores(start: Starter) ->
     # the fake prints it at every start: one boot, two restores
     assert start.cold_boots == 3
     assert (start.folder / "snapshots" / "key" / "state").read_bytes() == b"state"
+
+
+def test_virtme_ng_makes_the_command_of_one_restored_guest(start: Starter, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The next guests, of the same snapshot and of its workers, are started by QEMU's own command, in other folders."""
+    start.job = replace(start.job, worker="always")
+    start()
+    start(preamble(CONVERSATION))
+    monkeypatch.setattr(boot_spec, "vng_command", lambda *_, **__: pytest.fail("it was made again"))
+    guests = [start(), start(preamble(CONVERSATION))]
+    assert [(guest.how, guest.note, guest.answer) for guest in guests] == [
+        ("restored", "", None),
+        ("restored", "", ANSWER),
+    ]
+    assert len({guest.folder for guest in guests}) == 2
+
+
+@pytest.mark.parametrize("damage", [b"[", b'{"no": "list"}'])
+def test_a_damaged_command_is_made_again(start: Starter, damage: bytes) -> None:
+    start()
+    path = start.folder / "snapshots" / "key" / qemu_command.NAME
+    good = path.read_bytes()
+    path.write_bytes(damage)
+    guest = start()
+    assert (guest.how, guest.note, path.read_bytes()) == ("restored", "", good)
 
 
 ANSWER = b"1" + struct.pack("!bii", 4, 1, 16) + b"collectionfinish"

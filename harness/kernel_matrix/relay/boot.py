@@ -18,9 +18,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from filelock import FileLock, Timeout
-
-from kernel_matrix.relay import hang, memory_files, snapshots
+from kernel_matrix.relay import hang, memory_files, qemu_command, snapshots
 from kernel_matrix.relay.job import Job
 from kernel_matrix.relay.machine import BootError, Machine, Tick
 from kernel_matrix.relay.snapshots import Hello, Snapshot
@@ -165,6 +163,9 @@ class Boots:
 
     @contextlib.contextmanager
     def _locked(self, path: Path) -> Iterator[None]:
+        # a relay that finds its snapshot locks nothing
+        from filelock import FileLock, Timeout
+
         path.parent.mkdir(parents=True, exist_ok=True)
         lock = FileLock(path)
         while True:
@@ -271,6 +272,8 @@ class Boots:
         machine = self._started(_RESTORE_TIMEOUT, snapshot.ram, share=False, incoming=True)
         machine.resume(snapshot.state, snapshot.changes)
         running = self._running(machine, snapshot.meta.hello, "restored", note)
+        if machine.by_virtme_ng:
+            qemu_command.keep(snapshot.ram.parent, machine.folder)
         return replace(running, answer=snapshot.answer, prepared=snapshot.prepared)
 
     def _cold(self, note: str) -> Running:
@@ -284,7 +287,8 @@ class Boots:
         folder.mkdir()
         self._count += 1
         memory = None if ram is None else boot_spec.Memory(ram, share=share, incoming=incoming)
-        self._machine = Machine(self._job, folder, self._tick, seconds=seconds, memory=memory)
+        command = qemu_command.recall(ram.parent, folder) if ram is not None and incoming and not share else None
+        self._machine = Machine(self._job, folder, self._tick, seconds=seconds, memory=memory, command=command)
         return self._machine
 
     def _running(self, machine: Machine, hello: Hello, how: str, note: str) -> Running:

@@ -53,8 +53,12 @@ class Machine:
         *,
         seconds: float,
         memory: boot_spec.Memory | None = None,
+        command: list[str] | None = None,
     ) -> None:
-        """Start QEMU and connect to the guest's ports; ``folder`` is for the sockets."""
+        """Start QEMU and connect to the guest's ports; ``folder`` is for the sockets.
+
+        ``command``: QEMU's own, where it is known; None: virtme-ng makes it.
+        """
         self.folder = folder
         self._job = job
         self._tick = tick
@@ -62,7 +66,9 @@ class Machine:
         self._memory = memory
         sockets = boot_spec.Sockets.below(folder)
         self._monitor_path = sockets.monitor
-        command = boot_spec.vng_command(job.boot, job.vng, sockets=sockets, pidfile=folder / "pid", memory=memory)
+        self.by_virtme_ng = command is None
+        if command is None:
+            command = boot_spec.vng_command(job.boot, job.vng, sockets=sockets, pidfile=folder / "pid", memory=memory)
         environment = {**os.environ, "PATH": search_path(job.vng.parent), "TMPDIR": str(folder)}
         self.began = time.monotonic()
         self._end = self.began + seconds

@@ -8,7 +8,8 @@ The name of a worker's snapshot begins with the key of its guest. It has ``answe
 preamble; empty for a prepared guest that waits for tests), and in place of the memory the pages that differ from the
 guest's (`kernel_matrix.relay.memory_files`); it is unusable without the guest's snapshot.
 
-A folder is created under a temporary name, renamed when it is complete, and never changed afterwards.
+A folder is created under a temporary name, renamed when it is complete, and never changed afterwards, but for a guest's
+QEMU command, which is added by the first that is restored (`kernel_matrix.relay.qemu_command`).
 """
 
 from __future__ import annotations
