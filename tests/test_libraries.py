@@ -12,9 +12,15 @@ LATE = {"asyncio", "debian", "elftools", "tomli_w"} | {"jinja2", "junitparser", 
 
 
 @pytest.mark.parametrize(
-    "module", ["kernel_matrix.images", "kernel_matrix.relay.serve", "kernel_matrix.session.starting"]
+    ("module", "late"),
+    [
+        ("kernel_matrix.images", LATE),
+        ("kernel_matrix.session.starting", LATE),
+        # it locks nothing but what it saves
+        ("kernel_matrix.relay.serve", LATE | {"filelock"}),
+    ],
 )
-def test_a_library_for_rare_work_is_imported_late(module: str) -> None:
-    code = f"import sys, {module}; print(*sorted({LATE!r} & set(sys.modules)))"
+def test_a_library_for_rare_work_is_imported_late(module: str, late: set[str]) -> None:
+    code = f"import sys, {module}; print(*sorted({late!r} & set(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == ""

@@ -132,15 +132,13 @@ class Relay:
         """Wait for the controller's preamble and return what a guest receives with it; None when no worker is saved."""
         if self.job.worker == "never":
             return None
+        # while the controller is still sending
+        prepare = self._shared(rehearse=True) if self.job.rehearsal else None
+        shared, rest = self._shared(), self._rest()
         while (end := preamble.end(self._to_guest)) is None:
             self._read_controller(wait=_TICK)
         self._preamble_end = end
-        sent = bytes(self._to_guest[:end])
-        return Preamble(
-            prepare=self._shared(rehearse=True) if self.job.rehearsal else None,
-            shared=self._shared(),
-            rest=self._rest() + sent,
-        )
+        return Preamble(prepare=prepare, shared=shared, rest=rest + bytes(self._to_guest[:end]))
 
     def _shared(self, *, rehearse: bool = False) -> bytes:
         """Return the agent's first part: the engine, and what all tests of the project share."""
