@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import pytest
 
-from suites.fuzzing import Fuzz
+if TYPE_CHECKING:
+    from suites.fuzzing import Fuzz
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -22,7 +25,14 @@ def pytest_configure(config: pytest.Config) -> None:
         raise pytest.UsageError(f"--fuzz {config.option.fuzz}: must be at least 1")
 
 
+def pytest_collection_modifyitems() -> None:
+    """Import Hypothesis where tests are collected: in guests, also in those that are saved, and not on the host."""
+    from suites import fuzzing  # noqa: F401
+
+
 @pytest.fixture
 def fuzz(request: pytest.FixtureRequest) -> Fuzz:
     """Return what generates values and checks them."""
+    from suites.fuzzing import Fuzz
+
     return Fuzz(request.config.option.fuzz, request.config.option.fuzz_seed)

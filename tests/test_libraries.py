@@ -18,6 +18,8 @@ LATE = {"asyncio", "debian", "elftools", "tomli_w"} | {"jinja2", "junitparser", 
         ("kernel_matrix.session.starting", LATE),
         # it locks nothing but what it saves
         ("kernel_matrix.relay.serve", LATE | {"filelock"}),
+        # pytest imports it on the host, too, for its options
+        ("suites.conftest", {"hypothesis", "kernel_matrix.guest.system"}),
     ],
 )
 def test_a_library_for_rare_work_is_imported_late(module: str, late: set[str]) -> None:
