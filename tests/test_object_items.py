@@ -7,10 +7,12 @@ from pathlib import Path
 
 import pytest
 
+from kernel_matrix.guest.bpf.foreign import playing
 from kernel_matrix.guest.bpf.foreign.configuring import Foreign
 from kernel_matrix.guest.bpf.foreign.loading import LoadedObject
 from kernel_matrix.guest.bpf.foreign.trial import Trial
 from kernel_matrix.guest.bpf.steps import Program
+from kernel_matrix.guest.pytest import objects
 from kernel_matrix.shared import bpf_elf
 from kernel_matrix.shared.object_table import ObjectSettings
 from tests.test_bpf_elf import compiled
@@ -102,6 +104,10 @@ def run(pytester: pytest.Pytester, compiled: Path, monkeypatch: pytest.MonkeyPat
     """Return a function that runs the object's items; answers: PROGRAM::STAGE -> an errno."""
     pytester.makeconftest(CONFTEST)
     (pytester.path / "x.bpf.o").write_bytes(compiled.read_bytes())
+    # in one process with all other tests: what the conftest replaces is set back
+    for module in (objects, objects.environment, objects.leaks, objects.targets, objects.least, playing):
+        for name, value in list(vars(module).items()):
+            monkeypatch.setattr(module, name, value)
     monkeypatch.setenv("KERNEL_MATRIX_ROOT", str(pytester.path))
 
     def do(answers: str, *words: str) -> dict[str, tuple[str, str, str]]:
