@@ -27,14 +27,16 @@ def check(project: Project) -> None:
             raise ManifestError(f"{where}: {line}")
 
 
-def _wrong(scenario: Scenario, paths: list[Path]) -> Iterator[str]:
-    for step in scenario.do:
-        if step.act == "send":
-            # scapy and pyroute2, for projects that send frames alone
-            from kernel_matrix.guest.pytest import objects
+def _wrong_frames(frames: list[str]) -> Iterator[str]:
+    if frames:
+        # scapy and pyroute2, for projects that send frames alone
+        from kernel_matrix.guest.pytest import objects
 
-            if line := objects.frame_error(step.what):
-                yield line
+        yield from filter(None, map(objects.frame_error, frames))
+
+
+def _wrong(scenario: Scenario, paths: list[Path]) -> Iterator[str]:
+    yield from _wrong_frames([step.what for step in scenario.do if step.act == "send"])
     for path in paths:
         programs = bpf_elf.read(path).programs
         for name in scenario.programs:
