@@ -83,11 +83,11 @@ def test_every_night_tries_all_mutants_else_a_sample() -> None:
     steps = re.findall(r"if: \$\{\{ (?:!cancelled\(\) && )?(.*) \}\}\n +run: \S+ -s (.*mutants.*)", text)
     assert [command for when, command in steps if when == "github.event_name == 'schedule'"] == [
         "harness-mutants",
-        "mutants -- --kernel core",
+        "mutants -- --kernel core --mistakes",
     ]
     assert [command for when, command in steps if when == "github.event_name != 'schedule'"] == [
         'harness-mutants -- --sample 100 --seed "$GITHUB_RUN_NUMBER"',
-        'mutants -- --kernel core --sample 20 --seed "$GITHUB_RUN_NUMBER"',
+        'mutants -- --kernel core --mistakes --sample 20 --seed "$GITHUB_RUN_NUMBER"',
     ]
     assert text.count("needs: [checks, faults, mutants, plan, guests]") == 1
 
