@@ -178,6 +178,11 @@ OBJECT_CASES: list[tuple[Situation, Cause, str]] = [
         Cause.NOT_SUPPORTED,
         "attach type BPF_TRACE_KPROBE_SESSION",
     ),
+    (
+        replace(_LOAD, kind="xdp", errno=errno.EACCES, log="calling kernel function bpf_new is not allowed\n"),
+        Cause.NOT_SUPPORTED,
+        "programs of type xdp may not call the kfunc bpf_new",
+    ),
     (replace(_LOAD, log="BPF_STX uses reserved fields\n"), Cause.NOT_SUPPORTED, "does not know an instruction"),
     (
         replace(_LOAD, errno=errno.EFAULT, log="The sequence of 8193 jumps is too complex.\n"),

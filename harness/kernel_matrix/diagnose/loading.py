@@ -141,6 +141,8 @@ _READ_THE_LOG = "change the program: the log says which instruction it is about"
 #: check_helper_call(): a number behind the last helper's; one that this type of programs may not call
 _NO_HELPER = re.compile(r"invalid func \S+#(?P<number>\d+)")
 _NOT_FOR_TYPE = re.compile(r"(?:unknown func|cannot use helper) (?P<helper>\w+)#")
+#: check_kfunc_call(), fetch_kfunc_meta()
+_NO_KFUNC_FOR_TYPE = re.compile(r"calling kernel function (?P<name>\w+) is not allowed")
 #: libbpf's fixup_log_missing_kfunc_call() and fixup_log_missing_map_load(): what is absent is used
 _NO_KFUNC = re.compile(r"kfunc '(?P<name>[^']+)' is referenced but wasn't resolved")
 _NO_MAP = re.compile(r"BPF map '(?P<name>[^']+)' is referenced but wasn't created")
@@ -184,6 +186,12 @@ def _helper(at: Situation, line: str) -> Diagnosis | None:
             Cause.NOT_SUPPORTED,
             f"this kernel has no helper {name}",
             "ask with bpf_core_enum_value_exists(enum bpf_func_id, ...) before the call, or use a kernel that has it",
+        )
+    if match := _NO_KFUNC_FOR_TYPE.search(line):
+        return advise(
+            Cause.NOT_SUPPORTED,
+            f"programs of type {at.kind or 'this'} may not call the kfunc {match['name']} on this kernel",
+            "call it in a program of another type, or use a kernel that lets them",
         )
     if match := _NOT_FOR_TYPE.search(line):
         return advise(

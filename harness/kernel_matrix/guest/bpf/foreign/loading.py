@@ -22,7 +22,7 @@ from kernel_matrix.shared.costs import Cost
 
 #: the stages before the programs are loaded, by what libbpf says of them
 _STAGES: dict[Stage, re.Pattern[str]] = {
-    "map_create": re.compile(r"^libbpf: map '([^']+)': failed to create", re.MULTILINE),
+    "map_create": re.compile(r"^libbpf: map '([^']+)': failed to create( inner map)?", re.MULTILINE),
     "pin": re.compile(r"^libbpf: map '([^']+)': (?:failed to auto-pin|couldn't reuse)", re.MULTILINE),
 }
 _REFUSED = re.compile(r"^libbpf: prog '([^']+)': (?:BPF program load failed|failed to load)", re.MULTILINE)
@@ -85,7 +85,7 @@ def _refusal(number: int, foreign: Foreign, pointer: int, programs: dict[str, in
     for stage, pattern in _STAGES.items():
         if (match := pattern.search(log)) and match[1] in maps:
             error = StepError(number, stage, f"{foreign.path.name} {match[1]}", log)
-            error.map = _facts(foreign, match[1], maps[match[1]])
+            error.map = _facts(foreign, match[1], maps[match[1]], inner=stage == "map_create" and bool(match[2]))
             return error
     named = _REFUSED.search(log)
     program = named[1] if named and named[1] in programs else only
@@ -99,11 +99,15 @@ def _refusal(number: int, foreign: Foreign, pointer: int, programs: dict[str, in
     return error
 
 
-def _facts(foreign: Foreign, name: str, map_pointer: int) -> MapFacts:
+def _facts(foreign: Foreign, name: str, map_pointer: int, *, inner: bool) -> MapFacts:
+    """Return what a map is made from, or with ``inner`` the one that those in a map of maps are like."""
+    users, programs = foreign.file.users(name), len(foreign.file.programs)
+    if inner:
+        name, map_pointer = f"{name} (its inner map)", libbpf().bpf_map__inner_map(map_pointer)
     spec = steps.spec_of(map_pointer)
-    flags = libbpf().bpf_map__map_flags(map_pointer)
-    programs = foreign.file.programs
-    return MapFacts(name, spec.type, spec.key, spec.value, spec.entries, flags, foreign.file.users(name), len(programs))
+    return MapFacts(
+        name, spec.type, spec.key, spec.value, spec.entries, libbpf().bpf_map__map_flags(map_pointer), users, programs
+    )
 
 
 def _leave_out_tables(foreign: Foreign, pointer: int, programs: frozenset[str]) -> None:
