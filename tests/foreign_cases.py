@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import subprocess
 import tomllib
@@ -16,9 +17,13 @@ from kernel_matrix.objects import build
 from tests.projects import HERE
 
 CASES = Path(__file__).resolve().parent / "cases"
+#: objects that are refused, or attached, in one more way each: only attaching them is tried
+REFUSALS = CASES.with_name("refusals")
 #: the kernel whose types the cases are compiled with
 TYPES_OF = "6.12"
 _MACROS = ("-D__TARGET_ARCH_x86", "-Wno-unused-value")
+#: how a source says what else it is compiled with
+_FLAGS = re.compile(r"^// compiled with: (.+)$", re.MULTILINE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,9 +37,9 @@ class Wanted:
 PASSES = Wanted("pass")
 
 
-def expected() -> dict[str, dict[str, Wanted]]:
+def expected(cases: Path = CASES) -> dict[str, dict[str, Wanted]]:
     """Return the cells that do not pass: pattern -> kernel -> what it is to be."""
-    table = tomllib.loads((CASES / "expected.toml").read_text())
+    table = tomllib.loads((cases / "expected.toml").read_text())
     return {
         pattern: {kernel: Wanted(*wanted) for kernels, wanted in rows.items() for kernel in kernels.split()}
         for pattern, rows in table.items()
@@ -52,15 +57,16 @@ def wanted(test: str, kernel: str, table: Mapping[str, Mapping[str, Wanted]]) ->
     return rows[0].get(kernel, PASSES) if rows else PASSES
 
 
-def compile_to(folder: Path, types: Path, sources: Iterable[Path] | None = None) -> None:
+def compile_to(folder: Path, types: Path, sources: Iterable[Path] | None = None, cases: Path = CASES) -> None:
     """Compile the cases below ``folder``/objects with a folder that has vmlinux.h."""
-    for source in sources or sorted(CASES.glob("*/*.bpf.c")):
+    for source in sources or sorted(cases.glob("*/*.bpf.c")):
         target = folder / "objects" / source.parent.name / source.name.replace(".c", ".o")
         target.parent.mkdir(parents=True, exist_ok=True)
-        build.compile_source(source, target, (types,), _MACROS, root=CASES)
+        own = _FLAGS.search(source.read_text())
+        build.compile_source(source, target, (types,), (*_MACROS, *(own[1].split() if own else ())), root=cases)
 
 
-def make_project(folder: Path) -> None:
+def make_project(folder: Path, cases: Path = CASES) -> None:
     """Make the project of the cases: vmlinux.h from a kernel's image, the objects, the table."""
     kernels = images.load(HERE.images)
     (kernel,) = manifest.select(kernels, [TYPES_OF])
@@ -69,8 +75,9 @@ def make_project(folder: Path) -> None:
     command = ["bpftool", "btf", "dump", "file", str(images.kernel_image(kernels, kernel).vmlinuz), "format", "c"]
     with (types / "vmlinux.h").open("w") as header:
         subprocess.run(command, stdout=header, check=True)
-    compile_to(folder, types)
-    shutil.copy(CASES / "kernel-matrix.toml", folder)
-    # a name that pytest collects, which it is not to do here
-    (folder / "tests").mkdir()
-    shutil.copy(CASES / "scenarios" / "own_tests.py", folder / "tests" / "test_own.py")
+    compile_to(folder, types, cases=cases)
+    shutil.copy(cases / "kernel-matrix.toml", folder)
+    if (own := cases / "scenarios" / "own_tests.py").exists():
+        # a name that pytest collects, which it is not to do here
+        (folder / "tests").mkdir()
+        shutil.copy(own, folder / "tests" / "test_own.py")

@@ -132,9 +132,14 @@ OBJECT_CASES: list[tuple[Situation, Cause, str]] = [
         "no struct sched_ext_ops that programs can implement",
     ),
     (
-        replace(_ATTACH, kind="struct_ops", target="struct_ops half"),
+        replace(_ATTACH, kind="struct_ops", target="half"),
         Cause.STRUCT,
-        "does not take struct_ops half: a member that it demands is missing",
+        "does not take the struct half: a member that it demands is missing",
+    ),
+    (
+        replace(_LOAD, errno=errno.ENOENT, kind="ext", log=_log("f is not found in prog's BTF")),
+        Cause.SYMBOL,
+        "has no function f",
     ),
     # the verifier, and libbpf's fixup_verifier_log()
     (
@@ -218,7 +223,7 @@ OBJECT_CASES: list[tuple[Situation, Cause, str]] = [
     (
         replace(_ATTACH, errno=errno.ENOENT, hook="kprobe", target="f", symbols=("f.isra.0",)),
         Cause.SYMBOL,
-        "it has f.isra.0\nremedy: attach to f.isra.0 instead (a compiler's copy",
+        "it has f.isra.0\nremedy: attach a kprobe to f.isra.0 instead (a compiler's copy",
     ),
     (replace(_ATTACH, errno=errno.ENOENT, hook="kprobe", target="f"), Cause.SYMBOL, "in a module that is not loaded"),
     (

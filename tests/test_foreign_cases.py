@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
+import pytest
+
 from tests import foreign_cases
-from tests.foreign_cases import CASES, PASSES, Wanted
+from tests.foreign_cases import CASES, PASSES, REFUSALS, Wanted
 
 
-def test_every_expectation_names_a_source() -> None:
-    sources = {str(path.relative_to(CASES)).replace(".c", ".o") for path in CASES.glob("*/*.bpf.c")}
-    assert {pattern.partition("::")[0] for pattern in foreign_cases.expected()} <= sources
+@pytest.mark.parametrize("cases", [CASES, REFUSALS])
+def test_every_expectation_names_a_source(cases: Path) -> None:
+    sources = {str(path.relative_to(cases)).replace(".c", ".o") for path in cases.glob("*/*.bpf.c")}
+    assert {pattern.partition("::")[0] for pattern in foreign_cases.expected(cases)} <= sources
 
 
-def test_every_folder_has_a_line_in_the_readme() -> None:
-    folders = {path.name for path in CASES.iterdir() if path.is_dir()}
-    readme = (CASES / "README.md").read_text()
+@pytest.mark.parametrize("cases", [CASES, REFUSALS])
+def test_every_folder_has_a_line_in_the_readme(cases: Path) -> None:
+    folders = {path.name for path in cases.iterdir() if path.is_dir()}
+    readme = (cases / "README.md").read_text()
     assert [name for name in sorted(folders) if f"| `{name}` |" not in readme] == []
 
 

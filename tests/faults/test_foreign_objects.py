@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 from fnmatch import fnmatchcase
+from pathlib import Path
 
 import pytest
 
@@ -18,12 +19,10 @@ from tests.projects import HERE
 LIMIT = 1200.0
 
 
-@pytest.fixture(scope="module")
-def results(tmp_path_factory: pytest.TempPathFactory) -> Document:
-    folder = tmp_path_factory.mktemp("foreign")
-    foreign_cases.make_project(folder)
-    words = [f"--manifest={HERE.images}", "-q"]
-    command = [sys.executable, "-m", "kernel_matrix", "matrix", *words]
+def _run(folder: Path, cases: Path, *words: str) -> Document:
+    """Run the cases of a folder on every core kernel."""
+    foreign_cases.make_project(folder, cases)
+    command = [sys.executable, "-m", "kernel_matrix", "matrix", f"--manifest={HERE.images}", "-q", *words]
     environment = {name: value for name, value in os.environ.items() if not name.startswith("KERNEL_MATRIX_")}
     done = subprocess.run(
         command, cwd=folder, env=environment, capture_output=True, text=True, check=False, timeout=LIMIT
@@ -32,12 +31,33 @@ def results(tmp_path_factory: pytest.TempPathFactory) -> Document:
     return document.read(folder / "results" / "latest")
 
 
+@pytest.fixture(scope="module")
+def results(tmp_path_factory: pytest.TempPathFactory) -> Document:
+    return _run(tmp_path_factory.mktemp("foreign"), foreign_cases.CASES)
+
+
+@pytest.fixture(scope="module")
+def refusals(tmp_path_factory: pytest.TempPathFactory) -> Document:
+    return _run(tmp_path_factory.mktemp("refusals"), foreign_cases.REFUSALS, "-k", "attach")
+
+
 def test_every_cell_of_the_cases_is_as_expected(results: Document) -> None:
-    table = foreign_cases.expected()
+    check(results, foreign_cases.expected())
+
+
+def test_every_refusal_is_as_expected(refusals: Document) -> None:
+    check(refusals, foreign_cases.expected(foreign_cases.REFUSALS))
+
+
+def check(results: Document, table: dict[str, dict[str, foreign_cases.Wanted]]) -> None:
+    """Compare the cells with the table, and the table with the cells."""
     assert wrong(results.cells, table) == []
     kernels = {cell.kernel for cell in results.cells}
     for pattern, rows in table.items():
         assert set(rows) <= kernels, f"{pattern}: no such kernel in the run"
+    tests = {cell.test.removeprefix("objects/") for cell in results.cells}
+    for pattern in table:
+        assert any(fnmatchcase(test, pattern) for test in tests), pattern
 
 
 def wrong(cells: tuple[Cell, ...], table: dict[str, dict[str, foreign_cases.Wanted]]) -> list[str]:
@@ -50,9 +70,3 @@ def wrong(cells: tuple[Cell, ...], table: dict[str, dict[str, foreign_cases.Want
             line = cell.detail.partition("\n")[0]
             lines.append(f"{cell.kernel} {test}: {cell.outcome}: {line} (expected {want.outcome}: {want.text})")
     return lines
-
-
-def test_no_expectation_is_about_nothing(results: Document) -> None:
-    tests = {cell.test.removeprefix("objects/") for cell in results.cells}
-    for pattern in foreign_cases.expected():
-        assert any(fnmatchcase(test, pattern) for test in tests), pattern

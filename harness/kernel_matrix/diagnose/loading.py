@@ -39,7 +39,7 @@ def _object(at: Situation) -> Diagnosis | None:
         )
     if at.stage == "open" and "BTF is required, but is missing" in at.log:
         return advise(Cause.NO_BTF, "the object has no BTF, which describes its maps", "compile it with clang -g")
-    if at.stage == "open" and at.errno == errno.ENOENT:
+    if at.stage == "open" and at.errno == errno.ENOENT and ("failed to open" in at.log or not at.log):
         return advise(Cause.OBJECT, f"there is no file {at.target}", "build it, or name the right one")
     return None
 

@@ -31,6 +31,7 @@ _NO_STRUCT = re.compile(r"struct_ops init_kern: struct (?:bpf_struct_ops_)?(?P<n
 _NO_MEMBER = re.compile(
     r"struct_ops init_kern (?P<map>\S+): Cannot find (?:the )?(?:kernel )?member (?P<member>\w+) in kernel BTF"
 )
+_NOT_REPLACED = re.compile(r"(?P<name>\S+) is not found in prog's BTF")
 _SLOT = re.compile(r"map '(?P<map>[^']+)': failed to initialize slot \[(?P<slot>\d+)\] to prog '(?P<program>[^']+)'")
 _CONFIG = re.compile(r"failed to open (?:and read )?system Kconfig")
 
@@ -138,11 +139,22 @@ def _struct(at: Situation) -> Diagnosis | None:
     if at.stage == "attach" and at.kind == "struct_ops" and at.errno == errno.EINVAL:
         return advise(
             Cause.STRUCT,
-            f"the kernel does not take {at.target}: a member that it demands is missing, or has a value that it"
-            " refuses",
+            f"the kernel does not take the struct {at.target}: a member that it demands is missing, or has a value"
+            " that it refuses",
             "compare it with what init_member() and validate() of that struct check; the kernel's log may say it",
         )
     return None
+
+
+def _replaced(at: Situation) -> Diagnosis | None:
+    """Explain a freplace program whose function the other program does not have: find_prog_btf_id()."""
+    if at.stage != "load" or not (match := _NOT_REPLACED.search(at.log)):
+        return None
+    return advise(
+        Cause.SYMBOL,
+        f"the program that it replaces a function of has no function {match['name']}",
+        "name a global function of that program (not static): only these can be replaced",
+    )
 
 
 def _table(at: Situation) -> Diagnosis | None:
@@ -212,6 +224,7 @@ EXPLICIT: tuple[Rule, ...] = (
     maps.rule,
     maps.pinned,
     _struct,
+    _replaced,
     _table,
 )
 #: conclusions from an errno

@@ -234,9 +234,12 @@ def symbol(at: Situation, name: str) -> Diagnosis:
     similar = [similar_name for similar_name in at.symbols if similar_name != name]
     if similar:
         shown = ", ".join(similar[:3])
-        clone = " (a compiler's copy: its arguments may be others)" if similar[0].startswith(f"{name}.") else ""
+        copied = similar[0].startswith(f"{name}.")
+        advice = f"attach {'a kprobe ' if copied else ''}to {similar[0]} instead"
         return advise(
-            Cause.SYMBOL, f"the kernel has no function {name}; it has {shown}", f"attach to {similar[0]} instead{clone}"
+            Cause.SYMBOL,
+            f"the kernel has no function {name}; it has {shown}",
+            f"{advice} (a compiler's copy: its arguments may be others)" if copied else advice,
         )
     return advise(
         Cause.SYMBOL,

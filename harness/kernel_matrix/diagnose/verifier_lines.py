@@ -34,6 +34,8 @@ _REMEDIES: tuple[tuple[str, str], ...] = (
         "read only what the context of this type has on this kernel: arguments and fields differ between kernels",
     ),
     (r"is not modifiable", "fmod_ret takes functions that allow error injection, and security_*: attach by fexit"),
+    (r" args while | doesn't match .* function", "declare it like the function that it replaces"),
+    (r"Only .* can be sleepable", "use the section without .s there"),
     (r"is not sleepable", "use the section without .s, or attach to what may sleep"),
     (r"Unreleased reference|reference has not been", "release what was acquired on every path"),
     (r"bpf_spin_lock|bpf_spin_unlock", "use atomic operations, or lock in a program of another type"),

@@ -67,9 +67,10 @@ def _typed(start: str) -> list[str]:
 
 @cache
 def _kernel_functions() -> tuple[str, ...]:
-    """Return the kernel's functions for BPF programs: their names begin with bpf_, as all kfuncs' should."""
-    names = re.findall(r"^\S+ [tT] (bpf_\w+)$", Path("/proc/kallsyms").read_text(errors="replace"), re.MULTILINE)
-    return tuple(sorted(set(names)))
+    """Return the functions that the kernel lists by their types: those that programs may call are among them."""
+    text = Path("/proc/kallsyms").read_text(errors="replace")
+    names = set(re.findall(r" __BTF_ID__func__(\w+?)__\d+$", text, re.MULTILINE))
+    return tuple(sorted(name for name in names if not name.startswith("bpf_lsm_")))
 
 
 def _tracepoints() -> list[str]:

@@ -12,7 +12,7 @@ from typing import Any
 from kernel_matrix.diagnose import sections
 from kernel_matrix.guest.bpf import steps
 from kernel_matrix.guest.bpf.foreign.undeclared import Undeclared, setting
-from kernel_matrix.guest.bpf.library import libbpf
+from kernel_matrix.guest.bpf.library import captured_messages, libbpf
 from kernel_matrix.guest.bpf.step_error import StepError
 from kernel_matrix.guest.bpf.undo import Undo
 from kernel_matrix.shared.bpf_elf import BpfFile
@@ -132,8 +132,12 @@ def set_target(foreign: Foreign, name: str, program: int, replaced: int = 0) -> 
     kind, _, function = foreign.section(name).partition("/")
     function = foreign.settings.targets.get(name, function)
     if replaced or (kind.partition(".")[0] in _NAMING and name in foreign.settings.targets):
-        step = libbpf().bpf_program__set_attach_target
-        steps.checked(step(program, replaced, function.encode()), "open", f"{name} at {function}")
+        with captured_messages() as messages:
+            result = libbpf().bpf_program__set_attach_target(program, replaced, function.encode())
+            if result < 0:
+                error = StepError(-result, "load", f"{name} at {function}", messages(), steps.kind_of(program))
+                error.section = foreign.section(name)
+                raise error
 
 
 def _check(foreign: Foreign, named: dict[str, Any], known: set[str], what: str) -> None:

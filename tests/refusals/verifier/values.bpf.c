@@ -1,0 +1,16 @@
+// SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause
+// Bytes of the stack that were never set, and a helper that sleeps in a program that may not.
+#include "vmlinux.h"
+#include <bpf/bpf_helpers.h>
+#include <bpf/bpf_tracing.h>
+SEC("raw_tp/sys_enter")
+int unset_stack(void *ctx)
+{
+	char text[16];
+	asm volatile ("" : "=m"(text));
+	*(volatile char *)text = 0;
+	bpf_trace_printk(text, sizeof(text));
+	return 0;
+}
+SEC("fentry/__x64_sys_getpgid") int BPF_PROG(reads_user) { char c = 0; return bpf_copy_from_user(&c, 1, 0) ? 0 : 1; }
+char LICENSE[] SEC("license") = "GPL";
