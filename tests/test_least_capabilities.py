@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import errno
 from collections.abc import Collection, Generator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kernel_matrix.guest.bpf.foreign import least, trial
+from kernel_matrix.guest.bpf.foreign import least, targets, trial
 from kernel_matrix.guest.bpf.foreign.configuring import Foreign
 from kernel_matrix.guest.bpf.foreign.loading import LoadedObject
+from kernel_matrix.guest.bpf.foreign.place import Place
 from kernel_matrix.guest.bpf.foreign.trial import Trial
+from kernel_matrix.guest.bpf.foreign.undeclared import Undeclared
 from kernel_matrix.guest.bpf.step_error import StepError
 from kernel_matrix.guest.bpf.steps import Program
 from kernel_matrix.guest.system.privilege import Cap
@@ -106,3 +108,29 @@ def test_a_replacement_is_loaded_for_each_attachment(tmp_path: Path, monkeypatch
         with tried.having("replacing"):
             pass
     assert [only for only, _ in loads.made] == ["", "replacing", "replacing"]
+
+
+def test_an_attachment_that_was_tried_is_not_tried_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whether there is a target is known from the program's own test; that test always attaches."""
+    _Loads(monkeypatch)
+    tried, place, made = _trial(tmp_path), Place(), []
+    answers: dict[str, Exception] = {
+        "second": Undeclared("why", "line"),
+        "later": StepError(errno.EINVAL, "attach", "x"),
+    }
+
+    def attach(foreign: Foreign, obj: LoadedObject, name: str, place: Place, stack: ExitStack) -> str:
+        made.append(name)
+        if name in answers:
+            raise answers[name]
+        return "there"
+
+    monkeypatch.setattr(targets, "attach", attach)
+    assert [tried.attach("first", place) for _ in range(2)] == ["there", "there"]
+    assert tried.attaches("first", place)
+    assert not tried.attaches("second", place)
+    assert not tried.attaches("second", place)
+    for _ in range(2):
+        with pytest.raises(StepError):
+            tried.attaches("later", place)
+    assert made == ["first", "first", "second", "later"]

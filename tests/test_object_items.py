@@ -53,6 +53,11 @@ class Trial:
         raise_for(program, "load")
         yield None
 
+    def attach(self, program, place):
+        raise_for(program, "load")
+        raise_for(program, "attach")
+        return "a socket"
+
     def close(self):
         pass
 
@@ -63,11 +68,6 @@ def raise_for(program, stage):
         raise Undeclared("its loader knows", 'object."x.bpf.o".targets.p = "X"')
     if answer:
         raise StepError(getattr(errno, answer), stage, program)
-
-
-def attach(foreign, obj, name, place, stack):
-    raise_for(name, "attach")
-    return "a socket"
 
 
 class Place:
@@ -91,7 +91,6 @@ def pytest_configure(config):
     objects.leaks.present = lambda: frozenset()
     objects.leaks.wait_for_release = lambda before: frozenset([LEFT] if LEFT else [])
     objects.Trial, objects.Place = Trial, Place
-    objects.targets.attach = attach
     playing.play = play
     objects.least.capabilities = lambda trial, program, place: tuple(ANSWERS.get(f"{program}::needs", ["CAP_BPF"]))
     config.pluginmanager.register(marks)

@@ -209,14 +209,17 @@ class ProgramItem(pytest.Item):
         if self._program is None:
             trial.whole()
             return
-        with trial.having(self._program) as obj, ExitStack() as stack:
-            if self._act == "attach":
-                where = targets.attach(trial.foreign, obj, self._program, self._object.place, stack)
-                self._observe("attached", where)
-            elif self._act == "capabilities":
-                self._judge_capabilities(least.capabilities(trial, self._program, self._object.place))
-            elif self._act == "cost":
-                cost = {f"{self._object.nodeid}::{self._program}": asdict(obj.cost(self._program))}
+        if self._act == "attach":
+            self._observe("attached", trial.attach(self._program, self._object.place))
+        elif self._act == "capabilities":
+            self._judge_capabilities(least.capabilities(trial, self._program, self._object.place))
+        else:
+            self._load(trial, self._program)
+
+    def _load(self, trial: Trial, program: str) -> None:
+        with trial.having(program) as obj:
+            if self._act == "cost":
+                cost = {f"{self._object.nodeid}::{program}": asdict(obj.cost(program))}
                 self.user_properties.append((FACTS + COSTS, json.dumps(cost)))
 
     def _judge_capabilities(self, needed: tuple[str, ...]) -> None:
@@ -244,8 +247,7 @@ class ProgramItem(pytest.Item):
             if name == self._program:
                 continue
             try:
-                with trial.having(name) as obj, ExitStack() as stack:
-                    targets.attach(trial.foreign, obj, name, self._object.place, stack)
+                trial.attach(name, self._object.place)
             except (StepError, Undeclared):
                 continue
             return name

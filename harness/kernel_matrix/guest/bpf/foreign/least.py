@@ -11,7 +11,6 @@ from kernel_matrix.guest.bpf.diagnosis import machine
 from kernel_matrix.guest.bpf.foreign import targets
 from kernel_matrix.guest.bpf.foreign.place import Place
 from kernel_matrix.guest.bpf.foreign.trial import Trial
-from kernel_matrix.guest.bpf.foreign.undeclared import Undeclared
 from kernel_matrix.guest.bpf.step_error import StepError
 from kernel_matrix.guest.system.privilege import Cap, only_effective
 
@@ -26,14 +25,10 @@ def capabilities(trial: Trial, program: str, place: Place) -> tuple[str, ...]:
 
     Raises StepError when every capability together does not suffice, which is the refusal of any loader.
     """
-    with trial.having(program) as obj, ExitStack() as stack:
+    with trial.having(program) as obj:
         kind = steps.kind_of(obj.programs[program].pointer)
-        try:
-            targets.attach(trial.foreign, obj, program, place, stack)
-            attaches = True
-        except Undeclared:
-            # it has no target here: the answer is what loading takes
-            attaches = False
+    # what has no target here needs what loading takes
+    attaches = trial.attaches(program, place)
 
     def attached(caps: frozenset[Cap]) -> StepError | None:
         return _attach_refused(trial, program, place, caps) if attaches else None

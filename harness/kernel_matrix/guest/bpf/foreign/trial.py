@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Generator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
+from kernel_matrix.guest.bpf.foreign import targets
 from kernel_matrix.guest.bpf.foreign.configuring import Foreign
 from kernel_matrix.guest.bpf.foreign.loading import LoadedObject, loaded
+from kernel_matrix.guest.bpf.foreign.place import Place
 from kernel_matrix.guest.bpf.foreign.undeclared import Undeclared
 from kernel_matrix.guest.bpf.step_error import StepError
 from kernel_matrix.guest.system.privilege import Cap, only_effective
@@ -27,6 +29,8 @@ class Trial:
         self._alone: tuple[str, LoadedObject] | None = None
         self._of_alone = self._stack.enter_context(ExitStack())
         self._refusals: dict[str, _Refusal] = {}
+        #: program -> where it was attached last, or why not
+        self._attached: dict[str, str | _Refusal] = {}
         #: program, empty for the whole object, and capabilities -> how loading with these was refused
         self._loads: dict[tuple[str, frozenset[Cap]], StepError | None] = {}
 
@@ -75,6 +79,25 @@ class Trial:
     def is_in_whole(self, program: str) -> bool:
         """Whether the object could be loaded whole, and this program with it: one of SEC("?...") is not."""
         return isinstance(self._whole, LoadedObject) and program in self._whole.programs
+
+    def attach(self, program: str, place: Place) -> str:
+        """Load a program, attach it and detach it again; return where. Raises StepError, Undeclared."""
+        try:
+            with self.having(program) as obj, ExitStack() as stack:
+                self._attached[program] = where = targets.attach(self.foreign, obj, program, place, stack)
+                return where
+        except (StepError, Undeclared) as error:
+            self._attached[program] = error
+            raise
+
+    def attaches(self, program: str, place: Place) -> bool:
+        """Whether a program has a target to be attached to, as the last attempt found it; raises StepError."""
+        if program not in self._attached:
+            with suppress(StepError, Undeclared):
+                self.attach(program, place)
+        if isinstance(outcome := self._attached[program], StepError):
+            raise outcome
+        return isinstance(outcome, str)
 
     def load_refused(self, program: str, caps: Collection[Cap]) -> StepError | None:
         """Load the program as `having` has it with exactly these capabilities; return the refusal.
