@@ -199,9 +199,10 @@ OBJECT_CASES: list[tuple[Situation, Cause, str]] = [
             _LOAD,
             log="<invalid CO-RE relocation>\nfailed to resolve CO-RE relocation"
             " <byte_off> [5] struct task_struct___old.state (0:0 @ offset 0)\n",
+            near=("__state",),
         ),
         Cause.SYMBOL,
-        "looks for: struct task_struct.state (declared as struct task_struct___old.state)",
+        "looks for: struct task_struct.state (declared as struct task_struct___old.state); near: __state",
     ),
     (
         replace(_LOAD, errno=errno.ENOENT, log="ldimm64 failed to find the address for kernel symbol 'runqueues'.\n"),

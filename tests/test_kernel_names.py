@@ -40,6 +40,24 @@ def test_a_missing_hook_is_looked_up_by_what_is_like_it(section: str, near: tupl
     assert kernel_names.near("load", "", "x", error) == near
 
 
+@pytest.mark.parametrize(
+    ("relocation", "near"),
+    [
+        ("<byte_off> [5] struct task_struct___old.state (0:0 @ offset 0)", ("__state",)),
+        ("<byte_off> [5] struct task_struct.exit_cod.x (0:0 @ offset 0)", ("exit_code",)),
+        ("<byte_off> [5] struct gone.state (0:0 @ offset 0)", ()),
+        ("<enumval_value> [5] enum e::A = 1", ()),
+    ],
+)
+def test_a_missing_field_is_looked_up_in_its_struct(
+    relocation: str, near: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    members = {"task_struct": ("__state", "exit_code")}
+    monkeypatch.setattr(kernel_names, "_members", lambda struct: members.get(struct, ()))
+    log = f"<invalid CO-RE relocation>\nfailed to resolve CO-RE relocation {relocation}\n"
+    assert kernel_names.near("load", "", "x", StepError(errno.EINVAL, "load", "x", log)) == near
+
+
 def test_a_raw_tracepoint_is_looked_up_without_its_category(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(kernel_names, "_tracepoints", lambda: ["sched:sched_switch", "net:netif_rx"])
     error = StepError(errno.ENOENT, "attach", "f")

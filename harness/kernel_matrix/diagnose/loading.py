@@ -91,9 +91,10 @@ def _invalid_core(at: Situation) -> Diagnosis | None:
     declared = match["what"].strip() if match else "a field"
     what = _FLAVOUR.sub("", declared)
     by = f" (declared as {declared})" if what != declared else ""
+    near = f"; near: {', '.join(at.near[:3])}" if at.near else ""
     return advise(
         Cause.SYMBOL,
-        f"this kernel has not what CO-RE looks for: {what}{by}",
+        f"this kernel has not what CO-RE looks for: {what}{by}{near}",
         "ask with bpf_core_field_exists() or bpf_core_type_exists() first, and read what the kernel has instead",
     )
 

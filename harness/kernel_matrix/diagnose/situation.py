@@ -150,7 +150,7 @@ class Situation:
     btf: bool = True
     #: names of kernel functions that are similar to the target
     symbols: tuple[str, ...] = ()
-    #: kfuncs, tracepoints or hooks whose names are similar to a missing one
+    #: kfuncs, tracepoints, hooks or fields whose names are similar to a missing one
     near: tuple[str, ...] = ()
     #: names that the kernel's BTF lacks, of those that matter for the step: BPF_MAP_TYPE_X, BPF_PROG_TYPE_X, ...
     absent: frozenset[str] = frozenset()

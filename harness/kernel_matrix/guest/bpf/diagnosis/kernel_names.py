@@ -9,6 +9,7 @@ from collections.abc import Iterable
 from functools import cache
 from pathlib import Path
 
+from kernel_matrix.guest.bpf.btf import Btf
 from kernel_matrix.guest.bpf.step_error import StepError
 
 _BTF = Path("/sys/kernel/btf/vmlinux")
@@ -18,6 +19,9 @@ _KSYM = re.compile(r"extern \(func ksym\) '([^']+)'")
 _HOOK = re.compile(r"failed to find kernel BTF type ID of '([^']+)'")
 #: first word of a section -> how the names of the kernel's types begin that libbpf looks up for it
 _HOOKS = {"lsm": "bpf_lsm_", "lsm_cgroup": "bpf_lsm_", "tp_btf": "btf_trace_", "iter": "bpf_iter_"}
+
+#: what CO-RE looks for, without the suffix of a flavour: the first field behind a struct
+_FIELD_OF = re.compile(r"failed to resolve CO-RE relocation .*\bstruct (?P<struct>\w+?)(?:___\w+)?\.(?P<field>\w+)")
 
 
 def absent(names: Iterable[str]) -> frozenset[str]:
@@ -37,6 +41,8 @@ def near(stage: str, hook: str, target: str, error: StepError) -> tuple[str, ...
     """Return names that resemble the missing one of a step: kfuncs or tracepoints."""
     if stage == "load" and (missing := _KSYM.search(error.log)):
         return tuple(difflib.get_close_matches(missing[1], _kernel_functions(), 3, 0.75))
+    if stage == "load" and (missing := _FIELD_OF.search(error.log)):
+        return tuple(difflib.get_close_matches(missing["field"], _members(missing["struct"]), 3, 0.7))
     if stage == "load" and (missing := _HOOK.search(error.log)):
         start = _HOOKS.get(error.section.partition("/")[0].partition(".")[0])
         return tuple(difflib.get_close_matches(missing[1], _typed(start), 3, 0.75)) if start else ()
@@ -56,6 +62,15 @@ def record_size(tracepoint: str) -> int | None:
     except (FileNotFoundError, NotADirectoryError, PermissionError):
         return None
     return max((int(offset) + int(size) for offset, size in fields), default=None)
+
+
+def _members(struct: str) -> tuple[str, ...]:
+    """Return the names of the members of a kernel's struct; empty where it has no such struct, or shows no types."""
+    try:
+        with Btf.of_kernel() as types:
+            return types.names(struct)
+    except (OSError, KeyError):
+        return ()
 
 
 def _typed(start: str) -> list[str]:
