@@ -220,7 +220,13 @@ OBJECT_CASES: list[tuple[Situation, Cause, str]] = [
         Cause.SYMBOL,
         "has the function f, and no type of it in its BTF",
     ),
+    (
+        replace(_LOAD, errno=errno.ENOENT, log="The address of function f cannot be found\n", symbols=("f.isra.0",)),
+        Cause.SYMBOL,
+        "has no function f; it has f.isra.0\nremedy: attach a kprobe",
+    ),
     # probes of the kernel and of programs
+    (replace(_ATTACH, hook="kprobe", target="f"), Cause.ATTACH_TYPE, "blacklist of kprobes, or there is code that"),
     (
         replace(_ATTACH, errno=errno.ENOENT, hook="kprobe", target="f", symbols=("f.isra.0",)),
         Cause.SYMBOL,

@@ -25,7 +25,7 @@ def _word(at: Situation) -> str:
 def _kprobe(at: Situation) -> Diagnosis | None:
     if at.stage != "attach" or at.hook != "kprobe":
         return None
-    name, _, offset = at.target.partition("+")
+    name = at.target.partition("+")[0]
     if at.errno == errno.ENOENT:
         return _no_function(at, name)
     if at.errno == errno.EADDRNOTAVAIL:
@@ -42,7 +42,8 @@ def _kprobe(at: Situation) -> Diagnosis | None:
             "attach to the beginning of the function: offsets differ between kernels",
         )
     if at.errno == errno.EINVAL and at.kind in {"", "kprobe"}:
-        why = "is no place for a kprobe" if offset else "may not be probed: it is on the blacklist of kprobes"
+        # check_kprobe_address_safe()
+        why = "may not be probed: it is on the blacklist of kprobes, or there is code that the kernel itself changes"
         return advise(Cause.ATTACH_TYPE, f"{at.target} {why}", "attach to a function that calls it")
     return None
 

@@ -54,6 +54,15 @@ def _no_bpf(at: Situation) -> Diagnosis | None:
     return None
 
 
+#: bpf_check_attach_target(): the types have the function, the symbols have not: the compiler changed it
+_NO_ADDRESS = re.compile(r"The address of function (?P<name>\S+) cannot be found")
+
+
+def _no_address(at: Situation) -> Diagnosis | None:
+    match = _NO_ADDRESS.search(at.log) if at.stage == "load" else None
+    return symbol(at, match["name"]) if match else None
+
+
 def _btf(at: Situation) -> Diagnosis | None:
     if at.stage != "load" or at.errno != errno.ESRCH:
         return None
@@ -223,6 +232,6 @@ def _no_such_type(at: Situation) -> Diagnosis | None:
 
 
 #: rules for explicit messages and errnos
-EXPLICIT: tuple[Rule, ...] = (_object, _no_bpf, _btf, _invalid_core)
+EXPLICIT: tuple[Rule, ...] = (_object, _no_bpf, _no_address, _btf, _invalid_core)
 #: rules that apply only if the process has permission
 CONCLUDED: tuple[Rule, ...] = (_too_large, _verifier, _no_such_type)

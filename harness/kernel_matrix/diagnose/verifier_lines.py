@@ -35,6 +35,10 @@ _REMEDIES: tuple[tuple[str, str], ...] = (
     ),
     (r"is not modifiable", "fmod_ret takes functions that allow error injection, and security_*: attach by fexit"),
     (r" args while | doesn't match .* function", "declare it like the function that it replaces"),
+    (
+        r"might sleep|sleepable helper|sleepable kfunc",
+        "call it in a program that may sleep (fentry.s, lsm.s, uprobe.s, iter.s, syscall)",
+    ),
     (r"Only .* can be sleepable", "use the section without .s there"),
     (r"is not sleepable", "use the section without .s, or attach to what may sleep"),
     (r"Unreleased reference|reference has not been", "release what was acquired on every path"),

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause
-// Bytes of the stack that were never set, and a helper that sleeps in a program that may not.
+// Bytes of the stack that were never set.
 #include "vmlinux.h"
 #include <bpf/bpf_helpers.h>
 #include <bpf/bpf_tracing.h>
@@ -12,5 +12,4 @@ int unset_stack(void *ctx)
 	bpf_trace_printk(text, sizeof(text));
 	return 0;
 }
-SEC("fentry/__x64_sys_getpgid") int BPF_PROG(reads_user) { char c = 0; return bpf_copy_from_user(&c, 1, 0) ? 0 : 1; }
 char LICENSE[] SEC("license") = "GPL";

@@ -19,6 +19,8 @@ from kernel_matrix.guest.bpf.step_error import StepError
 
 _SYSCTLS = ("kernel.unprivileged_bpf_disabled", "kernel.perf_event_paranoid", "kernel.kptr_restrict")
 _SECURITY = Path("/sys/kernel/security")
+#: what libbpf and the verifier say of a function that they do not find
+_MISSING = re.compile(r"failed to find kernel BTF type ID of '([^']+)'|The address of function (\S+) cannot be found")
 #: functions of a kernel that charges BPF's memory to RLIMIT_MEMLOCK: kernel/bpf/syscall.c, until 5.11
 _CHARGING = ("bpf_map_charge_init", "bpf_map_init_memlock")
 
@@ -49,10 +51,10 @@ def situation(error: StepError, *, to: str = "") -> Situation:
     if stage == "load" and error.map is None and re.search(r"map '[^']+': failed to create", error.log):
         # libbpf creates maps while it loads, and does not report the type of the map
         stage, target = "map_create", ""
-    missing = re.search(r"failed to find kernel BTF type ID of '([^']+)'", error.log)
+    missing = _MISSING.search(error.log)
     # reading all symbols takes a while: they are read only when a name is missing, or memory may be charged
     probed = target.partition("+")[0] if where.hook == "kprobe" and error.errno == errno.ENOENT else ""
-    searched = missing[1] if missing else probed
+    searched = missing[1] or missing[2] if missing else probed
     return Situation(
         stage=stage,
         errno=error.errno or 0,

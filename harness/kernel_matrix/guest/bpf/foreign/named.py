@@ -37,21 +37,26 @@ def by_section(at: Attaching) -> str:
         if at.hook in {"tp", "tracepoint"} and "/" not in at.target:
             raise at.undeclared(f"its section {at.section} does not say which category's", f"CATEGORY:{at.target}")
     what = steps.where(pointer) if at.hook not in {"kprobe.multi", "kretprobe.multi"} else f"kprobe.multi {at.target}"
+    in_vain = _never_called(at)
     try:
         at.link(what, partial(libbpf().bpf_program__attach, pointer))
     except StepError as error:
         if error.errno == errno.EOPNOTSUPP and not at.target:
             raise at.undeclared(f"nothing here is a target for its section {at.section}", "TARGET") from error
         raise
-    _check_active(at)
+    if in_vain is not None:
+        raise in_vain
     return at.target or at.section
 
 
-def _check_active(at: Attaching) -> None:
-    """Refuse an LSM program where bpf is not among the active modules: it is attached and never runs."""
-    active = machine.active_lsms()
-    if steps.kind_of(at.program.pointer) == "lsm" and active is not None and "bpf" not in active:
-        raise StepError(0, "attach", f"{at.program.name}: bpf is not an active security module", kind="lsm")
+def _never_called(at: Attaching) -> StepError | None:
+    """Return that an LSM program runs never: bpf is not among the active modules.
+
+    This is read before it is attached: a program that denies opening files denies it to the engine, too.
+    """
+    if steps.kind_of(at.program.pointer) != "lsm" or "bpf" in (machine.active_lsms() or ("bpf",)):
+        return None
+    return StepError(0, "attach", f"{at.program.name}: bpf is not an active security module", kind="lsm")
 
 
 #: sections that name where they attach -> an example of it
