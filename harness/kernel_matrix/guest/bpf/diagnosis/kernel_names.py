@@ -66,11 +66,13 @@ def record_size(tracepoint: str) -> int | None:
 
 def _members(struct: str) -> tuple[str, ...]:
     """Return the names of the members of a kernel's struct; empty where it has no such struct, or shows no types."""
-    try:
-        with Btf.of_kernel() as types:
-            return types.names(struct)
-    except (OSError, KeyError):
+    if not _BTF.exists():
         return ()
+    with Btf.of_kernel() as types:
+        try:
+            return types.names(struct)
+        except KeyError:
+            return ()
 
 
 def _typed(start: str) -> list[str]:
