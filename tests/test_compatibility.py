@@ -20,7 +20,16 @@ from kernel_matrix.report import compatibility_page as pages
 from kernel_matrix.results.evidence import ObjectEvidence
 from kernel_matrix.shared.btf import Btf, BtfError
 from kernel_matrix.shared.cells import Cell, Outcome
-from kernel_matrix.shared.compatibility import Compatibility, KernelColumn, Measurement, Need, Requirement, moved
+from kernel_matrix.shared.compatibility import (
+    Answer,
+    Compatibility,
+    KernelColumn,
+    Measurement,
+    Need,
+    Requirement,
+    State,
+    moved,
+)
 from kernel_matrix.shared.errors import HarnessError, ManifestError
 from tests import core_source
 from tests.test_relocation import raw_btf
@@ -447,3 +456,52 @@ def test_kernels_are_in_the_order_of_their_releases() -> None:
         "6.12.117",
         "7.3.4+deb13-amd64",
     ]
+
+
+def _required(**answers: Answer) -> Requirement:
+    return Requirement(Need.RELOCATION, "x", ("f",), answers)
+
+
+@pytest.mark.parametrize(
+    ("answers", "differs"),
+    [
+        ((), False),
+        ((Answer(State.YES, "8"),), False),
+        ((Answer(State.YES, "8"), Answer(State.YES, "8")), False),
+        ((Answer(State.YES, "8"), Answer(State.YES, "16")), True),
+        ((Answer(State.YES), Answer(State.NO)), True),
+        # what is not known is no difference
+        ((Answer(State.YES), Answer(State.UNKNOWN)), False),
+        ((Answer(State.NO), Answer(State.YES), Answer(State.UNKNOWN)), True),
+    ],
+)
+def test_a_need_differs_where_two_kernels_are_known_to(answers: tuple[Answer, ...], differs: bool) -> None:
+    assert _required(**{f"k{number}": answer for number, answer in enumerate(answers)}).differs is differs
+
+
+def test_what_a_kernel_lacks_without_refusing_is_a_doubt() -> None:
+    """Unless it is refused for it, the object is made without it, or it asks whether it is there and gets a 0."""
+    no = Answer(State.NO)
+    lacking = _required(a=no, b=replace(no, refused_at="load"), c=replace(no, value=0), d=replace(no, value=4))
+    assert not lacking.optional
+    assert lacking.missing == ("a", "b", "c", "d")
+    assert _required(a=Answer(State.UNKNOWN), b=Answer(State.YES)).missing == ()
+    page = Compatibility(1, "x.o", "", (), (), {}, (lacking, replace(lacking, optional=True)))
+    doubted = {kernel: page.doubts("f", kernel) for kernel in "abcd"}
+    assert doubted == {"a": (lacking,), "b": (), "c": (), "d": (lacking,)}
+
+
+def test_what_was_measured_is_of_one_program_kernel_and_step() -> None:
+    measured = tuple(
+        Measurement(program, kernel, step, outcome)
+        for program, kernel, step, outcome in [
+            ("f", "2", "load", Outcome.PASS),
+            ("f", "1", "load", Outcome.REFUSED),
+            ("f", "1", "attach", Outcome.PASS),
+            ("g", "1", "load", Outcome.PASS),
+            ("f", "3", "load", Outcome.PASS),
+        ]
+    )
+    page = Compatibility(1, "x.o", "", tuple(KernelColumn(name, "") for name in "123"), (), {}, (), measured)
+    assert page.outcomes("f", "1") == measured[1:3]
+    assert [page.oldest(program, "load") for program in "fgh"] == ["2", "1", ""]

@@ -362,3 +362,81 @@ def test_a_lacking_capability_comes_before_the_record() -> None:
         _ATTACH, errno=errno.EACCES, kind="tracepoint", hook="tracepoint", target="sched:x", record=26, effective=0
     )
     assert diagnose(situation).cause is Cause.PERMISSION
+
+
+_MISMATCH = _log("map 'seen': couldn't reuse pinned map: parameter mismatch")
+_RECORD = replace(_ATTACH, errno=errno.EACCES, kind="tracepoint", hook="tracepoint", target="skb:x", record=26)
+
+
+@pytest.mark.parametrize(
+    ("situation", "cause"),
+    [
+        # libbpf's sections are known when it opens the object, and it gives no errno for them
+        (Situation("attach", target="f: libbpf does not know the section x"), Cause.LIBBPF),
+        (Situation("open", errno.EINVAL, target="f: libbpf does not know the section x"), Cause.LIBBPF),
+        # other errnos come before the description of a map is looked at
+        (_map(errno.EBUSY, "hash", entries=0), Cause.UNDECLARED),
+        (_map(errno.EDEADLK, "hash", entries=0), Cause.UNDECLARED),
+        (Situation("pin", errno.EINVAL, map=_MAP), Cause.PIN),
+        (Situation("pin", errno.EINVAL, log=_MISMATCH), Cause.PIN),
+        (replace(_REFUSED, log=_MISMATCH), Cause.PIN),
+        (replace(_LOAD, kind="xdp", section="xdp.frags"), Cause.NOT_SUPPORTED),
+        (replace(_LOAD, kind="xdp", section="xdp", absent=frozenset({"xdp_has_frags"})), Cause.NOT_SUPPORTED),
+        (replace(_RECORD, stage="load"), Cause.RECORD),
+        (replace(_RECORD, hook="kprobe"), Cause.RECORD),
+        (replace(_RECORD, errno=errno.EIO), Cause.RECORD),
+        (replace(_RECORD, errno=errno.EBUSY), Cause.RECORD),
+        (replace(_RECORD, record=None), Cause.RECORD),
+    ],
+)
+def test_a_cause_needs_everything_that_shows_it(situation: Situation, cause: Cause) -> None:
+    assert diagnose(situation).cause is not cause
+
+
+@pytest.mark.parametrize(
+    "situation",
+    [
+        replace(_LOAD, stage="attach"),
+        replace(_LOAD, errno=errno.EIO),
+        replace(_LOAD, log="R1 type=scalar expected=ctx\n"),
+    ],
+)
+def test_what_the_verifier_refused_was_not_refused_before(situation: Situation) -> None:
+    assert "before it is verified" not in str(diagnose(situation))
+
+
+@pytest.mark.parametrize(
+    ("number", "key", "why"),
+    [
+        (errno.E2BIG, 513, "the key of map m is 513 bytes, and a kernel takes 512 (MAX_BPF_STACK)"),
+        (errno.E2BIG, 512, "the kernel makes no map m: hash, 1 entries, key 512 bytes, value 8 bytes"),
+        (errno.E2BIG, 4, "the kernel makes no map m: hash, 1 entries, key 4 bytes, value 8 bytes"),
+        # E2BIG alone says that a size is refused
+        (errno.ENOMEM, 600, "the kernel has no memory for map m: hash, 1 entries, key 600 bytes, value 8 bytes"),
+    ],
+)
+def test_a_key_is_blamed_above_the_stack_s_size_only(number: int, key: int, why: str) -> None:
+    assert why in str(diagnose(_map(number, "hash", key=key)))
+
+
+@pytest.mark.parametrize(
+    ("users", "programs", "shown"),
+    [
+        ((), 2, False),
+        (("a",), 2, "; only a uses it"),
+        (("a", "b"), 3, "; only a, b use it"),
+        (("a", "b"), 2, False),
+    ],
+)
+def test_who_uses_a_map_is_shown_where_not_all_do(users: tuple[str, ...], programs: int, shown: str | bool) -> None:
+    refused = replace(_MAP, users=users, programs=programs)
+    diagnosis = str(diagnose(replace(_REFUSED, map=refused, absent=frozenset({"BPF_MAP_TYPE_BLOOM_FILTER"}))))
+    assert shown in diagnosis if isinstance(shown, str) else "; only" not in diagnosis
+    assert ("bpf_program__set_autoload" in diagnosis) is bool(users)
+
+
+def test_three_names_that_are_near_are_shown() -> None:
+    near = ("bpf_a", "bpf_b", "bpf_c", "bpf_d")
+    shown = str(diagnose(replace(_LOAD, log=_log("extern (func ksym) 'bpf_x': not found in kernel"), near=near)))
+    assert "; near: bpf_a, bpf_b, bpf_c" in shown
+    assert "bpf_d" not in shown

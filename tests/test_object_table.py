@@ -21,7 +21,7 @@ from kernel_matrix.relay import payload
 from kernel_matrix.shared.errors import ManifestError
 from kernel_matrix.shared.object_table import Expected, ObjectSettings, ObjectTable
 from kernel_matrix.shared.project import Project
-from tests.projects import HERE
+from tests.projects import HERE, below
 
 TABLE = """
 objects = ["out/*.bpf.o"]
@@ -278,3 +278,18 @@ def test_both_tables_of_sections_agree() -> None:
 )
 def test_only_some_sections_take_a_target(section: str, known: bool) -> None:
     assert sections.known(section) is known
+
+
+@pytest.mark.parametrize(
+    ("patterns", "sources", "compiled"),
+    [((), "bpf", False), (("build/*.bpf.o",), None, False), (("build/*.bpf.o",), "bpf", True)],
+)
+def test_sources_are_compiled_first_where_objects_are_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, patterns: tuple[str, ...], sources: str | None, compiled: bool
+) -> None:
+    """The patterns are of what is made of them; without one, each test compiles what it loads."""
+    built: list[Project] = []
+    monkeypatch.setattr("kernel_matrix.objects.build.build_all", built.append)
+    project = below(tmp_path, objects=patterns, sources=sources and tmp_path / sources)
+    plan_objects.compile_first(project)
+    assert built == [project] * compiled
