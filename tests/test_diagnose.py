@@ -439,3 +439,12 @@ def test_a_kernel_lacks_tcx_only_where_tcx_was_asked_for() -> None:
     assert diagnose(Situation("attach", errno.EINVAL, effective=_ALL)).cause is Cause.UNKNOWN
     wrong = Situation("attach", errno.EINVAL, hook="tcx", kind="xdp", effective=_ALL)
     assert diagnose(wrong).cause is Cause.ATTACH_TYPE
+
+
+def test_reading_of_memory_is_locked_where_a_program_loads() -> None:
+    """security_locked_down(LOCKDOWN_BPF_READ_KERNEL), asked for by bpf_tracing_func_proto(); nothing asks in attach."""
+    load = replace(
+        _LOAD, errno=errno.EINVAL, log="unknown func bpf_probe_read_kernel#113\n", lockdown="confidentiality"
+    )
+    assert diagnose(load).cause is Cause.LOCKDOWN
+    assert diagnose(replace(load, stage="attach")).cause is not Cause.LOCKDOWN

@@ -440,3 +440,11 @@ def test_three_names_that_are_near_are_shown() -> None:
     shown = str(diagnose(replace(_LOAD, log=_log("extern (func ksym) 'bpf_x': not found in kernel"), near=near)))
     assert "; near: bpf_a, bpf_b, bpf_c" in shown
     assert "bpf_d" not in shown
+
+
+@pytest.mark.parametrize("start", ["syscalls:sys_enter_", "syscalls:sys_exit_"])
+def test_a_tracepoint_of_a_system_call_names_the_call(start: str) -> None:
+    at = replace(
+        _ATTACH, errno=errno.ENOENT, hook="tracepoint", target=f"{start}new", mounts={"/sys/kernel/tracing": "tracefs"}
+    )
+    assert "this kernel has no system call new\n" in str(diagnose(at))
