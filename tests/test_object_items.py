@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from kernel_matrix.guest.bpf.foreign import playing
+from kernel_matrix.guest.bpf import leaks
+from kernel_matrix.guest.bpf.foreign import environment, least, playing, targets
 from kernel_matrix.guest.bpf.foreign.configuring import Foreign
 from kernel_matrix.guest.bpf.foreign.loading import LoadedObject
 from kernel_matrix.guest.bpf.foreign.trial import Trial
@@ -36,7 +37,8 @@ from kernel_matrix.guest.pytest import marks, objects
 from kernel_matrix.shared.features import GuestFacts
 from kernel_matrix.shared.object_table import Expected, ObjectTable
 from kernel_matrix.shared.scenario import Scenario
-from kernel_matrix.guest.bpf.foreign import playing
+from kernel_matrix.guest.bpf import leaks
+from kernel_matrix.guest.bpf.foreign import environment, least, playing, targets
 
 ANSWERS = json.loads(Path("answers.json").read_text())
 EXPECTED = [Expected(**{**entry, "one_of": tuple(entry.get("one_of", ()))}) for entry in ANSWERS.pop("expected", [])]
@@ -104,7 +106,7 @@ def run(pytester: pytest.Pytester, compiled: Path, monkeypatch: pytest.MonkeyPat
     pytester.makeconftest(CONFTEST)
     (pytester.path / "x.bpf.o").write_bytes(compiled.read_bytes())
     # in one process with all other tests: what the conftest replaces is set back
-    for module in (objects, objects.environment, objects.leaks, objects.targets, objects.least, playing):
+    for module in (objects, environment, leaks, targets, least, playing):
         for name, value in list(vars(module).items()):
             monkeypatch.setattr(module, name, value)
     monkeypatch.setenv("KERNEL_MATRIX_ROOT", str(pytester.path))
