@@ -77,7 +77,7 @@ class Scenario(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     then: tuple[_Check, ...] = ()
     programs: tuple[_Name, ...] = ()
     xdp: Literal["native", "generic"] = "native"
-    within: Annotated[float, msgspec.Meta(gt=0)] = 0.3
+    within: Annotated[float, msgspec.Meta(gt=0)] = 0.05
 
 
 def table(scenarios: tuple[Scenario, ...], where: str) -> tuple[scenario.Scenario, ...]:

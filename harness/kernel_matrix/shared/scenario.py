@@ -71,7 +71,7 @@ class Scenario:
     xdp: str = "native"
     #: seconds of the reference machine after the steps until all must hold. Then frames have been taken and processes
     #: have ended; what the kernel does later by itself, such as behind RCU, is what they are for
-    within: float = 0.3
+    within: float = 0.05
 
     @classmethod
     def of_json(cls, fields: dict[str, Any]) -> Scenario:
