@@ -12,7 +12,7 @@ from pathlib import Path
 import mutant_record
 import mutant_trials
 import pytest
-from harness_mutants import RECORD, Trial, sample
+from harness_mutants import RECORD, Trial, chosen, sample
 from mutant_record import RecordError
 from python_mutants import Name, mutants, spans
 
@@ -205,6 +205,12 @@ def test_red_tests_are_no_verdict(tmp_path: Path) -> None:
     result = command(root)
     assert result.returncode == 3
     assert "red without a mutant" in result.stderr
+
+
+def test_a_module_that_is_not_reviewed_is_tried_by_name() -> None:
+    record = mutant_record.parse('[modules]\n"a/x.py" = []\n[unreviewed]\n"a/y.py" = ["t"]\n')
+    assert [module.path for module in chosen(record, [])] == ["a/x.py"]
+    assert [(module.path, module.tests) for module in chosen(record, ["y.py"])] == [("a/y.py", ("t",))]
 
 
 def test_an_unknown_module_is_wrong_usage(tmp_path: Path) -> None:

@@ -181,9 +181,9 @@ def sample(todo: Sequence[Trial], size: int | None, seed: int) -> list[Trial]:
 
 
 def chosen(record: Record, names: Sequence[str]) -> tuple[Module, ...]:
-    """Return the modules that are named, by the end of their path; all without a name."""
+    """Return the modules that are named, by the end of their path; without a name all that are reviewed."""
     if not names:
-        return record.modules
+        return tuple(module for module in record.modules if module.reviewed)
     modules = [module for module in record.modules if any(module.path.endswith(f"/{name}") for name in names)]
     for name in names:
         if not any(module.path.endswith(f"/{name}") for module in modules):

@@ -27,6 +27,8 @@ class Module:
     tests: tuple[str, ...]
     #: its mutants that no test notices -> why that is right
     survivors: Mapping[Name, str]
+    #: whether all its survivors are recorded; else it is tried only where it is named
+    reviewed: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +49,11 @@ def parse(text: str) -> Record:
             name = Name(entry.pop("in", ""), entry.pop("before"), entry.pop("after"), entry.pop("number", 1))
             _add(survivors.setdefault(entry.pop("module"), {}), name, entry.pop("reason"))
             _empty(entry)
-        modules = [Module(path, tuple(tests), survivors.pop(path, {})) for path, tests in data.pop("modules").items()]
+        modules = [
+            Module(path, tuple(tests), survivors.pop(path, {}), reviewed)
+            for table, reviewed in ((data.pop("modules"), True), (data.pop("unreviewed", {}), False))
+            for path, tests in table.items()
+        ]
         without = dict(data.pop("without", {}))
         _empty(data)
         _empty(survivors)
