@@ -228,8 +228,8 @@ def test_a_file_that_says_nothing_of_pytest_is_not_named(tmp_path: Path, name: s
 # -- what is wrong in it
 
 KEYS = (
-    "images, compile, tests, objects, object, expect, scenario, capabilities, baselines, programs, loaders, "
-    "loaders-on-request, carry, measure, reports, workflow, bench, mutants"
+    "images, compile, tests, objects, object, expect, scenario, capabilities, build, commands, kernels, guest, "
+    "baselines, programs, loaders, loaders-on-request, carry, measure, reports, workflow, bench, mutants"
 )
 
 

@@ -18,6 +18,8 @@ from tests.projects import ROOT
 #: the first bytes of an ELF file of BPF, and of one of another machine
 OBJECT = b"\x7fELF\x02\x01" + bytes(12) + (247).to_bytes(2, "little")
 OTHER = b"\x7fELF\x02\x01" + bytes(12) + (62).to_bytes(2, "little")
+#: and of BPF for the other byte order
+BIG = b"\x7fELF\x02\x02" + bytes(12) + (247).to_bytes(2, "big")
 
 
 @pytest.fixture
@@ -56,13 +58,54 @@ def test_the_engine_reads_the_table_that_is_written(folder: Path) -> None:
     assert read.objects == ("build/*.bpf.o", "target/bpfel/*.o")
     assert read.object_files == ("build/a.bpf.o", "build/b.bpf.o", "target/bpfel/c.o")
     assert read.tests == ("tests/kernel",)
-    assert "      - run: make\n" in (folder / ".github/workflows/kernel-matrix.yml").read_text()
+    # a run builds
+    assert read.make == "make"
+    assert "run: kernel-matrix run\n" in (folder / ".github/workflows/kernel-matrix.yml").read_text()
+
+
+def test_what_is_not_built_here_is_a_comment(tmp_path: Path) -> None:
+    """A project whose objects come from elsewhere."""
+    list(init.run(tmp_path))
+    read = projects.load(tmp_path)
+    assert read is not None
+    assert read.make == ""
+    assert '# build = "make"' in (tmp_path / "kernel-matrix.toml").read_text()
+
+
+@pytest.mark.parametrize(
+    ("objects", "others", "named"),
+    [
+        (["out/x.bpf.o", "out/y.bpf.o"], ["out/main.o"], ["out/*.bpf.o"]),
+        (["out/x.o", "out/y.o"], [], ["out/*.o"]),
+        # a pattern would take what is no object of BPF code
+        (["out/x.o", "out/y.o"], ["out/main.o"], ["out/x.o", "out/y.o"]),
+        # bpf2go makes one for each byte order
+        (["a/x_bpfel.o", "a/y_bpfel.o"], ["a/x_bpfeb.o"], ["a/*_bpfel.o"]),
+        # and, on request, one for each architecture
+        (["b/y_x86_bpfel.o"], ["b/y_arm64_bpfel.o"], ["b/y_x86_bpfel.o"]),
+        # aya-build's
+        (
+            ["target/release/build/tool-0123456789abcdef/out/prog"],
+            ["target/release/build/tool-0123456789abcdef/out/log"],
+            ["target/release/build/tool-*/out/prog"],
+        ),
+        (["target/bpfel-unknown-none/release/prog"], [], ["target/bpfel-unknown-none/release/prog"]),
+    ],
+)
+def test_patterns_match_objects_alone(tmp_path: Path, objects: list[str], others: list[str], named: list[str]) -> None:
+    for name in (*objects, *others):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_bytes(
+            OBJECT if name in objects or "arm64" in name else BIG if "bpfeb" in name else OTHER
+        )
+    assert init.patterns(tmp_path, init.look(tmp_path).objects) == named
 
 
 def test_every_comment_of_the_table_is_a_valid_line(folder: Path) -> None:
     """A user takes the sign of the comment away."""
-    commented = [line[2:] for line in init.table(init.look(folder)).splitlines() if line.startswith("# ")]
+    commented = [line[2:] for line in init.table(folder, init.look(folder)).splitlines() if line.startswith("# ")]
     settings = "\n".join(line for line in commented if "=" in line or line.startswith("["))
+    (folder / "requirements-guest.txt").touch()
     tomllib.loads(settings)
     (folder / "kernel-matrix.toml").write_text(settings)
     read = projects.load(folder)

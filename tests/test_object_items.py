@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from kernel_matrix.guest.bpf import leaks
+from kernel_matrix.guest.bpf import kernel_modules, leaks
 from kernel_matrix.guest.bpf.foreign import environment, least, playing, targets
 from kernel_matrix.guest.bpf.foreign.configuring import Foreign
 from kernel_matrix.guest.bpf.foreign.loading import LoadedObject
@@ -92,9 +92,11 @@ def pytest_configure(config):
     objects.environment.bpffs = contextlib.nullcontext
     objects.leaks.present = lambda: frozenset()
     objects.leaks.wait_for_release = lambda before: frozenset([LEFT] if LEFT else [])
+    objects.kernel_modules.loaded = lambda path, declared: contextlib.nullcontext()
     objects.Trial, objects.Place = Trial, Place
     playing.play = play
     objects.least.capabilities = lambda trial, program, place: tuple(ANSWERS.get(f"{program}::needs", ["CAP_BPF"]))
+    objects.least.suffice = lambda trial, program, place, names: f"{program}::enough" in ANSWERS
     config.pluginmanager.register(marks)
     config.pluginmanager.register(objects)
 """
@@ -106,7 +108,7 @@ def run(pytester: pytest.Pytester, compiled: Path, monkeypatch: pytest.MonkeyPat
     pytester.makeconftest(CONFTEST)
     (pytester.path / "x.bpf.o").write_bytes(compiled.read_bytes())
     # in one process with all other tests: what the conftest replaces is set back
-    for module in (objects, environment, leaks, targets, least, playing):
+    for module in (objects, environment, kernel_modules, leaks, targets, least, playing):
         for name, value in list(vars(module).items()):
             monkeypatch.setattr(module, name, value)
     monkeypatch.setenv("KERNEL_MATRIX_ROOT", str(pytester.path))
@@ -226,6 +228,12 @@ def test_more_capabilities_than_promised_are_red(run: Run) -> None:
     outcomes = run('{"second::needs": ["CAP_BPF", "CAP_PERFMON"]}', "-k", "capabilities")
     assert [outcome for outcome, _, _ in outcomes.values()] == ["passed", "failed", "passed"]
     assert "needs CAP_PERFMON, and the table promises CAP_BPF" in outcomes["second::capabilities[6.1]"][2]
+
+
+def test_what_is_promised_may_be_another_set_that_suffices(run: Run) -> None:
+    """CAP_SYS_ADMIN stands for CAP_BPF and CAP_PERFMON, a smallest set has these."""
+    outcomes = run('{"second::needs": ["CAP_BPF", "CAP_PERFMON"], "second::enough": ""}', "-k", "capabilities")
+    assert [outcome for outcome, _, _ in outcomes.values()] == ["passed", "passed", "passed"]
 
 
 def test_what_an_object_leaves_fails_its_last_item(run: Run) -> None:

@@ -291,5 +291,5 @@ def test_sources_are_compiled_first_where_objects_are_named(
     built: list[Project] = []
     monkeypatch.setattr("kernel_matrix.objects.build.build_all", built.append)
     project = below(tmp_path, objects=patterns, sources=sources and tmp_path / sources)
-    plan_objects.compile_first(project)
+    plan_objects.make_first(project, lambda _: None)
     assert built == [project] * compiled

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from kernel_matrix.shared import worker_input
 from kernel_matrix.shared.features import GuestFacts
-from kernel_matrix.shared.project import Program
+from kernel_matrix.shared.project import Command, Program
 from kernel_matrix.shared.worker_input import WORKER_KEY, WorkerInput
 
 pytest_plugins = ["pytester"]
@@ -23,8 +23,11 @@ pytest_plugins = ["pytester"]
 names = st.text(max_size=8)
 sets = st.frozensets(names, max_size=6)
 programs = st.builds(Program, names, names, names, names)
+commands = st.builds(Command, names, st.floats(allow_nan=False, allow_infinity=False))
 facts = st.builds(
-    GuestFacts, names, sets, sets, st.dictionaries(names, sets, max_size=4), st.tuples() | st.tuples(programs)
+    GuestFacts,
+    *(names, sets, sets, st.dictionaries(names, sets, max_size=4), st.tuples() | st.tuples(programs)),
+    commands=st.tuples() | st.tuples(commands),
 )
 words = st.lists(names, max_size=3).map(tuple)
 seconds = st.none() | st.floats(allow_nan=False, allow_infinity=False)
@@ -70,6 +73,7 @@ def test_the_order_in_which_a_set_was_made_is_no_part_of_it(given_facts: GuestFa
         again(given_facts.all_features),
         {kernel: again(features) for kernel, features in given_facts.kernels.items()},
         given_facts.programs,
+        commands=given_facts.commands,
     )
     one = worker_input.pack(WorkerInput(given_facts), None)
     assert execnet.dumps(worker_input.pack(WorkerInput(other), None)) == execnet.dumps(one)

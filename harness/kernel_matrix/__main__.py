@@ -157,7 +157,8 @@ def _baseline(arguments: argparse.Namespace) -> int:
     if not arguments.update:
         return _print_output(baseline_view.differences(here, results, arguments.kernel))
     if arguments.results is None:
-        kernels = [word for name in arguments.kernel or ["core"] for word in ("--kernel", name)]
+        # without names, those of the table
+        kernels = [word for name in arguments.kernel for word in ("--kernel", name)]
         status = _matrix(argparse.Namespace(pytest=kernels))
         if status not in {0, 1}:
             return status

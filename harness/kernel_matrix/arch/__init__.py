@@ -10,7 +10,10 @@ import os
 from kernel_matrix.arch.architecture import Architecture
 from kernel_matrix.arch.x86_64 import X86_64
 
-__all__ = ["CURRENT", "Architecture", "of_host"]
+__all__ = ["CURRENT", "IN_THE_KERNEL", "Architecture", "of_host"]
+
+#: names of architectures in the kernel's source, by which tools for BPF name the objects of each
+IN_THE_KERNEL = ("x86", "arm", "arm64", "loongarch", "mips", "powerpc", "riscv", "s390")
 
 _KNOWN = {architecture.name: architecture for architecture in (X86_64,)}
 

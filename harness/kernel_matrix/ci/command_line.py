@@ -73,7 +73,8 @@ def _cache_key(arguments: argparse.Namespace) -> int:
     from kernel_matrix.ci import cache_keys
     from kernel_matrix.config import manifest
 
-    kernel_manifest = images.load(project.find().images)
+    here = project.find()
+    kernel_manifest = manifest.with_guest(images.load(here.images), here)
     for name, key in cache_keys.keys(kernel_manifest, manifest.select(kernel_manifest, arguments.kernel)).items():
         print(f"{name}={key}")
     return 0
@@ -83,7 +84,8 @@ def _images(arguments: argparse.Namespace) -> int:
     from kernel_matrix import images
     from kernel_matrix.config import manifest
 
-    kernel_manifest = images.load(project.find().images)
+    here = project.find()
+    kernel_manifest = manifest.with_guest(images.load(here.images), here)
     print(f"root: {images.root_image(kernel_manifest).digest[:16]}")
     for kernel in manifest.select(kernel_manifest, arguments.kernel):
         image = images.kernel_image(kernel_manifest, kernel)

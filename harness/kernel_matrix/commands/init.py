@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from kernel_matrix.config import project as projects
+from kernel_matrix.objects import build
+from kernel_matrix.shared import bpf_elf
 from kernel_matrix.shared.errors import ManifestError, reraise
 
-#: elf.h: the machine of BPF, at this offset of an ELF header
-_EM_BPF, _MACHINE = (247).to_bytes(2, "little"), 18
 #: folders without objects of the project
-_LEFT_OUT = frozenset({"node_modules", "venv", "results", "deps"})
-#: a file that tells how the objects are made -> the command
+_LEFT_OUT = frozenset({"node_modules", "venv", "results", "deps", "incremental"})
+#: a file that tells how the objects are made -> the command; the first one drives the others where there are several
 _BUILDS = {"Makefile": "make", "Cargo.toml": "cargo build --release", "go.mod": "go generate ./..."}
+#: names of objects by libbpf's habit, by bpf2go's, any other
+_SUFFIXES = (".bpf.o", "_bpfel.o", ".o")
+#: what Cargo adds to a folder's name: another build of the same package has another one
+_HASH = re.compile(r"-[0-9a-f]{16}(?=/|$)")
 _TEST = Path("tests", "kernel", "test_objects.py")
 _WORKFLOW = Path(".github", "workflows", "kernel-matrix.yml")
 
@@ -35,7 +40,7 @@ def run(folder: Path) -> Iterator[str]:
     if projects.load(folder) is not None:
         raise ManifestError(f"{folder}: has a table already")
     seen = look(folder)
-    files = {Path(projects.OWN_FILE): table(seen), _TEST: EXAMPLE, _WORKFLOW: workflow(seen)}
+    files = {Path(projects.OWN_FILE): table(folder, seen), _TEST: EXAMPLE, _WORKFLOW: WORKFLOW}
     for name, text in files.items():
         path = folder / name
         if path.exists():
@@ -53,31 +58,33 @@ def look(folder: Path) -> Seen:
     objects = []
     for place, folders, files in os.walk(folder, onerror=reraise):
         folders[:] = sorted(name for name in folders if name not in _LEFT_OUT and not name.startswith("."))
-        paths = (Path(place, name) for name in files if name.endswith(".o"))
-        objects += [str(path.relative_to(folder)) for path in paths if is_object(path)]
+        # Rust's objects have no suffix
+        paths = (Path(place, name) for name in files if Path(name).suffix in {".o", ""})
+        objects += [str(path.relative_to(folder)) for path in paths if _is_of_here(path)]
     return Seen(tuple(sorted(objects)), tuple(build for name, build in _BUILDS.items() if (folder / name).is_file()))
 
 
-def is_object(path: Path) -> bool:
-    """Whether a file is an object of BPF code."""
-    with path.open("rb") as file:
-        head = file.read(_MACHINE + 2)
-    return head[:4] == b"\x7fELF" and head[_MACHINE:] in {_EM_BPF, _EM_BPF[::-1]}
+def _is_of_here(path: Path) -> bool:
+    return path.is_file() and bpf_elf.is_object(path) and not build.is_for_another_architecture(path.name)
 
 
-def patterns(objects: tuple[str, ...]) -> list[str]:
-    """Return patterns for objects: one for each folder and suffix."""
+def patterns(folder: Path, objects: tuple[str, ...]) -> list[str]:
+    """Return patterns for objects, which no other file of these folders matches: one for a folder and suffix."""
     made: dict[str, None] = {}
     for name in objects:
-        path = Path(name)
-        made[str(path.parent / ("*.bpf.o" if name.endswith(".bpf.o") else "*.o"))] = None
+        above = Path(_HASH.sub("-*", str(Path(name).parent)))
+        suffix = next((suffix for suffix in _SUFFIXES if name.endswith(suffix)), "")
+        pattern = str(above / f"*{suffix}")
+        if not suffix or {str(path.relative_to(folder)) for path in folder.glob(pattern)} - set(objects):
+            pattern = str(above / Path(name).name)
+        made[pattern] = None
     return list(made)
 
 
-def table(seen: Seen) -> str:
+def table(folder: Path, seen: Seen) -> str:
     """Return the text of kernel-matrix.toml."""
-    named = ", ".join(f'"{pattern}"' for pattern in patterns(seen.objects) or ["build/*.bpf.o"])
-    built = "".join(f"# built by: {build}\n" for build in seen.builds)
+    named = ", ".join(f'"{pattern}"' for pattern in patterns(folder, seen.objects) or ["build/*.bpf.o"])
+    built = _built(seen.builds)
     listed = "".join(f"#   {name}\n" for name in seen.objects)
     return f"""# What the kernel matrix runs; every key is optional (docs/configuration.md, docs/objects.md).
 {built}# Each object is a test file: its programs are loaded, attached and measured on every kernel.
@@ -86,8 +93,16 @@ def table(seen: Seen) -> str:
 # Tests in Python that run in the guests.
 tests = ["{_TEST.parent}"]
 
+# Your own loader, run in the guests: exit status 0 is green. `carry` names what it needs beside its program.
+# commands = ["bin/loader --self-test"]
+# carry = ["config"]
+# guest = {{ packages = ["nginx-light"], requirements = "requirements-guest.txt", memory = "1G" }}
+
 # Needing more than these is red.
-# capabilities = ["CAP_BPF", "CAP_PERFMON", "CAP_NET_ADMIN"]
+# capabilities = ["BPF", "PERFMON", "NET_ADMIN"]
+
+# The kernels of a run that names none.
+# kernels = ["5.10", "6.1", "6.12"]
 
 # What only the objects' own loader knows. A cell that is `undeclared` prints the line to add.
 # [object."x.bpf.o"]
@@ -110,6 +125,14 @@ tests = ["{_TEST.parent}"]
 """
 
 
+def _built(commands: tuple[str, ...]) -> str:
+    """Return the lines of the table about what makes the objects."""
+    if not commands:
+        return '# What makes the objects, run before each run.\n# build = "make"\n\n'
+    others = "".join(f"# or: {command}\n" for command in commands[1:])
+    return f'# What makes the objects, run before each run.\nbuild = "{commands[0]}"\n{others}\n'
+
+
 EXAMPLE = '''"""An example: tests here run as root inside the guests, once on each kernel (docs/scenarios.md)."""
 
 from __future__ import annotations
@@ -130,11 +153,7 @@ def test_the_kernel_shows_its_types() -> None:
 #     assert counter.map("packets")[17] == 3
 '''
 
-
-def workflow(seen: Seen) -> str:
-    """Return the text of a workflow for GitHub."""
-    builds = "".join(f"      - run: {build}\n" for build in seen.builds)
-    return f"""name: kernel-matrix
+WORKFLOW = """name: kernel-matrix
 on: [push, pull_request]
 permissions:
   contents: read
@@ -145,7 +164,7 @@ jobs:
       - uses: actions/checkout@v4
         with:
           persist-credentials: false
-{builds}      # the engine, from where you keep it
+      # the engine, from where you keep it
       - run: pipx install kernel-matrix
       - run: kernel-matrix bootstrap
       - run: kernel-matrix run

@@ -12,6 +12,9 @@ from kernel_matrix.objects import build, rust
 def compile_objects() -> Iterator[str]:
     """Compile the project's objects; yield a line for each. Raises BuildError and ToolMissing."""
     here = project.find()
+    if here.make:
+        yield f"build: {here.make}"
+        build.make(here)
     for name, path in sorted(build.build_all(here).items()):
         yield f"{name}: {here.relative(path)}"
     yield from rust.reasons(here)

@@ -16,7 +16,7 @@ import msgspec
 from kernel_matrix.results.comparison import Scope
 from kernel_matrix.shared.errors import ManifestError
 from kernel_matrix.shared.features import VARIANT, Feature, parse_features
-from kernel_matrix.shared.project import Project
+from kernel_matrix.shared.project import GuestNeeds, Project
 
 #: groups of kernels; ``full`` is all tiers
 GROUPS = ("core", "full")
@@ -101,6 +101,8 @@ class Manifest(msgspec.Struct, frozen=True):
     root: Root
     variants: tuple[Variant, ...] = ()
     gate: Scope = Scope()
+    #: what the project's guests have beside that root
+    guest: GuestNeeds = GuestNeeds()
 
     @property
     def guests(self) -> dict[str, frozenset[str]]:
@@ -109,6 +111,11 @@ class Manifest(msgspec.Struct, frozen=True):
         return plain | {
             variant.of(kernel): variant.features(kernel) for kernel in self.kernels for variant in self.variants
         }
+
+
+def with_guest(manifest: Manifest, project: Project) -> Manifest:
+    """Return the manifest of a project's guests: with what its table adds to their root image."""
+    return msgspec.structs.replace(manifest, guest=project.guest)
 
 
 def gate(project: Project, manifest: Manifest) -> Scope:

@@ -17,9 +17,10 @@ def leading_arguments(project: Project) -> tuple[str, ...]:
     there. Paths are relative, because guests get them, too. Importing Hypothesis's plugin takes
     0.3 s, and tests that use Hypothesis do not need it.
     """
+    paths = shlex.join((*project.tests, *project.objects, *project.command_files))
     return (
         *("-p", "kernel_matrix.plugin", "--matrix", *project.pytest_options),
-        *("-o", f"testpaths={shlex.join((*project.tests, *project.objects))}", "-p", "no:hypothesispytest"),
+        *("-o", f"testpaths={paths}", "-p", "no:hypothesispytest"),
     )
 
 

@@ -7,12 +7,12 @@ import os
 import tomllib
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 import msgspec
 
+from kernel_matrix.config import keys, scenarios
 from kernel_matrix.config import objects as object_tables
-from kernel_matrix.config import scenarios
 from kernel_matrix.shared.errors import ManifestError
 from kernel_matrix.shared.project import ROOT_VARIABLE, Bench, Mutation, Program, Project
 
@@ -41,7 +41,7 @@ _PYTEST_CONFIGS = {
     "setup.cfg": "[tool:pytest]",
 }
 
-_Name = Annotated[str, msgspec.Meta(min_length=1)]
+_Name = keys.Name
 
 
 class _Compile(msgspec.Struct, frozen=True, forbid_unknown_fields=True, rename="kebab"):
@@ -86,6 +86,10 @@ class _Table(msgspec.Struct, frozen=True, forbid_unknown_fields=True, rename="ke
     expect: tuple[object_tables.Expect, ...] = ()
     scenario: tuple[scenarios.Scenario, ...] = ()
     capabilities: tuple[_Name, ...] | None = None
+    build: _Name | None = None
+    commands: tuple[_Name | keys.CommandTable, ...] = ()
+    kernels: tuple[_Name, ...] = ()
+    guest: keys.Guest = keys.Guest()
     baselines: _Name | None = None
     programs: tuple[_Program, ...] = ()
     loaders: tuple[_Name, ...] = ()
@@ -133,6 +137,8 @@ def load(root: Path) -> Project | None:
         bare,
         objects=paths,
         object_table=bare.object_table.about(paths),
+        make="",
+        commands=(),
         tests=(),
         programs=(),
         baselines=root / "no baselines",
@@ -154,8 +160,8 @@ def _project(root: Path, table: str, content: Any, where: str) -> Project:  # no
     try:
         settings = msgspec.convert(content, _Table)
     except msgspec.ValidationError as error:
-        keys = ", ".join(field.encode_name for field in msgspec.structs.fields(_Table))
-        raise ManifestError(f"{where}: {error} (keys: {keys})") from error
+        known = ", ".join(field.encode_name for field in msgspec.structs.fields(_Table))
+        raise ManifestError(f"{where}: {error} (keys: {known})") from error
     compiled = settings.compile
     if compiled is None and (root / "bpf").is_dir():
         compiled = _Compile()
@@ -172,9 +178,15 @@ def _project(root: Path, table: str, content: Any, where: str) -> Project:  # no
         tests=tuple(path.rstrip("/") for path in _tests(settings)),
         objects=settings.objects,
         object_table=replace(
-            object_tables.table(settings.object, settings.expect, settings.capabilities, where),
+            object_tables.table(
+                settings.object, settings.expect, keys.capabilities(settings.capabilities, where), where
+            ),
             scenarios=scenarios.table(settings.scenario, where),
         ),
+        make=settings.build or "",
+        commands=keys.commands(settings.commands, where),
+        kernels=settings.kernels,
+        guest=keys.guest(settings.guest, root, where),
         baselines=root / (settings.baselines or "baselines"),
         keeps_baselines=settings.baselines is not None,
         programs=tuple(Program(entry.object, entry.program, entry.type, entry.symbol) for entry in settings.programs),
@@ -193,8 +205,8 @@ def _project(root: Path, table: str, content: Any, where: str) -> Project:  # no
 
 
 def _tests(table: _Table) -> tuple[str, ...]:
-    """Return the folders of tests: those of the table; a project of objects has none of itself."""
-    return table.tests if table.tests is not None else () if table.objects else ("tests",)
+    """Return the folders of tests: those of the table; a project of objects or commands has none of itself."""
+    return table.tests if table.tests is not None else () if table.objects or table.commands else ("tests",)
 
 
 def _mutation(table: _Mutants | None) -> Mutation:
@@ -232,6 +244,7 @@ def _check(project: Project, table: _Table, where: str) -> None:
             if path and not (project.root / path).exists():
                 raise ManifestError(f"{where}: {key}: {path}: no such file or folder below {project.root}")
     below = {"tests": _tests(table), "objects": table.objects, "carry": table.carry, "measure": table.measure}
+    below["guest.requirements"] = (table.guest.requirements,) if table.guest.requirements else ()
     if table.compile is not None:
         below |= {"compile.sources": (table.compile.sources,), "compile.rust": table.compile.rust}
     for key, paths in below.items():

@@ -18,6 +18,7 @@ from kernel_matrix.diagnose.situation import (
     Rule,
     Situation,
     advise,
+    in_no_module,
     last_line,
     libbpf_line,
     suggestion,
@@ -77,7 +78,7 @@ def _btf(at: Situation) -> Diagnosis | None:
         near = f"; near: {', '.join(at.near[:3])}" if at.near else ""
         return advise(
             Cause.SYMBOL,
-            f"this kernel has no {what} {missing[1]}{near}",
+            f"this kernel has no {what} {missing[1]}{in_no_module(at, missing[1])}{near}",
             "use another one, or a kernel that has this one",
         )
     if missing:
@@ -100,10 +101,12 @@ def _invalid_core(at: Situation) -> Diagnosis | None:
     declared = match["what"].strip() if match else "a field"
     what = _FLAVOUR.sub("", declared)
     by = f" (declared as {declared})" if what != declared else ""
+    root = re.search(r"(?:struct|union|enum|typedef) (\w+)", what)
+    nowhere = in_no_module(at, root[1]) if root else ""
     near = f"; near: {', '.join(at.near[:3])}" if at.near else ""
     return advise(
         Cause.SYMBOL,
-        f"this kernel has not what CO-RE looks for: {what}{by}{near}",
+        f"this kernel has not what CO-RE looks for: {what}{by}{nowhere}{near}",
         "ask with bpf_core_field_exists() or bpf_core_type_exists() first, and read what the kernel has instead",
     )
 

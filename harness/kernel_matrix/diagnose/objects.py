@@ -13,6 +13,7 @@ from kernel_matrix.diagnose.situation import (
     Rule,
     Situation,
     advise,
+    in_no_module,
     last_line,
     libbpf_line,
 )
@@ -117,7 +118,7 @@ def _ksym(at: Situation, what: str, name: str, why: str) -> Diagnosis:
     near = f"; near: {', '.join(at.near[:3])}" if at.near else ""
     return advise(
         Cause.SYMBOL,
-        f"the kernel offers no {what} {name} to BPF programs{near}",
+        f"the kernel offers no {what} {name} to BPF programs{in_no_module(at, name)}{near}",
         "declare it __weak and ask first (bpf_ksym_exists): one strong extern refuses every program of the object",
     )
 

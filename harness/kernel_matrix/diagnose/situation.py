@@ -154,6 +154,8 @@ class Situation:
     near: tuple[str, ...] = ()
     #: names that the kernel's BTF lacks, of those that matter for the step: BPF_MAP_TYPE_X, BPF_PROG_TYPE_X, ...
     absent: frozenset[str] = frozenset()
+    #: names that were looked for in all modules of the kernel, and are in none
+    in_no_module: frozenset[str] = frozenset()
     #: the map that was refused
     map: MapFacts | None = None
     #: the section of the program
@@ -232,18 +234,25 @@ def symbol(at: Situation, name: str) -> Diagnosis:
             "attach by kprobe",
         )
     similar = [similar_name for similar_name in at.symbols if similar_name != name]
+    nowhere = in_no_module(at, name)
     if similar:
         shown = ", ".join(similar[:3])
         copied = similar[0].startswith(f"{name}.")
         advice = f"attach {'a kprobe ' if copied else ''}to {similar[0]} instead"
         return advise(
             Cause.SYMBOL,
-            f"the kernel has no function {name}; it has {shown}",
+            f"the kernel has no function {name}{nowhere}; it has {shown}",
             f"{advice} (a compiler's copy: its arguments may be others)" if copied else advice,
         )
+    why = ", and no module of it has one: it is inlined, or has another name"
     return advise(
         Cause.SYMBOL,
-        f"the kernel has no function {name}, nor one of a like name: it is inlined, has another name, or is in a module"
-        " that is not loaded",
+        f"the kernel has no function {name}, nor one of a like name"
+        + (why if nowhere else ": it is inlined, has another name, or is in a module that is not loaded"),
         "attach to what calls it, or to a tracepoint; look it up in /proc/kallsyms",
     )
+
+
+def in_no_module(at: Situation, name: str) -> str:
+    """Return what to add of a name that no module of the kernel has; empty where they were not searched for it."""
+    return ", and no module of it has one" if name in at.in_no_module else ""

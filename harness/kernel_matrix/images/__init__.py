@@ -7,16 +7,19 @@ from kernel_matrix.images.kernels import (
     kernel_headers,
     kernel_image,
     kernel_key,
+    kernel_modules,
     kernel_version,
     load,
     not_locked,
     unlocked,
 )
+from kernel_matrix.images.modules import Modules, needed_folder
 from kernel_matrix.images.rootfs import RootImage, cached_root, root_image, root_key
 from kernel_matrix.images.updating import update_lock
 
 __all__ = [
     "KernelImage",
+    "Modules",
     "RootImage",
     "cache_dir",
     "cached_kernel",
@@ -27,8 +30,10 @@ __all__ = [
     "kernel_headers",
     "kernel_image",
     "kernel_key",
+    "kernel_modules",
     "kernel_version",
     "load",
+    "needed_folder",
     "not_locked",
     "prune",
     "root_image",

@@ -23,7 +23,7 @@ from kernel_matrix.shared.errors import ImageError, ignoring, reraise
 #: days after its last use when `prune` deletes an image
 UNUSED_DAYS = 30
 #: folders of images in the cache, and of what guests have compiled
-_KINDS = ("kernels", "headers", "roots", "compiled")
+_KINDS = ("kernels", "headers", "roots", "compiled", "modules", "needed")
 #: seconds that a terminated tool has to delete its files
 _SECONDS_TO_CLEAN_UP = 5.0
 

@@ -8,8 +8,9 @@ from pathlib import Path
 
 from kernel_matrix.config import manifest as manifests
 from kernel_matrix.config.manifest import Kernel, Manifest
-from kernel_matrix.images import image, providers
+from kernel_matrix.images import image, modules, providers
 from kernel_matrix.images.image import KernelImage
+from kernel_matrix.images.modules import Modules
 from kernel_matrix.shared import hints
 from kernel_matrix.shared.errors import ImageError
 
@@ -39,6 +40,17 @@ def kernel_headers(manifest: Manifest, kernel: Kernel, image: KernelImage, *, lo
     if not isinstance(provider, providers.HasHeaders):
         raise ImageError(f"kernel {kernel.name}: provider {kernel.provider} has no headers")
     return provider.headers_image(manifest, kernel, image, locked_only=locked_only)
+
+
+def kernel_modules(manifest: Manifest, kernel: Kernel, image: KernelImage, describe: modules.Describe) -> Modules:
+    """Return all modules of a kernel's image; raises ImageError when its provider has none.
+
+    ``describe`` returns the names that a module has, by which it is found.
+    """
+    provider = providers.of(manifest, kernel)
+    if not isinstance(provider, providers.HasModules):
+        raise ImageError(f"kernel {kernel.name}: provider {kernel.provider} has no further modules")
+    return provider.all_modules(manifest, kernel, image, describe)
 
 
 def kernel_version(manifest: Manifest, kernel: Kernel) -> str:

@@ -5,10 +5,12 @@ from __future__ import annotations
 import hashlib
 import importlib.metadata
 import os
+import re
 import shlex
 import shutil
 import sys
 import tarfile
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -29,6 +31,8 @@ _SITE = "usr/lib/python3/dist-packages"
 _GUEST_TOOLS = "usr/lib/harness/guesttools"
 _DISTRIBUTION = "virtme-ng"
 _AGENT = Path(__file__).resolve().parent.parent / "guest" / "agent.py"
+#: a package of a lock, without its hashes
+_LOCKED = re.compile(r"^[\w.-]+==[\w.+!-]+", re.MULTILINE)
 #: bytes; a disk with less free space is full
 _NO_SPACE = 1 << 20
 
@@ -72,9 +76,10 @@ def root_key(manifest: Manifest) -> str:
     """Return the name of the root image in the cache, a digest of its sources without the packages."""
     root = manifest.root
     files = [manifest.folder / name for name in [*root.files, root.requirements]]
-    parts = [path.read_bytes() for path in [*files, _AGENT]]
+    own = manifest.guest.requirements
+    parts: list[bytes | str] = [path.read_bytes() for path in [*files, _AGENT, *([own] if own else [])]]
     tools = f"{_DISTRIBUTION} {importlib.metadata.version(_DISTRIBUTION)}"
-    return digest([_FORMAT, tools, (manifest.folder / "rootfs.toml").read_bytes(), *parts])
+    return digest([_FORMAT, tools, (manifest.folder / "rootfs.toml").read_bytes(), *parts, *manifest.guest.packages])
 
 
 def _build(manifest: Manifest, place: Path) -> None:
@@ -82,7 +87,8 @@ def _build(manifest: Manifest, place: Path) -> None:
     with working(".root-", place.parent) as work:
         staging = work / "staging"
         _stage(manifest, staging)
-        command = mmdebstrap(root, mirror.find().uri(root.suite), staging, work / "root.tar")
+        packages = (*root.packages, *manifest.guest.packages)
+        command = mmdebstrap(root, packages, mirror.find().uri(root.suite), staging, work / "root.tar")
         try:
             run(command, "making the root", environment=_private(work))
         except ImageError as error:
@@ -125,7 +131,7 @@ def _private(work: Path) -> dict[str, str]:
     return {**os.environ, "TMPDIR": str(work / "tmp")}
 
 
-def mmdebstrap(root: Root, uri: str, staging: Path, target: Path) -> list[str]:
+def mmdebstrap(root: Root, packages: Iterable[str], uri: str, staging: Path, target: Path) -> list[str]:
     """Return the command that creates the root's tar; ``staging`` is copied over the installed packages."""
     users = [
         f'echo {shlex.quote(f"{name}:x:{uid}:{uid}::/:/bin/sh")} >>"$1"/etc/passwd; '
@@ -142,7 +148,7 @@ def mmdebstrap(root: Root, uri: str, staging: Path, target: Path) -> list[str]:
         *(["unshare", "--mount"] if os.geteuid() == 0 else []),
         "mmdebstrap",
         "--variant=essential",
-        f"--include={','.join(root.packages)}",
+        f"--include={','.join(packages)}",
         "--dpkgopt=path-exclude=/usr/share/man/*",
         "--dpkgopt=path-exclude=/usr/share/doc/*",
         "--dpkgopt=path-exclude=/usr/share/locale/*",
@@ -156,15 +162,14 @@ def mmdebstrap(root: Root, uri: str, staging: Path, target: Path) -> list[str]:
 
 def _stage(manifest: Manifest, staging: Path) -> None:
     """Create the files that are copied over the packages."""
-    run(
-        [
-            *(sys.executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-compile"),
-            *("--python-version", _PYTHON, "--implementation", "cp", "--only-binary", ":all:"),
-            *("--no-deps", "--require-hashes", "--requirement", str(manifest.folder / manifest.root.requirements)),
-            *("--target", str(staging / _SITE)),
-        ],
-        "fetching the guest's Python packages",
-    )
+    lock = manifest.folder / manifest.root.requirements
+    what = "fetching the guest's Python packages"
+    _install(staging / _SITE, what, "--no-deps", "--require-hashes", "--requirement", str(lock))
+    if (own := manifest.guest.requirements) is not None:
+        # what is there stays as it is: the guest's pytest must be the host's
+        constraints = staging.parent / "constraints.txt"
+        constraints.write_text("\n".join(_LOCKED.findall(lock.read_text())))
+        _install(staging / _SITE, f"{what} of {own.name}", "--constraint", str(constraints), "--requirement", str(own))
     tools = Path(str(importlib.metadata.distribution(_DISTRIBUTION).locate_file("virtme/guest")))
     shutil.copytree(tools, staging / _GUEST_TOOLS, ignore=shutil.ignore_patterns("__pycache__"))
     root = manifest.root
@@ -177,3 +182,15 @@ def _stage(manifest: Manifest, staging: Path) -> None:
         path.chmod(0o755)
     for folder in (HOME, CARRIED):
         (staging / folder.relative_to("/")).mkdir(parents=True, exist_ok=True)
+
+
+def _install(target: Path, what: str, *options: str) -> None:
+    """Install Python packages for the guest's Python."""
+    run(
+        [
+            *(sys.executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-compile"),
+            *("--python-version", _PYTHON, "--implementation", "cp", "--only-binary", ":all:"),
+            *(*options, "--target", str(target)),
+        ],
+        what,
+    )

@@ -162,6 +162,14 @@ def _decompress(path: Path) -> None:
         run([tool, "--decompress", "--quiet", "--rm" if tool == "zstd" else "--force", str(path)], f"unpacking {path}")
 
 
+def decompressed(path: Path) -> bytes:
+    """Return a module's content; the file may become an uncompressed one."""
+    if path.name.endswith(_COMPRESSED):
+        _decompress(path)
+        path = path.with_suffix("")
+    return path.read_bytes()
+
+
 def release_of(kernel: Path) -> str:
     """Return the release of a kernel's file, compressed or not; raises ValueError for any other file.
 

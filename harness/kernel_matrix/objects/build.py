@@ -10,6 +10,7 @@ in a fresh clone.
 from __future__ import annotations
 
 import hashlib
+import re
 import subprocess
 import tempfile
 from collections.abc import Iterable
@@ -19,7 +20,7 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
-from kernel_matrix.arch import CURRENT
+from kernel_matrix.arch import CURRENT, IN_THE_KERNEL
 from kernel_matrix.objects import rust
 from kernel_matrix.shared import atomic, hints
 from kernel_matrix.shared import project as project_paths
@@ -33,6 +34,10 @@ ENGINE_OBJECTS = f"{project_paths.ENGINE_OBJECTS}/"
 #: -g generates BTF, without which libbpf refuses an object; -mcpu=v2 is what 5.10 verifies as well as later kernels
 #: do (with v3's 32-bit arithmetic its verifier loses much of its knowledge of a value)
 FLAGS = ("-target", "bpf", "-mcpu=v2", "-O2", "-g", *CURRENT.compiler)
+#: cilium/ebpf, cmd/bpf2go: NAME_ARCHITECTURE_bpfel.o
+_BPF2GO = re.compile(rf"_({'|'.join(IN_THE_KERNEL)})_bpfe[lb]\.o$")
+#: lines of the output of a command that made no objects
+_LAST_LINES = 20
 _ENGINE_FLAGS = ("-Wall", "-Wextra", "-Werror")
 
 
@@ -58,6 +63,20 @@ def build_all(project: Project) -> dict[str, Path]:
     return objects
 
 
+def make(project: Project) -> None:
+    """Run the table's command that makes the objects; raises BuildError with the last lines of its output."""
+    if not project.make:
+        return
+    done = subprocess.run(
+        ["sh", "-c", project.make],
+        cwd=project.root, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, check=False,
+    )  # fmt: skip
+    if done.returncode:
+        why = f"exit status {done.returncode}" if done.returncode > 0 else f"killed by signal {-done.returncode}"
+        lines = done.stdout.decode(errors="replace").splitlines()[-_LAST_LINES:]
+        raise BuildError("\n".join([f"{project.table}: build: {project.make}: {why}", *lines]))
+
+
 def _delete_stale(folder: Path, objects: AbstractSet[Path]) -> None:
     """Delete the objects that were compiled here from sources that are gone; a key beside an object marks it."""
     for stamp in folder.rglob("*.bpf.key"):
@@ -73,6 +92,12 @@ def _sources(project: Project) -> dict[Path, str]:
     own = {} if project.sources is None else {project.sources: ""}
     # nothing but tests uses the engine's own; a machine with compiled objects may have no compiler
     return own | {_ENGINE_SOURCES: ENGINE_OBJECTS} if project.tests or not project.objects else own
+
+
+def is_for_another_architecture(name: str) -> bool:
+    """Whether bpf2go, which names architectures as the kernel's source does, has made an object for another one."""
+    made_for = _BPF2GO.search(name)
+    return made_for is not None and made_for[1] != CURRENT.kernel
 
 
 def checked(path: Path) -> Path:

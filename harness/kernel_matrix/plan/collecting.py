@@ -8,10 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from kernel_matrix.guest.pytest import marks, objects
-from kernel_matrix.plan.selection import LOADERS, NAMES, OBJECTS, SELECTED
+from kernel_matrix.guest.pytest import marks, objects, own_commands
+from kernel_matrix.plan.selection import COMMANDS, LOADERS, NAMES, OBJECTS, SELECTED
 from kernel_matrix.shared.features import VARIANT
 from kernel_matrix.shared.object_table import ObjectTable
+from kernel_matrix.shared.project import Command
 
 #: parameters have the same ids as in the guests
 pytest_make_parametrize_id = marks.pytest_make_parametrize_id
@@ -23,6 +24,8 @@ def pytest_configure(config: pytest.Config) -> None:
     config.stash[objects.KERNELS] = tuple(json.loads(os.environ[NAMES]))
     config.stash[objects.TABLE] = ObjectTable.of_json(json.loads(os.environ[OBJECTS]))
     config.pluginmanager.register(objects, "matrix-objects")
+    config.stash[own_commands.COMMANDS] = tuple(Command(**entry) for entry in json.loads(os.environ[COMMANDS]))
+    config.pluginmanager.register(own_commands, "matrix-commands")
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -38,7 +41,7 @@ def pytest_collection_finish(session: pytest.Session) -> None:
     guests = set()
     for item in session.items:
         if not hasattr(item, "callspec"):
-            # an object, which runs with no variant
+            # of an object or a command, which run with no variant
             continue
         guest = item.callspec.params["kernel"]
         variants = {name for mark in item.iter_markers("boots_with") for name in mark.args}

@@ -99,9 +99,9 @@ def list_guests(project: Project, request: RunRequest) -> GuestList:
     if request.guests is not None and request.guests < 1:
         raise ManifestError(f"--guests {request.guests}: at least one guest is needed")
     _check_paths(project, request.arguments)
-    kernel_manifest = images.load(request.manifest or project.images)
+    kernel_manifest = manifest.with_guest(images.load(request.manifest or project.images), project)
     objects.check(project, kernel_manifest)
-    named = _kernel_names(request, list(kernel_manifest.guests))
+    named = _kernel_names(project, request, list(kernel_manifest.guests))
     chosen = manifest.select(kernel_manifest, [plain_kernel(name) for name in named])
     guests = GuestChoice.of(project, kernel_manifest, request, named)
     listed = GuestList(kernel_manifest, named, _booted(guests, chosen))
@@ -236,9 +236,9 @@ def _check_paths(project: Project, arguments: Sequence[str]) -> None:
             raise ManifestError(f"{name}: no such file or folder below {project.root}")
 
 
-def _kernel_names(request: RunRequest, guests: Sequence[str]) -> tuple[str, ...]:
-    """Return the kernels of ``--kernel``; without it those that the node ids on the command line name, if any."""
+def _kernel_names(project: Project, request: RunRequest, guests: Sequence[str]) -> tuple[str, ...]:
+    """Return the kernels of ``--kernel``; without it those of the node ids on the command line; else the table's."""
     if request.kernels:
         return request.kernels
     named = [kernel_of_argument(argument, guests) for argument in request.arguments]
-    return tuple(dict.fromkeys(name for name in named if name)) if all(named) else ()
+    return tuple(dict.fromkeys(name for name in named if name)) if named and all(named) else project.kernels

@@ -2,21 +2,27 @@
 
 from __future__ import annotations
 
-from kernel_matrix.config.manifest import Manifest
+from collections.abc import Callable
+
+from kernel_matrix.config.manifest import GROUPS, Manifest
 from kernel_matrix.objects import build
 from kernel_matrix.plan import scenarios
 from kernel_matrix.shared.errors import ManifestError
 from kernel_matrix.shared.project import Project
 
 
-def compile_first(project: Project) -> None:
-    """Compile a project's sources where patterns of the table name what is made of them; raises BuildError."""
+def make_first(project: Project, say: Callable[[str], None]) -> None:
+    """Make what patterns of the table name: by the table's command, or from the sources. Raises BuildError."""
+    if project.make:
+        say(f"build: {project.make}")
+        build.make(project)
     if project.objects and project.sources is not None:
         build.build_all(project)
 
 
 def check(project: Project, kernel_manifest: Manifest) -> None:
-    """Refuse patterns without an object, and expectations about what does not exist; raises ManifestError."""
+    """Refuse unknown kernels, patterns without an object, expectations about what is not; raises ManifestError."""
+    _check_kernels(project, kernel_manifest)
     for pattern in project.objects:
         if not any(path.is_file() for path in project.root.glob(pattern)):
             raise ManifestError(f"{project.table}: objects: {pattern}: no such file below {project.root}")
@@ -34,3 +40,10 @@ def check(project: Project, kernel_manifest: Manifest) -> None:
         if project.objects and not any(project.object_table.names(name, path) for path in project.object_files):
             raise ManifestError(f'{project.table}: object."{name}": no object is called so')
     scenarios.check(project)
+
+
+def _check_kernels(project: Project, kernel_manifest: Manifest) -> None:
+    known = [*GROUPS, *(kernel.name for kernel in kernel_manifest.kernels)]
+    for name in project.kernels:
+        if name not in known:
+            raise ManifestError(f"{project.table}: kernels: unknown kernel {name!r} (known: {', '.join(known)})")

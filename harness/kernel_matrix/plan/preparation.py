@@ -14,9 +14,10 @@ from kernel_matrix import images
 from kernel_matrix.config import manifest, options
 from kernel_matrix.images import KernelImage, RootImage
 from kernel_matrix.objects import build, loader_programs
-from kernel_matrix.plan import compiling, evidence, selection
+from kernel_matrix.plan import compiling, evidence, kernel_modules, selection
 from kernel_matrix.plan.compiling import Compiling
 from kernel_matrix.plan.guest_list import GuestList, ListedGuest, RunRequest, list_guests, pieces
+from kernel_matrix.plan.kernel_modules import KernelModules
 from kernel_matrix.plan.selection import Selection
 from kernel_matrix.plan.sharding import Part, Unit
 from kernel_matrix.relay import accelerator, client, payload, snapshots
@@ -31,9 +32,9 @@ from kernel_matrix.shared.division import WorkerId
 from kernel_matrix.shared.errors import ImageError, ManifestError, NotInArchive, ToolMissing
 from kernel_matrix.shared.features import VARIANT, GuestFacts, plain_kernel
 from kernel_matrix.shared.object_table import ObjectTable
-from kernel_matrix.shared.project import COMPILING_LOADERS, Program, Project
+from kernel_matrix.shared.project import COMPILING_LOADERS, MEMORY_MIB, Command, Program, Project
 from kernel_matrix.vm import slots
-from kernel_matrix.vm.boot_spec import MEMORY_MIB, Accelerator, BootSpec
+from kernel_matrix.vm.boot_spec import Accelerator, BootSpec
 from kernel_matrix.vm.ending import ENDING
 
 #: seconds from QEMU's start to the guest's first output: three to six under emulation on an idle machine, plus the
@@ -101,6 +102,8 @@ class Plan:
     objects: ObjectTable = field(default_factory=ObjectTable)
     #: returns the objects of the facts with their sources; it takes longer than guests should wait for
     read_objects: Callable[[], tuple[ObjectEvidence, ...]] = tuple
+    #: the commands of the table
+    commands: tuple[Command, ...] = ()
     #: kernel -> what the run is compared with, and how strictly
     baseline: Mapping[str, Expectation] = field(default_factory=dict)
     scope: Scope = field(default_factory=Scope)
@@ -123,6 +126,7 @@ class Plan:
             self.all_loaders,
             self.sources,
             self.objects,
+            self.commands,
         )
 
     def piece_path(self, file: str) -> str:
@@ -155,6 +159,8 @@ class _Guest:
 
     listed: ListedGuest
     image: KernelImage
+    #: the folder with modules that the project's objects need; None: they need none beside those of the image
+    modules: Path | None = None
     #: the erofs with its kernel's headers; None: no test of the guest needs them, or they are unavailable
     headers: Path | None = None
     #: as in `GuestFacts`
@@ -209,6 +215,7 @@ def plan(project: Project, request: RunRequest, listed: GuestList, prepared: Pre
         sources=project.relative(project.sources or project.root / "bpf"),
         objects=project.object_table,
         read_objects=partial(evidence.with_sources, project, prepared.objects),
+        commands=project.commands,
         baseline=baseline.read(request.baseline or project.matrix_baselines),
         scope=_scope(project, request, listed),
         part=listed.part,
@@ -239,6 +246,7 @@ def prepare_guests(
     """
     _check_carried(request.carried)
     built = build.build_all(project)
+    _check_room(project)
     programs, loaders = _loaders(project, request, say)
     root_image = images.root_image(listed.kernel_manifest)
     planned, missing = _with_images(listed, request, say=say)
@@ -246,13 +254,14 @@ def prepare_guests(
     if not planned:
         raise ImageError("; ".join(f"{name}: {why}" for name, why in missing.items()))
     folder = Path(tempfile.mkdtemp(prefix="guests-", dir=run.path))
+    planned = _with_modules(project, planned, listed.kernel_manifest, folder, say)
     jobs = _Jobs(project, root_image, run, request, programs)
     choice = accelerator.choose(lambda kind: jobs.probe(planned[0], kind), images.cache_dir(), again=request.ask_again)
     count = request.guests or slots.guests_at_once(
         cores=os.cpu_count() or 1,
         emulated=choice.accelerator is Accelerator.TCG,
         free_mib=slots.free_memory_mib(Path("/proc/meminfo").read_text()),
-        memory_mib=MEMORY_MIB,
+        memory_mib=project.guest.memory_mib,
     )
     if not request.divided:
         count = min(count, len(planned))
@@ -334,6 +343,7 @@ class _Jobs:
                 image.modules,
                 self.root.path,
                 kind,
+                memory_mib=self.project.guest.memory_mib,
                 append=guest.listed.append,
                 headers=guest.headers,
             ),
@@ -343,7 +353,8 @@ class _Jobs:
                 carried=carried,
                 programs=self.programs,
                 compiled_by=_compiler(self.root, guest),
-                config=image.config if self.project.objects else None,
+                modules=guest.modules,
+                config=image.config if self.project.objects or self.project.commands else None,
             ),
             console=self.run.console(guest.listed.name),
             slots=slot_files,
@@ -426,6 +437,18 @@ def _check_carried(folder: Path | None) -> None:
         raise ManifestError(f"--carry {folder}: {mib} MiB; a guest has room for {_MOST_CARRIED_MIB} MiB")
 
 
+def _check_room(project: Project) -> None:
+    """Refuse a project that does not fit into its guests, before one boots; raises ManifestError."""
+    files = payload.project_files(payload.of_project(project))
+    mib = sum((project.root / path).stat().st_size for path in files) >> 20
+    room = project.guest.memory_mib * _MOST_CARRIED_MIB // MEMORY_MIB
+    if mib > room:
+        raise ManifestError(
+            f"{project.table}: guests would get {mib} MiB of the project, and have room for {room} MiB:"
+            " name what they need with `carry`, or more guest.memory"
+        )
+
+
 def _with_images(
     listed: GuestList, request: RunRequest, *, say: Callable[[str], None]
 ) -> tuple[list[_Guest], dict[str, str]]:
@@ -443,6 +466,26 @@ def _with_images(
             for note in image.notes:
                 say(f"{kernel.name}: {note}")
     return [_Guest(guest, fetched[guest.name]) for guest in listed.guests if guest.name in fetched], missing
+
+
+def _with_modules(
+    project: Project,
+    guests: Sequence[_Guest],
+    kernel_manifest: manifest.Manifest,
+    folder: Path,
+    say: Callable[[str], None],
+) -> list[_Guest]:
+    """Get the modules of each kernel that the project's objects need; the guests of a kernel have the same."""
+    if not project.object_files:
+        return list(guests)
+    folders: dict[str, Path | None] = {}
+    for guest in guests:
+        name = plain_kernel(guest.listed.name)
+        if name not in folders:
+            (kernel,) = manifest.select(kernel_manifest, [name])
+            of = KernelModules(kernel_manifest, kernel, guest.image, say)
+            folders[name] = kernel_modules.prepare(project, of, folder / f"{name}.modules")
+    return [replace(guest, modules=folders[plain_kernel(guest.listed.name)]) for guest in guests]
 
 
 def _with_headers(

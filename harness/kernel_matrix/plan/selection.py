@@ -27,8 +27,9 @@ from kernel_matrix.shared.project import Project
 _MARK = "boots_with"
 #: a parameter with the name of the fixture
 _LOADER = re.compile(r"\bloader\b\s*[:,)]")
-#: for the collecting pytest: the guests' names, the file for those that have a test, and the table's loaders
+#: for the collecting pytest: the guests' names, the file for those that have a test, the table's loaders and commands
 NAMES, SELECTED, LOADERS = "HARNESS_GUEST_NAMES", "HARNESS_GUESTS_FOUND", "HARNESS_LOADERS"
+COMMANDS = "HARNESS_COMMANDS"
 #: and what the table says of objects
 OBJECTS = "HARNESS_OBJECT_TABLE"
 
@@ -112,6 +113,7 @@ def _collect(project: Project, selection: Selection, names: Sequence[str]) -> tu
             NAMES: json.dumps(names),
             SELECTED: str(guests_file),
             LOADERS: json.dumps(project.all_loaders),
+            COMMANDS: json.dumps([asdict(command) for command in project.commands]),
             OBJECTS: json.dumps(asdict(project.object_table)),
         }
         command = [sys.executable, "-m", "pytest", *project.pytest_options, "-p", "kernel_matrix.plan.collecting"]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 import os
+import re
 import tarfile
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -12,11 +13,23 @@ from pathlib import Path
 
 from kernel_matrix.shared import compiled
 from kernel_matrix.shared.errors import reraise
-from kernel_matrix.shared.project import ARRIVED, COMPILING_LOADERS, ENGINE, KERNEL_CONFIG, LOADER_PROGRAMS, Project
+from kernel_matrix.shared.project import (
+    ARRIVED,
+    COMPILING_LOADERS,
+    ENGINE,
+    KERNEL_CONFIG,
+    LOADER_PROGRAMS,
+    MODULES,
+    Project,
+)
 
 #: folders that no guest needs, at any depth; hidden folders are left out, too
 _LEFT_OUT = frozenset({"__pycache__", "results", "node_modules", "venv"})
+#: the file that marks a folder of made files, such as Cargo's target (https://bford.info/cachedir/)
+_MADE = "CACHEDIR.TAG"
 _CACHE = ".pytest_cache"
+#: the project's root, relative to itself
+_HERE = "."
 #: pytest's python_files
 TEST_FILES = ("test_*.py", "*_test.py")
 #: modification time of every file: 1980, because tar does not trust earlier ones
@@ -56,6 +69,8 @@ class Payload:
     programs: Mapping[str, Path] = field(default_factory=dict)
     #: the configuration of its kernel; None: its objects do not need it
     config: Path | None = None
+    #: a folder with modules of its kernel for its objects; None: they need none beside those of the image
+    modules: Path | None = None
     #: None: nothing is compiled in the guest
     kept: Kept | None = None
 
@@ -89,7 +104,7 @@ def project_files(payload: Payload) -> Iterator[Path]:
     """Yield the project's files to carry, relative to its root, sorted; the engine's own source is left out."""
     paths = {
         path
-        for top in payload.carry or (".",)
+        for top in payload.carry or (_HERE,)
         for path in _below(payload.root, payload.root / top)
         if not (payload.root / path).is_relative_to(_PACKAGE)
         and not any(path.is_relative_to(left_out) for left_out in payload.leave_out)
@@ -107,8 +122,12 @@ def _below(root: Path, top: Path) -> Iterator[Path]:
     if not top.exists():
         return
     for folder, folders, files in os.walk(top, onerror=reraise):
-        folders[:] = [name for name in folders if name not in _LEFT_OUT and not name.startswith(".")]
+        folders[:] = [name for name in folders if not _is_left_out(Path(folder, name))]
         yield from (Path(folder, name).relative_to(root) for name in files if not name.endswith(".pyc"))
+
+
+def _is_left_out(folder: Path) -> bool:
+    return folder.name in _LEFT_OUT or folder.name.startswith(".") or (folder / _MADE).is_file()
 
 
 def of_project(
@@ -119,11 +138,12 @@ def of_project(
     programs: Mapping[str, Path] | None = None,
     compiled_by: Path | None = None,
     config: Path | None = None,
+    modules: Path | None = None,
 ) -> Payload:
     """Return what a guest gets of a project, without the baselines, which only the host reads.
 
     ``compiled_by``: the cache's folder of what has been compiled in guests like it; ``config``: the configuration of
-    its kernel, which its objects may read.
+    its kernel, which its objects may read; ``modules``: a folder with those that they need.
     """
     host_only = tuple(project.relative(path) for path in (project.matrix_baselines, project.durations))
     carry = _carried(project)
@@ -132,14 +152,27 @@ def of_project(
     kept = None
     if compiled_by is not None and project.sources is not None:
         kept = Kept(compiled_by, project.build, project.sources)
-    return Payload(project.root, carry, host_only, with_cache, carried, programs or {}, config, kept)
+    return Payload(project.root, carry, host_only, with_cache, carried, programs or {}, config, modules, kept)
 
 
 def _carried(project: Project) -> tuple[str, ...]:
-    """Return what a guest gets of a project; one that has objects and no tests carries nothing but objects."""
-    if not project.objects or (project.tests and not project.carry):
+    """Return what a guest gets of a project.
+
+    One that has objects or commands and no tests carries nothing but those, and the programs that commands name.
+    """
+    if not (project.objects or project.commands):
         return project.carry
-    return tuple(dict.fromkeys((*project.carry, *project.tests, *project.object_files)))
+    all_of_it = (_HERE,) if project.tests and not project.carry else ()
+    return tuple(dict.fromkeys((*all_of_it, *project.carry, *project.all_tests, *_programs(project))))
+
+
+def _programs(project: Project) -> Iterator[str]:
+    """Yield the project's files that its commands name."""
+    for command in project.commands:
+        for word in filter(None, re.split(r"[\s;|&()<>'\"=]+", command.run)):
+            path = project.root / word
+            if path.is_file() and path.resolve().is_relative_to(project.root):
+                yield os.path.relpath(path, project.root)
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,6 +203,8 @@ def pack(payload: Payload) -> Packed:
             tar.add(payload.root / path, arcname=str(path), recursive=False, filter=_of_any_clone)
         if payload.config is not None:
             second.add(payload.config, arcname=KERNEL_CONFIG, filter=_of_any_clone)
+        for path in sorted(payload.modules.iterdir()) if payload.modules else ():
+            second.add(path, arcname=str(Path(MODULES, path.name)), filter=_of_any_clone)
         for name, data in _entries(payload):
             _add_bytes(second, str(compiled.FOLDER / name), data)
         if payload.carried is not None:

@@ -24,7 +24,6 @@ from kernel_matrix.shared import hints, wire
 from kernel_matrix.shared.errors import HarnessError, ToolMissing, of_system
 from kernel_matrix.shared.project import Project
 from kernel_matrix.vm import slots
-from kernel_matrix.vm.boot_spec import MEMORY_MIB
 from kernel_matrix.vm.ending import STARTED
 
 #: what the controller runs here; execnet defines ``channel``
@@ -83,7 +82,9 @@ class Service:
                 bootstrap.explain("kernel-matrix", lacking, bootstrap.family(), hints.command("bootstrap"))
             )
         free = slots.free_memory_mib(Path("/proc/meminfo").read_text())
-        count = slots.guests_at_once(cores=os.cpu_count() or 1, emulated=False, free_mib=free, memory_mib=MEMORY_MIB)
+        count = slots.guests_at_once(
+            cores=os.cpu_count() or 1, emulated=False, free_mib=free, memory_mib=self._project.guest.memory_mib
+        )
         return wire.encode(Machine(payload.digest(self._project), count))
 
     def _prepare(self, argument: bytes) -> bytes:

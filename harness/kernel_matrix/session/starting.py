@@ -51,7 +51,7 @@ def start(config: pytest.Config) -> None:
     if config.option.repeat < 1:
         raise ManifestError(f"--repeat {config.option.repeat}: must be at least 1")
     project = _project(config)
-    objects.compile_first(project)
+    objects.make_first(project, say)
     shard, hosts = _shard(config), _hosts(config)
     run = run_folder.RunDirectory.create(config.option.results or project.results, reports.of(project))
     plan = hosts.prepare(

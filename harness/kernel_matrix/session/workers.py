@@ -111,9 +111,9 @@ class WorkersPlugin:
             node.gateway.spec.popen = None
 
     def _channel(self, node: WorkerController, work: WorkerInput) -> execnet.Channel | None:
-        """Return the channel for a command's output, or the heartbeat of a guest that is kept or compiles, or None."""
+        """Return the channel for a command's output, or the heartbeat of a guest that is kept or is long silent."""
         compiles = any(not why for name, why in work.facts.loaders.items() if name in COMPILING_LOADERS)
-        if not (work.command or work.keep or compiles):
+        if not (work.command or work.keep or compiles or work.facts.commands):
             return None
         kernel = kernel_of(node)
         # stored: a channel without a reference is closed

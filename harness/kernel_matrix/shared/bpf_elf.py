@@ -11,7 +11,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-# elf.h
+#: elf.h: 64 bits and little endian, and the machine of BPF at this offset of an ELF header
+_ELF, _EM_BPF, _MACHINE = b"\x7fELF\x02\x01", (247).to_bytes(2, "little"), 18
 _SHT_PROGBITS, _SHT_SYMTAB, _SHT_REL = 1, 2, 9
 _SHF_EXECINSTR = 4
 _STT_FUNC = 2
@@ -57,6 +58,13 @@ class BpfFile:
     def users(self, of_map: str) -> tuple[str, ...]:
         """Return the programs that use a map."""
         return tuple(program for program in self.programs if of_map in self.uses.get(program, ()))
+
+
+def is_object(path: Path) -> bool:
+    """Whether a file is an object of BPF code that guests of this machine can load, whatever its name."""
+    with path.open("rb") as file:
+        head = file.read(_MACHINE + 2)
+    return head[:6] == _ELF and head[_MACHINE:] == _EM_BPF
 
 
 def read(path: Path) -> BpfFile:

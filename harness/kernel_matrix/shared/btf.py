@@ -119,9 +119,13 @@ def essential(name: str) -> str:
 
 
 class Btf:
-    """All types, by their numbers; 0 is void."""
+    """All types, by their numbers; 0 is void.
 
-    def __init__(self, data: bytes) -> None:
+    Of a module only the names can be asked: its types continue those of its kernel, ``base``.
+    """
+
+    def __init__(self, data: bytes, base: Btf | None = None) -> None:
+        self._base = base
         self.order = "<" if data[:2] == _MAGIC.to_bytes(2, "little") else ">"
         try:
             magic, _, _, header, types, length, strings, strings_length = struct.unpack_from(
@@ -163,6 +167,11 @@ class Btf:
 
     def string(self, offset: int) -> str:
         """Return a string by its offset."""
+        if self._base is not None:
+            before = len(self._base._strings)  # noqa: SLF001 - of the same class
+            if offset < before:
+                return self._base.string(offset)
+            offset -= before
         end = self._strings.find(b"\0", offset)
         return self._strings[offset:end].decode(errors="replace")
 
@@ -261,6 +270,12 @@ class Btf:
             if offset:
                 names.setdefault(self.string(offset), []).append(number)
         return names
+
+    def names(self, *kinds: Kind) -> frozenset[str]:
+        """Return the names of all types of these kinds."""
+        return frozenset(
+            name for name, numbers in self._named.items() if any(self.type(number).kind in kinds for number in numbers)
+        )
 
     def candidates(self, name: str) -> list[int]:
         """Return the types of all kinds that have that name, or a flavor of it, in the order of their numbers."""

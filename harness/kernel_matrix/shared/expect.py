@@ -13,7 +13,7 @@ from kernel_matrix.shared.features import plain_kernel
 
 #: the user property by which a test (or a crash) states its outcome
 OUTCOME_PROPERTY = "outcome"
-_IN_A_FILE = re.compile(r"[^\s:]+\.(py|o)(::|$)")
+_IN_A_FILE = re.compile(r"[^\s:]+\.(py|o|toml)(::|$)|[^\s:]+::\w+::(load|attach|capabilities|cost)$")
 #: characters that are special to a shell between double quotes
 _EXPANDED = frozenset('"$`\\!')
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, fields
 
 from kernel_matrix.shared.errors import ManifestError
 from kernel_matrix.shared.object_table import ObjectTable
-from kernel_matrix.shared.project import Program
+from kernel_matrix.shared.project import Command, Program
 
 #: separates the kernel's name from the variant of its command line in a guest's name: ``6.1+lockdown_integrity``
 VARIANT = "+"
@@ -58,6 +58,8 @@ class GuestFacts:
     sources: str = "bpf"
     #: what the table says of objects
     objects: ObjectTable = field(default_factory=ObjectTable)
+    #: the commands of the table
+    commands: tuple[Command, ...] = ()
 
     @property
     def variant(self) -> str:

@@ -20,6 +20,8 @@ CARRIED = Path("/carried")
 ENGINE_OBJECTS = "engine"
 #: below its project: the configuration of its kernel, as it arrives
 KERNEL_CONFIG = ".kernel-config"
+#: below its project: modules that its objects need, NAME.ko, and the file that says which object needs which
+MODULES, NEEDED = ".kernel-modules", "needed.json"
 #: below its project: the same folder as it arrives
 ARRIVED = ".carried"
 #: the loaders that compile in a guest, for which they need the headers of its kernel
@@ -30,6 +32,8 @@ LIMITS = Path("/run/harness-limits")
 ROOT_VARIABLE = "KERNEL_MATRIX_ROOT"
 #: the environment variable with the folder of the programs' sources below the root; a guest's pytest sets it
 SOURCES_VARIABLE = "KERNEL_MATRIX_SOURCES"
+#: memory of a guest
+MEMORY_MIB = 512
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +73,27 @@ class Mutation:
 
 
 @dataclass(frozen=True, slots=True)
+class Command:
+    """A command of the table, such as a loader's test of itself: its exit status is each kernel's cell."""
+
+    #: a line for sh, in the project's folder of the guest
+    run: str
+    #: seconds of the reference machine
+    timeout: float = 60.0
+
+
+@dataclass(frozen=True, slots=True)
+class GuestNeeds:
+    """What the project's guests have beside what the engine gives to all."""
+
+    #: Debian packages of the root image
+    packages: tuple[str, ...] = ()
+    #: pip's requirements for the guest's Python; None: no more
+    requirements: Path | None = None
+    memory_mib: int = MEMORY_MIB
+
+
+@dataclass(frozen=True, slots=True)
 class Project:
     """The project under test; paths are absolute, or relative to ``root`` when a user types them."""
 
@@ -93,6 +118,13 @@ class Project:
     #: patterns of foreign objects, each a test file, relative; and what the table says of them
     objects: tuple[str, ...] = ()
     object_table: ObjectTable = field(default_factory=ObjectTable)
+    #: the command that makes the objects, run on the host before everything else; empty: nothing does
+    make: str = ""
+    #: commands that run in guests, each a cell
+    commands: tuple[Command, ...] = ()
+    #: the kernels of a run that names none; empty: core
+    kernels: tuple[str, ...] = ()
+    guest: GuestNeeds = GuestNeeds()
     baselines: Path = Path("baselines")
     #: whether the table names them: then every kernel must have one, and deleting one approves nothing
     keeps_baselines: bool = True
@@ -162,8 +194,13 @@ class Project:
 
     @property
     def all_tests(self) -> tuple[str, ...]:
-        """Folders and files of all tests that run in guests, the objects' files included."""
-        return (*self.tests, *self.object_files)
+        """Folders and files of all tests that run in guests; the objects' files, and for commands the table's."""
+        return (*self.tests, *self.object_files, *self.command_files)
+
+    @property
+    def command_files(self) -> tuple[str, ...]:
+        """The table's file, which is the test file of its commands; nothing without commands."""
+        return (self.table,) if self.commands else ()
 
     @property
     def pytest_options(self) -> tuple[str, ...]:

@@ -8,7 +8,7 @@ from typing import Any
 
 from kernel_matrix.shared.features import GuestFacts
 from kernel_matrix.shared.object_table import ObjectTable
-from kernel_matrix.shared.project import Program
+from kernel_matrix.shared.project import Command, Program
 
 #: the key of a worker's input, and the title of a report's section under which a kernel is named
 WORKER_KEY = "kernel-matrix"
@@ -73,4 +73,5 @@ def _facts(fields: dict[str, Any]) -> GuestFacts:
         all_loaders=tuple(fields["all_loaders"]),
         sources=fields["sources"],
         objects=ObjectTable.of_json(fields["objects"]),
+        commands=tuple(Command(**command) for command in fields["commands"]),
     )

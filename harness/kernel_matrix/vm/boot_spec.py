@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from kernel_matrix.arch import CURRENT
+from kernel_matrix.shared.project import MEMORY_MIB
 from kernel_matrix.shared.protocol import ENTER_NAME, HEADERS_DISK
 
 #: name of the port for the channel to the guest, which finds it in /sys/class/virtio-ports/*/name
@@ -44,10 +45,6 @@ _SERIAL = ("-global", "virtio-serial-pci.max_ports=4")
 #: guest wakes it, 700 times a second: with 465 descriptors it took 16 % of all CPU time. Without ioeventfd, the
 #: virtual processor that has written to the queue serves it.
 _EMULATED_SERIAL = ("-global", "virtio-serial-pci.ioeventfd=off")
-
-
-#: memory of a guest
-MEMORY_MIB = 512
 
 
 class Accelerator(enum.StrEnum):

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Literal, Protocol
 
 import pytest
 
+from kernel_matrix.guest.bpf import kernel_modules
 from kernel_matrix.guest.bpf.foreign import environment, modules
 from kernel_matrix.guest.bpf.foreign.attached import Attached
 from kernel_matrix.guest.bpf.foreign.attached import attached as attached_object
@@ -101,9 +102,9 @@ def attached(request: pytest.FixtureRequest, object_place: Place) -> Iterator[At
 
         def attach(path: str, *programs: str, xdp: Literal["native", "generic"] = "native") -> Attached:
             file = found(build_folder().parent, path)
-            settings = table.of(str(file.relative_to(build_folder().parent)))
-            read = bpf_elf.read(file)
-            environment.load_modules((*settings.modules, *modules.needed(read, settings)))
+            name = str(file.relative_to(build_folder().parent))
+            settings, read = table.of(name), bpf_elf.read(file)
+            stack.enter_context(kernel_modules.loaded(name, settings.modules or modules.needed(read, settings)))
             foreign = Foreign(file, file.name, read, settings)
             mode = XdpFlags[xdp.upper()]
             return stack.enter_context(attached_object(foreign, pins, object_place, programs, mode))

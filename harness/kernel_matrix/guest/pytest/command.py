@@ -36,7 +36,12 @@ class CommandFailed(Exception):
 
 def name(command: Sequence[str]) -> str:
     """Return the name of a command's cells, on one line for any command."""
-    return "".join(character if character.isprintable() else repr(character)[1:-1] for character in shlex.join(command))
+    return printable(shlex.join(command))
+
+
+def printable(line: str) -> str:
+    """Return a shell's line on one line."""
+    return "".join(character if character.isprintable() else repr(character)[1:-1] for character in line)
 
 
 class Command(pytest.Item):

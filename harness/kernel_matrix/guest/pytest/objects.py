@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from kernel_matrix.guest.bpf import leaks
+from kernel_matrix.guest.bpf import kernel_modules, leaks
 from kernel_matrix.guest.bpf.diagnosis import trying
 from kernel_matrix.guest.bpf.foreign import environment, least, modules, targets
 from kernel_matrix.guest.bpf.foreign.configuring import Foreign
@@ -52,7 +52,10 @@ _Refusal = StepError | Undeclared
 def pytest_collect_file(file_path: Path, parent: pytest.Collector) -> pytest.Collector | None:
     """Collect an object that the command line or the table names."""
     named = parent.session.isinitpath(file_path)
-    if file_path.suffix != ".o" or not named or file_path.is_relative_to(build_folder() / ENGINE_OBJECTS):
+    if not named or file_path.is_relative_to(build_folder() / ENGINE_OBJECTS):
+        return None
+    # Rust's objects have no suffix
+    if file_path.suffix != ".o" and not (file_path.suffix == "" and bpf_elf.is_object(file_path)):
         return None
     node: pytest.Collector = ObjectFile.from_parent(parent, path=file_path)
     return node
@@ -92,7 +95,8 @@ class ObjectFile(pytest.File):
         self._before = leaks.present()
         self.pins = self._stack.enter_context(environment.bpffs())
         settings = self.table.of(self.nodeid)
-        environment.load_modules((*settings.modules, *modules.needed(self.file, settings)))
+        wanted = settings.modules or modules.needed(self.file, settings)
+        self._stack.enter_context(kernel_modules.loaded(self.nodeid, wanted))
         self.place = Place()
         self._stack.callback(self.place.close)
         self.trial = Trial(Foreign(self.path, self.path.name, self.file, settings), self.pins)
@@ -212,7 +216,7 @@ class ProgramItem(pytest.Item):
         if self._act == "attach":
             self._observe("attached", trial.attach(self._program, self._object.place))
         elif self._act == "capabilities":
-            self._judge_capabilities(least.capabilities(trial, self._program, self._object.place))
+            self._judge_capabilities(trial, self._program)
         else:
             self._load(trial, self._program)
 
@@ -222,11 +226,16 @@ class ProgramItem(pytest.Item):
                 cost = {f"{self._object.nodeid}::{program}": asdict(obj.cost(program))}
                 self.user_properties.append((FACTS + COSTS, json.dumps(cost)))
 
-    def _judge_capabilities(self, needed: tuple[str, ...]) -> None:
+    def _judge_capabilities(self, trial: Trial, program: str) -> None:
+        needed = least.capabilities(trial, program, self._object.place)
         self._observe("capabilities", " ".join(needed) or "none")
         promised = self._object.table.capabilities
-        if promised is not None and (more := [name for name in needed if name not in promised]):
-            pytest.fail(f"needs {' and '.join(more)}, and the table promises {', '.join(promised)}", pytrace=False)
+        if promised is None or not (more := [name for name in needed if name not in promised]):
+            return
+        # CAP_SYS_ADMIN, for one, stands for several
+        if not least.suffice(trial, program, self._object.place, promised):
+            listed = ", ".join(promised) or "none"
+            pytest.fail(f"needs {' and '.join(more)}, and the table promises {listed}", pytrace=False)
 
     def _excused(self, error: _Refusal) -> bool:
         """Whether the table declares this refusal; what is declared and is another refusal is red."""

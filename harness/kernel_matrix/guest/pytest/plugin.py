@@ -238,17 +238,19 @@ def register(
     ``arguments``: the files with its tests; empty: those of the command line. ``begins``: the file or folder whose
     tests it runs first; empty: in the order of collection. ``beat``: sends a heartbeat to the host.
     """
-    from kernel_matrix.guest.pytest import attached, fixtures, objects
+    from kernel_matrix.guest.pytest import attached, fixtures, objects, own_commands
     from kernel_matrix.guest.pytest.limits import LimitPlugin
 
     config.stash[GUEST_FACTS] = facts
     config.stash[objects.KERNELS] = (facts.kernel,)
+    config.stash[own_commands.COMMANDS] = facts.commands
     os.environ[SOURCES_VARIABLE] = facts.sources
     if beat is not None:
         alive.beat_through(beat)
     config.pluginmanager.register(marks, "matrix-marks")
     config.pluginmanager.register(fixtures, "matrix-fixtures")
     config.pluginmanager.register(objects, "matrix-objects")
+    config.pluginmanager.register(own_commands, "matrix-commands")
     config.pluginmanager.register(attached, "matrix-attached")
     config.pluginmanager.register(LimitPlugin(config.option.test_timeout), "matrix-limits")
     if config.option.pcap:

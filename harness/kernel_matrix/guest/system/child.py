@@ -2,14 +2,26 @@
 
 from __future__ import annotations
 
+import ctypes
+import errno
 import os
+import signal
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
 
+from kernel_matrix.guest.system.deadline import wait_until
+from kernel_matrix.shared.errors import ignoring
 from kernel_matrix.shared.project import ARRIVED, CARRIED, HOME
 
 #: where the payload's tar is unpacked with the user's folder
 _ARRIVED = HOME / ARRIVED
+#: linux/prctl.h
+_PR_SET_CHILD_SUBREAPER = 36
+#: state of a process that has ended
+_ZOMBIE = "Z"
+_libc = ctypes.CDLL(None, use_errno=True)
 _PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 
@@ -42,6 +54,53 @@ def carried() -> bool:
     if not os.path.ismount(CARRIED):
         subprocess.run(["mount", "--bind", _ARRIVED, CARRIED], check=True)
     return True
+
+
+@contextmanager
+def adopting() -> Iterator[list[str]]:
+    """Adopt the processes that programs of the block leave behind, and kill them at its end.
+
+    Then the list has their names.
+    """
+    _checked(_libc.prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0))
+    before, ended = frozenset(_children()), dict[int, str]()
+    names: list[str] = []
+    try:
+        yield names
+    finally:
+        wait_until(lambda: not _kill(before, ended), "the end of what a command left running")
+        _checked(_libc.prctl(_PR_SET_CHILD_SUBREAPER, 0, 0, 0, 0))
+        names += ended.values()
+
+
+def _kill(before: frozenset[int], ended: dict[int, str]) -> bool:
+    """Kill and reap this process's children but those of ``before``; return whether there were any."""
+    children = {pid: child for pid, child in _children().items() if pid not in before}
+    for pid, (name, state) in children.items():
+        if state != _ZOMBIE:
+            ended[pid] = name
+            os.kill(pid, signal.SIGKILL)
+        os.waitpid(pid, os.WNOHANG)
+    return bool(children)
+
+
+def _children() -> dict[int, tuple[str, str]]:
+    """Return this process's children, with their names and states."""
+    children = {}
+    for path in Path("/proc").glob("[0-9]*/stat"):
+        # a process may end at any time
+        with ignoring(errno.ENOENT, errno.ESRCH):
+            # a name may have brackets
+            before, _, after = path.read_text(errors="replace").rpartition(")")
+            state, parent = after.split()[:2]
+            if int(parent) == os.getpid():
+                children[int(path.parent.name)] = (before.partition("(")[2], state)
+    return children
+
+
+def _checked(result: int) -> None:
+    if result:
+        raise OSError(ctypes.get_errno(), "prctl")
 
 
 def status(returncode: int) -> int:

@@ -13,6 +13,7 @@ from typing import Any, Protocol, runtime_checkable
 import msgspec.inspect
 
 from kernel_matrix.config.manifest import KERNEL_KEYS, Kernel, Manifest
+from kernel_matrix.images import modules
 from kernel_matrix.images.archive import Package
 from kernel_matrix.images.image import KernelImage
 from kernel_matrix.images.providers.debian import Debian
@@ -64,6 +65,19 @@ class LocksHeaders(Protocol):
 
     def newest_headers(self, kernel: Kernel, packages: Sequence[Package]) -> tuple[Package, ...]:
         """Return the packages of the headers of these packages; raises NotInArchive, and ImageError as `newest`."""
+
+
+@runtime_checkable
+class HasModules(Protocol):
+    """What a provider has, too, if modules can be loaded that its kernels' images leave out."""
+
+    def all_modules(
+        self, manifest: Manifest, kernel: Kernel, image: KernelImage, describe: modules.Describe
+    ) -> modules.Modules:
+        """Return all modules of an image, from the cache or made now; raises ImageError when they are unavailable.
+
+        ``describe`` as in `kernel_matrix.images.modules`.
+        """
 
 
 BUILT_IN: dict[str, type[Provider]] = {"debian": Debian, "path": OwnFiles}

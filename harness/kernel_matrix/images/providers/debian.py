@@ -8,7 +8,7 @@ from pathlib import Path
 
 from kernel_matrix.arch import CURRENT
 from kernel_matrix.config.manifest import Kernel, Manifest
-from kernel_matrix.images import headers, unpack
+from kernel_matrix.images import headers, modules, unpack
 from kernel_matrix.images import image as images
 from kernel_matrix.images import lock as locks
 from kernel_matrix.images.archive import Package, Suite, find_deb
@@ -116,6 +116,26 @@ class Debian:
             if locked:
                 raise ImageError(str(error)) from error
             raise
+
+    def all_modules(
+        self, manifest: Manifest, kernel: Kernel, image: KernelImage, describe: modules.Describe
+    ) -> modules.Modules:
+        """Return all modules of an image, from the cache or made now of the packages of its version."""
+        packages = locks.packages(manifest.folder, kernel.name)
+        if locks.version_of(packages) != image.version:
+            packages = self.newest(kernel)
+        if locks.version_of(packages) != image.version or not self._offers(packages):
+            raise ImageError(f"kernel {kernel.name}: the mirror no longer has the modules of {image.version}")
+        target = modules.folder(sorted(f"{package.name} {package.sha256}" for package in packages))
+        if kept := modules.cached(target):
+            return kept
+
+        def fill(tree: Path) -> str:
+            with working(".download-", tree.parent) as download:
+                self._archive().download(packages, download)
+                return unpack.unpack([find_deb(download, package) for package in packages], tree)
+
+        return modules.build(target, fill, describe)
 
     def newest_headers(self, kernel: Kernel, packages: Sequence[Package]) -> tuple[Package, ...]:
         """Return the packages of the headers of a kernel's packages; raises NotInArchive."""

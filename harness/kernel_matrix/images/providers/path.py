@@ -9,6 +9,7 @@ from kernel_matrix.arch import CURRENT
 from kernel_matrix.config.manifest import Kernel, Manifest
 from kernel_matrix.images import headers, unpack
 from kernel_matrix.images import image as images
+from kernel_matrix.images import modules as module_files
 from kernel_matrix.images.archive import Package
 from kernel_matrix.images.image import KernelImage
 from kernel_matrix.shared.errors import ImageError, ManifestError
@@ -73,6 +74,25 @@ class OwnFiles:
                 target.write_bytes(path.read_bytes())
 
         return headers.build(headers.folder(["files", *stamps]), fill)
+
+    def all_modules(
+        self,
+        manifest: Manifest,  # noqa: ARG002
+        kernel: Kernel,
+        image: KernelImage,
+        describe: module_files.Describe,
+    ) -> module_files.Modules:
+        """Return the modules of the folder that the table names; raises ImageError when it names none."""
+        if not self.modules:
+            raise ImageError(f"kernel {kernel.name}: its table names no modules")
+        folder = Path(self.modules).expanduser()
+        stamps = [f"{path} {path.stat().st_mtime_ns}" for path in _module_files(folder)]
+
+        def fill(tree: Path) -> str:
+            _copy(image.vmlinuz, folder, image.release, tree)
+            return image.release
+
+        return module_files.build(module_files.folder(["files", *stamps]), fill, describe)
 
     def newest(self, kernel: Kernel) -> tuple[Package, ...]:  # noqa: ARG002
         """Return no packages: the user's files are not locked."""

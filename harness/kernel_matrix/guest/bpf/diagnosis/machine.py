@@ -13,6 +13,7 @@ from pathlib import Path
 from kernel_matrix.arch import CURRENT
 from kernel_matrix.diagnose import Diagnosis, Situation, diagnose, maps
 from kernel_matrix.diagnose.situation import CALLBACKS
+from kernel_matrix.guest.bpf import kernel_modules
 from kernel_matrix.guest.bpf.diagnosis import access, kernel_names
 from kernel_matrix.guest.bpf.diagnosis.attachments import attachment
 from kernel_matrix.guest.bpf.step_error import StepError
@@ -80,6 +81,7 @@ def situation(error: StepError, *, to: str = "") -> Situation:
         symbols=_similar_symbols(searched) if searched else (),
         near=kernel_names.near(stage, where.hook, target, error),
         absent=kernel_names.absent(_names(error)),
+        in_no_module=kernel_modules.lacking(),
         map=error.map,
         section=error.section,
         record=kernel_names.record_size(target) if where.hook == "tracepoint" else None,

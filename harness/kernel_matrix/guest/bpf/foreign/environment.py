@@ -1,10 +1,9 @@
-"""What a distribution's machine has for objects, and a guest has not: bpffs, the kernel's configuration, modules."""
+"""What a distribution's machine has for objects, and a guest has not: bpffs, the kernel's configuration."""
 
 from __future__ import annotations
 
 import os
-import subprocess
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -12,10 +11,6 @@ from kernel_matrix.guest.system.mounts import BPFFS, mount, unmount
 from kernel_matrix.shared.project import HOME, KERNEL_CONFIG
 
 _BOOT = Path("/boot")
-
-
-class ModuleMissing(Exception):
-    """A module that the table names cannot be loaded here."""
 
 
 @contextmanager
@@ -41,11 +36,3 @@ def show_configuration() -> None:
         return
     mount("boot", str(_BOOT), "tmpfs")
     path.write_bytes(brought.read_bytes())
-
-
-def load_modules(names: Sequence[str]) -> None:
-    """Load modules of the kernel; raises ModuleMissing."""
-    for name in names:
-        done = subprocess.run(["/sbin/modprobe", name], capture_output=True, text=True, check=False)
-        if done.returncode:
-            raise ModuleMissing(f"module {name}: {done.stderr.strip() or done.returncode}")

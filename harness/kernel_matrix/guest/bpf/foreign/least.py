@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
-from contextlib import ExitStack
+from collections.abc import Callable, Collection, Iterator
+from contextlib import ExitStack, contextmanager
 
 from kernel_matrix.diagnose.situation import needed
 from kernel_matrix.guest.bpf import steps
@@ -25,6 +25,20 @@ def capabilities(trial: Trial, program: str, place: Place) -> tuple[str, ...]:
 
     Raises StepError when every capability together does not suffice, which is the refusal of any loader.
     """
+    with _trying(trial, program, place) as (kind, done):
+        has = smallest(_caps(needed(kind)) | trial.known_to_load(program), done, _lacking)
+    return tuple(f"{_PREFIX}{cap.name}" for cap in sorted(has, key=lambda cap: cap.name))
+
+
+def suffice(trial: Trial, program: str, place: Place, names: Collection[str]) -> bool:
+    """Whether a program is loaded and attached with these capabilities, which may be others than a smallest set."""
+    with _trying(trial, program, place) as (_, done):
+        return done(frozenset(cap for cap in Cap if f"{_PREFIX}{cap.name}" in names)) is None
+
+
+@contextmanager
+def _trying(trial: Trial, program: str, place: Place) -> Iterator[tuple[str, Step]]:
+    """Yield the program's type, and what loads and attaches it with some capabilities."""
     with trial.having(program) as obj:
         kind = steps.kind_of(obj.programs[program].pointer)
     # what has no target here needs what loading takes
@@ -38,8 +52,7 @@ def capabilities(trial: Trial, program: str, place: Place) -> tuple[str, ...]:
         return trial.load_refused(program, caps) or attached(caps)
 
     with place.prepared_for(kind):
-        has = smallest(_caps(needed(kind)) | trial.known_to_load(program), done, _lacking)
-    return tuple(f"{_PREFIX}{cap.name}" for cap in sorted(has, key=lambda cap: cap.name))
+        yield kind, done
 
 
 def smallest(start: Collection[Cap], step: Step, lacking: Callable[[StepError], Collection[Cap]]) -> frozenset[Cap]:
