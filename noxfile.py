@@ -179,7 +179,7 @@ def baseline(session: nox.Session) -> None:
 def tests(session: nox.Session) -> None:
     """Run the harness's own tests (no VM, no root), then a smoke run of the matrix on one kernel."""
     interpreter = python(session, "build", "matrix", "tests", "report")
-    with_guests = [f"--ignore=tests/{name}" for name in ("faults", "hosts", "soak")]
+    with_guests = [f"--ignore=tests/{name}" for name in ("faults", "foreign", "hosts", "soak")]
     at_once = ["-n2", "--dist=worksteal"]
     run(session, interpreter, "-m", "pytest", *at_once, *with_guests, *session.posargs)
     if not session.posargs:
@@ -199,6 +199,12 @@ def faults(session: nox.Session) -> None:
         "tests/faults",
         *session.posargs,
     )
+
+
+@nox.session(venv_backend="none")
+def foreign(session: nox.Session) -> None:
+    """Build projects of others that are compiled for long, and go from init to a caught mistake (with VMs)."""
+    run(session, python(session, "build", "matrix", "tests"), "-m", "pytest", "tests/foreign", *session.posargs)
 
 
 @nox.session(venv_backend="none")
