@@ -263,6 +263,8 @@ def test_what_the_image_has_is_not_looked_for(tmp_path: Path, compiled: Path, mo
     """The guest loads it; reading all modules of a kernel takes a minute."""
     fake = Fake(tmp_path, bare, None)
     assert _prepared(tmp_path, compiled, fake, ObjectSettings(modules=("in_image",))) is None
+    # nor was it tried
+    assert fake.said == []
 
 
 def test_a_conclusion_is_kept_for_the_same_object(
