@@ -118,8 +118,10 @@ def test_what_is_left_in_the_kernel_is_red(reports: Reports, monkeypatch: pytest
 
 def test_what_is_left_running_is_killed_and_named(reports: Reports, pytester: pytest.Pytester) -> None:
     """Also what has a session of its own, and also after a failure."""
+    # a fork becomes what it executes
+    started = "setsid sleep 1000 & echo $! > pid; until grep -q sleep /proc/$!/comm; do :; done"
     for end in ("exit 0", "exit 1"):
-        (done,) = reports(f'[{{"run": "setsid sleep 1000 & echo $! > pid; {end}"}}]')
+        (done,) = reports(f'[{{"run": "{started}; {end}"}}]')
         assert done.passed == (end == "exit 0")
         assert not runs((pytester.path / "pid").read_text().strip())
         if done.passed:

@@ -14,10 +14,9 @@ from kernel_matrix import images
 from kernel_matrix.config import manifest, options
 from kernel_matrix.images import KernelImage, RootImage
 from kernel_matrix.objects import build, loader_programs
-from kernel_matrix.plan import compiling, evidence, kernel_modules, selection
+from kernel_matrix.plan import compiling, evidence, selection
 from kernel_matrix.plan.compiling import Compiling
 from kernel_matrix.plan.guest_list import GuestList, ListedGuest, RunRequest, list_guests, pieces
-from kernel_matrix.plan.kernel_modules import KernelModules
 from kernel_matrix.plan.selection import Selection
 from kernel_matrix.plan.sharding import Part, Unit
 from kernel_matrix.relay import accelerator, client, payload, snapshots
@@ -478,12 +477,15 @@ def _with_modules(
     """Get the modules of each kernel that the project's objects need; the guests of a kernel have the same."""
     if not project.object_files:
         return list(guests)
+    # it reads objects and kernels with elftools, which takes longer to import than to plan a run without objects
+    from kernel_matrix.plan import kernel_modules
+
     folders: dict[str, Path | None] = {}
     for guest in guests:
         name = plain_kernel(guest.listed.name)
         if name not in folders:
             (kernel,) = manifest.select(kernel_manifest, [name])
-            of = KernelModules(kernel_manifest, kernel, guest.image, say)
+            of = kernel_modules.KernelModules(kernel_manifest, kernel, guest.image, say)
             folders[name] = kernel_modules.prepare(project, of, folder / f"{name}.modules")
     return [replace(guest, modules=folders[plain_kernel(guest.listed.name)]) for guest in guests]
 

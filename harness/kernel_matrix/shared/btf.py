@@ -161,6 +161,11 @@ class Btf:
             raise BtfError("the BTF ends within a type")
         return starts
 
+    @property
+    def string_bytes(self) -> int:
+        """The length of all strings: a module's offsets go on behind its kernel's."""
+        return len(self._strings)
+
     def __len__(self) -> int:
         """Return the number of types, with void."""
         return len(self._starts)
@@ -168,10 +173,9 @@ class Btf:
     def string(self, offset: int) -> str:
         """Return a string by its offset."""
         if self._base is not None:
-            before = len(self._base._strings)  # noqa: SLF001 - of the same class
-            if offset < before:
+            if offset < self._base.string_bytes:
                 return self._base.string(offset)
-            offset -= before
+            offset -= self._base.string_bytes
         end = self._strings.find(b"\0", offset)
         return self._strings[offset:end].decode(errors="replace")
 
