@@ -13,7 +13,7 @@ from kernel_matrix.ci import cache_keys
 from kernel_matrix.config import manifest
 from kernel_matrix.images import image as kernel_images
 from kernel_matrix.images import rootfs
-from kernel_matrix.plan import preparation
+from kernel_matrix.plan import preparation, provisioning
 from kernel_matrix.plan.guest_list import ListedGuest, RunRequest
 from kernel_matrix.relay import accelerator, snapshots
 from kernel_matrix.report.run_folder import RunDirectory
@@ -160,7 +160,7 @@ def test_saved_guests_are_those_that_a_run_saves(project: Path, tmp_path: Path) 
     changing = [(variant.of(kernel), variant.append) for variant in known.variants if variant.changes(kernel)]
     assert changing
     theirs = [
-        jobs.of(preparation._Guest(ListedGuest(name, frozenset(), append), image), Accelerator.TCG, (), "m").snapshot
+        jobs.of(provisioning.Guest(ListedGuest(name, frozenset(), append), image), Accelerator.TCG, (), "m").snapshot
         for name, append in [("6.1", ()), *changing]
     ]
     ours = [snapshots.key(spec, "m") for spec in cache_keys._guests(known, kernel)]

@@ -9,23 +9,23 @@ import pytest
 from kernel_matrix import images
 from kernel_matrix.config import manifest
 from kernel_matrix.images import KernelImage, RootImage
-from kernel_matrix.plan import preparation, selection
+from kernel_matrix.plan import preparation, provisioning, selection
 from kernel_matrix.plan.guest_list import ListedGuest, RunRequest
-from kernel_matrix.plan.preparation import _Guest
+from kernel_matrix.plan.provisioning import Guest
 from kernel_matrix.shared.errors import ImageError, NotInArchive, ToolMissing
 from tests.projects import HERE
 
 LOADERS = {"libbpf": "", "aya": "aya: no cargo", "bcc": ""}
 
 
-def guest(headers: str = "", vmlinuz: str = "/k/one/boot/vmlinuz-6.1.0") -> _Guest:
+def guest(headers: str = "", vmlinuz: str = "/k/one/boot/vmlinuz-6.1.0") -> Guest:
     image = KernelImage("6.1", "6.1.0", "1", Path(vmlinuz), Path(), Path())
-    return _Guest(ListedGuest("6.1", frozenset()), image, headers=Path(headers) if headers else None)
+    return Guest(ListedGuest("6.1", frozenset()), image, headers=Path(headers) if headers else None)
 
 
 def with_headers(
     monkeypatch: pytest.MonkeyPatch, error: ImageError | None, *, required: tuple[str, ...] = (), loads: bool = True
-) -> tuple[_Guest, list[str]]:
+) -> tuple[Guest, list[str]]:
     """Return the guest and what was said."""
 
     def kernel_headers(*_: object, **__: object) -> Path:
@@ -37,7 +37,7 @@ def with_headers(
     monkeypatch.setattr(selection, "loads", lambda *_: loads)
     said: list[str] = []
     request = RunRequest((), (), None, False, None, loaders=tuple(LOADERS), required_loaders=required)
-    made = preparation._with_headers(HERE, guest(), manifest.load(HERE.images), request, LOADERS, said.append)
+    made = provisioning.with_headers(HERE, guest(), manifest.load(HERE.images), request, LOADERS, said.append)
     return made, said
 
 

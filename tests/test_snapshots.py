@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from kernel_matrix.images import KernelImage, RootImage
-from kernel_matrix.plan import preparation
+from kernel_matrix.plan import preparation, provisioning
 from kernel_matrix.plan.guest_list import ListedGuest, RunRequest
 from kernel_matrix.relay import snapshots
 from kernel_matrix.relay.job import Job
@@ -191,7 +191,7 @@ def test_everything_the_state_depends_on_is_in_the_key() -> None:
 def planned(folder: Path, request: RunRequest) -> Job:
     """Return a guest's job in a project of that folder."""
     image = KernelImage("6.1", "6.1.0", "1", BOOT.vmlinuz, BOOT.modules, Path("/k/vmlinux"))
-    guest = preparation._Guest(ListedGuest("6.1", frozenset()), image)
+    guest = provisioning.Guest(ListedGuest("6.1", frozenset()), image)
     folder.mkdir(exist_ok=True)
     run = RunDirectory(Path(tempfile.mkdtemp(dir=folder)))
     jobs = preparation._Jobs(below(folder), RootImage(BOOT.root, "digest"), run, request)

@@ -11,7 +11,7 @@ from kernel_matrix.config import keys, manifest
 from kernel_matrix.config import project as configuration
 from kernel_matrix.images import rootfs
 from kernel_matrix.objects import build
-from kernel_matrix.plan import objects, preparation, selection
+from kernel_matrix.plan import objects, provisioning, selection
 from kernel_matrix.plan.guest_list import RunRequest, list_guests
 from kernel_matrix.relay import payload
 from kernel_matrix.shared.errors import BuildError, ManifestError
@@ -205,9 +205,9 @@ def test_too_much_for_a_guest_is_one_line(tree: Path) -> None:
         " name what they need with `carry`, or more guest.memory"
     )
     with pytest.raises(ManifestError) as error:
-        preparation._check_room(read)
+        provisioning.check_room(read)
     assert str(error.value) == line
-    preparation._check_room(project(tree, 'commands = ["cat config/a"]\nguest = { memory = "768M" }'))
+    provisioning.check_room(project(tree, 'commands = ["cat config/a"]\nguest = { memory = "768M" }'))
 
 
 # -- guest

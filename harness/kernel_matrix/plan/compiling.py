@@ -10,15 +10,20 @@ from __future__ import annotations
 import selectors
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from kernel_matrix import images
-from kernel_matrix.relay import client
+from kernel_matrix.plan import selection
+from kernel_matrix.plan.guest_list import ListedGuest, RunRequest
+from kernel_matrix.plan.selection import Selection
+from kernel_matrix.relay import client, payload
 from kernel_matrix.relay.client import Relay
+from kernel_matrix.relay.job import Job
 from kernel_matrix.shared import compiled, wire
 from kernel_matrix.shared.errors import of_system
-from kernel_matrix.vm.ending import Ending
+from kernel_matrix.shared.project import Project
+from kernel_matrix.vm.ending import ENDING, Ending
 
 #: what the agent runs instead of execnet's worker; the first byte is its answer, which the relay expects
 _BOOTSTRAP = (
@@ -101,3 +106,26 @@ def _why(guest: Compiling, relay: Relay, left: set[str]) -> str:
         ending = "its relay was killed"
     names = ", ".join(sorted(left))
     return f"{guest.kernel}: not compiled ahead, so each guest that needs it compiles: {names} ({ending})"
+
+
+def needed(
+    project: Project, request: RunRequest, jobs: Sequence[tuple[ListedGuest, Job]], folder: Path
+) -> tuple[Compiling, ...]:
+    """Return a guest for each kernel, to compile what the tests' guests would all compile; their jobs go to the folder.
+
+    None where the selection has parts of files: then a guest compiles what a test asks for.
+    """
+    compilers: dict[str, Compiling] = {}
+    for guest, job in jobs:
+        arguments = guest.arguments or request.arguments
+        lacking = payload.lacking(job.payload)
+        if not lacking or Selection(arguments, request.options).narrowed or job.payload.compiler in compilers:
+            continue
+        if objects := selection.loaded_objects(project, arguments, lacking):
+            name = f"{job.kernel}-compiling"
+            path, ending = folder / f"{name}.json", folder / f"{name}{ENDING}"
+            wire.write(path, replace(job, worker="never", console=job.console.with_stem(name)))
+            compilers[job.payload.compiler] = Compiling(
+                job.kernel, client.command(path, ending), ending, tuple(sorted(objects))
+            )
+    return tuple(compilers.values())

@@ -5,19 +5,17 @@ from __future__ import annotations
 import os
 import sys
 import tempfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 
 from kernel_matrix import images
 from kernel_matrix.config import manifest, options
-from kernel_matrix.images import KernelImage, RootImage
-from kernel_matrix.objects import build, loader_programs
-from kernel_matrix.plan import compiling, evidence, selection
-from kernel_matrix.plan.compiling import Compiling
-from kernel_matrix.plan.guest_list import GuestList, ListedGuest, RunRequest, list_guests, pieces
-from kernel_matrix.plan.selection import Selection
+from kernel_matrix.images import RootImage
+from kernel_matrix.objects import build
+from kernel_matrix.plan import compiling, evidence, provisioning
+from kernel_matrix.plan.guest_list import GuestList, RunRequest, list_guests, pieces
 from kernel_matrix.plan.sharding import Part, Unit
 from kernel_matrix.relay import accelerator, client, payload, snapshots
 from kernel_matrix.relay.job import Job
@@ -28,10 +26,10 @@ from kernel_matrix.results.comparison import Scope
 from kernel_matrix.results.evidence import ObjectEvidence
 from kernel_matrix.shared import wire
 from kernel_matrix.shared.division import WorkerId
-from kernel_matrix.shared.errors import ImageError, ManifestError, NotInArchive, ToolMissing
-from kernel_matrix.shared.features import VARIANT, GuestFacts, plain_kernel
+from kernel_matrix.shared.errors import ImageError
+from kernel_matrix.shared.features import VARIANT, GuestFacts
 from kernel_matrix.shared.object_table import ObjectTable
-from kernel_matrix.shared.project import COMPILING_LOADERS, MEMORY_MIB, Command, Program, Project
+from kernel_matrix.shared.project import Command, Program, Project
 from kernel_matrix.vm import slots
 from kernel_matrix.vm.boot_spec import Accelerator, BootSpec
 from kernel_matrix.vm.ending import ENDING
@@ -39,8 +37,6 @@ from kernel_matrix.vm.ending import ENDING
 #: seconds from QEMU's start to the guest's first output: three to six under emulation on an idle machine, plus the
 #: agent's imports; the limit leaves room for a machine under heavy load
 _BOOT_TIMEOUT = {Accelerator.KVM: 60.0, Accelerator.TCG: 240.0}
-#: memory of a guest that a carried folder may take: it is there twice while it is unpacked
-_MOST_CARRIED_MIB = 96
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,20 +148,6 @@ class Prepared:
     objects: tuple[ObjectEvidence, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class _Guest:
-    """A listed guest and its kernel's image."""
-
-    listed: ListedGuest
-    image: KernelImage
-    #: the folder with modules that the project's objects need; None: they need none beside those of the image
-    modules: Path | None = None
-    #: the erofs with its kernel's headers; None: no test of the guest needs them, or they are unavailable
-    headers: Path | None = None
-    #: as in `GuestFacts`
-    loaders: Mapping[str, str] = field(default_factory=dict)
-
-
 def saved_folder() -> Path:
     """Return the folder of this machine's saved guests."""
     return images.cache_dir() / "snapshots"
@@ -243,17 +225,19 @@ def prepare_guests(
 
     A kernel whose image is unavailable does not stop the others; without any image the run fails.
     """
-    _check_carried(request.carried)
+    provisioning.check_carried(request.carried)
     built = build.build_all(project)
-    _check_room(project)
-    programs, loaders = _loaders(project, request, say)
+    provisioning.check_room(project)
+    programs, loaders = provisioning.loaders(project, request, say)
     root_image = images.root_image(listed.kernel_manifest)
-    planned, missing = _with_images(listed, request, say=say)
-    planned = [_with_headers(project, guest, listed.kernel_manifest, request, loaders, say) for guest in planned]
+    planned, missing = provisioning.with_images(listed, request, say=say)
+    planned = [
+        provisioning.with_headers(project, guest, listed.kernel_manifest, request, loaders, say) for guest in planned
+    ]
     if not planned:
         raise ImageError("; ".join(f"{name}: {why}" for name, why in missing.items()))
     folder = Path(tempfile.mkdtemp(prefix="guests-", dir=run.path))
-    planned = _with_modules(project, planned, listed.kernel_manifest, folder, say)
+    planned = provisioning.with_modules(project, planned, listed.kernel_manifest, folder, say)
     jobs = _Jobs(project, root_image, run, request, programs)
     choice = accelerator.choose(lambda kind: jobs.probe(planned[0], kind), images.cache_dir(), again=request.ask_again)
     count = request.guests or slots.guests_at_once(
@@ -269,7 +253,8 @@ def prepare_guests(
     slot_files = slots.make(folder, count)
     machine = accelerator.machine(choice.accelerator)
     guest_jobs = [(guest, jobs.of(guest, choice.accelerator, slot_files, machine)) for guest in planned]
-    compiled_notes = _compile_ahead(project, request, guest_jobs, folder, say)
+    listed_jobs = [(guest.listed, job) for guest, job in guest_jobs]
+    compiled_notes = compiling.ahead(compiling.needed(project, request, listed_jobs, folder), project.root, say)
     guests = []
     for guest, job in guest_jobs:
         for number in range(1, count + 1):
@@ -315,11 +300,11 @@ class _Jobs:
     #: the loaders' programs by their names
     programs: Mapping[str, Path] = field(default_factory=dict)
 
-    def probe(self, guest: _Guest, kind: Accelerator) -> Job:
+    def probe(self, guest: provisioning.Guest, kind: Accelerator) -> Job:
         """Return the job of a boot that tests whether guests run with an accelerator."""
         return self._job(guest, kind, ())
 
-    def of(self, guest: _Guest, kind: Accelerator, slot_files: tuple[Path, ...], machine: str) -> Job:
+    def of(self, guest: provisioning.Guest, kind: Accelerator, slot_files: tuple[Path, ...], machine: str) -> Job:
         """Return a guest's job, with a snapshot unless every guest must boot."""
         job = self._job(guest, kind, slot_files)
         request = self.request
@@ -332,7 +317,7 @@ class _Jobs:
         worker = "again" if request.worker == "whole" and VARIANT in job.kernel else request.worker
         return replace(job, snapshot=saved, worker="always" if worker == "whole" else worker)
 
-    def _job(self, guest: _Guest, kind: Accelerator, slot_files: tuple[Path, ...]) -> Job:
+    def _job(self, guest: provisioning.Guest, kind: Accelerator, slot_files: tuple[Path, ...]) -> Job:
         request, image = self.request, guest.image
         carried = None if request.carried is None else request.carried.absolute()
         return Job(
@@ -366,7 +351,7 @@ class _Jobs:
         )
 
 
-def _compiler(root: RootImage, guest: _Guest) -> Path | None:
+def _compiler(root: RootImage, guest: provisioning.Guest) -> Path | None:
     """Return the cache's folder of what guests with the same compiler and headers compile; None for the others."""
     if guest.headers is None:
         return None
@@ -377,141 +362,3 @@ def _compiler(root: RootImage, guest: _Guest) -> Path | None:
     )
     images.used(folder)
     return folder
-
-
-def _compile_ahead(
-    project: Project, request: RunRequest, jobs: Sequence[tuple[_Guest, Job]], folder: Path, say: Callable[[str], None]
-) -> tuple[str, ...]:
-    """Let one guest of each kernel compile what the tests' guests would all compile; return the run's notes of it.
-
-    Not where the selection has parts of files: then a guest compiles what a test asks for.
-    """
-    compilers: dict[str, Compiling] = {}
-    for guest, job in jobs:
-        arguments = guest.listed.arguments or request.arguments
-        lacking = payload.lacking(job.payload)
-        if not lacking or Selection(arguments, request.options).narrowed or job.payload.compiler in compilers:
-            continue
-        if objects := selection.loaded_objects(project, arguments, lacking):
-            name = f"{job.kernel}-compiling"
-            path, ending = folder / f"{name}.json", folder / f"{name}{ENDING}"
-            wire.write(path, replace(job, worker="never", console=job.console.with_stem(name)))
-            compilers[job.payload.compiler] = Compiling(
-                job.kernel, client.command(path, ending), ending, tuple(sorted(objects))
-            )
-    return compiling.ahead(tuple(compilers.values()), project.root, say)
-
-
-def _loaders(
-    project: Project, request: RunRequest, say: Callable[[str], None]
-) -> tuple[dict[str, Path], dict[str, str]]:
-    """Build the loaders' programs; return them, and for each loader of the run why this machine lacks it, or "".
-
-    A run of tests that load nothing builds nothing.
-
-    Raises BuildError, and ToolMissing for a required loader that this machine lacks.
-    """
-    programs: dict[str, Path] = {}
-    lacking = dict.fromkeys(request.loaders, "")
-    if not selection.loads(project, request.arguments):
-        return {}, lacking
-    for name in filter(loader_programs.is_program, request.loaders):
-        try:
-            programs |= loader_programs.build(name, images.cache_dir())
-        except loader_programs.Lacking as error:
-            if name in request.required_loaders:
-                raise ToolMissing(f"--require-loader {error}") from error
-            lacking[name] = str(error)
-            say(f"left out: {error}")
-    return programs, lacking
-
-
-def _check_carried(folder: Path | None) -> None:
-    """Refuse a folder that cannot be carried, before a guest boots; raises ManifestError."""
-    if folder is None:
-        return
-    if not folder.is_dir():
-        raise ManifestError(f"--carry {folder}: no such folder")
-    if (mib := payload.size(folder) >> 20) > _MOST_CARRIED_MIB:
-        raise ManifestError(f"--carry {folder}: {mib} MiB; a guest has room for {_MOST_CARRIED_MIB} MiB")
-
-
-def _check_room(project: Project) -> None:
-    """Refuse a project that does not fit into its guests, before one boots; raises ManifestError."""
-    files = payload.project_files(payload.of_project(project))
-    mib = sum((project.root / path).stat().st_size for path in files) >> 20
-    room = project.guest.memory_mib * _MOST_CARRIED_MIB // MEMORY_MIB
-    if mib > room:
-        raise ManifestError(
-            f"{project.table}: guests would get {mib} MiB of the project, and have room for {room} MiB:"
-            " name what they need with `carry`, or more guest.memory"
-        )
-
-
-def _with_images(
-    listed: GuestList, request: RunRequest, *, say: Callable[[str], None]
-) -> tuple[list[_Guest], dict[str, str]]:
-    """Fetch the images; return the guests in their order, and for each kernel without an image why."""
-    fetched: dict[str, KernelImage] = {}
-    missing = {}
-    for kernel, guests in listed.kernels:
-        try:
-            image = images.kernel_image(listed.kernel_manifest, kernel, locked_only=request.locked)
-        except ImageError as error:
-            missing[kernel.name] = str(error)
-            say(f"{kernel.name}: {error}")
-        else:
-            fetched |= {guest.name: image for guest in guests}
-            for note in image.notes:
-                say(f"{kernel.name}: {note}")
-    return [_Guest(guest, fetched[guest.name]) for guest in listed.guests if guest.name in fetched], missing
-
-
-def _with_modules(
-    project: Project,
-    guests: Sequence[_Guest],
-    kernel_manifest: manifest.Manifest,
-    folder: Path,
-    say: Callable[[str], None],
-) -> list[_Guest]:
-    """Get the modules of each kernel that the project's objects need; the guests of a kernel have the same."""
-    if not project.object_files:
-        return list(guests)
-    # it reads objects and kernels with elftools, which takes longer to import than to plan a run without objects
-    from kernel_matrix.plan import kernel_modules
-
-    folders: dict[str, Path | None] = {}
-    for guest in guests:
-        name = plain_kernel(guest.listed.name)
-        if name not in folders:
-            (kernel,) = manifest.select(kernel_manifest, [name])
-            of = kernel_modules.KernelModules(kernel_manifest, kernel, guest.image, say)
-            folders[name] = kernel_modules.prepare(project, of, folder / f"{name}.modules")
-    return [replace(guest, modules=folders[plain_kernel(guest.listed.name)]) for guest in guests]
-
-
-def _with_headers(
-    project: Project,
-    guest: _Guest,
-    kernel_manifest: manifest.Manifest,
-    request: RunRequest,
-    loaders: Mapping[str, str],
-    say: Callable[[str], None],
-) -> _Guest:
-    """Fetch the headers of a guest's kernel where a loader compiles in the guest and its tests load objects.
-
-    Raises ToolMissing where such a loader is required and the headers are unavailable; not for a kernel that has none.
-    """
-    compiling = [name for name in request.loaders if name in COMPILING_LOADERS]
-    if not compiling or not selection.loads(project, guest.listed.arguments or request.arguments):
-        return replace(guest, loaders=loaders)
-    (kernel,) = manifest.select(kernel_manifest, [plain_kernel(guest.listed.name)])
-    try:
-        path = images.kernel_headers(kernel_manifest, kernel, guest.image, locked_only=request.locked)
-    except ImageError as error:
-        required = [name for name in compiling if name in request.required_loaders]
-        if required and not isinstance(error, NotInArchive):
-            raise ToolMissing(f"--require-loader {required[0]}: {error}") from error
-        say(f"left out on {guest.listed.name}: {', '.join(compiling)}: {error}")
-        return replace(guest, loaders={**loaders, **{name: f"{name}: {error}" for name in compiling}})
-    return replace(guest, headers=path, loaders=loaders)
