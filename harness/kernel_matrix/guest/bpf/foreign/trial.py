@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Collection, Generator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
@@ -15,6 +16,8 @@ from kernel_matrix.guest.bpf.step_error import StepError
 from kernel_matrix.guest.system.privilege import Cap, only_effective
 
 _Refusal = StepError | Undeclared
+#: sections of programs that are attached to a trampoline (kernel/bpf/trampoline.c)
+_TRAMPOLINES = frozenset({"fentry", "fexit", "fmod_ret", "lsm"})
 
 
 class Trial:
@@ -31,6 +34,8 @@ class Trial:
         self._refusals: dict[str, _Refusal] = {}
         #: program -> where it was attached last, or why not
         self._attached: dict[str, str | _Refusal] = {}
+        #: the programs that this kernel attaches once
+        self._spent: set[str] = set()
         #: program, empty for the whole object, and capabilities -> how loading with these was refused
         self._loads: dict[tuple[str, frozenset[Cap]], StepError | None] = {}
 
@@ -83,12 +88,29 @@ class Trial:
     def attach(self, program: str, place: Place) -> str:
         """Load a program, attach it and detach it again; return where. Raises StepError, Undeclared."""
         try:
-            with self.having(program) as obj, ExitStack() as stack:
-                self._attached[program] = where = targets.attach(self.foreign, obj, program, place, stack)
-                return where
+            self._attached[program] = where = self._attached_to(program, place)
         except (StepError, Undeclared) as error:
             self._attached[program] = error
             raise
+        if self.foreign.section(program).partition("/")[0].partition(".")[0] in _TRAMPOLINES:
+            self._note_whether_spent(program, place)
+        return where
+
+    def _attached_to(self, program: str, place: Place) -> str:
+        with self.having(program) as obj, ExitStack() as stack:
+            return targets.attach(self.foreign, obj, program, place, stack)
+
+    def _note_whether_spent(self, program: str, place: Place) -> None:
+        """Ask the kernel whether a program can be attached again; raises StepError.
+
+        Before "bpf: Allow trampoline re-attach for tracing and lsm programs" (5.13) it forgets a program's target.
+        """
+        try:
+            self._attached_to(program, place)
+        except StepError as error:
+            if error.errno != errno.ENOENT:
+                raise
+            self._spent.add(program)
 
     def attaches(self, program: str, place: Place) -> bool:
         """Whether a program has a target to be attached to, as the last attempt found it; raises StepError."""
@@ -126,12 +148,12 @@ class Trial:
         return "" if self.is_in_whole(program) else program
 
     def _attached_once(self, program: str) -> bool:
-        """Whether it can be attached once for each time that it is loaded: part of a struct, or a replacement.
+        """Whether it can be attached once for each time that it is loaded: part of a struct, a replacement, or spent.
 
         Of a replacement the kernel forgets its target: bpf_tracing_prog_attach() attaches only TRACING and LSM again.
         """
-        replaces = self.foreign.section(program).partition("/")[0] == "freplace"
-        return replaces or any(program in members for members in self.foreign.file.structs.values())
+        once = program in self._spent or self.foreign.section(program).partition("/")[0] == "freplace"
+        return once or any(program in members for members in self.foreign.file.structs.values())
 
     def _explained(self, error: _Refusal, program: str = "") -> _Refusal:
         """Return the refusal again, with the verifier's log where it was the verifier's."""
