@@ -79,7 +79,7 @@ class _Loads:
 
 
 def _trial(tmp_path: Path) -> Trial:
-    file = BpfFile({"first": "xdp", "second": "tc", "later": "?tc", "replacing": "?freplace/f"})
+    file = BpfFile({"first": "xdp", "second": "tc", "later": "?tc", "replacing": "?freplace/f", "entry": "fentry.s/f"})
     return Trial(Foreign(tmp_path, "x.bpf.o", file, ObjectSettings()), tmp_path)
 
 
@@ -134,3 +134,39 @@ def test_an_attachment_that_was_tried_is_not_tried_again(tmp_path: Path, monkeyp
         with pytest.raises(StepError):
             tried.attaches("later", place)
     assert made == ["first", "first", "second", "later"]
+
+
+@pytest.mark.parametrize(("times", "loads"), [(2, ["", "entry", "entry"]), (9, [""])])
+def test_what_a_kernel_attaches_once_is_loaded_anew(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, times: int, loads: list[str]
+) -> None:
+    """The kernel is asked by attaching again; where it forgets a program's target, each attachment has its own load."""
+    made, tried, place = _Loads(monkeypatch), _trial(tmp_path), Place()
+    attached: list[LoadedObject] = []
+
+    def attach(foreign: Foreign, obj: LoadedObject, name: str, place: Place, stack: ExitStack) -> str:
+        attached.append(obj)
+        if sum(one is obj for one in attached) == times:
+            raise StepError(errno.ENOENT, "attach", name)
+        return "there"
+
+    monkeypatch.setattr(targets, "attach", attach)
+    assert tried.attach("entry", place) == "there"
+    for _ in range(2):
+        with tried.having("entry") as obj:
+            targets.attach(tried.foreign, obj, "entry", place, ExitStack())
+    assert [only for only, _ in made.made] == loads
+
+
+def test_what_is_refused_again_for_another_reason_is_red(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    _Loads(monkeypatch)
+    tried, answers = _trial(tmp_path), [None, StepError(errno.EPERM, "attach", "x")]
+
+    def attach(*_: object) -> str:
+        if error := answers.pop(0):
+            raise error
+        return "there"
+
+    monkeypatch.setattr(targets, "attach", attach)
+    with pytest.raises(StepError, match="not permitted"):
+        tried.attach("entry", Place())

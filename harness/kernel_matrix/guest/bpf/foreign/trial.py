@@ -16,8 +16,10 @@ from kernel_matrix.guest.bpf.step_error import StepError
 from kernel_matrix.guest.system.privilege import Cap, only_effective
 
 _Refusal = StepError | Undeclared
-#: sections of programs that are attached to a trampoline (kernel/bpf/trampoline.c)
-_TRAMPOLINES = frozenset({"fentry", "fexit", "fmod_ret", "lsm"})
+#: sections of programs that some kernels attach once -> the refusal of the second time. Before "bpf: Allow trampoline
+#: re-attach for tracing and lsm programs" (5.13) a trampoline's program forgets its target; without bpf_cookie libbpf
+#: keeps where a USDT probe was in a map (usdt.c)
+_AGAIN = {**dict.fromkeys(["fentry", "fexit", "fmod_ret", "lsm"], errno.ENOENT), "usdt": errno.EEXIST}
 
 
 class Trial:
@@ -92,23 +94,20 @@ class Trial:
         except (StepError, Undeclared) as error:
             self._attached[program] = error
             raise
-        if self.foreign.section(program).partition("/")[0].partition(".")[0] in _TRAMPOLINES:
-            self._note_whether_spent(program, place)
+        if refusal := _AGAIN.get(self.foreign.section(program).partition("/")[0].partition(".")[0]):
+            self._note_whether_spent(program, place, refusal)
         return where
 
     def _attached_to(self, program: str, place: Place) -> str:
         with self.having(program) as obj, ExitStack() as stack:
             return targets.attach(self.foreign, obj, program, place, stack)
 
-    def _note_whether_spent(self, program: str, place: Place) -> None:
-        """Ask the kernel whether a program can be attached again; raises StepError.
-
-        Before "bpf: Allow trampoline re-attach for tracing and lsm programs" (5.13) it forgets a program's target.
-        """
+    def _note_whether_spent(self, program: str, place: Place, refusal: int) -> None:
+        """Ask the kernel whether a program can be attached again, or is refused with this errno; raises StepError."""
         try:
             self._attached_to(program, place)
         except StepError as error:
-            if error.errno != errno.ENOENT:
+            if error.errno != refusal:
                 raise
             self._spent.add(program)
 
