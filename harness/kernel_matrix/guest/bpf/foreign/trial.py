@@ -16,10 +16,13 @@ from kernel_matrix.guest.bpf.step_error import StepError
 from kernel_matrix.guest.system.privilege import Cap, only_effective
 
 _Refusal = StepError | Undeclared
-#: sections of programs that some kernels attach once -> the refusal of the second time. Before "bpf: Allow trampoline
-#: re-attach for tracing and lsm programs" (5.13) a trampoline's program forgets its target; without bpf_cookie libbpf
-#: keeps where a USDT probe was in a map (usdt.c)
-_AGAIN = {**dict.fromkeys(["fentry", "fexit", "fmod_ret", "lsm"], errno.ENOENT), "usdt": errno.EEXIST}
+#: Sections of programs that are attached once for each time that they are loaded. Of a replacement the kernel forgets
+#: its target: bpf_tracing_prog_attach() attaches only TRACING and LSM again. Without bpf_cookie libbpf keeps in a map
+#: where a USDT probe was (usdt.c), and takes the next for a collision.
+_ONCE = frozenset({"freplace", "usdt"})
+#: Sections of programs that are attached to a trampoline: kernels before "bpf: Allow trampoline re-attach for tracing
+#: and lsm programs" (5.13) forget their target, too.
+_TRAMPOLINES = frozenset({"fentry", "fexit", "fmod_ret", "lsm"})
 
 
 class Trial:
@@ -94,20 +97,24 @@ class Trial:
         except (StepError, Undeclared) as error:
             self._attached[program] = error
             raise
-        if refusal := _AGAIN.get(self.foreign.section(program).partition("/")[0].partition(".")[0]):
-            self._note_whether_spent(program, place, refusal)
+        if self._kind(program) in _TRAMPOLINES:
+            self._note_whether_spent(program, place)
         return where
 
     def _attached_to(self, program: str, place: Place) -> str:
         with self.having(program) as obj, ExitStack() as stack:
             return targets.attach(self.foreign, obj, program, place, stack)
 
-    def _note_whether_spent(self, program: str, place: Place, refusal: int) -> None:
-        """Ask the kernel whether a program can be attached again, or is refused with this errno; raises StepError."""
+    def _kind(self, program: str) -> str:
+        """Return the first word of its section."""
+        return self.foreign.section(program).partition("/")[0].partition(".")[0]
+
+    def _note_whether_spent(self, program: str, place: Place) -> None:
+        """Ask the kernel whether a program can be attached again; raises StepError."""
         try:
             self._attached_to(program, place)
         except StepError as error:
-            if error.errno != refusal:
+            if error.errno != errno.ENOENT:
                 raise
             self._spent.add(program)
 
@@ -147,11 +154,8 @@ class Trial:
         return "" if self.is_in_whole(program) else program
 
     def _attached_once(self, program: str) -> bool:
-        """Whether it can be attached once for each time that it is loaded: part of a struct, a replacement, or spent.
-
-        Of a replacement the kernel forgets its target: bpf_tracing_prog_attach() attaches only TRACING and LSM again.
-        """
-        once = program in self._spent or self.foreign.section(program).partition("/")[0] == "freplace"
+        """Whether it can be attached once for each time that it is loaded, or is part of a struct."""
+        once = program in self._spent or self._kind(program) in _ONCE
         return once or any(program in members for members in self.foreign.file.structs.values())
 
     def _explained(self, error: _Refusal, program: str = "") -> _Refusal:
