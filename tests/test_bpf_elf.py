@@ -101,6 +101,16 @@ def test_what_is_no_object_has_no_programs(tmp_path: Path) -> None:
     assert bpf_elf.read(tmp_path / "x.o") == BpfFile()
 
 
+@pytest.mark.parametrize("offset", [1 << 47, 1 << 63])
+def test_headers_behind_the_file_are_none(compiled: Path, offset: int) -> None:
+    """e_shoff, from far beyond the end to what no signed number has."""
+    content = bytearray(compiled.read_bytes())
+    content[0x28:0x30] = offset.to_bytes(8, "little")
+    damaged = compiled.with_name("behind.o")
+    damaged.write_bytes(content)
+    assert bpf_elf.read(damaged) == BpfFile()
+
+
 @given(st.data())
 def test_a_damaged_object_raises_nothing(compiled: Path, data: st.DataObject) -> None:
     """Collection goes on: libbpf says what is wrong when the object is opened."""

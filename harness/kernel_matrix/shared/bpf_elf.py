@@ -205,7 +205,13 @@ class _Elf:
         return self.sections[symbol.section].name if symbol.section < len(self.sections) else ""
 
     def _unpack(self, layout: str, offset: int) -> tuple[int, ...]:
+        # struct takes no offset of more than 63 bits
+        if offset > len(self._data):
+            raise IndexError("an offset behind the file's end")
         return struct.unpack_from(self._order + layout, self._data, offset)
 
     def _string(self, offset: int) -> str:
-        return self._data[offset : self._data.index(b"\0", offset)].decode()
+        end = self._data.find(b"\0", offset)
+        if end < 0:
+            raise IndexError("a string behind the file's end")
+        return self._data[offset:end].decode()
