@@ -19,6 +19,7 @@ PROJECTS = Path(__file__).resolve().parent / "foreign_projects"
 KERNEL = "6.1"
 #: a project's own run, not that of the session that tests it
 CLEAN = {name: value for name, value in os.environ.items() if not name.startswith(("KERNEL_MATRIX_ROOT", "PYTEST"))}
+#: the same program in each project
 SOURCE = "bpf/calls.bpf.c"
 ACTS = ("attach", "capabilities", "cost", "load")
 
@@ -103,6 +104,8 @@ def check(kind: Kind, folder: Path) -> None:
     if why := lacking(kind):
         pytest.skip(why)
     shutil.copytree(PROJECTS / kind.folder, folder, dirs_exist_ok=True)
+    (folder / SOURCE).parent.mkdir()
+    shutil.copy(PROJECTS / Path(SOURCE).name, folder / SOURCE)
     _done(["sh", "-c", kind.build], folder)
     _engine(folder, "init")
     table = folder / "kernel-matrix.toml"

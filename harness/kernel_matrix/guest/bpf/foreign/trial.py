@@ -39,8 +39,8 @@ class Trial:
         self._refusals: dict[str, _Refusal] = {}
         #: program -> where it was attached last, or why not
         self._attached: dict[str, str | _Refusal] = {}
-        #: the programs that this kernel attaches once
-        self._spent: set[str] = set()
+        #: whether this kernel attaches a trampoline's program once for each load; None: it has not been asked
+        self._forgets: bool | None = None
         #: program, empty for the whole object, and capabilities -> how loading with these was refused
         self._loads: dict[tuple[str, frozenset[Cap]], StepError | None] = {}
 
@@ -97,8 +97,8 @@ class Trial:
         except (StepError, Undeclared) as error:
             self._attached[program] = error
             raise
-        if self._kind(program) in _TRAMPOLINES:
-            self._note_whether_spent(program, place)
+        if self._forgets is None and self._kind(program) in _TRAMPOLINES:
+            self._forgets = self._is_forgotten(program, place)
         return where
 
     def _attached_to(self, program: str, place: Place) -> str:
@@ -109,14 +109,15 @@ class Trial:
         """Return the first word of its section."""
         return self.foreign.section(program).partition("/")[0].partition(".")[0]
 
-    def _note_whether_spent(self, program: str, place: Place) -> None:
-        """Ask the kernel whether a program can be attached again; raises StepError."""
+    def _is_forgotten(self, program: str, place: Place) -> bool:
+        """Ask the kernel whether it refuses to attach a program again; raises StepError for another refusal."""
         try:
             self._attached_to(program, place)
         except StepError as error:
             if error.errno != errno.ENOENT:
                 raise
-            self._spent.add(program)
+            return True
+        return False
 
     def attaches(self, program: str, place: Place) -> bool:
         """Whether a program has a target to be attached to, as the last attempt found it; raises StepError."""
@@ -155,7 +156,8 @@ class Trial:
 
     def _attached_once(self, program: str) -> bool:
         """Whether it can be attached once for each time that it is loaded, or is part of a struct."""
-        once = program in self._spent or self._kind(program) in _ONCE
+        kind = self._kind(program)
+        once = kind in _ONCE or (bool(self._forgets) and kind in _TRAMPOLINES)
         return once or any(program in members for members in self.foreign.file.structs.values())
 
     def _explained(self, error: _Refusal, program: str = "") -> _Refusal:
