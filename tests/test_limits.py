@@ -102,12 +102,12 @@ def test_a_limit_that_is_none_is_an_error(pytester: pytest.Pytester, mark: str) 
 
 
 @pytest.mark.parametrize(
-    ("speed", "silence", "seconds"), [("1", "20", 6.0), ("9", "200", 54.0), ("40", "200", 100.0), ("9", "10", 5.0)]
+    ("speed", "silence", "seconds"), [("1", "20", 10.0), ("9", "200", 90.0), ("40", "200", 100.0), ("9", "10", 5.0)]
 )
 def test_the_default_limit_is_far_below_the_guests(
     request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, speed: str, silence: str, seconds: float
 ) -> None:
-    """The default limit is six seconds of the reference, or half of the silence that gives a guest up."""
+    """The default limit is ten seconds of the reference, or half of the silence that gives a guest up."""
     monkeypatch.setenv("HARNESS_SPEED", speed)
     monkeypatch.setenv("HARNESS_SILENCE", silence)
     assert seconds_for(request.node, None) == seconds

@@ -20,7 +20,7 @@ from kernel_matrix.guest.system.deadline import limit
 from kernel_matrix.shared.protocol import STACKS
 
 #: the default limit is the smaller one: seconds on the reference machine, or this part of the guest's silence limit
-DEFAULT_SECONDS, PART_OF_SILENCE = 6.0, 0.5
+DEFAULT_SECONDS, PART_OF_SILENCE = 10.0, 0.5
 #: marks the threads of the channel to the host, which take no part in tests
 _CHANNEL = "execnet"
 
