@@ -7,6 +7,7 @@ import shlex
 import subprocess
 import sys
 import tempfile
+from collections.abc import Mapping
 from dataclasses import replace
 from itertools import count
 from pathlib import Path
@@ -17,12 +18,13 @@ from kernel_matrix.commands.bench import bench, edit_loop, plain_run
 from kernel_matrix.commands.bench.edit_loop import Loop, Split
 from kernel_matrix.commands.bench.report import Report, Row, Start, Whole, markdown
 from kernel_matrix.plan import preparation
-from kernel_matrix.plan.preparation import Plan
+from kernel_matrix.plan.preparation import Plan, PlannedGuest
+from kernel_matrix.relay.job import Job
 from kernel_matrix.report.run_folder import RunFacts, RunRecord
 from kernel_matrix.shared import wire
 from kernel_matrix.shared.console import Phases
 from kernel_matrix.shared.errors import HarnessError, ManifestError
-from kernel_matrix.shared.project import Bench
+from kernel_matrix.shared.project import Bench, Project
 from kernel_matrix.vm.guests import GuestRecord
 from tests.fake_guest import BOOT, JOB
 from tests.projects import HERE, ROOT, below
@@ -84,6 +86,7 @@ from pathlib import Path
 from kernel_matrix.shared import wire
 from kernel_matrix.results import document
 from kernel_matrix.shared.cells import Cell, Outcome
+from kernel_matrix.relay.job import Job
 from kernel_matrix.report.run_folder import RunFacts, RunRecord
 status, recorded, cells = {status}, {recorded}, {cells}
 folder = Path(sys.argv[-1]) / {name!r}
@@ -230,14 +233,38 @@ def test_the_plain_way_has_the_same_kernel_image_and_emulator() -> None:
     assert shlex.split(plain_run.script("6.1", plan, ["suites", "-k", "a b"]))[-3:] == ["suites", "-k", "a b"]
 
 
-def test_a_kernel_that_is_not_to_be_had_is_no_row_less(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_kernel_without_its_image_ends_the_measurement(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     plan = Plan((), tmp_path, {"7.0": "it is not locked"}, frozenset(), {}, RunFacts("tcg", 1, ()), ())
     monkeypatch.setattr(preparation, "prepare", lambda *_, **__: plan)
     with pytest.raises(HarnessError, match=r"^7\.0: it is not locked$"):
         bench.run(below(tmp_path, bench=Bench("a.py", "x", "b.py")), ["full"], bench.Counts(1, 0, 0), print)
 
 
-def test_a_project_without_tests_to_time_is_told_so(tmp_path: Path) -> None:
+def test_what_is_measured_are_the_guests_of_the_plan(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    job = tmp_path / "job.json"
+    wire.write(job, JOB)
+    guest = PlannedGuest("6.1", "6.1.0", frozenset(), job, tmp_path / "ending.json", loaders={"aya": "0.14.0"})
+    plan = Plan((guest,), tmp_path, {}, frozenset(), {}, RunFacts("tcg", 1, ()), ())
+    whole = Whole(400.0, 50.0, 80.0, 900, ("6.1: passed",))
+    measured: list[Job] = []
+
+    def row(_project: Project, job: Job, *_rest: object) -> Row:
+        measured.append(job)
+        return ROW
+
+    def everything(_project: Project, jobs: Mapping[PlannedGuest, Job], *_rest: object) -> Whole:
+        measured.extend(jobs.values())
+        return whole
+
+    monkeypatch.setattr(preparation, "prepare", lambda *_, **__: plan)
+    monkeypatch.setattr(bench, "_row", row)
+    monkeypatch.setattr(bench, "_whole", everything)
+    page = bench.run(below(tmp_path, bench=Bench("a.py", "x", "b.py")), ["core"], bench.Counts(1, 1, 0), print)
+    assert measured == [JOB, JOB]
+    assert "| 6.1 |" in page.read_text()
+
+
+def test_a_project_without_tests_to_time_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(ManifestError, match=r"^kernel-matrix\.toml: bench: no file, keyword and panic are named"):
         bench.run(below(tmp_path, bench=Bench("a.py", "x")), ["full"], bench.Counts(1, 0, 0), print)
 

@@ -54,7 +54,7 @@ class PlannedGuest:
     #: as in `ListedGuest`
     arguments: tuple[str, ...] = ()
     #: as in `GuestFacts`
-    loaders: Mapping[str, str] = field(default_factory=dict)
+    loaders: Mapping[str, str] = field(default_factory=dict, hash=False)
 
     def of_worker(self, worker: WorkerId) -> PlannedGuest:
         """Return the guest of another worker of this kernel: its files are in the same folder."""
