@@ -89,8 +89,9 @@ _SMALL = 128
 def test_a_log_changes_the_errno_of_a_program_that_is_too_large(refused: Refused) -> None:
     """bpf_check(): ENOSPC when the log is full comes over E2BIG, so the same program is refused in two ways.
 
-    The statistics alone have 150 characters or more. A log of each of a million instructions would be the same case, but
-    takes half a minute where it goes on past the buffer's end ("bpf: Switch BPF verifier log to be a rotating log", 6.4).
+    The statistics alone have 150 characters or more. A log of each of a million instructions would be the same case,
+    but takes half a minute where it goes on past the buffer's end ("bpf: Switch BPF verifier log to be a rotating
+    log by default").
     """
     code = _processing(COMPLEXITY_LIMIT + 1)
     with refused(errno.E2BIG, stage="load"):
