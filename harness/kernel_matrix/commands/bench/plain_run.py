@@ -71,7 +71,7 @@ def script(kernel: str, plan: Plan, arguments: Sequence[str]) -> str:
         "-m",
         "pytest",
         "-p",
-        "kernel_matrix.guest.pytest.alone",
+        "kernel_matrix.commands.bench.alone",
         "-p",
         "no:cacheprovider",
         "--color=no",
