@@ -33,6 +33,8 @@ nox.needs_version = ">=2024.4.15"
 #: one environment for all sessions, kept between runs
 ENVIRONMENT = ROOT / ".nox" / "harness"
 LOCK = ROOT / "requirements" / "host.txt"
+#: the project of objects that others have written
+CORPUS = ROOT / "tests" / "corpus"
 #: seconds that a run has to end its guests after Ctrl-C
 SECONDS_TO_END = 15.0
 
@@ -59,8 +61,8 @@ def python(session: nox.Session, *groups: str) -> str:
     return interpreter
 
 
-def run(session: nox.Session, *command: str) -> None:
-    """Run a command and exit nox with its exit status, which says more than whether it failed.
+def run(session: nox.Session, *command: str, folder: Path = ROOT) -> None:
+    """Run a command there and exit nox with its exit status, which says more than whether it failed.
 
     ``session.run`` makes every failure a 1, and kills a command 0.3 s after Ctrl-C: a run ends its guests first.
     """
@@ -68,7 +70,7 @@ def run(session: nox.Session, *command: str) -> None:
     # bytecode is cached even where the user wants none beside the sources
     environment = {**os.environ, "PYTHONPYCACHEPREFIX": str(ENVIRONMENT / "pycache")}
     environment.pop("PYTHONDONTWRITEBYTECODE", None)
-    with subprocess.Popen(command, cwd=ROOT, env=environment) as process:
+    with subprocess.Popen(command, cwd=folder, env=environment) as process:
         try:
             status = process.wait()
         except KeyboardInterrupt:  # the command got it too
@@ -196,6 +198,7 @@ def faults(session: nox.Session) -> None:
         "pytest",
         "-n2",
         "--dist=loadfile",
+        "--durations=12",
         "tests/faults",
         *session.posargs,
     )
@@ -205,6 +208,16 @@ def faults(session: nox.Session) -> None:
 def foreign(session: nox.Session) -> None:
     """Build projects of others that are compiled for long, and go from init to a caught mistake (with VMs)."""
     run(session, python(session, "build", "matrix", "tests"), "-m", "pytest", "tests/foreign", *session.posargs)
+
+
+@nox.session(venv_backend="none")
+def corpus(session: nox.Session) -> None:
+    """Run the objects of Debian's packages on the kernels (-- --update: lock the newest; or options of the matrix)."""
+    interpreter = python(session, "build", "matrix")
+    update = [word for word in session.posargs if word == "--update"]
+    rest = [word for word in session.posargs if word != "--update"]
+    run(session, interpreter, str(ROOT / "harness" / "tools" / "corpus.py"), str(CORPUS), *update)
+    run(session, interpreter, "-m", "kernel_matrix", "matrix", *rest, folder=CORPUS)
 
 
 @nox.session(venv_backend="none")

@@ -100,10 +100,20 @@ class Suite:
             matching = sorted(name for name in names if re.fullmatch(pattern, name))
             if not matching:
                 return ()
-            text = run(
-                ["apt-cache", *self._options(folder), "--no-all-versions", "show", *matching], f"searching {self.name}"
-            )
-        return parse_packages(text)
+            return self._shown(folder, matching)
+
+    def named(self, names: Sequence[str]) -> tuple[Package, ...]:
+        """Return the newest packages of these names, in their order; raises ImageError when one is missing."""
+        self._refresh()
+        with locked(f"apt-{self.name}") as folder:
+            packages = {package.name: package for package in self._shown(folder, names)}
+        if missing := [name for name in names if name not in packages]:
+            raise ImageError(f"{self.name} has no package {', '.join(missing)}")
+        return tuple(packages[name] for name in names)
+
+    def _shown(self, folder: Path, names: Sequence[str]) -> tuple[Package, ...]:
+        command = ["apt-cache", *self._options(folder), "--no-all-versions", "show", *names]
+        return parse_packages(run(command, f"searching {self.name}"))
 
     def download(self, packages: Sequence[Package], into: Path) -> None:
         """Download these packages and verify them; raises ImageError, and leaves what is wrong to the caller."""
