@@ -95,8 +95,9 @@ def test_a_node_that_never_started_is_a_key_error() -> None:
         scheduling.remove_node(cast("WorkerController", Node("a")))
 
 
-@given(st.lists(st.sampled_from(["done", "crash"]), min_size=1, max_size=30))
+@given(st.lists(st.sampled_from(["done", "crash", "left", "left and crash"]), min_size=1, max_size=30))
 def test_every_test_runs_exactly_once_whatever_dies(fates: list[str]) -> None:
+    """Nor does a guest run another test that has something left in its kernel: it skips what it was sent."""
     tests = [f"t{number}" for number in range(len(fates))]
     scheduling, up = make("a")
     ran: list[str] = []
@@ -104,14 +105,35 @@ def test_every_test_runs_exactly_once_whatever_dies(fates: list[str]) -> None:
     for fate in fates:
         index = sent(node)[0]
         ran.append(tests[index])
-        if fate == "done":
-            sent(node).pop(0)
-            scheduling.mark_test_complete(node, index)
-        else:
+        if fate == "crash":
             assert scheduling.remove_node(node) == tests[index]
             node = up("a", tests)
+            continue
+        sent(node).pop(0)
+        if fate == "done":
+            scheduling.mark_test_complete(node, index)
+            continue
+        # with each report from the one that says so on
+        scheduling.retire(node)
+        scheduling.retire(node)
+        scheduling.mark_test_complete(node, index)
+        assert cast("Node", node).ended
+        if fate == "left":
+            for skipped in sent(node):
+                scheduling.mark_test_complete(node, skipped)
+        assert scheduling.remove_node(node) is None
+        node = up("a", tests)
     assert ran == tests
     assert scheduling.tests_finished
+
+
+def test_a_guest_that_dies_in_its_last_test_died_in_that() -> None:
+    scheduling, up = make("a")
+    node = up("a", ["t1", "t2", "t3"])
+    scheduling.mark_test_complete(node, 0)
+    scheduling.retire(node)
+    assert scheduling.remove_node(node) == "t2"
+    assert scheduling.next_share(WorkerId("a")) == ["t3"]
 
 
 def test_progress_expects_the_most_of_uncollected_kernels() -> None:

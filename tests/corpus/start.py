@@ -6,7 +6,6 @@ Ctrl-C, and may end as it likes. One that ends before has not started: its statu
 
 from __future__ import annotations
 
-import os
 import select
 import signal
 import subprocess
@@ -23,7 +22,7 @@ _PROGRAM = "bpf-prog"
 def _waits(pid: int) -> bool:
     try:
         call = Path(f"/proc/{pid}/syscall").read_text().split()[0]
-        files = [os.readlink(path) for path in Path(f"/proc/{pid}/fd").iterdir()]
+        files = [str(path.readlink()) for path in Path(f"/proc/{pid}/fd").iterdir()]
     except (FileNotFoundError, ProcessLookupError):
         return False
     return call.isdigit() and int(call) in _WAITING and any(_PROGRAM in file for file in files)

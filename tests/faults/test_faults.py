@@ -326,6 +326,16 @@ def test_a_fresh_guest_for_every_test_is_one(start: Callable[..., Started]) -> N
     assert result.outcomes() == {"test_leaks": Outcome.PASS, "test_is_not_met_by_it": Outcome.FAIL}
 
 
+def test_what_a_test_leaves_in_the_kernel_costs_its_guest(start: Callable[..., Started]) -> None:
+    """The tests that its worker was sent already run in the next guest, too."""
+    result = start("--kernel", KERNEL, str(CASES / "case_left.py")).finish()
+    assert result.outcomes() == {
+        "test_leaves_a_map": Outcome.ERROR,
+        "test_is_in_another_guest": Outcome.PASS,
+        "test_is_in_the_same_guest_as_the_one_before": Outcome.PASS,
+    }
+
+
 def test_copies_of_a_worker_do_not_share_randomness_or_time(start: Callable[..., Started]) -> None:
     """Three guests restored from one saved worker."""
     before = time.time()

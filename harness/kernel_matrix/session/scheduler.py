@@ -71,6 +71,8 @@ class KernelScheduling:
         self._given_up: set[str] = set()
         #: node -> index -> node id of the tests that it was sent and has not finished, in running order
         self._running: dict[WorkerController, dict[int, str]] = {}
+        #: node whose guest is not used for other tests -> the index of its last one
+        self._last: dict[WorkerController, int] = {}
         #: node -> the tests that it may be sent, the next one first
         self._waiting: dict[WorkerController, deque[tuple[int, str]]] = {}
         self._ready: list[tuple[WorkerController, list[str]]] = []
@@ -166,12 +168,22 @@ class KernelScheduling:
         self._done(node, item_index)
         self._send(node)
 
+    def retire(self, node: WorkerController) -> None:
+        """Send a node no more tests: the one that it runs is its last, and those behind it are left for another guest.
+
+        Its worker completes those without running them (`kernel_matrix.guest.pytest.spent`).
+        """
+        if node not in self._last and (running := self._running.get(node)):
+            self._last[node] = next(iter(running))
+            self._waiting[node].clear()
+
     def remove_node(self, node: WorkerController) -> str | None:
         """Remove a node; return the test in which it died, None when it was running none.
 
         Raises KeyError for a node that was never up, as xdist expects.
         """
-        first = next(iter(self._running[node].items()), None)
+        last = self._last.pop(node, None)
+        first = next((item for item in self._running[node].items() if last in {None, item[0]}), None)
         if first is not None:
             self._done(node, first[0])
         del self._running[node], self._waiting[node]
@@ -223,6 +235,8 @@ class KernelScheduling:
 
     def _done(self, node: WorkerController, index: int) -> None:
         nodeid = self._running[node].pop(index)
+        if self._last.get(node, index) != index:
+            return
         todo = self._todo[self._worker_of(node).kernel]
         if todo is not None:
             todo.remove(nodeid)

@@ -29,7 +29,7 @@ from kernel_matrix.shared.cells import BOOT, Outcome
 from kernel_matrix.shared.division import WorkerId
 from kernel_matrix.shared.errors import HarnessError
 from kernel_matrix.shared.project import COMPILING_LOADERS
-from kernel_matrix.shared.protocol import DESELECTED
+from kernel_matrix.shared.protocol import DESELECTED, SPENT
 from kernel_matrix.shared.worker_input import WORKER_KEY, WorkerInput
 from kernel_matrix.vm.ending import End, Ending
 from kernel_matrix.vm.guests import Guests
@@ -143,6 +143,12 @@ class WorkersPlugin:
             self._times.test_starts(self._scheduling.owner(kernel, nodeid))
         if not self._stops():
             self._fill()
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        """Use a guest no longer in whose kernel a test has left something."""
+        node: WorkerController = report.node
+        if any(key == SPENT for key, _ in report.user_properties):
+            self._scheduling.retire(node)
 
     def _released(self, node: WorkerController, worker: WorkerId, gone: str) -> None:
         """Start another guest for a worker with tests left; a worker that is done leaves its slot to others."""

@@ -32,5 +32,8 @@ COMPILED = "compiled"
 #: a report's user property: what a test has observed, a name and a value as JSON
 OBSERVED = "observed"
 
+#: a report's user property: something is left in this guest's kernel, so that it is not used for another test
+SPENT = "spent"
+
 #: a report's user property: the traffic on the failing test's veth pairs, a capture file in base64
 PCAP = "pcap"

@@ -11,6 +11,7 @@ import pytest
 
 from kernel_matrix.guest.bpf import leaks, loaders
 from kernel_matrix.guest.bpf.loaders import Loader
+from kernel_matrix.guest.pytest import spent
 from kernel_matrix.shared.protocol import FACTS, OBSERVED
 
 #: name, and facts as JSON values
@@ -39,26 +40,24 @@ def loader(request: pytest.FixtureRequest) -> Iterator[Loader]:
 
 
 @pytest.fixture(autouse=True)
-def nothing_left_in_the_kernel() -> Iterator[None]:
+def nothing_left_in_the_kernel(pytestconfig: pytest.Config) -> Iterator[None]:
     """Fail a test that leaves programs, maps, links, pins or probes in the kernel."""
-    with _nothing_left():
+    with _nothing_left(pytestconfig):
         yield
 
 
 @pytest.fixture(autouse=True, scope="module")
-def nothing_left_by_a_file() -> Iterator[None]:
+def nothing_left_by_a_file(pytestconfig: pytest.Config) -> Iterator[None]:
     """Fail the last test of a file whose fixtures of a larger scope leave something in the kernel."""
-    with _nothing_left():
+    with _nothing_left(pytestconfig):
         yield
 
 
 @contextmanager
-def _nothing_left() -> Iterator[None]:
+def _nothing_left(config: pytest.Config) -> Iterator[None]:
     before = leaks.present()
     yield
-    left = leaks.wait_for_release(before)
-    if left:
-        pytest.fail(f"left in the kernel: {', '.join(sorted(left))}", pytrace=False)
+    spent.fail_for(config, leaks.wait_for_release(before))
 
 
 @pytest.fixture

@@ -19,7 +19,7 @@ from kernel_matrix.guest.bpf.foreign.place import Place
 from kernel_matrix.guest.bpf.foreign.trial import Trial
 from kernel_matrix.guest.bpf.foreign.undeclared import Undeclared
 from kernel_matrix.guest.bpf.step_error import StepError, errno_name
-from kernel_matrix.guest.pytest import marks
+from kernel_matrix.guest.pytest import marks, spent
 from kernel_matrix.guest.pytest.marks import GUEST_FACTS, REFUSED_PROPERTY
 from kernel_matrix.shared import bpf_elf
 from kernel_matrix.shared.cells import Outcome
@@ -105,8 +105,7 @@ class ObjectFile(pytest.File):
     def teardown(self) -> None:
         """Unload the object; what it leaves in the kernel fails its last item."""
         self._stack.close()
-        if left := leaks.wait_for_release(self._before):
-            pytest.fail(f"left in the kernel: {', '.join(sorted(left))}", pytrace=False)
+        spent.fail_for(self.config, leaks.wait_for_release(self._before))
 
 
 class ProgramNode(pytest.Collector):

@@ -10,7 +10,7 @@ import pytest
 
 from kernel_matrix.guest.bpf import leaks
 from kernel_matrix.guest.bpf.foreign import environment
-from kernel_matrix.guest.pytest import command, objects
+from kernel_matrix.guest.pytest import command, objects, spent
 from kernel_matrix.guest.pytest.marks import timeout
 from kernel_matrix.guest.system import alive, child, netns
 from kernel_matrix.guest.system.deadline import limit
@@ -71,8 +71,7 @@ class TableCommand(pytest.Item):
         before = leaks.present()
         with alive.working((seconds or float("inf")) + limit(_AFTER)):
             self._run(seconds)
-        if left := leaks.wait_for_release(before):
-            pytest.fail(f"left in the kernel: {', '.join(sorted(left))}", pytrace=False)
+        spent.fail_for(self.config, leaks.wait_for_release(before))
 
     def _run(self, seconds: float | None) -> None:
         with environment.bpffs(), netns.namespace(ipv6=True) as own, own.entered():

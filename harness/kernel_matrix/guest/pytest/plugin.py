@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from kernel_matrix.guest.pytest import marks
+from kernel_matrix.guest.pytest import marks, spent
 from kernel_matrix.guest.pytest.marks import GUEST_FACTS
 from kernel_matrix.guest.system import alive, deadline
 from kernel_matrix.guest.system.kernel_log import Excerpt, KernelLog
@@ -154,6 +154,7 @@ class GuestPlugin:
         with self._kernel_log_attached(item, "teardown"):
             result = yield
         if self._wrong:
+            spent.mark(item.config)
             pytest.fail("\n".join(self._wrong), pytrace=False)
         return result
 
@@ -253,6 +254,8 @@ def register(
     config.pluginmanager.register(own_commands, "matrix-commands")
     config.pluginmanager.register(attached, "matrix-attached")
     config.pluginmanager.register(LimitPlugin(config.option.test_timeout), "matrix-limits")
+    if hasattr(config, "workerinput"):
+        config.pluginmanager.register(spent.SpentPlugin(), spent.NAME)
     if config.option.pcap:
         from kernel_matrix.guest.pytest import capture
 
