@@ -152,7 +152,8 @@ def _size(data: bytes, start: int) -> int | None:
 def lay_out(corpus: Path) -> int:
     """Make the objects of all packages below the corpus; return their number."""
     made = corpus / _OBJECTS
-    shutil.rmtree(made, ignore_errors=True)
+    if made.exists():
+        shutil.rmtree(made)
     for row in read(corpus / _LOCK).package:
         shutil.copytree(fetch(row), made / row.name)
     return sum(1 for _ in made.rglob("*.bpf.o"))
