@@ -246,6 +246,16 @@ OBJECT_CASES: list[tuple[Situation, Cause, str]] = [
         "no system call new_call",
     ),
     (
+        replace(_ATTACH, errno=errno.EBUSY, section="fentry/inlined", traceable=False),
+        Cause.ATTACH_TYPE,
+        "inlined cannot be traced",
+    ),
+    (
+        replace(_ATTACH, errno=errno.EBUSY, section="fexit.s/patched", traceable=True),
+        Cause.ATTACH_TYPE,
+        "something else is attached to the beginning of patched",
+    ),
+    (
         replace(_ATTACH, errno=errno.ENOENT, section="raw_tp/sched_swich", near=("sched_switch",)),
         Cause.SYMBOL,
         "no tracepoint sched_swich; near: sched_switch",

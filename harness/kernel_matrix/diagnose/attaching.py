@@ -48,6 +48,31 @@ def _kprobe(at: Situation) -> Diagnosis | None:
     return None
 
 
+#: sections whose programs are called by a trampoline at the beginning of a function
+_TRAMPOLINES = frozenset({"fentry", "fexit", "fmod_ret", "lsm"})
+
+
+def _trampoline(at: Situation) -> Diagnosis | None:
+    """Explain EBUSY: what is at the function's beginning is not what the trampoline would replace.
+
+    bpf_arch_text_poke() where ftrace has no place there; register_ftrace_direct() where another is attached directly.
+    """
+    if at.stage != "attach" or at.errno != errno.EBUSY or _word(at) not in _TRAMPOLINES:
+        return None
+    name = at.section.partition("/")[2]
+    if at.traceable is False:
+        return advise(
+            Cause.ATTACH_TYPE,
+            f"{name} cannot be traced: it is compiled without the place for ftrace at its beginning (notrace, inline)",
+            "attach a kprobe to it, or attach to what calls it, or to a tracepoint",
+        )
+    return advise(
+        Cause.ATTACH_TYPE,
+        f"something else is attached to the beginning of {name}, and leaves no room",
+        "look at what traces, replaces or patches it; detach that, or attach a kprobe",
+    )
+
+
 def _no_function(at: Situation, name: str) -> Diagnosis | None:
     kprobes = at.config.get("CONFIG_KPROBES", "")
     if kprobes == "n" or (name in at.symbols and not kprobes):
@@ -240,6 +265,7 @@ RULES: tuple[Rule, ...] = (
     _token,
     _user,
     _kprobe,
+    _trampoline,
     _tracepoint,
     _pin,
     _interface,

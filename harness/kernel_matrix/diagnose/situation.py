@@ -150,6 +150,8 @@ class Situation:
     btf: bool = True
     #: names of kernel functions that are similar to the target
     symbols: tuple[str, ...] = ()
+    #: whether ftrace can trace the function that a program is attached to by its section; None: unknown
+    traceable: bool | None = None
     #: kfuncs, tracepoints, hooks or fields whose names are similar to a missing one
     near: tuple[str, ...] = ()
     #: names that the kernel's BTF lacks, of those that matter for the step: BPF_MAP_TYPE_X, BPF_PROG_TYPE_X, ...
@@ -249,7 +251,8 @@ def symbol(at: Situation, name: str) -> Diagnosis:
         Cause.SYMBOL,
         f"the kernel has no function {name}, nor one of a like name"
         + (why if nowhere else ": it is inlined, has another name, or is in a module that is not loaded"),
-        "attach to what calls it, or to a tracepoint; look it up in /proc/kallsyms",
+        "attach to what calls it, or to a tracepoint; look it up in /proc/kallsyms; if its loader chooses the function,"
+        " declare it (targets)",
     )
 
 

@@ -19,6 +19,7 @@ from kernel_matrix.guest.bpf.diagnosis.attachments import attachment
 from kernel_matrix.guest.bpf.step_error import StepError
 
 _SYSCTLS = ("kernel.unprivileged_bpf_disabled", "kernel.perf_event_paranoid", "kernel.kptr_restrict")
+_TRACEABLE = Path("/sys/kernel/tracing/available_filter_functions")
 _SECURITY = Path("/sys/kernel/security")
 #: what libbpf and the verifier say of a function that they do not find
 _MISSING = re.compile(r"failed to find kernel BTF type ID of '([^']+)'|The address of function (\S+) cannot be found")
@@ -79,6 +80,7 @@ def situation(error: StepError, *, to: str = "") -> Situation:
         lockdown=_lockdown(),
         btf=Path("/sys/kernel/btf/vmlinux").exists(),
         symbols=_similar_symbols(searched) if searched else (),
+        traceable=_traceable(error),
         near=kernel_names.near(stage, where.hook, target, error),
         absent=kernel_names.absent(_names(error)),
         in_no_module=kernel_modules.lacking(),
@@ -86,6 +88,19 @@ def situation(error: StepError, *, to: str = "") -> Situation:
         section=error.section,
         record=kernel_names.record_size(target) if where.hook == "tracepoint" else None,
     )
+
+
+def _traceable(error: StepError) -> bool | None:
+    """Whether ftrace lists the function of a section whose attachment found something else there; None: not asked."""
+    name = error.section.partition("/")[2]
+    if error.stage != "attach" or error.errno != errno.EBUSY or not name:
+        return None
+    try:
+        lines = _TRACEABLE.read_text(errors="replace").splitlines()
+    except (FileNotFoundError, PermissionError):
+        return None
+    # of a module: with its name behind
+    return any(line.partition(" ")[0] == name for line in lines)
 
 
 def _names(error: StepError) -> Iterator[str]:
@@ -175,20 +190,41 @@ def _symbols() -> str:
 
 
 def _similar_symbols(name: str) -> tuple[str, ...]:
-    """Return the functions whose names end in this one, as those of system calls do, and its compiled copies.
+    """Return the functions that this name may mean: itself, entries of system calls, compiled copies, inner functions.
 
     The shortest comes first. A copy is ``NAME.isra.0`` or ``NAME.part.0``: the compiler changed or split the function.
     """
     text, similar = _symbols(), set()
     for match in re.finditer(re.escape(name), text):
         # address, type, symbol, and of a module its name
-        symbol = text[text.rfind("\n", 0, match.start()) + 1 : match.end() + _LONGEST].split(None, 3)[2]
-        if symbol.endswith(name) or symbol.startswith(f"{name}."):
+        line = text[text.rfind("\n", 0, match.start()) + 1 : match.end() + _LONGEST].partition("\n")[0]
+        _, kind, symbol, *module = line.split(None, 3)
+        if kind in _FUNCTIONS and module != [_BPF] and _is_like(symbol, name):
             similar.add(symbol)
     names = [symbol for symbol in similar if not symbol.startswith(("__pfx_", "__SCT__", "__ksym"))]
     # the entries for 64-bit programs come before those for 32-bit ones
     return tuple(sorted(names, key=lambda symbol: (not symbol.startswith(CURRENT.syscall_prefix), len(symbol), symbol)))
 
 
+def _is_like(symbol: str, name: str) -> bool:
+    """Whether a function is what someone means by this name.
+
+    Besides copies: ``NAME_noprof``, which a macro NAME calls since 6.10 (CONFIG_MEM_ALLOC_PROFILING), and names that
+    begin with underscores, ``do_`` or, of a system call, with what its architecture adds.
+    """
+    if symbol == f"{name}_noprof" or symbol.startswith(f"{name}."):
+        return True
+    before = symbol.removesuffix(name)
+    if before == symbol != name:
+        return False
+    return bool(_BEFORE_CALL.fullmatch(before) if name.startswith("sys_") else _BEFORE.fullmatch(before))
+
+
+#: nm(1): of functions; what is found by other names is data
+_FUNCTIONS = frozenset("tTwWiI")
+#: what kallsyms has for programs of BPF: in the place of a module's name
+_BPF = "[bpf]"
+_BEFORE = re.compile(r"_*(?:do_|(?:\w*_)?sys_)?")
+_BEFORE_CALL = re.compile(r"\w*")
 #: linux/kallsyms.h, KSYM_NAME_LEN
 _LONGEST = 512
