@@ -246,6 +246,16 @@ OBJECT_CASES: list[tuple[Situation, Cause, str]] = [
         "no system call new_call",
     ),
     (
+        replace(_ATTACH, errno=524, kind="tracing", section="fentry/of_many", arguments=7),
+        Cause.NOT_SUPPORTED,
+        "of_many has 7 arguments here, and a trampoline of this kernel passes 6",
+    ),
+    (
+        replace(_ATTACH, errno=524, kind="tracing", section="fentry/of_few", arguments=6),
+        Cause.NOT_SUPPORTED,
+        "no BPF trampoline",
+    ),
+    (
         replace(_ATTACH, errno=errno.EBUSY, section="fentry/inlined", traceable=False),
         Cause.ATTACH_TYPE,
         "inlined cannot be traced",

@@ -228,7 +228,7 @@ def _prepared(
     table = ObjectTable({"x.bpf.o": settings} if settings else {})
     project = below(folder, objects=("*.bpf.o",), object_table=table, tests=())
     target = folder / "brought"
-    if kernel_modules.prepare(project, fake, target) is None:
+    if kernel_modules.prepare(project, fake, target).modules is None:
         return None
     rows: dict[str, dict[str, list[str]]] = json.loads((target / "needed.json").read_text())
     brought = {path.stem for path in target.glob("*.ko")}

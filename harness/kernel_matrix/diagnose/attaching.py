@@ -52,6 +52,10 @@ def _kprobe(at: Situation) -> Diagnosis | None:
 _TRAMPOLINES = frozenset({"fentry", "fexit", "fmod_ret", "lsm"})
 
 
+#: that a trampoline passes in registers
+_ARGUMENTS = 6
+
+
 def _trampoline(at: Situation) -> Diagnosis | None:
     """Explain EBUSY: what is at the function's beginning is not what the trampoline would replace.
 
@@ -237,6 +241,14 @@ def _attach_type(at: Situation) -> Diagnosis | None:
             Cause.ATTACH_TYPE,
             "its section does not say where to attach it",
             "name the hook in the section, or attach it by hand",
+        )
+    if at.errno == ENOTSUPP and _word(at) in _TRAMPOLINES and (at.arguments or 0) > _ARGUMENTS:
+        # arch_prepare_bpf_trampoline(), before "bpf, x86: allow function arguments up to 12 for TRACING"
+        name = at.section.partition("/")[2]
+        return advise(
+            Cause.NOT_SUPPORTED,
+            f"{name} has {at.arguments} arguments here, and a trampoline of this kernel passes {_ARGUMENTS}",
+            "attach a kprobe there, or to another function: stable kernels add arguments, too",
         )
     if at.errno == ENOTSUPP and at.kind in {"tracing", "lsm"}:
         return advise(

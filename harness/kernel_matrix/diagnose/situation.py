@@ -148,6 +148,8 @@ class Situation:
     lockdown: str = "none"
     #: whether the kernel shows its BTF
     btf: bool = True
+    #: of the function that a program is attached to by its section; None: unknown
+    arguments: int | None = None
     #: names of kernel functions that are similar to the target
     symbols: tuple[str, ...] = ()
     #: whether ftrace can trace the function that a program is attached to by its section; None: unknown

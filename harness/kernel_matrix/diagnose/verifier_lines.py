@@ -33,6 +33,11 @@ _REMEDIES: tuple[tuple[str, str], ...] = (
         r"invalid bpf_context access|dereference of modified ctx",
         "read only what the context of this type has on this kernel: arguments and fields differ between kernels",
     ),
+    (
+        # kernel/bpf/btf.c, btf_struct_walk()
+        r"doesn't have field at offset|access beyond (the end of member|struct)",
+        "read the field by CO-RE (preserve_access_index): where it lies differs between kernels",
+    ),
     (r"is not modifiable", "fmod_ret takes functions that allow error injection, and security_*: attach by fexit"),
     (r" args while | doesn't match .* function", "declare it like the function that it replaces"),
     (

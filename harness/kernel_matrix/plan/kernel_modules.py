@@ -1,4 +1,4 @@
-"""The modules that objects need and a kernel's image leaves out: those of the table, or of what objects name."""
+"""What objects need of a guest: modules that its kernel's image leaves out, and memory for their maps."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pathlib import Path, PurePosixPath
 from kernel_matrix import images
 from kernel_matrix.config.manifest import Kernel, Manifest
 from kernel_matrix.images import KernelImage, Modules
-from kernel_matrix.objects import kernel_types, module_names, object_file
+from kernel_matrix.objects import kernel_types, map_memory, module_names, object_file
 from kernel_matrix.shared import wire
 from kernel_matrix.shared.btf import Btf, BtfError
 from kernel_matrix.shared.errors import ImageError, ManifestError
@@ -19,7 +19,7 @@ from kernel_matrix.shared.object_table import ObjectSettings
 from kernel_matrix.shared.project import NEEDED, Project
 
 #: part of the name of what is kept: the version of this module's conclusions
-_FORMAT = "1"
+_FORMAT = "2"
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +30,18 @@ class Conclusion:
     paths: tuple[str, ...] = ()
     #: the names that neither the kernel nor a module of it has
     lacking: tuple[str, ...] = ()
+    #: bytes that its maps take
+    maps: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Needs:
+    """What the project's objects need of the guests of a kernel."""
+
+    #: the folder with modules; None: they need none beside those of the image
+    modules: Path | None = None
+    #: of a guest, for the maps of each object; 0: what every guest has
+    memory_mib: int = 0
 
 
 @dataclass(frozen=True)
@@ -71,8 +83,8 @@ def _name(path: str) -> str:
     return PurePosixPath(path).name.partition(".ko")[0].replace("-", "_")
 
 
-def prepare(project: Project, of: KernelModules, target: Path) -> Path | None:
-    """Write what a guest needs to load what the project's objects need; return the folder, None where it is nothing.
+def prepare(project: Project, of: KernelModules, target: Path) -> Needs:
+    """Write what a guest needs to load the modules that the project's objects need.
 
     Where a kernel's modules are unavailable, objects have those of its image.
     """
@@ -83,9 +95,10 @@ def prepare(project: Project, of: KernelModules, target: Path) -> Path | None:
         contents = {_name(path): of.all.content(path) for path in paths}
     except ImageError as error:
         of.say(f"{of.kernel.name}: its further modules are unavailable: {error}")
-        return None
-    if not any(one != Conclusion() for one in needed.values()):
-        return None
+        return Needs()
+    most = max((map_memory.of_guest(one.maps) for one in needed.values()), default=0)
+    if not any(one.paths or one.lacking for one in needed.values()):
+        return Needs(memory_mib=most)
     target.mkdir()
     for name, content in contents.items():
         (target / f"{name}.ko").write_bytes(content)
@@ -93,7 +106,7 @@ def prepare(project: Project, of: KernelModules, target: Path) -> Path | None:
         path: {"modules": [_name(file) for file in one.paths], "lacking": one.lacking} for path, one in needed.items()
     }
     (target / NEEDED).write_text(json.dumps(rows, indent=1, sort_keys=True))
-    return target
+    return Needs(target, most)
 
 
 def _kept(data: bytes, settings: ObjectSettings, of: KernelModules) -> Conclusion:
@@ -108,17 +121,23 @@ def _kept(data: bytes, settings: ObjectSettings, of: KernelModules) -> Conclusio
 
 
 def _conclude(data: bytes, settings: ObjectSettings, of: KernelModules) -> Conclusion:
+    try:
+        file = object_file.read(data, "")
+        maps = map_memory.of_object(file, settings)
+    except (ManifestError, BtfError):
+        # the guest says that it is no object
+        file, maps = None, 0
     if settings.modules:
         if of.has(settings.modules):
-            return Conclusion()
-        return Conclusion(of.all.in_order(of.all.called(settings.modules).values()))
+            return Conclusion(maps=maps)
+        return Conclusion(of.all.in_order(of.all.called(settings.modules).values()), maps=maps)
     try:
-        missing = module_names.missing(module_names.of_object(object_file.read(data, ""), settings), of.types)
-    except (ManifestError, BtfError):
-        # no object, or a kernel without types: the guest says so
-        return Conclusion()
+        missing = module_names.missing(module_names.of_object(file, settings), of.types) if file else frozenset()
+    except BtfError:
+        # a kernel without types: the guest says so
+        missing = frozenset()
     if not missing:
-        return Conclusion()
+        return Conclusion(maps=maps)
     having = of.all.having(sorted(missing))
     lacking = sorted(module_names.plain(name) for name in missing - having.keys())
-    return Conclusion(of.all.in_order(having.values()), tuple(lacking))
+    return Conclusion(of.all.in_order(having.values()), tuple(lacking), maps)

@@ -244,7 +244,7 @@ def prepare_guests(
         cores=os.cpu_count() or 1,
         emulated=choice.accelerator is Accelerator.TCG,
         free_mib=slots.free_memory_mib(Path("/proc/meminfo").read_text()),
-        memory_mib=project.guest.memory_mib,
+        memory_mib=max(project.guest.memory_mib, *(guest.memory_mib for guest in planned)),
     )
     if not request.divided:
         count = min(count, len(planned))
@@ -327,7 +327,7 @@ class _Jobs:
                 image.modules,
                 self.root.path,
                 kind,
-                memory_mib=self.project.guest.memory_mib,
+                memory_mib=max(self.project.guest.memory_mib, guest.memory_mib),
                 append=guest.listed.append,
                 headers=guest.headers,
             ),

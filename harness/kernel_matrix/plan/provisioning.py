@@ -29,6 +29,8 @@ class Guest:
     image: KernelImage
     #: the folder with modules that the project's objects need; None: they need none beside those of the image
     modules: Path | None = None
+    #: MiB that it has at least, for the maps of the project's objects
+    memory_mib: int = 0
     #: the erofs with its kernel's headers; None: no test of the guest needs them, or they are unavailable
     headers: Path | None = None
     #: as in `GuestFacts`
@@ -107,20 +109,24 @@ def with_modules(
     folder: Path,
     say: Callable[[str], None],
 ) -> list[Guest]:
-    """Get the modules of each kernel that the project's objects need; the guests of a kernel have the same."""
+    """Get the modules and the memory that the project's objects need of each kernel; its guests have the same."""
     if not project.object_files:
         return list(guests)
     # it reads objects and kernels with elftools, which takes longer to import than to plan a run without objects
     from kernel_matrix.plan import kernel_modules
 
-    folders: dict[str, Path | None] = {}
+    needs: dict[str, kernel_modules.Needs] = {}
     for guest in guests:
         name = plain_kernel(guest.listed.name)
-        if name not in folders:
+        if name not in needs:
             (kernel,) = manifest.select(kernel_manifest, [name])
             of = kernel_modules.KernelModules(kernel_manifest, kernel, guest.image, say)
-            folders[name] = kernel_modules.prepare(project, of, folder / f"{name}.modules")
-    return [replace(guest, modules=folders[plain_kernel(guest.listed.name)]) for guest in guests]
+            needs[name] = kernel_modules.prepare(project, of, folder / f"{name}.modules")
+    return [
+        replace(guest, modules=one.modules, memory_mib=one.memory_mib)
+        for guest in guests
+        for one in (needs[plain_kernel(guest.listed.name)],)
+    ]
 
 
 def with_headers(

@@ -13,4 +13,5 @@ SEC("lsm/file_opn") int BPF_PROG(no_hook) { return 0; }
 SEC("tp_btf/sched_swich") int BPF_PROG(no_tracepoint) { return 0; }
 SEC("iter/tsk") int no_iterator(void *ctx) { return 0; }
 SEC("fentry/blk_account_io_start") int BPF_PROG(not_traceable) { return 0; }
+SEC("fentry/tcp_v4_syn_recv_sock") int BPF_PROG(of_many_arguments) { return 0; }
 char LICENSE[] SEC("license") = "GPL";

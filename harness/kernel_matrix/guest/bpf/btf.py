@@ -100,6 +100,11 @@ class Btf:
         """Return a function's type id; raises KeyError when there is none."""
         return self._find(name, _FUNCTION)
 
+    def arguments(self, function: str) -> int:
+        """Return how many arguments a function has; raises KeyError when there is none of the name."""
+        proto, _, _ = self._type(self._type(self.function(function))[0].size)
+        return int(proto.info) & 0xFFFF
+
     def _find(self, name: str, kind: int = _STRUCT) -> int:
         number = int(self._lib.btf__find_by_name_kind(self._pointer, name.encode(), kind))
         if number < 0:

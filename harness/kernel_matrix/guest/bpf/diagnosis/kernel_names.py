@@ -64,6 +64,17 @@ def record_size(tracepoint: str) -> int | None:
     return max((int(offset) + int(size) for offset, size in fields), default=None)
 
 
+def arguments(function: str) -> int | None:
+    """Return how many arguments a function of the kernel has; None where its types do not say."""
+    if not _BTF.exists():
+        return None
+    with Btf.of_kernel() as types:
+        try:
+            return types.arguments(function)
+        except KeyError:
+            return None
+
+
 def _members(struct: str) -> tuple[str, ...]:
     """Return the names of the members of a kernel's struct; empty where it has no such struct, or shows no types."""
     if not _BTF.exists():

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from kernel_matrix.arch import CURRENT
 from kernel_matrix.diagnose import Diagnosis, Situation, diagnose, maps
-from kernel_matrix.diagnose.situation import CALLBACKS
+from kernel_matrix.diagnose.situation import CALLBACKS, ENOTSUPP
 from kernel_matrix.guest.bpf import kernel_modules
 from kernel_matrix.guest.bpf.diagnosis import access, kernel_names
 from kernel_matrix.guest.bpf.diagnosis.attachments import attachment
@@ -81,6 +81,7 @@ def situation(error: StepError, *, to: str = "") -> Situation:
         btf=Path("/sys/kernel/btf/vmlinux").exists(),
         symbols=_similar_symbols(searched) if searched else (),
         traceable=_traceable(error),
+        arguments=_arguments(error),
         near=kernel_names.near(stage, where.hook, target, error),
         absent=kernel_names.absent(_names(error)),
         in_no_module=kernel_modules.lacking(),
@@ -101,6 +102,12 @@ def _traceable(error: StepError) -> bool | None:
         return None
     # of a module: with its name behind
     return any(line.partition(" ")[0] == name for line in lines)
+
+
+def _arguments(error: StepError) -> int | None:
+    """Return how many arguments the function of a section has whose trampoline is not made; None: not asked."""
+    name = error.section.partition("/")[2]
+    return kernel_names.arguments(name) if error.stage == "attach" and error.errno == ENOTSUPP and name else None
 
 
 def _names(error: StepError) -> Iterator[str]:
