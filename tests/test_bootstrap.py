@@ -81,7 +81,7 @@ def test_dry_run_says_how_and_does_nothing(monkeypatch: pytest.MonkeyPatch, caps
         raise AssertionError
 
     monkeypatch.setattr(subprocess, "run", never)
-    monkeypatch.setattr(bootstrap, "missing", lambda: (need("clang"),))
+    monkeypatch.setattr(bootstrap, "missing", lambda *_: (need("clang"),))
     monkeypatch.setattr(bootstrap, "family", lambda: "apt")
     monkeypatch.setattr(os, "geteuid", lambda: 1000)
     assert bootstrap.main(["--dry-run"], "do") == 0
@@ -90,7 +90,7 @@ def test_dry_run_says_how_and_does_nothing(monkeypatch: pytest.MonkeyPatch, caps
     monkeypatch.setattr(shutil, "which", lambda _: None)
     assert bootstrap.main([], "do") == 3
     assert capsys.readouterr().err.endswith("bootstrap: not root and no sudo: run as root\n")
-    monkeypatch.setattr(bootstrap, "missing", lambda: ())
+    monkeypatch.setattr(bootstrap, "missing", lambda *_: ())
     assert bootstrap.main([], "do") == 0
     assert capsys.readouterr().out == "bootstrap: nothing is missing\n"
 
@@ -138,3 +138,17 @@ def test_a_program_in_cargos_folder_is_there(tmp_path: Path, monkeypatch: pytest
     (tmp_path / "bin").mkdir()
     (tmp_path / "bin" / "some-linker").touch(mode=0o755)
     assert need("some-linker").present()
+
+
+def test_who_only_uses_the_engine_gets_no_browser(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    browser, emulator = need("no-such-browser", groups="report"), need("no-such-emulator")
+    monkeypatch.setattr(bootstrap, "needs", lambda: (browser, emulator))
+    monkeypatch.setattr(bootstrap, "family", lambda: "apt")
+    assert bootstrap.main(["--dry-run"], "do", bootstrap.USERS) == 0
+    output = capsys.readouterr().out
+    assert "no-such-emulator-deb" in output
+    assert "browser" not in output
+    assert bootstrap.main(["--dry-run"], "do") == 0
+    assert "no-such-browser-deb" in capsys.readouterr().out

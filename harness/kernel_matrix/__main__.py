@@ -46,7 +46,8 @@ def _bootstrap(arguments: argparse.Namespace) -> int:
     from kernel_matrix.dev import bootstrap
 
     words = [*(["--dry-run"] if arguments.dry_run else []), *(f"--with={group}" for group in arguments.groups)]
-    return bootstrap.main(words, hints.command("bootstrap", bootstrap.USAGE))
+    # sessions of nox have needs of their own: a browser, tools of lint
+    return bootstrap.main(words, hints.command("bootstrap", bootstrap.USAGE), bootstrap.USERS)
 
 
 def _matrix(arguments: argparse.Namespace) -> int:

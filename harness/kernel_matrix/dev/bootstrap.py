@@ -156,19 +156,27 @@ def _groups(arguments: Sequence[str]) -> tuple[str, ...] | None:
     return tuple(groups)
 
 
-def _lacking(groups: Sequence[str]) -> tuple[Need, ...]:
-    """Return what the machine lacks of what every session needs, and of these optional groups."""
-    return missing() + (missing(groups) if groups else ())
+#: what runs of the matrix need, in a project that only uses the engine
+USERS = ("build", "matrix")
 
 
-def main(arguments: Sequence[str], typed: str) -> int:
-    """Install what is missing; ``--dry-run`` prints how. ``typed`` is the usage line of the command."""
+def _lacking(groups: Sequence[str], everywhere: Sequence[str] | None) -> tuple[Need, ...]:
+    """Return what the machine lacks of these groups: what is needed everywhere, and the optional ones."""
+    basic = missing() if everywhere is None else missing(everywhere)
+    return basic + tuple(need for need in (missing(groups) if groups else ()) if need not in basic)
+
+
+def main(arguments: Sequence[str], typed: str, everywhere: Sequence[str] | None = None) -> int:
+    """Install what is missing; ``--dry-run`` prints how. ``typed`` is the usage line of the command.
+
+    ``everywhere``: the groups that are installed without being named; None: all that sessions of this project need.
+    """
     if (groups := _groups(arguments)) is None:
         help_requested = bool({"-h", "--help"} & set(arguments))
         print(f"usage: {typed}\n\n{_OPTIONS}", file=sys.stdout if help_requested else sys.stderr)
         return 0 if help_requested else 4
     try:
-        lacking = _lacking(groups)
+        lacking = _lacking(groups, everywhere)
         if not lacking:
             print("bootstrap: nothing is missing")
             return 0
@@ -189,7 +197,7 @@ def main(arguments: Sequence[str], typed: str) -> int:
         if subprocess.run(command, env=environment, check=False).returncode != 0:
             print(f"bootstrap: failed: {shlex.join(command)}", file=sys.stderr)
             return 3
-    still = [] if "--dry-run" in arguments else _lacking(groups)
+    still = [] if "--dry-run" in arguments else _lacking(groups, everywhere)
     for need in still:
         print(f"bootstrap: {need.name} is still missing after the installation", file=sys.stderr)
     return 3 if still else 0
