@@ -101,6 +101,7 @@ def test_execnet_talks_through_it(
     ("mode", "end", "reason"),
     [
         ("dies", End.NO_BOOT, "QEMU ended before the guest was ready"),
+        ("raises", End.NO_BOOT, "virtme-ng failed: FileNotFoundError: [Errno 2] No such file or directory: 'file'"),
         ("mute", End.NO_BOOT, "not ready after 1 s"),
         ("silent", End.SILENT, "no word from the guest for 1 s"),
         ("vanishes", End.EXITED, "QEMU ended"),

@@ -22,6 +22,8 @@ from kernel_matrix.vm.qmp import Monitor
 _MONITOR_TIMEOUT = 60.0
 #: seconds between two checks of a condition that no descriptor reports
 _TICK = 0.01
+#: the beginning of what Python prints of an exception
+_TRACEBACK = "Traceback (most recent call last):\n"
 #: errors of connecting to a socket that QEMU has not created, or does not listen on, yet
 _NOT_THERE_YET = (FileNotFoundError, ConnectionRefusedError)
 
@@ -74,6 +76,8 @@ class Machine:
         self._end = self.began + seconds
         # with KVM the host's processors run the guest's code, and nothing is translated
         emulated = job.boot.accelerator is boot_spec.Accelerator.TCG
+        # the file has what the kernel's guests before this one have printed
+        self._console_start = job.console.stat().st_size if job.console.exists() else 0
         self.group = GuardedGroup(command, output=job.console, environment=environment, batch=emulated)
         self._wake = socket.socket(socket.AF_UNIX)
         self.channel = socket.socket(socket.AF_UNIX)
@@ -224,12 +228,19 @@ class Machine:
             except ConnectionResetError:
                 byte = b""
             if not byte:
-                raise BootError(f"QEMU ended before the guest was {what}")
+                raise BootError(self._ended(what))
             line += byte
         return bytes(line)
 
+    def _ended(self, what: str) -> str:
+        """Return how a guest ended that never was there: the exception of virtme-ng, where it has left one."""
+        text = self._job.console.read_bytes()[self._console_start :].decode(errors="replace")
+        _, trace, rest = text.rpartition(_TRACEBACK)
+        lines = [line for line in rest.splitlines() if line and not line.startswith(" ")]
+        return f"virtme-ng failed: {lines[0]}" if trace and lines else f"QEMU ended before the guest was {what}"
+
     def _check(self, what: str) -> None:
         if self.group.ended():
-            raise BootError(f"QEMU ended before the guest was {what}")
+            raise BootError(self._ended(what))
         if time.monotonic() > self._end:
             raise BootError(f"not {what} after {self._seconds:.0f} s")
