@@ -4,7 +4,8 @@
 HARNESS_FAKE sets its behaviour: well, unsavable, stuck (its monitor never answers a save), gone (ends at a save),
 failing (a save fails), deaf (never answers once it is restored), mute (never connects), dies (before it is ready),
 raises (as virtme-ng where a program is missing), panics or vanishes (ends after its hello). Other modes fall silent
-after their hello. Then only one part still answers: the agent (silent), the kernel its keyboard (starved) or an NMI (masked), QEMU's monitor (frozen), nothing (stopped).
+after their hello. Then only one part still answers: the agent (silent), the kernel its keyboard (starved) or an NMI
+(masked), QEMU's monitor (frozen), nothing (stopped).
 """
 
 from __future__ import annotations
