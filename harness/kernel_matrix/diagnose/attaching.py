@@ -243,7 +243,7 @@ def _attach_type(at: Situation) -> Diagnosis | None:
             "name the hook in the section, or attach it by hand",
         )
     if at.errno == ENOTSUPP and _word(at) in _TRAMPOLINES and (at.arguments or 0) > _ARGUMENTS:
-        # arch_prepare_bpf_trampoline(), before "bpf, x86: allow function arguments up to 12 for TRACING"
+        # arch_prepare_bpf_trampoline(), before "allow function arguments up to 12 for TRACING"
         name = at.section.partition("/")[2]
         return advise(
             Cause.NOT_SUPPORTED,

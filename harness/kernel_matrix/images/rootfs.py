@@ -98,10 +98,12 @@ def _build(manifest: Manifest, place: Path) -> None:
             raise
         tree = work / "tree"
         with tarfile.open(work / "root.tar") as tar:
+            # not as an argument (PEP 706), which Debian 12's Python does not know
+            tar.extraction_filter = _as_is
             for member in tar:
                 # devtmpfs provides the devices; everything belongs to root in the image (--all-root)
                 if not (member.ischr() or member.isblk()):
-                    tar.extract(member, tree, filter=_as_is)
+                    tar.extract(_as_is(member), tree)
         image = work / "root.erofs"
         run(
             ["mkfs.erofs", "-T0", "-U00000000-0000-0000-0000-000000000000", "--all-root", str(image), str(tree)],
@@ -112,7 +114,7 @@ def _build(manifest: Manifest, place: Path) -> None:
         shutil.move(image, place / f"root-{content}.erofs")
 
 
-def _as_is(member: tarfile.TarInfo, _: str) -> tarfile.TarInfo:
+def _as_is(member: tarfile.TarInfo, _: str = "") -> tarfile.TarInfo:
     member.uid = member.gid = -1
     member.uname = member.gname = ""
     if member.isdir():
