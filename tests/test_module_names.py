@@ -8,6 +8,7 @@ import lzma
 import struct
 import subprocess
 import tarfile
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -216,9 +217,6 @@ class Fake(KernelModules):
         if modules is not None:
             self.__dict__["all"] = modules
 
-    def _describe(self, content: bytes) -> list[str]:
-        raise NotImplementedError
-
 
 def _prepared(
     folder: Path, compiled: Path, fake: Fake, settings: ObjectSettings | None = None
@@ -265,6 +263,25 @@ def test_what_the_image_has_is_not_looked_for(tmp_path: Path, compiled: Path, mo
     assert _prepared(tmp_path, compiled, fake, ObjectSettings(modules=("in_image",))) is None
     # nor was it tried
     assert fake.said == []
+
+
+def test_that_all_modules_are_read_is_one_line(
+    tmp_path: Path, bare: Btf, modules: Modules, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fake = Fake(tmp_path, bare, None)
+
+    def read(_manifest: object, _kernel: object, _image: object, describe: Callable[[bytes], object]) -> Modules:
+        assert fake.said == []
+        describe(b"")
+        describe(b"")
+        return modules
+
+    monkeypatch.setattr("kernel_matrix.images.kernel_modules", read)
+    monkeypatch.setattr(module_names, "of_module", lambda *_: ())
+    assert fake.all is modules
+    assert [line.partition(" (")[0] for line in fake.said] == [
+        f"{fake.kernel.name}: reading its modules for what objects need"
+    ]
 
 
 def test_a_conclusion_is_kept_for_the_same_object(

@@ -67,10 +67,15 @@ class KernelModules:
     @cached_property
     def all(self) -> Modules:
         """The kernel's modules; the first time this takes a minute. Raises ImageError."""
-        return images.kernel_modules(self.manifest, self.kernel, self.image, self._describe)
+        announced = iter([f"{self.kernel.name}: reading its modules for what objects need (once, about a minute)"])
 
-    def _describe(self, content: bytes) -> Iterable[str]:
-        return module_names.of_module(content, self.types)
+        def describe(content: bytes) -> Iterable[str]:
+            # only modules that nothing is kept of are described
+            for line in announced:
+                self.say(line)
+            return module_names.of_module(content, self.types)
+
+        return images.kernel_modules(self.manifest, self.kernel, self.image, describe)
 
     def has(self, names: Iterable[str]) -> bool:
         """Whether the image has all modules of these names, so that the guest can load them itself."""
