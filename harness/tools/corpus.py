@@ -9,18 +9,17 @@ from __future__ import annotations
 import argparse
 import shutil
 import struct
-import subprocess
 import sys
-import tarfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path, PurePosixPath
+from typing import IO
 
 import msgspec
 import tomli_w
 
-from kernel_matrix.images import archive
+from kernel_matrix.images import archive, unpack
 from kernel_matrix.images.archive import Package, Suite
-from kernel_matrix.images.cache import building, cache_dir, digest, working
+from kernel_matrix.images.cache import building, cache_dir, digest, disk_errors, locked, working
 from kernel_matrix.shared import atomic
 from kernel_matrix.shared.errors import HarnessError, ImageError
 
@@ -81,32 +80,25 @@ def update(path: Path) -> None:
 def fetch(row: Locked) -> Path:
     """Return the folder with the objects of a package, from the cache or made; raises ImageError."""
     target = cache_dir() / "corpus" / digest([_FORMAT, row.name, row.version, row.sha256])
-    if target.is_dir():
-        return target
-    with building(target) as place, working(".corpus-", target.parent) as work:
-        Suite(row.suite).download([row.package], work)
-        count = 0
-        for name, data in _objects(archive.find_deb(work, row.package)):
-            (place / name).write_bytes(data)
-            count += 1
-        if not count:
-            raise ImageError(f"{row.name} {row.version} holds no object")
+    with locked(f"corpus-{target.name}"):
+        if not target.is_dir():
+            with building(target) as place, disk_errors(target), working(".corpus-", target.parent) as work:
+                Suite(row.suite).download([row.package], work)
+                _write_objects(archive.find_deb(work, row.package), place)
     return target
 
 
-def _objects(deb: Path) -> Iterator[tuple[str, bytes]]:
-    with subprocess.Popen(["dpkg-deb", "--fsys-tarfile", str(deb)], stdout=subprocess.PIPE) as process:
-        assert process.stdout is not None
-        with tarfile.open(fileobj=process.stdout, mode="r|") as tar:
-            for member in tar:
-                content = tar.extractfile(member) if member.isreg() else None
-                if content is not None:
-                    yield from named(PurePosixPath(member.name).name, content.read())
-        # dpkg-deb fails unless all of its output is read
-        while process.stdout.read(1 << 16):
-            pass
-    if process.returncode:
-        raise ImageError(f"{deb.name} is not a package")
+def _write_objects(deb: Path, place: Path) -> None:
+    written: list[str] = []
+
+    def cut(name: str, content: IO[bytes]) -> None:
+        for file, data in named(PurePosixPath(name).name, content.read()):
+            (place / file).write_bytes(data)
+            written.append(file)
+
+    unpack.visit(deb, cut)
+    if not written:
+        raise ImageError(f"{deb.name} holds no object")
 
 
 def named(file: str, data: bytes) -> Iterator[tuple[str, bytes]]:

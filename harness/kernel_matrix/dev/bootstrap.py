@@ -32,6 +32,8 @@ _MANAGERS = {"apt": "apt-get", "dnf": "dnf", "pacman": "pacman"}
 
 #: groups that are installed where `--with` names them
 OPTIONAL = frozenset({"aya", "cilium", "rust-bpf"})
+#: what runs of the matrix need, in a project that only uses the engine
+USERS = ("build", "matrix")
 
 
 class BootstrapError(Exception):
@@ -154,10 +156,6 @@ def _groups(arguments: Sequence[str]) -> tuple[str, ...] | None:
             return None
         groups.append(group)
     return tuple(groups)
-
-
-#: what runs of the matrix need, in a project that only uses the engine
-USERS = ("build", "matrix")
 
 
 def _lacking(groups: Sequence[str], everywhere: Sequence[str] | None) -> tuple[Need, ...]:

@@ -6,6 +6,7 @@ import errno
 import re
 
 from kernel_matrix.diagnose.needs import PERF_HOOKS
+from kernel_matrix.diagnose.sections import TRAMPOLINES
 from kernel_matrix.diagnose.situation import ENOTSUPP, Cause, Diagnosis, Rule, Situation, advise, symbol
 
 #: hook -> the program types that it accepts
@@ -48,22 +49,28 @@ def _kprobe(at: Situation) -> Diagnosis | None:
     return None
 
 
-#: sections whose programs are called by a trampoline at the beginning of a function
-_TRAMPOLINES = frozenset({"fentry", "fexit", "fmod_ret", "lsm"})
-
-
-#: that a trampoline passes in registers
+#: arguments that a trampoline passes in registers
 _ARGUMENTS = 6
 
 
 def _trampoline(at: Situation) -> Diagnosis | None:
-    """Explain EBUSY: what is at the function's beginning is not what the trampoline would replace.
+    """Explain why the trampoline at a function's beginning is not made.
 
-    bpf_arch_text_poke() where ftrace has no place there; register_ftrace_direct() where another is attached directly.
+    EBUSY: what is there is not what it would replace. bpf_arch_text_poke() where ftrace has no place there;
+    register_ftrace_direct() where another is attached directly.
     """
-    if at.stage != "attach" or at.errno != errno.EBUSY or _word(at) not in _TRAMPOLINES:
+    if at.stage != "attach" or _word(at) not in TRAMPOLINES:
         return None
     name = at.section.partition("/")[2]
+    if at.errno == ENOTSUPP and (at.arguments or 0) > _ARGUMENTS:
+        # arch_prepare_bpf_trampoline(), before "allow function arguments up to 12 for TRACING"
+        return advise(
+            Cause.NOT_SUPPORTED,
+            f"{name} has {at.arguments} arguments here, and a trampoline of this kernel passes {_ARGUMENTS}",
+            "attach a kprobe there, or to another function: stable kernels add arguments, too",
+        )
+    if at.errno != errno.EBUSY:
+        return None
     if at.traceable is False:
         return advise(
             Cause.ATTACH_TYPE,
@@ -241,14 +248,6 @@ def _attach_type(at: Situation) -> Diagnosis | None:
             Cause.ATTACH_TYPE,
             "its section does not say where to attach it",
             "name the hook in the section, or attach it by hand",
-        )
-    if at.errno == ENOTSUPP and _word(at) in _TRAMPOLINES and (at.arguments or 0) > _ARGUMENTS:
-        # arch_prepare_bpf_trampoline(), before "allow function arguments up to 12 for TRACING"
-        name = at.section.partition("/")[2]
-        return advise(
-            Cause.NOT_SUPPORTED,
-            f"{name} has {at.arguments} arguments here, and a trampoline of this kernel passes {_ARGUMENTS}",
-            "attach a kprobe there, or to another function: stable kernels add arguments, too",
         )
     if at.errno == ENOTSUPP and at.kind in {"tracing", "lsm"}:
         return advise(

@@ -23,6 +23,8 @@ _DEFINED = (
     "cgroup/getsockname_unix", "cgroup/sysctl", "cgroup/getsockopt", "cgroup/setsockopt", "cgroup/dev", "struct_ops+",
     "struct_ops.s+", "sk_lookup", "netfilter",
 )  # fmt: skip
+#: of programs that a trampoline at the beginning of a function calls
+TRAMPOLINES = frozenset({"fentry", "fexit", "fmod_ret", "lsm"})
 SECTIONS = tuple(name.removesuffix("+") for name in _DEFINED)
 _WITH_TARGET = frozenset(name.removesuffix("+") for name in _DEFINED if name.endswith("+"))
 

@@ -9,6 +9,7 @@ import subprocess
 import tarfile
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path, PurePosixPath
+from typing import IO
 
 from kernel_matrix.arch import CURRENT
 from kernel_matrix.images.cache import run
@@ -49,12 +50,17 @@ def unpack_headers(debs: Iterable[Path], tree: Path) -> None:
         raise ImageError(f"the packages of headers hold no {KCONFIG}")
 
 
-def _unpack(deb: Path, tree: Path, place_of: Callable[[str], str | None]) -> None:
+def visit(deb: Path, visitor: Callable[[str, IO[bytes]], None]) -> None:
+    """Call ``visitor`` with the name and the content of each regular file of a package; raises ImageError."""
     with subprocess.Popen(["dpkg-deb", "--fsys-tarfile", str(deb)], stdout=subprocess.PIPE) as process:
         assert process.stdout is not None
         try:
             with tarfile.open(fileobj=process.stdout, mode="r|") as tar:
-                _extract(tar, tree, place_of)
+                for member in tar:
+                    if member.isreg():
+                        content = tar.extractfile(member)
+                        assert content is not None
+                        visitor(member.name, content)
             # read the padding of the last block: dpkg-deb fails unless all of its output is read
             while process.stdout.read(1 << 16):
                 pass
@@ -66,17 +72,17 @@ def _unpack(deb: Path, tree: Path, place_of: Callable[[str], str | None]) -> Non
             raise ImageError(f"{deb.name} is not a package")
 
 
-def _extract(tar: tarfile.TarFile, tree: Path, place_of: Callable[[str], str | None]) -> None:
-    for member in tar:
-        target = place_of(member.name)
-        if target is None or not member.isreg():
-            continue
+def _unpack(deb: Path, tree: Path, place_of: Callable[[str], str | None]) -> None:
+    def extract(name: str, content: IO[bytes]) -> None:
+        target = place_of(name)
+        if target is None:
+            return
         path = tree / target
         path.parent.mkdir(parents=True, exist_ok=True)
-        content = tar.extractfile(member)
-        assert content is not None
         with path.open("wb") as file:
             shutil.copyfileobj(content, file)
+
+    visit(deb, extract)
 
 
 def place(member: str) -> str | None:

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 
-from kernel_matrix.objects.object_file import ObjectFile
-from kernel_matrix.shared.btf import Btf, BtfError, Kind
+from kernel_matrix.objects.object_file import ObjectFile, declared_number, map_definitions
+from kernel_matrix.shared.btf import Btf, BtfError
 from kernel_matrix.shared.object_table import ObjectSettings
 from kernel_matrix.shared.project import MEMORY_MIB
 
@@ -46,12 +46,8 @@ def of_guest(maps: int) -> int:
 
 def _definitions(types: Btf, settings: ObjectSettings) -> Iterator[tuple[int, int, int, int]]:
     """Yield the number of the type, the entries and the bytes of key and value of each map in the object's BTF."""
-    number = types.find(".maps", Kind.DATASEC)
-    for variable in types.variables(types.type(number)) if number else ():
-        declared = types.type(variable.type)
-        _, definition = types.plain(declared.value)
-        parts = {member.name: member.type for member in types.members(definition)}
-        entries = settings.max_entries.get(declared.name) or _number(types, parts, "max_entries")
+    for name, parts in map_definitions(types):
+        entries = settings.max_entries.get(name) or _number(types, parts, "max_entries")
         yield (
             _number(types, parts, "type"),
             _CPUS if isinstance(entries, str) else entries,
@@ -76,27 +72,15 @@ def _rounded(size: int) -> int:
 
 
 def _number(types: Btf, parts: Mapping[str, int], name: str) -> int:
-    """Return what ``__uint(name, number)`` declares: the length of an array that is pointed at; 0 for nothing."""
-    pointed = _pointed(types, parts, name)
-    if pointed is None:
-        return 0
-    _, array = types.plain(pointed)
-    return types.array(array).length if array.kind is Kind.ARRAY else 0
+    return declared_number(types, parts[name]) if name in parts else 0
 
 
 def _size(types: Btf, parts: Mapping[str, int], name: str) -> int:
     """Return the bytes that ``__type(name, type)`` or ``__uint(name_size, number)`` declares; 0 for neither."""
-    pointed = _pointed(types, parts, name)
-    if pointed is None:
+    if name not in parts:
         return _number(types, parts, f"{name}_size")
+    _, pointer = types.plain(parts[name])
     try:
-        return types.size(pointed)
+        return types.size(pointer.value)
     except BtfError:
         return 0
-
-
-def _pointed(types: Btf, parts: Mapping[str, int], name: str) -> int | None:
-    if name not in parts:
-        return None
-    _, pointer = types.plain(parts[name])
-    return pointer.value if pointer.kind is Kind.PTR else None

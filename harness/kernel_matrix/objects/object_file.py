@@ -205,23 +205,29 @@ def _maps(
             yield symbol.name, int.from_bytes(legacy.data()[start : start + 4], order)
     if types is None:
         return
-    for number in (types.find(".maps", Kind.DATASEC), types.find(".maps.extern", Kind.DATASEC)):
-        for variable in types.variables(types.type(number)) if number else ():
-            declared = types.type(variable.type)
-            _, btf_type = types.plain(declared.value)
-            parts = {member.name: member.type for member in types.members(btf_type)}
+    for section in (".maps", ".maps.extern"):
+        for name, parts in map_definitions(types, section):
             if "type" in parts:
-                yield declared.name, _number(types, parts["type"])
-    for section in elf.iter_sections():
-        if section.name.startswith((".data", ".rodata", ".bss")) and section["sh_size"]:
-            yield section.name, _ARRAY
+                yield name, declared_number(types, parts["type"])
+    for data in elf.iter_sections():
+        if data.name.startswith((".data", ".rodata", ".bss")) and data["sh_size"]:
+            yield data.name, _ARRAY
 
 
 #: BPF_MAP_TYPE_ARRAY: global variables are the only value of an array
 _ARRAY = 2
 
 
-def _number(types: Btf, number: int) -> int:
+def map_definitions(types: Btf, section: str = ".maps") -> Iterator[tuple[str, Mapping[str, int]]]:
+    """Yield the maps that a section of the BTF defines, each with its parts and the numbers of their types."""
+    number = types.find(section, Kind.DATASEC)
+    for variable in types.variables(types.type(number)) if number else ():
+        declared = types.type(variable.type)
+        _, definition = types.plain(declared.value)
+        yield declared.name, {member.name: member.type for member in types.members(definition)}
+
+
+def declared_number(types: Btf, number: int) -> int:
     """Return the number that ``__uint(name, number)`` declares: the length of an array that is pointed at."""
     _, pointer = types.plain(number)
     _, btf_type = types.plain(pointer.value)

@@ -237,7 +237,7 @@ def prepare_guests(
     if not planned:
         raise ImageError("; ".join(f"{name}: {why}" for name, why in missing.items()))
     folder = Path(tempfile.mkdtemp(prefix="guests-", dir=run.path))
-    planned = provisioning.with_modules(project, planned, listed.kernel_manifest, folder, say)
+    planned = provisioning.with_needs_of_objects(project, planned, listed.kernel_manifest, folder, say)
     jobs = _Jobs(project, root_image, run, request, programs)
     choice = accelerator.choose(lambda kind: jobs.probe(planned[0], kind), images.cache_dir(), again=request.ask_again)
     count = request.guests or slots.guests_at_once(

@@ -102,7 +102,7 @@ def with_images(
     return [Guest(guest, fetched[guest.name]) for guest in listed.guests if guest.name in fetched], missing
 
 
-def with_modules(
+def with_needs_of_objects(
     project: Project,
     guests: Sequence[Guest],
     kernel_manifest: manifest.Manifest,
@@ -122,11 +122,11 @@ def with_modules(
             (kernel,) = manifest.select(kernel_manifest, [name])
             of = kernel_modules.KernelModules(kernel_manifest, kernel, guest.image, say)
             needs[name] = kernel_modules.prepare(project, of, folder / f"{name}.modules")
-    return [
-        replace(guest, modules=one.modules, memory_mib=one.memory_mib)
-        for guest in guests
-        for one in (needs[plain_kernel(guest.listed.name)],)
-    ]
+    with_needs = []
+    for guest in guests:
+        of_kernel = needs[plain_kernel(guest.listed.name)]
+        with_needs.append(replace(guest, modules=of_kernel.modules, memory_mib=of_kernel.memory_mib))
+    return with_needs
 
 
 def with_headers(

@@ -7,6 +7,7 @@ from collections.abc import Collection, Generator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
+from kernel_matrix.diagnose.sections import TRAMPOLINES
 from kernel_matrix.guest.bpf.foreign import targets
 from kernel_matrix.guest.bpf.foreign.configuring import Foreign
 from kernel_matrix.guest.bpf.foreign.loading import LoadedObject, loaded
@@ -20,9 +21,6 @@ _Refusal = StepError | Undeclared
 #: its target: bpf_tracing_prog_attach() attaches only TRACING and LSM again. Without bpf_cookie libbpf keeps in a map
 #: where a USDT probe was (usdt.c), and takes the next for a collision.
 _ONCE = frozenset({"freplace", "usdt"})
-#: Sections of programs that are attached to a trampoline: kernels before "bpf: Allow trampoline re-attach for tracing
-#: and lsm programs" (5.13) forget their target, too.
-_TRAMPOLINES = frozenset({"fentry", "fexit", "fmod_ret", "lsm"})
 
 
 class Trial:
@@ -97,7 +95,8 @@ class Trial:
         except (StepError, Undeclared) as error:
             self._attached[program] = error
             raise
-        if self._forgets is None and self._kind(program) in _TRAMPOLINES:
+        # kernels before "bpf: Allow trampoline re-attach for tracing and lsm programs" (5.13) forget the target, too
+        if self._forgets is None and self._kind(program) in TRAMPOLINES:
             self._forgets = self._is_forgotten(program, place)
         return where
 
@@ -157,7 +156,7 @@ class Trial:
     def _attached_once(self, program: str) -> bool:
         """Whether it can be attached once for each time that it is loaded, or is part of a struct."""
         kind = self._kind(program)
-        once = kind in _ONCE or (bool(self._forgets) and kind in _TRAMPOLINES)
+        once = kind in _ONCE or (bool(self._forgets) and kind in TRAMPOLINES)
         return once or any(program in members for members in self.foreign.file.structs.values())
 
     def _explained(self, error: _Refusal, program: str = "") -> _Refusal:
