@@ -91,7 +91,7 @@ static __always_inline int report(enum exec_entry entry, __s32 directory, const 
 	bpf_get_current_comm(event->comm, sizeof(event->comm));
 	/* a failed read clears all of it (kernel/trace/bpf_trace.c, bpf_probe_read_user_str_common) */
 	length = bpf_probe_read_user_str(event->filename, sizeof(event->filename), filename);
-	/* the helper counts the NUL of every string but the empty one (mm/maccess.c, strncpy_from_user_nofault) */
+	/* before 6.16 the helper did not count the NUL of an empty string (mm/maccess.c, strncpy_from_user_nofault) */
 	event->filename_length = length ? length : 1;
 	bpf_ringbuf_submit(event, 0);
 	return 0;

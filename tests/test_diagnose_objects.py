@@ -56,6 +56,42 @@ OBJECT_CASES: list[tuple[Situation, Cause, str]] = [
     ),
     (Situation("open", target="f: libbpf (v1.1) does not know the section tcx/x"), Cause.LIBBPF, "libbpf (v1.1)"),
     (
+        replace(_ATTACH, errno=errno.EEXIST, kind="struct_ops", target="cubic"),
+        Cause.STRUCT,
+        "registered already under the name that cubic has",
+    ),
+    (replace(_ATTACH, errno=errno.EBUSY, kind="struct_ops", target="sched"), Cause.STRUCT, "of the type of sched"),
+    (replace(_ATTACH, errno=errno.EEXIST, kind="sk_lookup"), Cause.ATTACH_TYPE, "attached there already"),
+    (
+        replace(_ATTACH, kind="kprobe", hook="kprobe", section="kretprobe/f+0x4", target="f+0x4"),
+        Cause.ATTACH_TYPE,
+        "f+0x4 is inside of one",
+    ),
+    (
+        # an option whose conditions do not hold is not in the configuration
+        replace(
+            _LOAD,
+            kind="netfilter",
+            section="netfilter",
+            absent=frozenset({"BPF_PROG_TYPE_NETFILTER"}),
+            config={"CONFIG_BPF_SYSCALL": "y"},
+        ),
+        Cause.NOT_SUPPORTED,
+        "does not know programs of type netfilter: CONFIG_NETFILTER_BPF_LINK is not set",
+    ),
+    (
+        # find_prog_type(): the type is in the BTF, and not in the kernel
+        replace(
+            _LOAD,
+            kind="lirc_mode2",
+            section="lirc_mode2",
+            absent=frozenset({"BPF_PROG_TYPE_LIRC_MODE2"}),
+            config={"CONFIG_BPF_LIRC_MODE2": "n"},
+        ),
+        Cause.NOT_SUPPORTED,
+        "does not know programs of type lirc_mode2: CONFIG_BPF_LIRC_MODE2 is not set",
+    ),
+    (
         replace(_LOAD, log=_log("prog 'f': missing BPF prog type, check ELF section name 'tc_ingress'")),
         Cause.LIBBPF,
         "it knows no section tc_ingress (did you mean tc?)",

@@ -124,6 +124,16 @@ def test_a_mutant_may_be_equivalent_where_a_feature_is_missing(tmp_path: Path) -
         mistakes.check_features(declared, {"other"}, tmp_path)
 
 
+def test_a_mutant_may_be_equivalent_where_a_feature_is(tmp_path: Path) -> None:
+    (tmp_path / "equivalent.toml").write_text('["p/m"]\nchange = "x"\nbecause = "y"\nwith = "counted"\n')
+    declared = mistakes.equivalents(tmp_path)
+    assert mistakes.equivalent_on(declared, {"counted", "other"}) == {"p/m"}
+    assert mistakes.equivalent_on(declared, {"other"}) == frozenset()
+    mistakes.check_features(declared, {"counted"}, tmp_path)
+    with pytest.raises(ManifestError, match="p/m: with: unknown feature 'counted'"):
+        mistakes.check_features(declared, {"other"}, tmp_path)
+
+
 def test_equivalents_of_other_programs_are_left_alone(tmp_path: Path) -> None:
     mistakes.check_equivalents({"other/m": Equivalent("x", "y")}, {"p/m": mutant()}, tmp_path)
 

@@ -42,6 +42,13 @@ def _kprobe(at: Situation) -> Diagnosis | None:
             f"{at.target} is not where an instruction begins",
             "attach to the beginning of the function: offsets differ between kernels",
         )
+    if at.errno == errno.EINVAL and _word(at) == "kretprobe" and "+" in at.target:
+        # trace_kprobe.c, trace_kprobe_create(): kprobe_on_func_entry()
+        return advise(
+            Cause.ATTACH_TYPE,
+            f"a kretprobe is set at the entry of a function, and {at.target} is inside of one",
+            "name the function without an offset, or attach a kprobe there",
+        )
     if at.errno == errno.EINVAL and at.kind in {"", "kprobe"}:
         # check_kprobe_address_safe()
         why = "may not be probed: it is on the blacklist of kprobes, or there is code that the kernel itself changes"
@@ -258,6 +265,25 @@ def _attach_type(at: Situation) -> Diagnosis | None:
     return None
 
 
+def _taken(at: Situation) -> Diagnosis | None:
+    """Explain EEXIST and EBUSY of hooks that one program, or one struct of a name, has for itself."""
+    if at.stage != "attach" or at.errno not in {errno.EEXIST, errno.EBUSY}:
+        return None
+    if at.kind == "struct_ops" and at.errno == errno.EEXIST:
+        # tcp_register_congestion_control() and its siblings
+        return advise(
+            Cause.STRUCT,
+            f"the kernel has a struct registered already under the name that {at.target} has",
+            "give it a name of its own: the kernel's modules and other loaders have registered theirs",
+        )
+    if at.kind == "struct_ops":
+        # bpf_scx_reg() and others, of which one is active at a time
+        return advise(
+            Cause.STRUCT, f"another struct of the type of {at.target} is active, and one can be", "detach that one first"
+        )
+    return advise(Cause.ATTACH_TYPE, "something is attached there already", "detach it, or replace it")
+
+
 def _lsm_inactive(at: Situation) -> Diagnosis | None:
     """Detect a loaded and attached LSM program that is never called."""
     if at.errno == 0 and at.kind == "lsm" and at.lsms is not None and "bpf" not in at.lsms:
@@ -281,5 +307,6 @@ RULES: tuple[Rule, ...] = (
     _pin,
     _interface,
     _attach_type,
+    _taken,
     _lsm_inactive,
 )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import re
 
-from kernel_matrix.diagnose import helpers, verifier_lines
+from kernel_matrix.diagnose import helpers, maps, verifier_lines
 from kernel_matrix.diagnose.remedy import Remedy
 from kernel_matrix.diagnose.situation import (
     CALLBACKS,
@@ -111,6 +111,10 @@ def _invalid_core(at: Situation) -> Diagnosis | None:
     )
 
 
+#: what E2BIG is about when it is not the number of instructions
+_OTHER_LIMIT = re.compile(r"frames is too deep|too many [\w ]+")
+
+
 def _too_large(at: Situation) -> Diagnosis | None:
     if at.stage != "load":
         return None
@@ -125,6 +129,9 @@ def _too_large(at: Situation) -> Diagnosis | None:
             "the verifier keeps no more than 8192 branches that it has still to follow",
             "have fewer branches in a loop, or let loops be bpf_loop() or global functions",
         )
+    if at.errno == errno.E2BIG and (other := _OTHER_LIMIT.search(line)):
+        # check_max_stack_depth_subprog(), add_subprog(), add_kfunc_call(), add_used_map()
+        return advise(Cause.TOO_LARGE, line, verifier_lines.remedy(line) or f"have fewer of them: {other[0]}")
     if at.errno == errno.E2BIG:
         return advise(
             Cause.TOO_LARGE,
@@ -159,6 +166,8 @@ _NO_KFUNC_FOR_TYPE = re.compile(r"calling kernel function (?P<name>\w+) is not a
 #: libbpf's fixup_log_missing_kfunc_call() and fixup_log_missing_map_load(): what is absent is used
 _NO_KFUNC = re.compile(r"kfunc '(?P<name>[^']+)' is referenced but wasn't resolved")
 _NO_MAP = re.compile(r"BPF map '(?P<name>[^']+)' is referenced but wasn't created")
+#: check_map_func_compatibility()
+_NOT_FOR_MAP = re.compile(r"cannot pass map_type (?P<number>\d+) into func (?P<helper>\w+)#")
 #: instructions of another set: the verifier calls fields reserved that a later kernel gives a meaning
 _NO_INSTRUCTION = re.compile(r"uses reserved fields|unknown opcode|BPF_ATOMIC uses invalid|invalid atomic")
 
@@ -192,6 +201,10 @@ def _of_a_call(at: Situation, line: str) -> Diagnosis | None:
     return _helper(at, line)
 
 
+#: helpers that only a kernel with this option has; kprobe_prog_func_proto() of kernel/trace/bpf_trace.c
+_OPTIONS = {"bpf_override_return": "CONFIG_BPF_KPROBE_OVERRIDE"}
+
+
 def _helper(at: Situation, line: str) -> Diagnosis | None:
     if match := _NO_HELPER.search(line):
         name = helpers.name(int(match["number"]))
@@ -206,10 +219,18 @@ def _helper(at: Situation, line: str) -> Diagnosis | None:
             f"programs of type {at.kind or 'this'} may not call the kfunc {match['name']} on this kernel",
             "call it in a program of another type, or use a kernel that lets them",
         )
+    if match := _NOT_FOR_MAP.search(line):
+        return advise(
+            Cause.VERIFIER,
+            f"the helper {match['helper']} takes no map of type {maps.type_name(int(match['number']))} here: {line}",
+            "use the helpers and the program types that are for maps of this type",
+        )
     if match := _NOT_FOR_TYPE.search(line):
+        option = _OPTIONS.get(match["helper"], "")
+        unset = f": {option} is not set" if option and at.config and at.config.get(option, "n") == "n" else ""
         return advise(
             Cause.NOT_SUPPORTED,
-            f"programs of type {at.kind or 'this'} may not call the helper {match['helper']} on this kernel",
+            f"programs of type {at.kind or 'this'} may not call the helper {match['helper']} on this kernel{unset}",
             "use another helper, or a kernel that lets them",
         )
     return None

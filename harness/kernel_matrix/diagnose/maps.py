@@ -18,6 +18,14 @@ from kernel_matrix.diagnose.situation import (
 PERCPU_BYTES = 32 << 10
 #: linux/filter.h, MAX_BPF_STACK: a key that is longer does not fit a program's stack
 _KEY_BYTES = 512
+#: linux/bpf.h, enum bpf_map_type
+_TYPES = (
+    "unspec", "hash", "array", "prog_array", "perf_event_array", "percpu_hash", "percpu_array", "stack_trace",
+    "cgroup_array", "lru_hash", "lru_percpu_hash", "lpm_trie", "array_of_maps", "hash_of_maps", "devmap", "sockmap",
+    "cpumap", "xskmap", "sockhash", "cgroup_storage", "reuseport_sockarray", "percpu_cgroup_storage", "queue", "stack",
+    "sk_storage", "devmap_hash", "struct_ops", "ringbuf", "inode_storage", "task_storage", "bloom_filter",
+    "user_ringbuf", "cgrp_storage", "arena", "insn_array",
+)  # fmt: skip
 #: linux/bpf.h, flags of BPF_MAP_CREATE by their bits
 FLAGS = tuple(
     f"BPF_F_{name}"
@@ -39,6 +47,11 @@ _KEY_OF_FOUR = frozenset({
     "xskmap", "sockmap", "reuseport_sockarray", "stack_trace",
 }) | _STORAGES  # fmt: skip
 _OF_FDS = frozenset({"prog_array", "perf_event_array", "cgroup_array", "array_of_maps", "hash_of_maps"})
+
+
+def type_name(number: int) -> str:
+    """Return libbpf's name of a type of maps; the number itself of one that is not known."""
+    return _TYPES[number] if number < len(_TYPES) else str(number)
 
 
 def flags(bits: int) -> list[str]:

@@ -170,14 +170,28 @@ def _table(at: Situation) -> Diagnosis | None:
     )
 
 
+#: include/linux/bpf_types.h: types of programs that only a kernel with this option has
+_BUILT_WITH = {
+    **dict.fromkeys(("cgroup_device", "cgroup_sysctl", "cgroup_sockopt"), "CONFIG_CGROUP_BPF"),
+    **dict.fromkeys(("kprobe", "tracepoint", "perf_event", "raw_tracepoint", "tracing"), "CONFIG_BPF_EVENTS"),
+    **dict.fromkeys(("struct_ops", "ext"), "CONFIG_BPF_JIT"),
+    "lirc_mode2": "CONFIG_BPF_LIRC_MODE2",
+    "lsm": "CONFIG_BPF_LSM",
+    "netfilter": "CONFIG_NETFILTER_BPF_LINK",
+}
+
+
 def _before_the_verifier(at: Situation) -> Diagnosis | None:
     """Explain a program that is refused without a word of the verifier: its type, its flags, or libbpf itself."""
     if at.stage != "load" or at.errno not in {errno.EINVAL, errno.EOPNOTSUPP, ENOTSUPP} or last_line(at.log):
         return None
     if at.kind and f"BPF_PROG_TYPE_{at.kind.upper()}" in at.absent:
+        option = _BUILT_WITH.get(at.kind, "")
+        # an option whose conditions do not hold is not in the configuration at all
+        unset = f": {option} is not set" if option and at.config and at.config.get(option, "n") == "n" else ""
         return advise(
             Cause.NOT_SUPPORTED,
-            f"this kernel does not know programs of type {at.kind}",
+            f"this kernel does not know programs of type {at.kind}{unset}",
             "use another program type, or a kernel that has it",
         )
     if ".frags" in at.section and "xdp_has_frags" in at.absent:

@@ -9,6 +9,7 @@ SEC("kprobe/blk_account_io_start") int on_inlined(struct pt_regs *ctx) { return 
 SEC("kprobe/kprobe_dispatcher") int on_forbidden(struct pt_regs *ctx) { return 0; }
 SEC("kprobe/do_nanosleep+0x1") int on_offset(struct pt_regs *ctx) { return 0; }
 SEC("kprobe/do_nanosleep+0x0") int on_start(struct pt_regs *ctx) { return 0; }
+SEC("kretprobe/do_nanosleep+0x5") int on_offset_of_return(struct pt_regs *ctx) { return 0; }
 SEC("kretprobe/sys_nanosleep") int on_call_without_prefix(struct pt_regs *ctx) { return 0; }
 SEC("ksyscall/futex_waitv") int on_new_call(struct pt_regs *ctx) { return 0; }
 SEC("ksyscall/no_such_call") int on_no_call(struct pt_regs *ctx) { return 0; }

@@ -14,6 +14,7 @@
     change = "..."
     because = "..."
     without = "runts"       # equivalent only on kernels without this feature; default: on all
+    with = "counted"        # equivalent only on kernels with this feature; default: on all
 """
 
 from __future__ import annotations
@@ -50,6 +51,13 @@ class Equivalent(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     because: str
     #: a feature: kernels that have it can notice it
     without: str = ""
+    #: a feature: kernels that do not have it can notice it
+    having: str = msgspec.field(default="", name="with")
+
+    def holds(self, features: Collection[str]) -> bool:
+        """Whether no test can notice it on a kernel with these features."""
+        lacks = not self.without or self.without not in features
+        return lacks and (not self.having or self.having in features)
 
 
 def read(folder: Path, program: str, sources: Path) -> tuple[Mutant, ...]:
@@ -88,14 +96,15 @@ def equivalents(folder: Path) -> Mapping[str, Equivalent]:
 
 def equivalent_on(declared: Mapping[str, Equivalent], features: Collection[str]) -> frozenset[str]:
     """Return the mutants that are equivalent on a kernel with these features."""
-    return frozenset(name for name, entry in declared.items() if not entry.without or entry.without not in features)
+    return frozenset(name for name, entry in declared.items() if entry.holds(features))
 
 
 def check_features(declared: Mapping[str, Equivalent], features: Collection[str], folder: Path) -> None:
     """Refuse an entry that names another feature than the kernels can differ in; raises ManifestError."""
     for name, entry in declared.items():
-        if entry.without and entry.without not in features:
-            raise ManifestError(f"{folder / EQUIVALENT}: {name}: without: unknown feature {entry.without!r}")
+        for key, feature in (("without", entry.without), ("with", entry.having)):
+            if feature and feature not in features:
+                raise ManifestError(f"{folder / EQUIVALENT}: {name}: {key}: unknown feature {feature!r}")
 
 
 def check_equivalents(declared: Mapping[str, Equivalent], mutants: Mapping[str, Mutant], folder: Path) -> None:

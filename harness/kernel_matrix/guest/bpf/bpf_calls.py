@@ -202,6 +202,16 @@ def test_run(program: int, size: int) -> int:
     return int(opts.retval)
 
 
+def test_run_raw_tracepoint(program: int, *arguments: int) -> int:
+    """Make the one BPF_PROG_TEST_RUN call with a raw tracepoint's arguments; return what the program returns."""
+    context = (ctypes.c_uint64 * len(arguments))(*arguments)
+    opts = structs.TestRunOpts(
+        sz=ctypes.sizeof(structs.TestRunOpts), ctx_in=ctypes.addressof(context), ctx_size_in=ctypes.sizeof(context)
+    )
+    _done(library.libbpf().bpf_prog_test_run_opts(program, ctypes.byref(opts)), "test_run", "program")
+    return int(opts.retval)
+
+
 def load_btf(undo: Undo, token: int | None = None) -> int:
     """Make the one BPF_BTF_LOAD call; return the fd."""
     opts = structs.BtfLoadOpts(

@@ -117,6 +117,7 @@ _FUNCTIONS: dict[Any, dict[str, list[Any]]] = {
         "bpf_tc_attach": [POINTER(structs.TcHook), POINTER(structs.TcOpts)],
         "btf__find_by_name_kind": [c_void_p, c_char_p, c_uint32],
         "libbpf_num_possible_cpus": [],
+        "libbpf_probe_bpf_prog_type": [c_int, c_void_p],
         "libbpf_prog_type_by_name": [c_char_p, POINTER(c_int), POINTER(c_int)],
         "libbpf_strerror": [c_int, c_char_p, c_size_t],
         "ring_buffer__consume": [c_void_p],

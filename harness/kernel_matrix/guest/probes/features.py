@@ -6,6 +6,7 @@ answer the question. The probes need every capability and leave nothing behind.
 
 from __future__ import annotations
 
+import ctypes
 import errno
 import mmap
 import os
@@ -260,6 +261,14 @@ def _xdp_test_run_runts() -> bool:
         return _does(lambda: bpf_calls.test_run(program.fd, 13), unsupported={errno.EINVAL})
 
 
+def _empty_string_counted() -> bool:
+    """Read an empty string of this process: the length is 1 with the feature, 0 without."""
+    text = ctypes.create_string_buffer(1)
+    with steps.loaded(steps.object_path("engine/probes"), "probe_empty_string") as probe:
+        program = probe.programs["probe_empty_string"]
+        return bool(bpf_calls.test_run_raw_tracepoint(program.fd, ctypes.addressof(text)))
+
+
 PROBES: dict[str, Callable[[], bool]] = {
     "ringbuf": _ringbuf,
     "cap_bpf": _cap_bpf,
@@ -283,5 +292,6 @@ PROBES: dict[str, Callable[[], bool]] = {
     "lookup_never_null": _lookup_never_null,
     "task_state_renamed": _task_state_renamed,
     "bloom_filter": _bloom_filter,
+    "empty_string_counted": _empty_string_counted,
 }
 """Feature of features.toml -> the probe that decides whether the running kernel has it."""

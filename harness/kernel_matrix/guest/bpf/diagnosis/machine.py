@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import errno
 import gzip
 import os
@@ -12,10 +13,11 @@ from pathlib import Path
 
 from kernel_matrix.arch import CURRENT
 from kernel_matrix.diagnose import Diagnosis, Situation, diagnose, maps
-from kernel_matrix.diagnose.situation import CALLBACKS, ENOTSUPP
+from kernel_matrix.diagnose.situation import CALLBACKS, ENOTSUPP, last_line
 from kernel_matrix.guest.bpf import kernel_modules
 from kernel_matrix.guest.bpf.diagnosis import access, kernel_names
 from kernel_matrix.guest.bpf.diagnosis.attachments import attachment
+from kernel_matrix.guest.bpf.library import libbpf
 from kernel_matrix.guest.bpf.step_error import StepError
 
 _SYSCTLS = ("kernel.unprivileged_bpf_disabled", "kernel.perf_event_paranoid", "kernel.kptr_restrict")
@@ -83,7 +85,7 @@ def situation(error: StepError, *, to: str = "") -> Situation:
         traceable=_traceable(error),
         arguments=_arguments(error),
         near=kernel_names.near(stage, where.hook, target, error),
-        absent=kernel_names.absent(_names(error)),
+        absent=kernel_names.absent(_names(error)) | _not_built(error),
         in_no_module=kernel_modules.lacking(),
         map=error.map,
         section=error.section,
@@ -126,6 +128,23 @@ def _names(error: StepError) -> Iterator[str]:
         yield "BPF_TRACE_UPROBE_MULTI"
     if error.stage == "attach" and (typed := re.fullmatch(r"(\w+) link|((?:cgroup|sk|lsm)_\w+)", error.what)):
         yield f"BPF_{(typed[1] or typed[2]).upper()}"
+
+
+def _not_built(error: StepError) -> frozenset[str]:
+    """Return the name of a program's type if the kernel refuses every program of it, though its BTF may have the type.
+
+    Asked only where a program was refused before it was verified (find_prog_type() of kernel/bpf/syscall.c), of libbpf,
+    which tries a program that does nothing.
+    """
+    silent = error.stage == "load" and error.errno == errno.EINVAL and not last_line(error.log)
+    if not silent or not error.section or not error.credentials.has_bpf:
+        return frozenset()
+    kind, attach_type = ctypes.c_int(), ctypes.c_int()
+    lib = libbpf()
+    if lib.libbpf_prog_type_by_name(error.section.encode(), ctypes.byref(kind), ctypes.byref(attach_type)):
+        return frozenset()
+    known = lib.libbpf_probe_bpf_prog_type(kind, None)
+    return frozenset({f"BPF_PROG_TYPE_{error.kind.upper()}"}) if known == 0 and error.kind else frozenset()
 
 
 def _may_be_memlock(error: StepError) -> bool:

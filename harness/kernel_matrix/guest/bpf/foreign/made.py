@@ -10,6 +10,7 @@ from functools import partial
 
 from kernel_matrix.guest.bpf import bpf_calls, perf, steps, structs
 from kernel_matrix.guest.bpf.foreign.attaching import Attaching
+from kernel_matrix.guest.bpf.foreign.undeclared import Undeclared
 from kernel_matrix.guest.bpf.library import libbpf
 from kernel_matrix.guest.bpf.step_error import StepError
 
@@ -41,7 +42,10 @@ def netns(at: Attaching) -> str:
 
 
 def sockmap(at: Attaching) -> str:
-    """Attach to an empty sockmap."""
+    """Attach to an empty sockmap; raises Undeclared where the section does not say as what."""
+    if at.section == "sk_skb":
+        why = "its section sk_skb does not say as what its loader attaches it to a sockmap"
+        raise Undeclared(why, at.foreign.line("sections", at.program.name, '"sk_skb/stream_verdict"  # or .../verdict'))
     target = steps.create_map(steps.MapSpec("sockmap", 4, 4, 1))
     at.stack.callback(os.close, target)
     bpf_calls.cgroup(at.program.fd, target, at.attach_type, at.stack)

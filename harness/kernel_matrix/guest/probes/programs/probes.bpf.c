@@ -79,6 +79,15 @@ int probe_lsm_active(void *ctx __unused)
 	return 0;
 }
 
+/* empty_string_counted: the argument is the address of an empty string of the process that runs it */
+SEC("raw_tp")
+int probe_empty_string(struct bpf_raw_tracepoint_args *ctx)
+{
+	char text[2];
+
+	return bpf_probe_read_user_str(text, sizeof(text), (const void *)ctx->args[0]);
+}
+
 /* kprobe: whether one can be attached to a function of the kernel */
 SEC("kprobe")
 int probe_kprobe(void *ctx __unused)
