@@ -40,7 +40,9 @@ def test_every_feature_cites_its_commit() -> None:
     features = parse_features(_FILE.read_text(), source=_FILE.name)
     assert features
     for feature in features:
-        assert re.fullmatch(r"[0-9a-f]{12} \(.+\)|not in mainline: .+|number not known: \(.+\)", feature.commit), feature
+        assert re.fullmatch(r"[0-9a-f]{12} \(.+\)|not in mainline: .+|number not known: \(.+\)", feature.commit), (
+            feature
+        )
         assert re.fullmatch(r"\d+\.\d+", feature.since), feature
 
 

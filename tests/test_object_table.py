@@ -144,6 +144,10 @@ MANIFEST = manifest.load(HERE.images)
         ('objects = ["out/*.bpf.o"]\n[[expect]]\ncells = "out/b.bpf.o::*"\noptional = true', "no object is called so"),
         ('objects = ["out/*.bpf.o"]\n[[expect]]\ncells = "*a.bpf.o::*"\noptional = true', ""),
         ('[[expect]]\ncells = "*"\noptional = true\nkernels = ["0.1"]', "unknown kernel '0.1'"),
+        (
+            'commands = [{ run = "true", known-issue = "r", known-issue-kernels = ["0.1"] }]',
+            "commands: true: unknown kernel '0.1'",
+        ),
         ('[[expect]]\ncells = "*"\noptional = true\nwithout = "magic"', "unknown feature 'magic'"),
         ('[[expect]]\ncells = "*"\noptional = true\nkernels = ["6.1"]\nwithout = "tcx"', ""),
     ],

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import time
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
@@ -15,6 +17,7 @@ from kernel_matrix.guest.bpf.foreign import environment
 from kernel_matrix.guest.pytest import own_commands
 from kernel_matrix.guest.system import child, netns
 from kernel_matrix.shared import expect
+from kernel_matrix.shared.project import Command
 from tests.test_command import runs
 
 pytest_plugins = ["pytester"]
@@ -41,8 +44,9 @@ def pytest_addoption(parser):
 
 def pytest_configure(config):
     config.addinivalue_line("markers", "timeout")
+    config.addinivalue_line("markers", "known_issue")
     config.stash[objects.KERNELS] = ("6.1",)
-    config.stash[own_commands.COMMANDS] = tuple(Command(**entry) for entry in json.loads(os.environ["COMMANDS"]))
+    config.stash[own_commands.COMMANDS] = tuple(Command.of_json(entry) for entry in json.loads(os.environ["COMMANDS"]))
     own_commands.HOME = Path.cwd()
     own_commands.environment.show_configuration = lambda: None
     own_commands.environment.bpffs = contextlib.nullcontext
@@ -85,6 +89,22 @@ def test_each_command_is_a_cell_named_by_its_line(reports: Reports) -> None:
                 '[{"run": "true"}, {"run": "test \\"a::b[6.1]\\" != x"}, {"run": "true\\n"}]', report.nodeid
             )
         ] == [report.nodeid]
+
+
+def test_a_command_that_is_known_to_fail_is_marked_where_it_does() -> None:
+    known = Command("false", known_issue="a report", known_issue_kernels=("6.1",))
+    assert (known.fails_on("6.1"), known.fails_on("7.3")) == (True, False)
+    assert Command("false", known_issue="a report").fails_on("7.3")
+    assert not Command("false").fails_on("6.1")
+    assert Command.of_json(json.loads(json.dumps(asdict(known)))) == known
+
+
+def test_a_known_failure_of_a_command_has_the_mark_for_it(reports: Reports) -> None:
+    """What the mark does, tests of the marks show."""
+    line = '{"run": "exit 3", "known_issue": "a report", "known_issue_kernels": ["%s"]}'
+    (marked,) = reports(f"[{line % '6.1'}]")
+    (elsewhere,) = reports(f"[{line % '7.3'}]")
+    assert ("known_issue" in marked.keywords, "known_issue" in elsewhere.keywords) == (True, False)
 
 
 def test_a_cell_of_a_command_can_be_run_again() -> None:

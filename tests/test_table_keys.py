@@ -67,6 +67,10 @@ def test_commands_alone_are_a_project(tmp_path: Path) -> None:
         ("commands = [3]", "got `int` - at `$.commands[0]`"),
         ('commands = [""]', "of length >= 1 - at `$.commands[0]`"),
         ('commands = [{ run = "true", limit = 3 }]', "unknown field `limit` - at `$.commands[0]`"),
+        (
+            'commands = [{ run = "true", known-issue-kernels = ["6.1"] }]',
+            "commands: true: known-issue-kernels without known-issue, a reference",
+        ),
         ("commands = [{ timeout = 3 }]", "missing required field `run` - at `$.commands[0]`"),
         ('commands = [{ run = "true", timeout = 0 }]', "`float` > 0.0 - at `$.commands[0].timeout`"),
         ('commands = ["true", { run = "true" }]', "commands: true: is there twice"),

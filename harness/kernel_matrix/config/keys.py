@@ -28,11 +28,13 @@ _CAPABILITIES = (
 )  # fmt: skip
 
 
-class CommandTable(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """An entry of ``commands`` with a limit of its own."""
+class CommandTable(msgspec.Struct, frozen=True, forbid_unknown_fields=True, rename="kebab"):
+    """An entry of ``commands`` with a limit of its own, or one that is known to fail."""
 
     run: Name
     timeout: Annotated[float, msgspec.Meta(gt=0)] = Command("").timeout
+    known_issue: str = ""
+    known_issue_kernels: tuple[Name, ...] = ()
 
 
 class Guest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -44,10 +46,15 @@ class Guest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 def commands(entries: Iterable[str | CommandTable], where: str) -> tuple[Command, ...]:
-    """Return the commands of the table; raises ManifestError for one that is there twice."""
+    """Return the commands of the table; raises ManifestError for one that is there twice, or fails without a reason."""
     all_commands = [
-        Command(entry) if isinstance(entry, str) else Command(entry.run, entry.timeout) for entry in entries
+        Command(entry)
+        if isinstance(entry, str)
+        else Command(entry.run, entry.timeout, entry.known_issue, entry.known_issue_kernels)
+        for entry in entries
     ]
+    if unexplained := next((own.run for own in all_commands if own.known_issue_kernels and not own.known_issue), None):
+        raise ManifestError(f"{where}: commands: {unexplained}: known-issue-kernels without known-issue, a reference")
     lines = [command.run for command in all_commands]
     if twice := next((line for line in lines if lines.count(line) > 1), None):
         raise ManifestError(f"{where}: commands: {twice}: is there twice")

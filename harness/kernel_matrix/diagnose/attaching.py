@@ -36,6 +36,17 @@ def _kprobe(at: Situation) -> Diagnosis | None:
             f"the kernel has several functions {name}, and a kprobe is for one",
             "attach to what calls the one that is meant, or by its address",
         )
+    if inside := _inside(at):
+        return inside
+    if at.errno == errno.EINVAL and at.kind in {"", "kprobe"}:
+        # check_kprobe_address_safe()
+        why = "may not be probed: it is on the blacklist of kprobes, or there is code that the kernel itself changes"
+        return advise(Cause.ATTACH_TYPE, f"{at.target} {why}", "attach to a function that calls it")
+    return None
+
+
+def _inside(at: Situation) -> Diagnosis | None:
+    """Explain an offset at which there can be no probe."""
     if at.errno == errno.EILSEQ:
         return advise(
             Cause.ATTACH_TYPE,
@@ -49,10 +60,6 @@ def _kprobe(at: Situation) -> Diagnosis | None:
             f"a kretprobe is set at the entry of a function, and {at.target} is inside of one",
             "name the function without an offset, or attach a kprobe there",
         )
-    if at.errno == errno.EINVAL and at.kind in {"", "kprobe"}:
-        # check_kprobe_address_safe()
-        why = "may not be probed: it is on the blacklist of kprobes, or there is code that the kernel itself changes"
-        return advise(Cause.ATTACH_TYPE, f"{at.target} {why}", "attach to a function that calls it")
     return None
 
 
@@ -279,7 +286,9 @@ def _taken(at: Situation) -> Diagnosis | None:
     if at.kind == "struct_ops":
         # bpf_scx_reg() and others, of which one is active at a time
         return advise(
-            Cause.STRUCT, f"another struct of the type of {at.target} is active, and one can be", "detach that one first"
+            Cause.STRUCT,
+            f"another struct of the type of {at.target} is active, and one can be",
+            "detach that one first",
         )
     return advise(Cause.ATTACH_TYPE, "something is attached there already", "detach it, or replace it")
 

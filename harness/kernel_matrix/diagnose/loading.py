@@ -129,20 +129,24 @@ def _too_large(at: Situation) -> Diagnosis | None:
             "the verifier keeps no more than 8192 branches that it has still to follow",
             "have fewer branches in a loop, or let loops be bpf_loop() or global functions",
         )
-    if at.errno == errno.E2BIG and (other := _OTHER_LIMIT.search(line)):
-        # check_max_stack_depth_subprog(), add_subprog(), add_kfunc_call(), add_used_map()
-        return advise(Cause.TOO_LARGE, line, verifier_lines.remedy(line) or f"have fewer of them: {other[0]}")
     if at.errno == errno.E2BIG:
-        return advise(
-            Cause.TOO_LARGE,
-            "the verifier goes through no more than 1,000,000 instructions",
-            "split it with tail calls, or let loops be bpf_loop() or global functions",
-        )
+        return _limit(line)
     if at.errno == errno.ENOSPC:
         return advise(
             Cause.TOO_LARGE, "the verifier's log does not fit its buffer", "offer a larger log buffer, or none"
         )
     return None
+
+
+def _limit(line: str) -> Diagnosis:
+    if other := _OTHER_LIMIT.search(line):
+        # check_max_stack_depth_subprog(), add_subprog(), add_kfunc_call(), add_used_map()
+        return advise(Cause.TOO_LARGE, line, verifier_lines.remedy(line) or f"have fewer of them: {other[0]}")
+    return advise(
+        Cause.TOO_LARGE,
+        "the verifier goes through no more than 1,000,000 instructions",
+        "split it with tail calls, or let loops be bpf_loop() or global functions",
+    )
 
 
 def _verifier(at: Situation) -> Diagnosis | None:

@@ -14,8 +14,7 @@ REMEDIES: tuple[tuple[str, str], ...] = (
     (
         # a number where a pointer was: read from memory, or a packet's pointer behind a helper that moves the packet
         r"invalid mem access '(scalar|inv)'",
-        "read the kernel's memory by bpf_probe_read_kernel() (BPF_CORE_READ), a process's by bpf_probe_read_user(), and"
-        " load a packet's pointers again behind each helper that can move the packet",
+        "read memory by bpf_probe_read_*(), and a packet's pointers again behind each helper that can move the packet",
     ),
     (r"!read_ok", "give the variable a value on every path"),
     (
@@ -43,7 +42,7 @@ REMEDIES: tuple[tuple[str, str], ...] = (
     ),
     (r"infinite loop|back-edge", "give the loop an end that the verifier can see, or use bpf_loop()"),
     (
-        r"unbounded m(emory access|in value)|makes .* pointer be out of bounds|max value is outside|invalid access to map value|min value is neg",
+        r"unbounded m(emory access|in value)|be out of bounds|max value is outside|access to map value|min value is",
         "limit the index before the access, by a comparison or a mask",
     ),
     (
@@ -62,8 +61,7 @@ REMEDIES: tuple[tuple[str, str], ...] = (
     ),
     (
         r"invalid bpf_context access|dereference of modified ctx",
-        "access only what the context of this type has on this kernel, and write only what may be written: arguments and"
-        " fields differ between kernels",
+        "access only what the context has on this kernel: arguments, fields, and which may be written, differ",
     ),
     (
         # bpf_tcp_ca_btf_struct_access() and its siblings; btf_struct_access()
@@ -86,8 +84,7 @@ REMEDIES: tuple[tuple[str, str], ...] = (
     (
         # check_helper_call(), fn->allowed: bpf_d_path() has a list, btf_allowlist_d_path
         r"helper call is not allowed in probe",
-        "attach to a function from which this helper may be called (bpf_d_path: security_file_*, vfs_*, filp_close, on"
-        " newer kernels LSM hooks that may sleep)",
+        "attach to a function that may call it (bpf_d_path: filp_close, security_file_*, newer: LSM hooks that sleep)",
     ),
     (
         # check_map_access_type(): BPF_F_RDONLY_PROG, BPF_F_WRONLY_PROG; a devmap is read-only for programs
@@ -99,9 +96,8 @@ REMEDIES: tuple[tuple[str, str], ...] = (
         "release what was acquired on every path",
     ),
     (
-        r"must be referenced or trusted|expects refcounted|trusted arg|must be a rcu pointer|is untrusted_ptr|_must_be_trusted",
-        "pass a pointer that the kernel gave to the program, or one that was acquired (a kfunc such as"
-        " bpf_task_acquire) and compared with NULL, not one that was read from memory",
+        r"must be referenced or trusted|expects refcounted|trusted arg|must be a rcu pointer|is untrusted_ptr",
+        "pass the program's own argument, or what a kfunc acquired (bpf_task_acquire) and is compared with NULL",
     ),
     (
         r"function calls are not allowed while holding a lock|while holding a lock",

@@ -24,7 +24,7 @@ def pytest_configure(config: pytest.Config) -> None:
     config.stash[objects.KERNELS] = tuple(json.loads(os.environ[NAMES]))
     config.stash[objects.TABLE] = ObjectTable.of_json(json.loads(os.environ[OBJECTS]))
     config.pluginmanager.register(objects, "matrix-objects")
-    config.stash[own_commands.COMMANDS] = tuple(Command(**entry) for entry in json.loads(os.environ[COMMANDS]))
+    config.stash[own_commands.COMMANDS] = tuple(Command.of_json(entry) for entry in json.loads(os.environ[COMMANDS]))
     config.pluginmanager.register(own_commands, "matrix-commands")
 
 

@@ -26,6 +26,15 @@ def check(project: Project, kernel_manifest: Manifest) -> None:
     for pattern in project.objects:
         if not any(path.is_file() for path in project.root.glob(pattern)):
             raise ManifestError(f"{project.table}: objects: {pattern}: no such file below {project.root}")
+    _check_expected(project, kernel_manifest)
+    for name in project.object_table.settings:
+        if project.objects and not any(project.object_table.names(name, path) for path in project.object_files):
+            raise ManifestError(f'{project.table}: object."{name}": no object is called so')
+    _check_commands(project, kernel_manifest)
+    scenarios.check(project)
+
+
+def _check_expected(project: Project, kernel_manifest: Manifest) -> None:
     features = {feature.name for feature in kernel_manifest.features}
     for entry in project.object_table.expected:
         where = f"{project.table}: expect {entry.cells}"
@@ -36,10 +45,13 @@ def check(project: Project, kernel_manifest: Manifest) -> None:
             raise ManifestError(f"{where}: unknown feature {entry.without!r}")
         if project.objects and not any(entry.concerns(path) for path in project.object_files):
             raise ManifestError(f"{where}: no object is called so")
-    for name in project.object_table.settings:
-        if project.objects and not any(project.object_table.names(name, path) for path in project.object_files):
-            raise ManifestError(f'{project.table}: object."{name}": no object is called so')
-    scenarios.check(project)
+
+
+def _check_commands(project: Project, kernel_manifest: Manifest) -> None:
+    for command in project.commands:
+        for kernel in command.known_issue_kernels:
+            if kernel not in kernel_manifest.guests:
+                raise ManifestError(f"{project.table}: commands: {command.run}: unknown kernel {kernel!r}")
 
 
 def _check_kernels(project: Project, kernel_manifest: Manifest) -> None:

@@ -6,6 +6,7 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from kernel_matrix.shared.object_table import ObjectTable
 
@@ -80,6 +81,19 @@ class Command:
     run: str
     #: seconds of the reference machine
     timeout: float = 60.0
+    #: a reference: it fails, and what makes it succeed is news; empty: it succeeds
+    known_issue: str = ""
+    #: the kernels where it fails, by their names; empty: everywhere
+    known_issue_kernels: tuple[str, ...] = ()
+
+    def fails_on(self, kernel: str) -> bool:
+        """Whether it is known to fail; ``kernel`` is the name without a variant."""
+        return bool(self.known_issue) and (not self.known_issue_kernels or kernel in self.known_issue_kernels)
+
+    @classmethod
+    def of_json(cls, fields: Mapping[str, Any]) -> Command:
+        """Read the result of `dataclasses.asdict` after JSON."""
+        return cls(**{**fields, "known_issue_kernels": tuple(fields.get("known_issue_kernels", ()))})
 
 
 @dataclass(frozen=True, slots=True)

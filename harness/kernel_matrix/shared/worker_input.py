@@ -73,5 +73,5 @@ def _facts(fields: dict[str, Any]) -> GuestFacts:
         all_loaders=tuple(fields["all_loaders"]),
         sources=fields["sources"],
         objects=ObjectTable.of_json(fields["objects"]),
-        commands=tuple(Command(**command) for command in fields["commands"]),
+        commands=tuple(Command.of_json(command) for command in fields["commands"]),
     )

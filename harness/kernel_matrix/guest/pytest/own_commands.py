@@ -10,10 +10,10 @@ import pytest
 
 from kernel_matrix.guest.bpf import leaks
 from kernel_matrix.guest.bpf.foreign import environment
-from kernel_matrix.guest.pytest import command, objects, spent
-from kernel_matrix.guest.pytest.marks import timeout
+from kernel_matrix.guest.pytest import command, marks, objects, spent
 from kernel_matrix.guest.system import alive, child, netns
 from kernel_matrix.guest.system.deadline import limit
+from kernel_matrix.shared.features import plain_kernel
 from kernel_matrix.shared.project import HOME, Command
 from kernel_matrix.shared.protocol import OBSERVED
 
@@ -45,13 +45,22 @@ class TableFile(pytest.File):
         for entry in self.config.stash[COMMANDS]:
             for kernel in self.config.stash[objects.KERNELS]:
                 for name in names(entry.run, kernel, times):
-                    yield TableCommand.from_parent(self, name=name, command=entry)
+                    item: pytest.Item = TableCommand.from_parent(self, name=name, command=entry)
+                    if entry.fails_on(plain_kernel(kernel)):
+                        item.add_marker(_known(entry, plain_kernel(kernel)))
+                    yield item
 
 
 def names(line: str, kernel: str, times: int) -> list[str]:
     """Return the names of a command's items on a kernel, as pytest names a test with parameters."""
     start = f"{_NAME}[{kernel}-{command.printable(line)}"
     return [f"{start}]"] if times == 1 else [f"{start}-#{number}]" for number in range(1, times + 1)]
+
+
+def _known(entry: Command, kernel: str) -> pytest.MarkDecorator:
+    return marks.known_issue(
+        kernel, reason="declared in the table", ref=entry.known_issue, raises=command.CommandFailed
+    )
 
 
 class TableCommand(pytest.Item):
@@ -61,7 +70,7 @@ class TableCommand(pytest.Item):
         super().__init__(**of_item)  # type: ignore[arg-type]
         self._command = command
         # its limit is its own: the process has to be killed, not only the wait
-        self.add_marker(timeout(0))
+        self.add_marker(marks.timeout(0))
 
     def runtest(self) -> None:
         """Run it; raises CommandFailed, and fails where something of it is left in the kernel."""
