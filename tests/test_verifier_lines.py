@@ -37,7 +37,7 @@ LINES = {
     "At callback return the register R0 has value (0x2; 0x0) should have been in (0x0; 0x1)": "0 (go on) or 1 (stop)",
     "At callback return the register R0 has smin=2 smax=2 should have been in [0, 1]": "0 (go on) or 1 (stop)",
     "At program exit the register R0 has value (0x5; 0x0) should have been in (0x0; 0x1)": "what this hook takes",
-    "invalid bpf_context access off=112 size=8": "what the context of this type has",
+    "invalid bpf_context access off=112 size=8": "what the context has on this kernel",
     "no write support to tcp_sock at off 524": "write only the fields",
     "R1 cannot write into ptr_tcp_sock at off=532 size=4": "write only the fields",
     "access beyond struct task_struct at off 9000 size 8": "CO-RE",
