@@ -219,6 +219,15 @@ def test_a_directory_s_descriptor_may_be_large(number: int, monitor: Monitor, de
     assert event == expected(event, child, "true", entry=Entry.EXECVEAT, directory=number)
 
 
+@pytest.mark.parametrize("number", [-1, -101, 2**31 - 1, -(2**31)])
+def test_a_directory_that_is_none_is_reported_as_given(number: int, monitor: Monitor) -> None:
+    """Only AT_FDCWD (-100) has a meaning among the negative ones; the call fails with EBADF (openat(2))."""
+    child = execs.in_child(lambda: execs.execveat(number, "true"))
+    assert child.status == errno.EBADF
+    event = only(monitor, child)
+    assert event == expected(event, child, "true", entry=Entry.EXECVEAT, directory=number)
+
+
 def test_execveat_of_the_working_directory(monitor: Monitor) -> None:
     """AT_FDCWD is a number like a descriptor's, and negative."""
     child = execs.in_child(lambda: execs.execveat(AT_FDCWD, "/bin/true"))

@@ -142,9 +142,9 @@ def test_an_inherited_socket_counts_for_the_child_that_uses(monitor: Monitor) ->
         monitor.watch(script)
 
 
-@pytest.mark.parametrize("uid", [1000, 65534])
+@pytest.mark.parametrize("uid", [1000, 65534, 4294967294])
 def test_an_event_carries_the_callers_uid(uid: int, monitor: Monitor) -> None:
-    """Whose process it is."""
+    """Whose process it is, up to the largest uid there is."""
 
     def script(script: Script) -> None:
         left, _right = socket.socketpair(UNIX, STREAM)
@@ -334,6 +334,22 @@ def test_a_receive_that_is_killed_is_interrupted_and_forgotten(monitor: Monitor)
     assert event.state == State.INTERRUPTED
     assert monitor.totals() == Totals()
     assert list(monitor.calls.keys()) == []
+
+
+def test_an_accept_that_is_killed_is_none(monitor: Monitor) -> None:
+    """Nobody connects; the signal ends the wait (inet_csk_wait_for_connect()), and no accept is counted."""
+
+    def script(script: Script) -> None:
+        server = socket.create_server(("127.0.0.1", 0))
+        thread = threading.Thread(target=server.accept, daemon=True)
+        thread.start()
+        wait_inside(Call.ACCEPT4, thread)
+        script.did(Call.ACCEPT4, server.fileno(), socket.AF_INET, -ERESTARTSYS)
+
+    pid, (expected,), _ = run_script(script)
+    (event,) = monitor.events(pid)
+    assert (event.fd, event.result, event.state) == (expected.fd, -ERESTARTSYS, State.INTERRUPTED)
+    assert monitor.totals() == Totals()
 
 
 def test_a_receive_that_times_itself_is_interrupted(monitor: Monitor) -> None:
