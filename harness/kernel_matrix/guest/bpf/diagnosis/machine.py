@@ -130,14 +130,19 @@ def _names(error: StepError) -> Iterator[str]:
         yield f"BPF_{(typed[1] or typed[2]).upper()}"
 
 
+#: libbpf_probes.c, probe_prog_load(): types that are known by a complaint
+_OF_FUNCTIONS = frozenset({"tracing", "lsm", "ext", "struct_ops"})
+
+
 def _not_built(error: StepError) -> frozenset[str]:
     """Return the name of a program's type if the kernel refuses every program of it, though its BTF may have the type.
 
     Asked only where a program was refused before it was verified (find_prog_type() of kernel/bpf/syscall.c), of libbpf,
-    which tries a program that does nothing.
+    which tries a program that does nothing. Not of types that are attached to a function of the kernel: of those libbpf
+    compares the verifier's words, which kernels change.
     """
     silent = error.stage == "load" and error.errno == errno.EINVAL and not last_line(error.log)
-    if not silent or not error.section or not error.credentials.has_bpf:
+    if not silent or error.kind in _OF_FUNCTIONS or not error.section or not error.credentials.has_bpf:
         return frozenset()
     kind, attach_type = ctypes.c_int(), ctypes.c_int()
     lib = libbpf()
