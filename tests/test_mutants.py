@@ -161,6 +161,24 @@ def test_a_generated_mutant_changes_one_line() -> None:
         assert sum(line.startswith("-") for line in made.diff) <= 1
 
 
+@pytest.mark.parametrize(
+    ("line", "changed", "of_code"),
+    [
+        ('char LICENSE[] SEC("license") = "Dual BSD/GPL";', 'char LICENSE[] SEC("license") = "Dual BSD+GPL";', False),
+        ('SEC("xdp")', 'SEC("xdq")', False),
+        ('SEC("xdp")', "", True),
+        ("__type(key, __u32);", "__type(key, __u(32+1));", False),
+        ("__u32 key = 0;", "__u32 key = (0+1);", True),
+        ("__u8 destination[6];", "__u8 destination[1];", True),
+        ("counter->ipv4++;", "counter->ipv4--;", True),
+        ("counter->ipv4++;", "", True),
+    ],
+)
+def test_a_generated_change_is_one_of_the_code(line: str, changed: str, *, of_code: bool) -> None:
+    """Not of what is inside a string or a name."""
+    assert generated.is_of_code(line, changed) == of_code
+
+
 # -- the choice
 
 

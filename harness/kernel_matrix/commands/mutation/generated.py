@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import io
+import re
 from collections import Counter
 from collections.abc import Iterator
 
@@ -15,6 +16,9 @@ from kernel_matrix.shared.errors import ToolMissing
 _RULES = ("universal.rules", "c_like.rules", "c.rules")
 #: hexadecimal digits of the digest in a name
 _DIGITS = 10
+_STRING = re.compile(r'"(?:[^"\\]|\\.)*"')
+_NUMBER = "0123456789"
+_NAME_WITH_NUMBER = re.compile(r"\b[A-Za-z_]\w*\d\b")
 
 
 def of_source(program: str, file: str, text: str) -> Iterator[Mutant]:
@@ -47,4 +51,15 @@ def _changes(lines: list[str]) -> list[tuple[int, str]]:
     # it prints which rules it uses
     with contextlib.redirect_stdout(io.StringIO()):
         made = mutator.mutants_regexp(lines, list(_RULES), ignorePatterns=[])
-    return [(number, changed) for number, changed, *_ in made]
+    return [(number, changed) for number, changed, *_ in made if is_of_code(lines[number - 1], changed)]
+
+
+def is_of_code(line: str, changed: str) -> bool:
+    """Whether a change is one of the program's code: neither inside a string nor inside a name, such as ``__u(32+1)``.
+
+    The rules know no tokens, and nobody makes such a mistake.
+    """
+    if _STRING.sub("", line) == _STRING.sub("", changed):
+        return False
+    torn = (name for name in _NAME_WITH_NUMBER.findall(line) if changed.count(name) < line.count(name))
+    return not any(re.search(rf"\b{re.escape(name.rstrip(_NUMBER))}\(", changed) for name in torn)
