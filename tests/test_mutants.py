@@ -4,13 +4,25 @@ from __future__ import annotations
 
 import os
 import shutil
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
 
-from kernel_matrix.commands.mutation import code, compiling, generated, mistakes, outcomes, record, sampling, table
+from kernel_matrix.commands.mutation import (
+    code,
+    command,
+    compiling,
+    generated,
+    mistakes,
+    outcomes,
+    record,
+    running,
+    sampling,
+    table,
+)
 from kernel_matrix.commands.mutation.cache import Cache, Compiled
 from kernel_matrix.commands.mutation.compiling import Objects
 from kernel_matrix.commands.mutation.guests import GuestLost
@@ -92,8 +104,6 @@ def test_the_lists_of_this_project_fit_its_programs() -> None:
 
 
 def test_the_equivalent_mutants_of_this_project_exist() -> None:
-    from kernel_matrix.commands.mutation import command
-
     folder = HERE.root / HERE.mutation.mistakes
     known = {mutant.id: mutant for mutant in command.all_mutants(HERE, ())}
     mistakes.check_equivalents(mistakes.equivalents(folder), known, folder)
@@ -330,6 +340,26 @@ def test_a_mutant_that_no_test_fails_with_survives() -> None:
 def test_a_guest_that_dies_is_a_kill_by_its_loss() -> None:
     lost = outcomes.lost("suites/x.py::test[6.1]", "6.1", "the kernel panicked: Oops")
     assert lost == Outcome(Fate.KILLED, "guest lost in suites/x.py::test", "the kernel panicked: Oops")
+
+
+class Killing(Kernel):
+    """A kernel on which a test kills everything."""
+
+    def __init__(self) -> None:
+        """Have no guests."""
+
+    def run(self, work: Sequence[running.Try], keep: Callable[[str, Outcome], object]) -> dict[str, Outcome]:
+        return {item.mutant.id: Outcome(Fate.KILLED, "t") for item in work}
+
+
+def test_a_twin_of_a_mutant_that_is_recorded_has_its_outcome() -> None:
+    """With --new the one that was to be tried for both is left out."""
+    objects = Objects(to_try={"p/old": b"", "p/first": b""}, twins={"p/twin": "p/old", "p/second": "p/first"})
+    mutants = [mutant("twin"), mutant("first"), mutant("second")]
+    before = {"p/old": Outcome(Fate.SURVIVED)}
+    results = command.on_kernel(Killing(), "6.1", mutants, objects, before, dict)
+    killed = Outcome(Fate.KILLED, "t")
+    assert results == {"p/twin": Outcome(Fate.SURVIVED), "p/first": killed, "p/second": killed}
 
 
 def test_only_a_survivor_can_be_equivalent() -> None:

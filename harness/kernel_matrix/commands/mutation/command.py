@@ -87,7 +87,7 @@ def run(project: Project, chosen: Options, say: Callable[[str], None]) -> int:
             mutant for mutant in mutants if mutant.program not in red and not (chosen.new and mutant.id in before)
         ]
         keeper = _Keeper(project.mutants, recorded, guest.kernel, known, equivalent, writes=chosen.update)
-        results = _on_kernel(kernel, guest.kernel, judged, objects, before, keeper.keep)
+        results = on_kernel(kernel, guest.kernel, judged, objects, before, keeper.keep)
         recorded = keeper.record
         wrong = outcomes.complaints(guest.kernel, results, equivalent, before)
         _show(guest.kernel, judged, results, wrong, say)
@@ -167,7 +167,7 @@ def _request(project: Project, chosen: Options) -> RunRequest:
     )
 
 
-def _on_kernel(
+def on_kernel(
     kernel: Kernel,
     name: str,
     mutants: Sequence[Mutant],
@@ -187,7 +187,9 @@ def _on_kernel(
         if mutant.id in objects.to_try
     ]
     results |= kernel.run(work, lambda mutant, outcome: keep({mutant: outcome}))
-    results |= {mutant: results[twin] for mutant, twin in objects.twins.items() if twin in chosen}
+    # with --new, a twin that the record has is not tried again
+    known = {**before, **results}
+    results |= {mutant: known[twin] for mutant, twin in objects.twins.items() if mutant in chosen and twin in known}
     return keep({mutant: outcome for mutant, outcome in results.items() if mutant in chosen})
 
 
