@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from kernel_matrix.config import project as configuration
-from kernel_matrix.guest.pytest import attached, objects
+from kernel_matrix.guest.pytest import attached, notation
 from kernel_matrix.guest.system import frames
 from kernel_matrix.objects import build
 from kernel_matrix.plan import scenarios, selection
@@ -224,7 +224,7 @@ def test_layers_of_all_of_scapy_may_be_used() -> None:
 
 
 def test_a_frame_has_no_builtins_but_those_named() -> None:
-    assert objects.frame_error("open('/etc/passwd')") == (
+    assert notation.frame_error("open('/etc/passwd')") == (
         "frame open('/etc/passwd'): NameError: name 'open' is not defined"
     )
 

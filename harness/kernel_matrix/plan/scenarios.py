@@ -29,10 +29,10 @@ def check(project: Project) -> None:
 
 def _wrong_frames(frames: list[str]) -> Iterator[str]:
     if frames:
-        # scapy and pyroute2, for projects that send frames alone
-        from kernel_matrix.guest.pytest import objects
+        # scapy, for projects that send frames alone
+        from kernel_matrix.guest.pytest import notation
 
-        yield from filter(None, map(objects.frame_error, frames))
+        yield from filter(None, map(notation.frame_error, frames))
 
 
 def _wrong(scenario: Scenario, paths: list[Path]) -> Iterator[str]:

@@ -132,17 +132,6 @@ def identities(act: str, kernels: tuple[str, ...], times: int) -> Iterator[str]:
         yield from [f"{act}[{kernel}]"] if times == 1 else (f"{act}[{kernel}-#{n}]" for n in range(1, times + 1))
 
 
-def frame_error(notation: str) -> str:
-    """Return why scapy builds no frame of a notation; empty: it builds one."""
-    from kernel_matrix.guest.system import frames
-
-    try:
-        frames.built(notation, near=frames.NO_ADDRESS, far=frames.NO_ADDRESS)
-    except frames.FrameError as error:
-        return str(error)
-    return ""
-
-
 def plain(nodeid: str) -> str:
     """Return a node id without its kernel."""
     return nodeid.partition("[")[0]
