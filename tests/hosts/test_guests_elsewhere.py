@@ -31,7 +31,18 @@ from tests.result_sets import read_cells
 ROOT = Path(__file__).resolve().parents[2]
 SSHD = shutil.which("sshd", path=f"{os.environ.get('PATH', '')}:/usr/sbin")
 #: two loaders: one in the process, and one whose program is carried to the guests
-RUN = ("--kernel", "6.1", "--kernel", "5.10", "--loader", "libbpf", "--loader", "aya", "suites/features", "suites/execve")
+RUN = (
+    "--kernel",
+    "6.1",
+    "--kernel",
+    "5.10",
+    "--loader",
+    "libbpf",
+    "--loader",
+    "aya",
+    "suites/features",
+    "suites/execve",
+)
 #: far more than it takes on a machine that does ten other things
 LIMIT = 900.0
 

@@ -17,6 +17,8 @@ from collections.abc import Callable, Collection
 from contextlib import ExitStack
 from pathlib import Path
 
+from pyroute2 import IPRoute
+
 from kernel_matrix.guest.bpf import bpf_calls, instructions, steps
 from kernel_matrix.guest.bpf.btf import Btf
 from kernel_matrix.guest.bpf.verifier import verified
@@ -27,6 +29,9 @@ from kernel_matrix.guest.system.privilege import NOBODY, Cap, ChildError, run_as
 _LO = "lo"
 #: ENOTSUPP of linux/errno.h, which is internal to the kernel, but reaches user space
 _ENOTSUPP = 524
+
+#: bytes of the largest aggregate before BIG TCP: GSO_MAX_SIZE of linux/netdevice.h
+_AGGREGATE = 65536
 
 _LRU_HASH = steps.MapSpec("lru_hash", key=4, value=4, entries=1)
 _ARRAY = steps.MapSpec("array", key=4, value=4, entries=1)
@@ -269,6 +274,13 @@ def _empty_string_counted() -> bool:
         return bool(bpf_calls.test_run_raw_tracepoint(program.fd, ctypes.addressof(text)))
 
 
+def _big_tcp() -> bool:
+    """Ask the loopback interface how large an aggregate it takes: the attribute came with the feature."""
+    with IPRoute() as netlink:
+        (link,) = netlink.link("get", index=socket.if_nametoindex(_LO))
+        return int(link.get_attr("IFLA_TSO_MAX_SIZE", 0)) > _AGGREGATE
+
+
 PROBES: dict[str, Callable[[], bool]] = {
     "ringbuf": _ringbuf,
     "cap_bpf": _cap_bpf,
@@ -293,5 +305,6 @@ PROBES: dict[str, Callable[[], bool]] = {
     "task_state_renamed": _task_state_renamed,
     "bloom_filter": _bloom_filter,
     "empty_string_counted": _empty_string_counted,
+    "big_tcp": _big_tcp,
 }
 """Feature of features.toml -> the probe that decides whether the running kernel has it."""
