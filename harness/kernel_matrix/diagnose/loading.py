@@ -230,8 +230,7 @@ def _helper(at: Situation, line: str) -> Diagnosis | None:
             "use the helpers and the program types that are for maps of this type",
         )
     if match := _NOT_FOR_TYPE.search(line):
-        option = _OPTIONS.get(match["helper"], "")
-        unset = f": {option} is not set" if option and at.config and at.config.get(option, "n") == "n" else ""
+        unset = at.unset(_OPTIONS.get(match["helper"], ""))
         return advise(
             Cause.NOT_SUPPORTED,
             f"programs of type {at.kind or 'this'} may not call the helper {match['helper']} on this kernel{unset}",

@@ -186,9 +186,7 @@ def _before_the_verifier(at: Situation) -> Diagnosis | None:
     if at.stage != "load" or at.errno not in {errno.EINVAL, errno.EOPNOTSUPP, ENOTSUPP} or last_line(at.log):
         return None
     if at.kind and f"BPF_PROG_TYPE_{at.kind.upper()}" in at.absent:
-        option = _BUILT_WITH.get(at.kind, "")
-        # an option whose conditions do not hold is not in the configuration at all
-        unset = f": {option} is not set" if option and at.config and at.config.get(option, "n") == "n" else ""
+        unset = at.unset(_BUILT_WITH.get(at.kind, ""))
         return advise(
             Cause.NOT_SUPPORTED,
             f"this kernel does not know programs of type {at.kind}{unset}",

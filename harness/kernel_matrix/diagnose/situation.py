@@ -173,6 +173,13 @@ class Situation:
         other = ("BPF_MAP_TYPE_", "BPF_PROG_TYPE_", "BPF_FUNC_", "BPF_F_", "xdp_")
         return next((name for name in sorted(self.absent) if not name.startswith(other)), "")
 
+    def unset(self, option: str) -> str:
+        """Return in words, behind a colon, that the kernel is built without this option; empty: it is not known to be.
+
+        An option whose conditions do not hold is not in the configuration at all.
+        """
+        return f": {option} is not set" if option and self.config and self.config.get(option, "n") == "n" else ""
+
     def has(self, *names: str) -> bool:
         """Whether the process has one of these capabilities."""
         return any(self.effective >> CAPABILITIES[name] & 1 for name in names)

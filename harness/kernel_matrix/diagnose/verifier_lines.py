@@ -100,7 +100,7 @@ REMEDIES: tuple[tuple[str, str], ...] = (
         "pass the program's own argument, or what a kfunc acquired (bpf_task_acquire) and is compared with NULL",
     ),
     (
-        r"function calls are not allowed while holding a lock|while holding a lock",
+        r"while holding a lock",
         "unlock before the call, or call it before the lock is taken",
     ),
     (

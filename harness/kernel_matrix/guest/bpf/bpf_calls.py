@@ -198,8 +198,7 @@ def test_run(program: int, size: int) -> int:
     opts = structs.TestRunOpts(
         sz=ctypes.sizeof(structs.TestRunOpts), data_in=ctypes.addressof(frame), data_size_in=len(frame), repeat=1
     )
-    _done(library.libbpf().bpf_prog_test_run_opts(program, ctypes.byref(opts)), "test_run", "program")
-    return int(opts.retval)
+    return _test_run(program, opts)
 
 
 def test_run_raw_tracepoint(program: int, *arguments: int) -> int:
@@ -208,6 +207,10 @@ def test_run_raw_tracepoint(program: int, *arguments: int) -> int:
     opts = structs.TestRunOpts(
         sz=ctypes.sizeof(structs.TestRunOpts), ctx_in=ctypes.addressof(context), ctx_size_in=ctypes.sizeof(context)
     )
+    return _test_run(program, opts)
+
+
+def _test_run(program: int, opts: structs.TestRunOpts) -> int:
     _done(library.libbpf().bpf_prog_test_run_opts(program, ctypes.byref(opts)), "test_run", "program")
     return int(opts.retval)
 

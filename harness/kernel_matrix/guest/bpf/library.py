@@ -190,6 +190,13 @@ def libbpf() -> ctypes.CDLL:
     return _cached[0]
 
 
+def types_of_section(section: str) -> tuple[int, int] | None:
+    """Return the numbers of the program type and the attach type of a section; None: libbpf knows no such section."""
+    kind, attach = c_int(), c_int()
+    result = libbpf().libbpf_prog_type_by_name(section.encode(), ctypes.byref(kind), ctypes.byref(attach))
+    return None if result < 0 else (kind.value, attach.value)
+
+
 @functools.cache
 def strerror(number: int) -> str:
     """Describe an errno of the kernel, or one of libbpf's own."""

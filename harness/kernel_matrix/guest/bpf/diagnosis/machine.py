@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import errno
 import gzip
 import os
@@ -17,7 +16,7 @@ from kernel_matrix.diagnose.situation import CALLBACKS, ENOTSUPP, last_line
 from kernel_matrix.guest.bpf import kernel_modules
 from kernel_matrix.guest.bpf.diagnosis import access, kernel_names
 from kernel_matrix.guest.bpf.diagnosis.attachments import attachment
-from kernel_matrix.guest.bpf.library import libbpf
+from kernel_matrix.guest.bpf.library import libbpf, types_of_section
 from kernel_matrix.guest.bpf.step_error import StepError
 
 _SYSCTLS = ("kernel.unprivileged_bpf_disabled", "kernel.perf_event_paranoid", "kernel.kptr_restrict")
@@ -144,12 +143,10 @@ def _not_built(error: StepError) -> frozenset[str]:
     silent = error.stage == "load" and error.errno == errno.EINVAL and not last_line(error.log)
     if not silent or error.kind in _OF_FUNCTIONS or not error.section or not error.credentials.has_bpf:
         return frozenset()
-    kind, attach_type = ctypes.c_int(), ctypes.c_int()
-    lib = libbpf()
-    if lib.libbpf_prog_type_by_name(error.section.encode(), ctypes.byref(kind), ctypes.byref(attach_type)):
+    types = types_of_section(error.section)
+    if types is None or not error.kind or libbpf().libbpf_probe_bpf_prog_type(types[0], None) != 0:
         return frozenset()
-    known = lib.libbpf_probe_bpf_prog_type(kind, None)
-    return frozenset({f"BPF_PROG_TYPE_{error.kind.upper()}"}) if known == 0 and error.kind else frozenset()
+    return frozenset({f"BPF_PROG_TYPE_{error.kind.upper()}"})
 
 
 def _may_be_memlock(error: StepError) -> bool:

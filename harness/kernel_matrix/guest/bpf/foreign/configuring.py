@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import os
-from ctypes import c_bool, c_int, c_size_t
+from ctypes import c_bool, c_size_t
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,7 @@ from typing import Any
 from kernel_matrix.diagnose import sections
 from kernel_matrix.guest.bpf import steps
 from kernel_matrix.guest.bpf.foreign.undeclared import Undeclared, setting
-from kernel_matrix.guest.bpf.library import captured_messages, libbpf
+from kernel_matrix.guest.bpf.library import captured_messages, libbpf, types_of_section
 from kernel_matrix.guest.bpf.step_error import StepError
 from kernel_matrix.guest.bpf.undo import Undo
 from kernel_matrix.shared.bpf_elf import BpfFile
@@ -175,9 +175,9 @@ def encoded(value: Any, size: int) -> bytes | None:  # noqa: ANN401 - a value of
 
 
 def _set_section(foreign: Foreign, program: int, name: str, section: str) -> None:
-    kind, attach = c_int(), c_int()
-    if libbpf().libbpf_prog_type_by_name(section.encode(), ctypes.byref(kind), ctypes.byref(attach)) < 0:
+    if (types := types_of_section(section)) is None:
         raise ManifestError(f'object."{foreign.name}".sections.{name}: libbpf knows no section {section}')
+    kind, attach = types
     steps.checked(libbpf().bpf_program__set_type(program, kind), "open", name)
     steps.checked(libbpf().bpf_program__set_expected_attach_type(program, attach), "open", name)
 
