@@ -133,6 +133,10 @@ struct {
 	__uint(max_entries, 256 * 1024);
 } events SEC(".maps");
 
+/*
+ * Added to atomically: since 7.2 a program may be preempted, and another of these may run meanwhile on the same
+ * processor (57918341dd19, "bpf: Add sleepable support for classic tracepoint programs").
+ */
 struct {
 	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
 	__uint(max_entries, 1);
@@ -140,13 +144,23 @@ struct {
 	__type(value, struct net_totals);
 } totals SEC(".maps");
 
-/* Where lengths are read to: on the stack the verifier would look at each of their bytes in every round. */
+/*
+ * Where lengths are read to: on the stack the verifier would look at each of their bytes in every round. The two programs
+ * that need it have one each, as one may be preempted by the other.
+ */
 struct {
 	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
 	__uint(max_entries, 1);
 	__type(key, __u32);
 	__type(value, struct lengths);
-} scratch SEC(".maps");
+} send_lengths SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, struct lengths);
+} recv_lengths SEC(".maps");
 
 static __always_inline struct net_totals *current_totals(void)
 {
@@ -235,7 +249,7 @@ static __always_inline void forget(__u64 thread)
 	bpf_map_delete_elem(&calls, &thread);
 	total = current_totals();
 	if (total)
-		total->lost_ends++;
+		__sync_fetch_and_add(&total->lost_ends, 1);
 }
 
 /* `call` is a constant in each program: what other calls need is not compiled */
@@ -279,7 +293,7 @@ static __always_inline int enter(struct trace_event_raw_sys_enter *ctx, __s32 fd
 	if (bpf_map_update_elem(&calls, &thread, &pending, BPF_ANY)) {
 		total = current_totals();
 		if (total)
-			total->lost_calls++;
+			__sync_fetch_and_add(&total->lost_calls, 1);
 	}
 	return 0;
 }
@@ -306,7 +320,8 @@ static __always_inline __u64 length_of(const struct message *message, __u64 *unr
  * one is computed from would give that another largest value after every round, and the rest of the program would be
  * followed anew for each. A round has no branch: what cannot be read is 0 (bpf_probe_read_user() clears it).
  */
-static __always_inline __u64 message_bytes(const struct message *messages, long result, struct net_totals *total)
+static __always_inline __u64 message_bytes(const struct message *messages, long result, __u32 call,
+					   struct net_totals *total)
 {
 	__u64 all = result > 0 ? result : 0;
 	__u64 count = all < MAX_MESSAGES ? all : MAX_MESSAGES;
@@ -318,7 +333,10 @@ static __always_inline __u64 message_bytes(const struct message *messages, long 
 	long error;
 	__u32 i, one;
 
-	lengths = bpf_map_lookup_elem(&scratch, &key);
+	if (call == __NR_sendmmsg)
+		lengths = bpf_map_lookup_elem(&send_lengths, &key);
+	else
+		lengths = bpf_map_lookup_elem(&recv_lengths, &key);
 	if (!lengths)
 		return 0;
 	unread = all - count;
@@ -349,7 +367,7 @@ static __always_inline __u64 message_bytes(const struct message *messages, long 
 		ROUND(i);
 		bytes += length_of(&next[i], &unread);
 	}
-	total->lost_lengths += unread;
+	__sync_fetch_and_add(&total->lost_lengths, unread);
 	return bytes;
 }
 
@@ -370,23 +388,23 @@ static __always_inline enum net_state state_of(enum net_kind kind, long result)
 static __always_inline void count(struct net_totals *total, enum net_kind kind, enum net_state state, __u64 bytes)
 {
 	if (kind == NET_CONNECT && state == NET_DONE)
-		total->connects++;
+		__sync_fetch_and_add(&total->connects, 1);
 	else if (kind == NET_CONNECT && state == NET_IN_PROGRESS)
-		total->connects_in_progress++;
+		__sync_fetch_and_add(&total->connects_in_progress, 1);
 	else if (kind == NET_CONNECT && state == NET_INTERRUPTED)
-		total->connects_interrupted++;
+		__sync_fetch_and_add(&total->connects_interrupted, 1);
 	else if (kind == NET_CONNECT && state == NET_UNCHANGED)
-		total->connects_repeated++;
+		__sync_fetch_and_add(&total->connects_repeated, 1);
 	else if (kind == NET_CONNECT)
-		total->connects_failed++;
+		__sync_fetch_and_add(&total->connects_failed, 1);
 	else if (kind == NET_ACCEPT && state == NET_DONE)
-		total->accepts++;
+		__sync_fetch_and_add(&total->accepts, 1);
 	else if (kind == NET_SEND)
-		total->bytes_sent += bytes;
+		__sync_fetch_and_add(&total->bytes_sent, bytes);
 	else if (kind == NET_RECEIVE)
-		total->bytes_received += bytes;
+		__sync_fetch_and_add(&total->bytes_received, bytes);
 	else if (kind == NET_CLOSE && state == NET_DONE)
-		total->closes++;
+		__sync_fetch_and_add(&total->closes, 1);
 }
 
 /* Whether the call that ends is about that descriptor. */
@@ -438,14 +456,14 @@ static __always_inline int leave(struct trace_event_raw_sys_exit *ctx, __u32 cal
 
 	state = state_of(pending.kind, result);
 	if (call == __NR_sendmmsg || call == __NR_recvmmsg)
-		bytes = message_bytes(pending.memory, result, total);
+		bytes = message_bytes(pending.memory, result, call, total);
 	else if ((pending.kind == NET_SEND || pending.kind == NET_RECEIVE) && result > 0)
 		bytes = result;
 	count(total, pending.kind, state, bytes);
 
 	event = bpf_ringbuf_reserve(&events, sizeof(*event), 0);
 	if (!event) {
-		total->lost_events++;
+		__sync_fetch_and_add(&total->lost_events, 1);
 		return 0;
 	}
 	find_peer(&pending, pending.kind, call, result);

@@ -121,7 +121,7 @@ def test_without_sources_there_are_the_engines_objects_only(project: Project) ->
 
 def test_the_engines_probes_have_their_objects() -> None:
     names = {path.name for path in build._ENGINE_SOURCES.glob("*.bpf.c")}
-    assert names == {"capabilities.bpf.c", "probe_arena.bpf.c", "probes.bpf.c"}
+    assert names == {"capabilities.bpf.c", "probe_arena.bpf.c", "probe_preempted.bpf.c", "probes.bpf.c"}
 
 
 def test_a_compile_error_shows_clangs_message(project: Project) -> None:

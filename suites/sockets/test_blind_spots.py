@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import mmap
 import os
 import socket
+from collections import Counter
 from collections.abc import Callable
 
 import pytest
 
 from kernel_matrix.guest.pytest.marks import requires
 from kernel_matrix.guest.system import calls, execs
+from kernel_matrix.guest.system.deadline import wait_until
+from kernel_matrix.guest.system.preemption import beside, urgent
+from suites.kernel_account import runs_skipped, skipped
 from suites.sockets.conftest import Call, Monitor, Script, Totals, run_script
 from suites.sockets.test_calls import INET, pair, server_of
 
@@ -65,3 +70,42 @@ def test_io_uring_is_not_seen(monitor: Monitor) -> None:
 
     monitor.watch(script)
     assert monitor.totals() == Totals(connects=1, accepts=1, bytes_received=77)
+
+
+@requires("tracepoint_preempted")
+def test_a_call_is_not_seen_while_its_program_is_preempted(monitor: Monitor) -> None:
+    """The kernel does not run a program again on a processor where it is preempted, and counts that.
+
+    One process receives the same message so often in a call that the program at its end takes its time; this one wakes
+    up on that processor, and makes the same call, until one is skipped: none is lost of which that is not known.
+    """
+    programs = ("trace_recvmmsg_enter", "trace_recvmmsg_exit")
+    left, right = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
+
+    def receive_again_and_again() -> None:
+        vector = calls.Vector([1] * 4096, mmap.mmap(-1, 64 * 4096), 0)
+        while True:
+            vector.receive(right.fileno(), socket.MSG_PEEK)
+
+    with left, right:
+        left.send(b"x")
+        vector = calls.Vector([1], mmap.mmap(-1, mmap.PAGESIZE), 0)
+        monitor.begin()
+        before, any_before, made = Counter(skipped(programs)), runs_skipped(), 0
+
+        def missed() -> Counter[str]:
+            # bpftool only where it has something to say
+            return Counter(skipped(programs)) - before if runs_skipped() > any_before else Counter()
+
+        with urgent(), beside(receive_again_and_again):
+
+            def once() -> bool:
+                nonlocal made
+                made += 1
+                vector.receive(right.fileno(), socket.MSG_PEEK)
+                return bool(missed())
+
+            wait_until(once, "a call while its program is preempted", 20)
+        reported = [event for event in monitor.events(os.getpid()) if event.call == Call.RECVMMSG]
+    assert missed().total() == 1
+    assert len(reported) == made - 1

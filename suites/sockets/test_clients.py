@@ -9,7 +9,7 @@ from pathlib import Path
 
 from kernel_matrix.guest.pytest.marks import with_loaders
 from suites.sockets.conftest import Kind, Monitor, State
-from suites.sockets.programs import Watched, counters, lines
+from suites.sockets.programs import Watched, counters, lines, measured
 
 # what runs is the same whoever has loaded it
 pytestmark = with_loaders("libbpf")
@@ -35,24 +35,28 @@ def test_curl_and_nginx_agree_with_the_monitor(monitor: Monitor, tmp_path: Path)
 
     Both keep an account: curl by --write-out, nginx in its log, which a request enters before its connection closes.
     """
-    watched, base = Watched(monitor), "http://127.0.0.1:8080"
-    (tmp_path / "nginx.conf").write_text(_NGINX.format(tmp_path))
-    (tmp_path / "small").write_bytes(b"x" * 100)
-    (tmp_path / "large").write_bytes(b"x" * (1 << 20))
-    server = ("nginx", "-e", f"{tmp_path}/errors", "-c", f"{tmp_path}/nginx.conf")
-    with watched.serving(8080, *server, folder=tmp_path) as nginx:
-        urls = [word for name in ("small", "large", "none") for word in ("-o", "/dev/null", f"{base}/{name}")]
-        curl = watched.run("curl", "--silent", "--write-out", _CURL, *urls, folder=tmp_path)
-        watched.wait(lambda: len(watched.of(nginx, Kind.CLOSE)) == 1, "nginx closes the connection")
-        requests, uploads, headers, downloads = map(sum, zip(*lines((tmp_path / "out").read_text()), strict=True))
-        lengths, sent = map(sum, zip(*lines((tmp_path / "account").read_text()), strict=True))
 
-        assert (watched.sent(curl), watched.received(curl)) == (requests + uploads, headers + downloads)
-        assert (watched.received(nginx), watched.sent(nginx)) == (lengths, sent)
-        assert sent == watched.received(curl) > (1 << 20) + 100
-        assert [event.state for event in watched.of(curl, Kind.CONNECT)] == [State.IN_PROGRESS]
-        assert len(watched.of(nginx, Kind.ACCEPT)) == 1
-        assert watched.add_up()
+    def measurement(watched: Watched, folder: Path) -> None:
+        base = "http://127.0.0.1:8080"
+        (folder / "nginx.conf").write_text(_NGINX.format(folder))
+        (folder / "small").write_bytes(b"x" * 100)
+        (folder / "large").write_bytes(b"x" * (1 << 20))
+        server = ("nginx", "-e", f"{folder}/errors", "-c", f"{folder}/nginx.conf")
+        with watched.serving(8080, *server, folder=folder) as nginx:
+            urls = [word for name in ("small", "large", "none") for word in ("-o", "/dev/null", f"{base}/{name}")]
+            curl = watched.run("curl", "--silent", "--write-out", _CURL, *urls, folder=folder)
+            watched.wait(lambda: len(watched.of(nginx, Kind.CLOSE)) == 1, "nginx closes the connection")
+            requests, uploads, headers, downloads = map(sum, zip(*lines((folder / "out").read_text()), strict=True))
+            lengths, sent = map(sum, zip(*lines((folder / "account").read_text()), strict=True))
+
+            assert (watched.sent(curl), watched.received(curl)) == (requests + uploads, headers + downloads)
+            assert (watched.received(nginx), watched.sent(nginx)) == (lengths, sent)
+            assert sent == watched.received(curl) > (1 << 20) + 100
+            assert [event.state for event in watched.of(curl, Kind.CONNECT)] == [State.IN_PROGRESS]
+            assert len(watched.of(nginx, Kind.ACCEPT)) == 1
+            assert watched.add_up()
+
+    measured(monitor, tmp_path, measurement)
 
 
 def _info(port: int) -> tuple[bytes, int]:
@@ -73,53 +77,60 @@ def test_redis_agrees_with_the_monitor(monitor: Monitor, tmp_path: Path) -> None
 
     The question is in its account, the answer is not yet.
     """
-    watched = Watched(monitor)
-    options = ("--port", "6399", "--bind", "127.0.0.1", "--save", "", "--dir", str(tmp_path))
-    load = ("-n", "100", "-c", "5", "-P", "4", "-d", "100", "-t", "set,get", "-q")
-    with watched.serving(6399, "redis-server", *options, folder=tmp_path) as redis:
-        client = watched.run("redis-benchmark", "-h", "127.0.0.1", "-p", "6399", *load, folder=tmp_path)
-        answer, asked = _info(6399)
-        # an answer may be here before the call that sent it ends
-        watched.wait(
-            lambda: len(watched.of(redis, Kind.CLOSE)) == len(watched.of(redis, Kind.ACCEPT)),
-            "redis closes connections",
-        )
-        account = {name: int(value) for name, value in re.findall(r"(\w+):(\d+)\r", answer.decode())}
 
-        assert watched.received(redis) == account["total_net_input_bytes"] == watched.sent(client) + asked
-        assert watched.sent(redis) - len(answer) == account["total_net_output_bytes"] == watched.received(client)
-        assert len(watched.of(redis, Kind.ACCEPT)) == account["total_connections_received"]
-        # a connect that asks how one before has ended begins no other
-        begun = [event for event in watched.of(client, Kind.CONNECT) if event.state == State.IN_PROGRESS]
-        assert len(begun) == account["total_connections_received"] - 1
-        assert watched.add_up()
+    def measurement(watched: Watched, folder: Path) -> None:
+        options = ("--port", "6399", "--bind", "127.0.0.1", "--save", "", "--dir", str(folder))
+        load = ("-n", "100", "-c", "5", "-P", "4", "-d", "100", "-t", "set,get", "-q")
+        with watched.serving(6399, "redis-server", *options, folder=folder) as redis:
+            client = watched.run("redis-benchmark", "-h", "127.0.0.1", "-p", "6399", *load, folder=folder)
+            answer, asked = _info(6399)
+            # an answer may be here before the call that sent it ends
+            watched.wait(
+                lambda: len(watched.of(redis, Kind.CLOSE)) == len(watched.of(redis, Kind.ACCEPT)),
+                "redis closes connections",
+            )
+            account = {name: int(value) for name, value in re.findall(r"(\w+):(\d+)\r", answer.decode())}
+
+            assert watched.received(redis) == account["total_net_input_bytes"] == watched.sent(client) + asked
+            assert watched.sent(redis) - len(answer) == account["total_net_output_bytes"] == watched.received(client)
+            assert len(watched.of(redis, Kind.ACCEPT)) == account["total_connections_received"]
+            # a connect that asks how one before has ended begins no other
+            begun = [event for event in watched.of(client, Kind.CONNECT) if event.state == State.IN_PROGRESS]
+            assert len(begun) == account["total_connections_received"] - 1
+            assert watched.add_up()
+
+    measured(monitor, tmp_path, measurement)
 
 
 def test_a_dns_exchange_agrees_with_the_kernel(monitor: Monitor, tmp_path: Path) -> None:
     """The namespace has no other traffic of IPv4: its bytes are those of the datagrams, without two headers each."""
-    watched = Watched(monitor)
-    options = (
-        "--keep-in-foreground",
-        "--conf-file=/dev/null",
-        "--user=root",
-        "--pid-file=",
-        "--no-resolv",
-        "--no-hosts",
-    )
-    where = ("--port=5353", "--listen-address=127.0.0.1", "--bind-interfaces", "--address=/example.test/192.0.2.7")
-    with watched.serving(5353, "dnsmasq", *options, *where, folder=tmp_path, over="udp") as dnsmasq:
-        drill = watched.run("drill", "-p", "5353", "a.example.test", "@127.0.0.1", folder=tmp_path)
-        watched.wait(lambda: watched.sent(dnsmasq) > 0, "the end of the call that sent the answer")
-        printed = (tmp_path / "out").read_text()
-        datagrams, octets = counters("snmp", "Udp"), counters("netstat", "IpExt")
 
-        assert "192.0.2.7" in printed
-        assert (datagrams["OutDatagrams"], datagrams["InDatagrams"]) == (2, 2)
-        # 20 bytes of IPv4 and 8 of UDP
-        assert watched.sent(drill) + watched.sent(dnsmasq) == octets["OutOctets"] - 2 * 28
-        assert watched.received(drill) + watched.received(dnsmasq) == octets["InOctets"] - 2 * 28
-        assert watched.received(drill) == int(re.findall(r"MSG SIZE +rcvd: (\d+)", printed)[0])
-        assert watched.add_up()
+    def measurement(watched: Watched, folder: Path) -> None:
+        options = (
+            "--keep-in-foreground",
+            "--conf-file=/dev/null",
+            "--user=root",
+            "--pid-file=",
+            "--no-resolv",
+            "--no-hosts",
+        )
+        where = ("--port=5353", "--listen-address=127.0.0.1", "--bind-interfaces", "--address=/example.test/192.0.2.7")
+        before = counters("snmp", "Udp"), counters("netstat", "IpExt")
+        with watched.serving(5353, "dnsmasq", *options, *where, folder=folder, over="udp") as dnsmasq:
+            drill = watched.run("drill", "-p", "5353", "a.example.test", "@127.0.0.1", folder=folder)
+            watched.wait(lambda: watched.sent(dnsmasq) > 0, "the end of the call that sent the answer")
+            printed = (folder / "out").read_text()
+            datagrams, octets = counters("snmp", "Udp") - before[0], counters("netstat", "IpExt") - before[1]
+
+            assert "192.0.2.7" in printed
+            assert (datagrams["OutDatagrams"], datagrams["InDatagrams"]) == (2, 2)
+            # 20 bytes of IPv4 and 8 of UDP
+            assert watched.sent(drill) + watched.sent(dnsmasq) == octets["OutOctets"] - 2 * 28
+            assert watched.received(drill) + watched.received(dnsmasq) == octets["InOctets"] - 2 * 28
+            assert watched.received(drill) == int(re.findall(r"MSG SIZE +rcvd: (\d+)", printed)[0])
+            assert watched.add_up()
+
+    measured(monitor, tmp_path, measurement)
 
 
 #: what each stream of iperf3 sends first, and is in no account (COOKIE_SIZE of its iperf.h)
@@ -127,22 +138,26 @@ _COOKIE = 37
 
 
 def test_the_volume_of_iperf3_agrees_with_the_monitor(monitor: Monitor, tmp_path: Path) -> None:
-    """Two streams, by a thread each: 16 MB, by the descriptor that each end says the stream has."""
-    watched, account = Watched(monitor), tmp_path / "account"
-    account.mkdir()
-    server = ("iperf3", "--server", "--one-off", "--json", "--port", "5201", "--bind", "127.0.0.1")
-    client = ("iperf3", "--client", "127.0.0.1", "--json", "--parallel", "2", "--bytes", "16M")
-    with watched.serving(5201, *server, folder=tmp_path) as receiver:
-        sender = watched.run(*client, folder=account)
-        watched.wait(lambda: receiver.poll() is not None, "the end of the server")
-        sent, received = (json.loads(path.read_text()) for path in (account / "out", tmp_path / "server"))
+    """Two streams, by a thread each: 4 MB, by the descriptor that each end says the stream has."""
 
-        for end, program, moved in ((sent, sender, watched.sent), (received, receiver, watched.received)):
-            streams = [stream["sender" if program is sender else "receiver"] for stream in end["end"]["streams"]]
-            assert len(streams) == 2
-            assert [moved(program, stream["socket"]) for stream in streams] == [
-                stream["bytes"] + _COOKIE for stream in streams
-            ]
-        # each thread ends its last write
-        assert sent["end"]["sum_sent"]["bytes"] >= 16 << 20
-        assert watched.add_up()
+    def measurement(watched: Watched, folder: Path) -> None:
+        account = folder / "account"
+        account.mkdir()
+        server = ("iperf3", "--server", "--one-off", "--json", "--port", "5201", "--bind", "127.0.0.1")
+        client = ("iperf3", "--client", "127.0.0.1", "--json", "--parallel", "2", "--bytes", "4M")
+        with watched.serving(5201, *server, folder=folder) as receiver:
+            sender = watched.run(*client, folder=account)
+            watched.wait(lambda: receiver.poll() is not None, "the end of the server")
+            sent, received = (json.loads(path.read_text()) for path in (account / "out", folder / "server"))
+
+            for end, program, moved in ((sent, sender, watched.sent), (received, receiver, watched.received)):
+                streams = [stream["sender" if program is sender else "receiver"] for stream in end["end"]["streams"]]
+                assert len(streams) == 2
+                assert [moved(program, stream["socket"]) for stream in streams] == [
+                    stream["bytes"] + _COOKIE for stream in streams
+                ]
+            # each thread ends its last write
+            assert sent["end"]["sum_sent"]["bytes"] >= 4 << 20
+            assert watched.add_up()
+
+    measured(monitor, tmp_path, measurement)

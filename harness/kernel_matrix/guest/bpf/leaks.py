@@ -46,6 +46,11 @@ def wait_for_release(before: frozenset[str]) -> frozenset[str]:
     return frozenset()
 
 
+def program_ids() -> Iterator[int]:
+    """Yield the kernel's ids of all programs that are loaded."""
+    return _ids(_steps()["prog"])
+
+
 #: int bpf_*_get_next_id(__u32 start_id, __u32 *next_id)
 _Step = Callable[[int, object], int]
 

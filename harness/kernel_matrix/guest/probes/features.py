@@ -16,13 +16,15 @@ import signal
 import socket
 import subprocess
 from collections.abc import Callable, Collection
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 
 from kernel_matrix.guest.bpf import bpf_calls, instructions, steps
 from kernel_matrix.guest.bpf.btf import Btf
 from kernel_matrix.guest.bpf.verifier import verified
 from kernel_matrix.guest.system import execs
+from kernel_matrix.guest.system.deadline import wait_until
+from kernel_matrix.guest.system.preemption import beside, urgent
 from kernel_matrix.guest.system.privilege import NOBODY, Cap, ChildError, run_as, with_only, without_capabilities
 
 #: the loopback interface of the current network namespace
@@ -284,6 +286,27 @@ def _big_tcp() -> bool:
     return int(link.get("tso_max_size", 0)) > _AGGREGATE
 
 
+def _tracepoint_preempted() -> bool:
+    """Wake up, every half of a millisecond, on a processor on which a program takes its time.
+
+    With the feature it is still inside; without, it has ended before.
+    """
+    program, asked, inside = "probe_preempted", 0x70726F62, 1
+
+    def ask() -> None:
+        with suppress(ProcessLookupError):
+            os.getpgid(asked)
+
+    with (
+        steps.loaded(steps.object_path("engine/probe_preempted"), program) as probe,
+        steps.tracepoint(probe.programs[program], "syscalls", "sys_enter_getpgid"),
+        mmap.mmap(probe.maps["probe_pr.bss"], mmap.PAGESIZE, prot=mmap.PROT_READ) as stage,
+        urgent(),
+        beside(ask),
+    ):
+        return wait_until(lambda: stage[0], "the program's beginning") == inside
+
+
 PROBES: dict[str, Callable[[], bool]] = {
     "ringbuf": _ringbuf,
     "cap_bpf": _cap_bpf,
@@ -309,5 +332,6 @@ PROBES: dict[str, Callable[[], bool]] = {
     "bloom_filter": _bloom_filter,
     "empty_string_counted": _empty_string_counted,
     "big_tcp": _big_tcp,
+    "tracepoint_preempted": _tracepoint_preempted,
 }
 """Feature of features.toml -> the probe that decides whether the running kernel has it."""
