@@ -145,8 +145,8 @@ struct {
 } totals SEC(".maps");
 
 /*
- * Where lengths are read to: on the stack the verifier would look at each of their bytes in every round. The two programs
- * that need it have one each, as one may be preempted by the other.
+ * Where lengths are read to: on the stack the verifier would look at each of their bytes in every round. The two
+ * programs that need it have one each, as one may be preempted by the other.
  */
 struct {
 	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);

@@ -90,7 +90,9 @@ def _cut(name: str) -> str:
 
 def _newest(program: str) -> dict[str, Any]:
     """Return the last loaded program of that name."""
-    alike = [one for one in shown("prog") if _cut(one.get("name", "")) == _cut(program)]
+    loaded = shown("prog")
+    named = [one for one in loaded if one.get("name") == program]
+    alike = named or [one for one in loaded if _cut(one.get("name", "")) == _cut(program)]
     return max(alike, key=lambda one: int(one["id"]))
 
 

@@ -4,7 +4,7 @@
 #include <bpf/bpf_helpers.h>
 
 /* the argument of the getpgid() that it is made for */
-#define ASKED  0x70726f62
+#define ASKED 0x70726f62
 /* some tens of milliseconds under emulation, some milliseconds without: many ticks of a timer of half a millisecond */
 #define ROUNDS 400
 #define BYTES  32768
