@@ -10,8 +10,8 @@ from pathlib import Path
 from kernel_matrix.results.changes import Change, Kind
 from kernel_matrix.results.document import VERSION, Column, Document
 from kernel_matrix.shared import wire
-from kernel_matrix.shared.cells import Cell, Outcome
-from kernel_matrix.shared.costs import Cost
+from kernel_matrix.shared.bpf.costs import Cost
+from kernel_matrix.shared.outcomes.cells import Cell, Outcome
 
 KERNELS = (
     "5.10", "6.1", "6.12", "7.3", "6.16", "6.17", "6.18", "6.19", "7.0", "7.1", "7.2", "6.12-rt", "6.12-cloud",

@@ -80,13 +80,14 @@ print(*vng_command(spec, Path("vng"), sockets=Sockets.below(Path("/t")), pidfile
 """,
     "the compiler's flags": "from kernel_matrix.objects import build; print(*build.FLAGS)",
     "the archive": """
-from kernel_matrix.images import archive
+from kernel_matrix.images.packages import archive
 from kernel_matrix.images.providers.debian import Debian
 print(*archive.Suite("trixie")._options(Path("/c")), Debian("trixie", "6.1").flavour)
 """,
     "the kernel's file": """
 import tempfile
-from kernel_matrix.images import unpack, vmlinux
+from kernel_matrix.images import vmlinux
+from kernel_matrix.images.packages import unpack
 path = Path(tempfile.mkdtemp()) / "kernel"
 path.write_bytes(bytes(7))
 print(unpack.release_of(path), vmlinux.of(bytes(7)))
@@ -105,7 +106,7 @@ from kernel_matrix.vm.boot_spec import Accelerator
 accelerator._qemu_version = lambda: ""
 print(accelerator.machine(Accelerator.TCG))
 """,
-    "a page": "from kernel_matrix.relay import memory_files; print({1 << 14: 'other'}[memory_files._PAGE])",
+    "a page": "from kernel_matrix.relay.saved import memory_files; print({1 << 14: 'other'}[memory_files._PAGE])",
     "names of system calls": """
 from kernel_matrix.guest.bpf.diagnosis import machine
 machine._symbols = lambda: "\\n0 t a_sys_x\\n0 T __other_sys_x\\n0 t __pfx___other_sys_x\\n"

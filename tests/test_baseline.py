@@ -13,9 +13,9 @@ from kernel_matrix.config import manifest
 from kernel_matrix.results import baseline
 from kernel_matrix.results.baseline import Expectation, updated
 from kernel_matrix.results.document import VERSION, Column, Document
-from kernel_matrix.shared.cells import IMAGE, Cell, Outcome
-from kernel_matrix.shared.costs import Cost
+from kernel_matrix.shared.bpf.costs import Cost
 from kernel_matrix.shared.errors import ManifestError
+from kernel_matrix.shared.outcomes.cells import IMAGE, Cell, Outcome
 from tests.projects import HERE
 
 GREEN = [outcome for outcome in Outcome if outcome.green]

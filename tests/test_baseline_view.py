@@ -11,9 +11,9 @@ from kernel_matrix.commands import baseline_view
 from kernel_matrix.results import baseline, document
 from kernel_matrix.results.document import VERSION, Column, Document
 from kernel_matrix.shared import wire
-from kernel_matrix.shared.cells import Cell, Outcome
-from kernel_matrix.shared.costs import Cost
+from kernel_matrix.shared.bpf.costs import Cost
 from kernel_matrix.shared.errors import HarnessError, ManifestError
+from kernel_matrix.shared.outcomes.cells import Cell, Outcome
 from kernel_matrix.shared.project import Project
 from tests.projects import below
 

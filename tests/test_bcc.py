@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from kernel_matrix.guest.bpf import bcc_compiler
+from kernel_matrix.guest.bpf.loader_support import bcc_compiler
 from kernel_matrix.guest.bpf.loaders import bcc
 from kernel_matrix.guest.bpf.step_error import StepError
 from kernel_matrix.guest.bpf.steps import MapSpec

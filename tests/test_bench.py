@@ -22,7 +22,7 @@ from kernel_matrix.plan.preparation import Plan, PlannedGuest
 from kernel_matrix.relay.job import Job
 from kernel_matrix.report.run_folder import RunFacts, RunRecord
 from kernel_matrix.shared import wire
-from kernel_matrix.shared.console import Phases
+from kernel_matrix.shared.channel.console import Phases
 from kernel_matrix.shared.errors import HarnessError, ManifestError
 from kernel_matrix.shared.project import Bench, Project
 from kernel_matrix.vm.guests import GuestRecord
@@ -85,7 +85,7 @@ import sys
 from pathlib import Path
 from kernel_matrix.shared import wire
 from kernel_matrix.results import document
-from kernel_matrix.shared.cells import Cell, Outcome
+from kernel_matrix.shared.outcomes.cells import Cell, Outcome
 from kernel_matrix.relay.job import Job
 from kernel_matrix.report.run_folder import RunFacts, RunRecord
 status, recorded, cells = {status}, {recorded}, {cells}

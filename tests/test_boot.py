@@ -17,10 +17,11 @@ from pathlib import Path
 import pytest
 from filelock import FileLock
 
-from kernel_matrix.relay import boot, machine, memory_files, qemu_command, snapshots
+from kernel_matrix.relay import boot, machine
 from kernel_matrix.relay.boot import Boots, Preamble, Running
 from kernel_matrix.relay.job import Job
 from kernel_matrix.relay.machine import BootError, Machine
+from kernel_matrix.relay.saved import memory_files, qemu_command, snapshots
 from kernel_matrix.shared import conclusions
 from kernel_matrix.vm import boot_spec
 from tests.fake_guest import job_below

@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kernel_matrix.objects import build
-from kernel_matrix.shared import bpf_elf
-from kernel_matrix.shared.bpf_elf import BpfFile
+from kernel_matrix.shared.bpf import bpf_elf
+from kernel_matrix.shared.bpf.bpf_elf import BpfFile
 
 SOURCE = r"""
 #include <linux/bpf.h>

@@ -12,11 +12,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kernel_matrix.objects import build
-from kernel_matrix.shared import object_types, values
-from kernel_matrix.shared.btf import Kind
-from kernel_matrix.shared.object_types import MapType, ObjectTypes, VariableType
-from kernel_matrix.shared.scenario import shown
-from kernel_matrix.shared.values import ValueMismatch
+from kernel_matrix.shared.bpf import object_types, values
+from kernel_matrix.shared.bpf.btf import Kind
+from kernel_matrix.shared.bpf.object_types import MapType, ObjectTypes, VariableType
+from kernel_matrix.shared.bpf.scenario import shown
+from kernel_matrix.shared.bpf.values import ValueMismatch
 
 SOURCE = r"""
 #include <linux/bpf.h>

@@ -11,7 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kernel_matrix.images import archive, cache
+from kernel_matrix.images import cache
+from kernel_matrix.images.packages import archive
 from kernel_matrix.shared import marker
 from kernel_matrix.shared.errors import ImageError
 

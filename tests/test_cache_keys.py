@@ -15,7 +15,8 @@ from kernel_matrix.images import image as kernel_images
 from kernel_matrix.images import rootfs
 from kernel_matrix.plan import preparation, provisioning
 from kernel_matrix.plan.guest_list import ListedGuest, RunRequest
-from kernel_matrix.relay import accelerator, snapshots
+from kernel_matrix.relay import accelerator
+from kernel_matrix.relay.saved import snapshots
 from kernel_matrix.report.run_folder import RunDirectory
 from kernel_matrix.shared import wire
 from kernel_matrix.vm.boot_spec import Accelerator

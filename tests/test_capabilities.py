@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kernel_matrix.shared import capabilities
-from kernel_matrix.shared.capabilities import CAPABILITIES, FILE_CAPABILITIES, OK, subsets
+from kernel_matrix.shared.outcomes import capabilities
+from kernel_matrix.shared.outcomes.capabilities import CAPABILITIES, FILE_CAPABILITIES, OK, subsets
 
 _NAMES = (*CAPABILITIES, *FILE_CAPABILITIES)
 sets = st.frozensets(st.sampled_from(_NAMES))

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from kernel_matrix.shared import capabilities, capability_table
+from kernel_matrix.shared.outcomes import capabilities, capability_table
 from tests import test_remedies
 from tests.noted_page import ROOT, NotedPage, names_of_tests, sentences, without_note
 from tests.projects import HERE

@@ -10,10 +10,10 @@ from kernel_matrix.guest.probes.capability_place import BPF_SYSCTL, PERF_SYSCTL,
 from kernel_matrix.guest.probes.capability_probes import probes
 from kernel_matrix.guest.probes.capability_table import SETTINGS, derived, tried
 from kernel_matrix.guest.probes.users import TOKEN
-from kernel_matrix.shared import capability_table
-from kernel_matrix.shared.capabilities import OK, subsets
-from kernel_matrix.shared.capability_table import USERS, Context, Table
-from kernel_matrix.shared.features import GuestFacts
+from kernel_matrix.shared.outcomes import capability_table
+from kernel_matrix.shared.outcomes.capabilities import OK, subsets
+from kernel_matrix.shared.outcomes.capability_table import USERS, Context, Table
+from kernel_matrix.shared.outcomes.features import GuestFacts
 from tests.projects import HERE
 
 _PROBES = {probe.name: probe for probe in probes(HERE.programs)}

@@ -9,10 +9,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kernel_matrix.shared import capabilities, capability_table
-from kernel_matrix.shared.capabilities import OK, subsets
-from kernel_matrix.shared.capability_table import Context, Table, compare_cells, compare_minimum
 from kernel_matrix.shared.errors import ManifestError
+from kernel_matrix.shared.outcomes import capabilities, capability_table
+from kernel_matrix.shared.outcomes.capabilities import OK, subsets
+from kernel_matrix.shared.outcomes.capability_table import Context, Table, compare_cells, compare_minimum
 from tests.projects import HERE
 
 _SETTINGS = (

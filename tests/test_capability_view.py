@@ -12,10 +12,11 @@ from rich.console import Console
 
 from kernel_matrix.commands import capability_view
 from kernel_matrix.results import document
-from kernel_matrix.shared import capability_table, wire
-from kernel_matrix.shared.capability_table import Context, Table
-from kernel_matrix.shared.cells import Cell, Outcome
+from kernel_matrix.shared import wire
 from kernel_matrix.shared.errors import HarnessError, ManifestError
+from kernel_matrix.shared.outcomes import capability_table
+from kernel_matrix.shared.outcomes.capability_table import Context, Table
+from kernel_matrix.shared.outcomes.cells import Cell, Outcome
 from kernel_matrix.shared.project import Project
 from tests import result_sets
 from tests.projects import HERE, below

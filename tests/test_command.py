@@ -10,10 +10,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kernel_matrix.guest.pytest import command
-from kernel_matrix.guest.pytest.command import CommandFailed
-from kernel_matrix.session.output import Outputs
-from kernel_matrix.shared import expect
+from kernel_matrix.guest.pytest.items import command
+from kernel_matrix.guest.pytest.items.command import CommandFailed
+from kernel_matrix.session.display.output import Outputs
+from kernel_matrix.shared.outcomes import expect
 
 
 def failure(folder: Path, *words: str, timeout: float | None = None) -> list[str]:

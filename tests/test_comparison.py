@@ -14,8 +14,8 @@ from kernel_matrix.results import comparison
 from kernel_matrix.results.baseline import Expectation
 from kernel_matrix.results.changes import Change, Kind
 from kernel_matrix.results.comparison import Scope, compare
-from kernel_matrix.shared.cells import Outcome
-from kernel_matrix.shared.costs import Cost
+from kernel_matrix.shared.bpf.costs import Cost
+from kernel_matrix.shared.outcomes.cells import Outcome
 
 COST = Cost(instructions=1000, states=100, peak_states=50, stack=64, translated=800, jited=1600, load=2.0)
 EXPECTED = Expectation("6.1.0-56", "6.1.192-2", "abc", {"trace_execve": COST}, {"a.py::test_x": Outcome.PASS})

@@ -14,13 +14,14 @@ from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
 from kernel_matrix.commands import compatibility as command
-from kernel_matrix.objects import compatibility, context_reads, object_file, section_names
-from kernel_matrix.objects.kernel_types import KernelTypes, btf_of, options
+from kernel_matrix.objects import object_file, section_names
+from kernel_matrix.objects.needed import compatibility
+from kernel_matrix.objects.types import context_reads
+from kernel_matrix.objects.types.kernel_types import KernelTypes, btf_of, options
 from kernel_matrix.report import compatibility_page as pages
 from kernel_matrix.results.evidence import ObjectEvidence
-from kernel_matrix.shared.btf import Btf, BtfError
-from kernel_matrix.shared.cells import Cell, Outcome
-from kernel_matrix.shared.compatibility import (
+from kernel_matrix.shared.bpf.btf import Btf, BtfError
+from kernel_matrix.shared.bpf.compatibility import (
     Answer,
     Compatibility,
     KernelColumn,
@@ -31,6 +32,7 @@ from kernel_matrix.shared.compatibility import (
     moved,
 )
 from kernel_matrix.shared.errors import HarnessError, ManifestError
+from kernel_matrix.shared.outcomes.cells import Cell, Outcome
 from tests import core_source
 from tests.test_relocation import raw_btf
 from tests.test_sarif import document

@@ -17,17 +17,18 @@ from pathlib import Path
 
 import pytest
 
-from kernel_matrix.guest.bpf import bcc_compiler, loaders
+from kernel_matrix.guest.bpf import loaders
+from kernel_matrix.guest.bpf.loader_support import bcc_compiler
 from kernel_matrix.guest.bpf.loaders import bcc
 from kernel_matrix.guest.bpf.steps import MapSpec
 from kernel_matrix.guest.pytest import plugin
 from kernel_matrix.guest.system import alive
-from kernel_matrix.plan import compiling
+from kernel_matrix.plan.bpf import compiling
 from kernel_matrix.relay import payload
-from kernel_matrix.shared import compiled
-from kernel_matrix.shared.compiled import Compiled
+from kernel_matrix.shared.bpf import compiled
+from kernel_matrix.shared.bpf.compiled import Compiled
+from kernel_matrix.shared.channel.protocol import COMPILED
 from kernel_matrix.shared.project import ROOT_VARIABLE
-from kernel_matrix.shared.protocol import COMPILED
 from tests.projects import below
 
 COMPILER = "0123456789abcdef"
@@ -132,7 +133,7 @@ def test_a_map_that_nobody_knows_is_no_number() -> None:
 def files(tmp_path: Path) -> Path:
     """Return a folder with an engine, sources, and objects."""
     for name, text in {
-        "engine/guest/bpf/bcc_compiler.py": "compiler",
+        "engine/guest/bpf/loader_support/bcc_compiler.py": "compiler",
         "engine/guest/bpf/loaders/bcc_headers/bpf/bpf_helpers.h": "helpers",
         "engine/guest/bpf/loaders/bcc.py": "loader",
         "bpf/a.bpf.c": '#include "a.h"\n # include  <shared.h>\n#ifdef NO\n#include "branch.h"\n#endif\n'
@@ -172,7 +173,7 @@ def key(files: Path, name: str = "a", compiler: str = COMPILER) -> str:
         "bpf/shared.h",
         "bpf/branch.h",
         "build/a.bpf.o",
-        "engine/guest/bpf/bcc_compiler.py",
+        "engine/guest/bpf/loader_support/bcc_compiler.py",
         "engine/guest/bpf/loaders/bcc_headers/bpf/bpf_helpers.h",
     ],
 )

@@ -11,9 +11,11 @@ from pathlib import Path
 
 import pytest
 
-from kernel_matrix.plan import compiling, selection
-from kernel_matrix.plan.compiling import Compiling
-from kernel_matrix.shared import compiled, wire
+from kernel_matrix.plan import selection
+from kernel_matrix.plan.bpf import compiling
+from kernel_matrix.plan.bpf.compiling import Compiling
+from kernel_matrix.shared import wire
+from kernel_matrix.shared.bpf import compiled
 from kernel_matrix.vm.ending import End, Ending
 from tests.projects import below
 from tests.test_compiled import COMPILER, VALUE
@@ -126,7 +128,7 @@ def test_the_guest_writes_values_and_nothing_else(tmp_path: Path) -> None:
     program = textwrap.dedent("""
         import os, sys
         from dataclasses import replace
-        from kernel_matrix.guest.bpf import compile_ahead
+        from kernel_matrix.guest.bpf.loader_support import compile_ahead
         from kernel_matrix.guest.bpf.step_error import StepError
         from kernel_matrix.guest.system.alive import working
         from tests.test_compiled import VALUE

@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kernel_matrix.shared.console import START_MARK, Phases, excerpt, fault, phases, since_test
+from kernel_matrix.shared.channel.console import START_MARK, Phases, excerpt, fault, phases, since_test
 
 CONSOLE = """\
 [    1.0] Linux version 6.1.0

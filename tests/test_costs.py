@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from kernel_matrix.shared.costs import Statistics, statistics
+from kernel_matrix.shared.bpf.costs import Statistics, statistics
 
 # 6.1's print_verification_stats(); the time's line comes first
 LOG = """verification time 1234 usec

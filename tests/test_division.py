@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kernel_matrix.shared import division
-from kernel_matrix.shared.division import WORTH, Piece, WorkerId
+from kernel_matrix.shared.channel import division
+from kernel_matrix.shared.channel.division import WORTH, Piece, WorkerId
 
 
 @pytest.mark.parametrize(

@@ -15,9 +15,9 @@ from kernel_matrix.results.changes import Change, Kind
 from kernel_matrix.results.document import VERSION, Column, Document
 from kernel_matrix.results.evidence import Digest, ObjectEvidence, ProgramSource
 from kernel_matrix.shared import wire
-from kernel_matrix.shared.cells import Cell, Outcome
-from kernel_matrix.shared.costs import Cost
+from kernel_matrix.shared.bpf.costs import Cost
 from kernel_matrix.shared.errors import HarnessError
+from kernel_matrix.shared.outcomes.cells import Cell, Outcome
 
 SCHEMA = Path(__file__).resolve().parents[1] / "docs" / "results.schema.json"
 

@@ -17,12 +17,13 @@ from kernel_matrix import images
 from kernel_matrix.images import KernelImage, RootImage
 from kernel_matrix.objects import object_file
 from kernel_matrix.plan import evidence
-from kernel_matrix.report import run_folder, statement
+from kernel_matrix.report import run_folder
+from kernel_matrix.report.formats import statement
 from kernel_matrix.results import document as documents_file
 from kernel_matrix.results import matrix
 from kernel_matrix.results.document import Column, Document
 from kernel_matrix.results.evidence import Digest, ObjectEvidence, ProgramSource
-from kernel_matrix.shared.cells import Cell, Outcome
+from kernel_matrix.shared.outcomes.cells import Cell, Outcome
 from kernel_matrix.shared.project import Project
 from kernel_matrix.vm.guests import GuestRecord
 from tests import core_source

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kernel_matrix.shared.cells import Cell, Outcome
-from kernel_matrix.shared.expect import (
+from kernel_matrix.shared.outcomes.cells import Cell, Outcome
+from kernel_matrix.shared.outcomes.expect import (
     Decision,
     Phase,
     decide,

@@ -9,7 +9,7 @@ import pytest
 
 from kernel_matrix.guest.probes.features import PROBES
 from kernel_matrix.shared.errors import ManifestError
-from kernel_matrix.shared.features import Feature, parse_features
+from kernel_matrix.shared.outcomes.features import Feature, parse_features
 
 _FILE = Path(__file__).parents[1] / "vmimages" / "features.toml"
 

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from kernel_matrix.results.changes import Change, Kind
 from kernel_matrix.results.findings import by_file, by_kernel, differences, findings, shared_name, unchanged
-from kernel_matrix.shared.cells import Cell, Outcome
+from kernel_matrix.shared.outcomes.cells import Cell, Outcome
 from tests import result_sets
 
 kernels = st.sampled_from(["5.10", "6.1", "7.3"])

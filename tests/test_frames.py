@@ -5,8 +5,8 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kernel_matrix.shared import frames
-from kernel_matrix.shared.frames import Begin, Reader
+from kernel_matrix.shared.channel import frames
+from kernel_matrix.shared.channel.frames import Begin, Reader
 
 
 @given(st.lists(st.tuples(st.sampled_from([frames.INPUT, frames.OUTPUT]), st.binary(max_size=40))), st.integers(1, 9))

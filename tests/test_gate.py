@@ -12,8 +12,8 @@ import pytest
 from kernel_matrix.commands import gate
 from kernel_matrix.config import project as projects
 from kernel_matrix.relay import payload
-from kernel_matrix.shared.cells import Cell, Outcome
 from kernel_matrix.shared.errors import ManifestError
+from kernel_matrix.shared.outcomes.cells import Cell, Outcome
 from kernel_matrix.shared.project import ROOT_VARIABLE
 
 

@@ -15,14 +15,16 @@ from types import SimpleNamespace
 import pytest
 
 from kernel_matrix.guest import agent
-from kernel_matrix.guest.bpf import bpf_calls, leaks, library, step_error, steps
+from kernel_matrix.guest.bpf import leaks, library, step_error, steps
+from kernel_matrix.guest.bpf.calls import bpf_calls
 from kernel_matrix.guest.bpf.diagnosis import machine
 from kernel_matrix.guest.bpf.loaders import libbpf as loader
 from kernel_matrix.guest.bpf.step_error import StepError
 from kernel_matrix.guest.probes import users
 from kernel_matrix.guest.pytest import capture
 from kernel_matrix.guest.pytest.plugin import GuestPlugin
-from kernel_matrix.guest.system import deadline, execs, privilege
+from kernel_matrix.guest.system import deadline
+from kernel_matrix.guest.system.processes import execs, privilege
 from kernel_matrix.shared import project
 
 

@@ -6,7 +6,7 @@ import pytest
 
 from kernel_matrix.guest.pytest import plugin
 from kernel_matrix.guest.pytest.plugin import index_below, only
-from kernel_matrix.shared.cells import GUEST
+from kernel_matrix.shared.outcomes.cells import GUEST
 from tests.fake_kernel_log import FakeLog
 
 pytest_plugins = ["pytester"]
@@ -67,7 +67,7 @@ def test_a_guest_that_starts_elsewhere_runs_everything(
     # no test is run, and /dev/kmsg is not everyone's
     monkeypatch.setattr(plugin, "KernelLog", FakeLog)
     pytester.makeconftest("""
-from kernel_matrix.shared.features import GuestFacts
+from kernel_matrix.shared.outcomes.features import GuestFacts
 from kernel_matrix.guest.pytest import plugin
 
 def pytest_configure(config):
@@ -121,7 +121,7 @@ def tears_down_module():
 """
 _GUEST = """
 import pytest
-from kernel_matrix.shared.features import GuestFacts
+from kernel_matrix.shared.outcomes.features import GuestFacts
 from kernel_matrix.guest.pytest import plugin
 
 def pytest_configure(config):

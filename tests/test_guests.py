@@ -7,7 +7,7 @@ import time
 from pathlib import Path
 
 from kernel_matrix.shared import wire
-from kernel_matrix.shared.division import WorkerId
+from kernel_matrix.shared.channel.division import WorkerId
 from kernel_matrix.vm.ending import STARTED, Started
 from kernel_matrix.vm.guests import GuestRecord, Guests, summary
 

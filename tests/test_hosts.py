@@ -25,7 +25,7 @@ from kernel_matrix.remote.hosted import Machine, Service
 from kernel_matrix.remote.hosts import Connection, Host, HostGone
 from kernel_matrix.report.run_folder import KernelFacts, RunDirectory
 from kernel_matrix.shared import wire
-from kernel_matrix.shared.division import WorkerId
+from kernel_matrix.shared.channel.division import WorkerId
 from kernel_matrix.shared.errors import HarnessError, ManifestError
 from tests.projects import HERE, ROOT
 

@@ -12,13 +12,13 @@ import pytest
 from kernel_matrix.ci import command_line, jobs
 from kernel_matrix.ci.jobs import Job
 from kernel_matrix.config import manifest
-from kernel_matrix.images import lock
-from kernel_matrix.images.archive import Package
+from kernel_matrix.images.packages import lock
+from kernel_matrix.images.packages.archive import Package
 from kernel_matrix.results import document
 from kernel_matrix.results.document import Document
 from kernel_matrix.shared import wire
-from kernel_matrix.shared.cells import Cell, Outcome
 from kernel_matrix.shared.errors import HarnessError, ManifestError
+from kernel_matrix.shared.outcomes.cells import Cell, Outcome
 from tests.projects import HERE
 
 KNOWN = manifest.load(HERE.images)

@@ -9,9 +9,10 @@ import pytest
 
 from kernel_matrix.commands import kernel_list
 from kernel_matrix.config import manifest
-from kernel_matrix.images import lock
-from kernel_matrix.images.archive import Package
-from kernel_matrix.relay import accelerator, snapshots
+from kernel_matrix.images.packages import lock
+from kernel_matrix.images.packages.archive import Package
+from kernel_matrix.relay import accelerator
+from kernel_matrix.relay.saved import snapshots
 from kernel_matrix.results import baseline
 from kernel_matrix.results.baseline import Expectation
 from kernel_matrix.shared import conclusions, marker

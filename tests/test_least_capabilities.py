@@ -11,17 +11,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kernel_matrix.guest.bpf.foreign import least, targets, trial
+from kernel_matrix.guest.bpf.foreign import least, trial
 from kernel_matrix.guest.bpf.foreign.configuring import Foreign
+from kernel_matrix.guest.bpf.foreign.hooks import targets
+from kernel_matrix.guest.bpf.foreign.hooks.place import Place
 from kernel_matrix.guest.bpf.foreign.loading import LoadedObject
-from kernel_matrix.guest.bpf.foreign.place import Place
 from kernel_matrix.guest.bpf.foreign.trial import Trial
 from kernel_matrix.guest.bpf.foreign.undeclared import Undeclared
 from kernel_matrix.guest.bpf.step_error import StepError
 from kernel_matrix.guest.bpf.steps import Program
-from kernel_matrix.guest.system.privilege import Cap
-from kernel_matrix.shared.bpf_elf import BpfFile
-from kernel_matrix.shared.object_table import ObjectSettings
+from kernel_matrix.guest.system.processes.privilege import Cap
+from kernel_matrix.shared.bpf.bpf_elf import BpfFile
+from kernel_matrix.shared.bpf.object_table import ObjectSettings
 
 _SETS = st.frozensets(st.sampled_from(list(Cap)), max_size=4)
 

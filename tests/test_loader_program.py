@@ -13,8 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from kernel_matrix.guest.bpf import loader_program
-from kernel_matrix.guest.bpf.loader_program import LoaderLost, Process, ProgramLoader
+from kernel_matrix.guest.bpf.loader_support import loader_program
+from kernel_matrix.guest.bpf.loader_support.loader_program import LoaderLost, Process, ProgramLoader
 from kernel_matrix.guest.bpf.object_file import ObjectFile
 from kernel_matrix.guest.bpf.step_error import StepError
 from kernel_matrix.guest.bpf.steps import XdpFlags

@@ -7,7 +7,7 @@ import pytest
 
 from kernel_matrix.results import baseline
 from kernel_matrix.results.baseline import Expectation
-from kernel_matrix.shared.expect import loader_of
+from kernel_matrix.shared.outcomes.expect import loader_of
 from tests.projects import HERE
 
 KERNELS = ("5.10", "6.1", "6.12", "7.3")

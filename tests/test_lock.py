@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kernel_matrix.images import lock
-from kernel_matrix.images.archive import Package, parse_packages
+from kernel_matrix.images.packages import lock
+from kernel_matrix.images.packages.archive import Package, parse_packages
 from kernel_matrix.shared.errors import ManifestError
 
 words = st.text("az09.+~-:", min_size=1, max_size=8)

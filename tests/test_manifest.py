@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from kernel_matrix.config import manifest
-from kernel_matrix.images import lock
+from kernel_matrix.images.packages import lock
 from kernel_matrix.shared.errors import ManifestError
 
 FOLDER = Path(__file__).parents[1] / "vmimages"

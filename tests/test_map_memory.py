@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from kernel_matrix.objects import build, map_memory, object_file
-from kernel_matrix.shared.object_table import ObjectSettings
+from kernel_matrix.objects import build, object_file
+from kernel_matrix.objects.needed import map_memory
+from kernel_matrix.shared.bpf.object_table import ObjectSettings
 
 SOURCE = """
 #include <linux/bpf.h>

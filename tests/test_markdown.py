@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from kernel_matrix.report.markdown import LIMIT, markdown
 from kernel_matrix.results.changes import Change, Kind
 from kernel_matrix.results.document import Document
-from kernel_matrix.shared.cells import Cell, Outcome
+from kernel_matrix.shared.outcomes.cells import Cell, Outcome
 from tests import result_sets
 
 kernels = st.sampled_from(["5.10", "6.1", "7.3"])

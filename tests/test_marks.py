@@ -8,7 +8,7 @@ pytest_plugins = ["pytester"]
 
 _FACTS = """
 import pytest
-from kernel_matrix.shared.features import GuestFacts
+from kernel_matrix.shared.outcomes.features import GuestFacts
 from kernel_matrix.guest.pytest.marks import GUEST_FACTS
 
 def pytest_configure(config):

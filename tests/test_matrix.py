@@ -12,7 +12,7 @@ from rich.console import Console
 from kernel_matrix.report import terminal
 from kernel_matrix.results import matrix
 from kernel_matrix.results.changes import Change, Kind
-from kernel_matrix.shared.cells import IMAGE, Cell, Outcome
+from kernel_matrix.shared.outcomes.cells import IMAGE, Cell, Outcome
 
 kernels = st.sampled_from(["5.10", "6.1", "7.3"])
 tests = st.sampled_from([f"suites/{file}.py::test_{name}" for file in "ab" for name in "xyz"])

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kernel_matrix.relay import memory_files
+from kernel_matrix.relay.saved import memory_files
 
 PAGE = 4096
 #: pages, each of one byte

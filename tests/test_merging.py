@@ -14,16 +14,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kernel_matrix.commands import merging
-from kernel_matrix.images import lock
-from kernel_matrix.images.archive import Package
+from kernel_matrix.images.packages import lock
+from kernel_matrix.images.packages.archive import Package
 from kernel_matrix.plan import sharding
 from kernel_matrix.plan.sharding import Part, Shard, Unit
 from kernel_matrix.report import run_folder as results
 from kernel_matrix.report.run_folder import KernelFacts, RunDirectory, RunFacts
 from kernel_matrix.results import baseline, document, matrix
 from kernel_matrix.shared import wire
-from kernel_matrix.shared.cells import Cell, Outcome
 from kernel_matrix.shared.errors import ManifestError
+from kernel_matrix.shared.outcomes.cells import Cell, Outcome
 from kernel_matrix.vm.guests import GuestRecord
 from tests.projects import HERE
 from tests.result_sets import read_cells

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from kernel_matrix.images import mirror
+from kernel_matrix.images.packages import mirror
 from kernel_matrix.shared.errors import ImageError
 
 DEB822 = """\

@@ -17,17 +17,19 @@ import pytest
 from kernel_matrix import images
 from kernel_matrix.config import manifest
 from kernel_matrix.guest.bpf import kernel_modules as guest_modules
-from kernel_matrix.images import KernelImage, unpack
+from kernel_matrix.images import KernelImage
 from kernel_matrix.images import modules as module_files
 from kernel_matrix.images.modules import Modules
-from kernel_matrix.objects import build, module_names, object_file
+from kernel_matrix.images.packages import unpack
+from kernel_matrix.objects import build, object_file
+from kernel_matrix.objects.needed import module_names
 from kernel_matrix.objects.object_file import ObjectFile
-from kernel_matrix.plan import kernel_modules
-from kernel_matrix.plan.kernel_modules import Conclusion, KernelModules
+from kernel_matrix.plan.bpf import kernel_modules
+from kernel_matrix.plan.bpf.kernel_modules import Conclusion, KernelModules
 from kernel_matrix.relay import payload
-from kernel_matrix.shared.btf import Btf, Kind
+from kernel_matrix.shared.bpf.btf import Btf, Kind
+from kernel_matrix.shared.bpf.object_table import ObjectSettings, ObjectTable
 from kernel_matrix.shared.errors import ImageError
-from kernel_matrix.shared.object_table import ObjectSettings, ObjectTable
 from tests.projects import HERE, below
 
 SOURCE = r"""

@@ -11,28 +11,18 @@ from typing import Any, cast
 
 import pytest
 
-from kernel_matrix.commands.mutation import (
-    code,
-    command,
-    compiling,
-    generated,
-    mistakes,
-    outcomes,
-    record,
-    running,
-    sampling,
-    table,
-)
-from kernel_matrix.commands.mutation.cache import Cache, Compiled
-from kernel_matrix.commands.mutation.compiling import Objects
+from kernel_matrix.commands.mutation import command, outcomes, record, running, sampling, table
 from kernel_matrix.commands.mutation.guests import GuestLost
-from kernel_matrix.commands.mutation.mistakes import Equivalent
-from kernel_matrix.commands.mutation.mutant import Mutant
+from kernel_matrix.commands.mutation.making import code, compiling, generated, mistakes
+from kernel_matrix.commands.mutation.making.cache import Cache, Compiled
+from kernel_matrix.commands.mutation.making.compiling import Objects
+from kernel_matrix.commands.mutation.making.mistakes import Equivalent
+from kernel_matrix.commands.mutation.making.mutant import Mutant
 from kernel_matrix.commands.mutation.outcomes import Fate, Outcome
 from kernel_matrix.commands.mutation.running import Kernel
 from kernel_matrix.objects import build
 from kernel_matrix.shared.errors import HarnessError, ManifestError, ToolMissing
-from kernel_matrix.shared.mutants import Result, Trial
+from kernel_matrix.shared.outcomes.mutants import Result, Trial
 from tests.projects import HERE, below
 
 SOURCE = "int first;\n\nint twice(int number)\n{\n\treturn number * 2;\n}\n"

@@ -11,8 +11,8 @@ import pytest
 
 from kernel_matrix.guest.bpf.diagnosis import kernel_names
 from kernel_matrix.guest.bpf.foreign import modules
-from kernel_matrix.shared.bpf_elf import BpfFile
-from kernel_matrix.shared.object_table import ObjectSettings
+from kernel_matrix.shared.bpf.bpf_elf import BpfFile
+from kernel_matrix.shared.bpf.object_table import ObjectSettings
 
 
 @pytest.fixture

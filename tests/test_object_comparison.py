@@ -12,8 +12,8 @@ from kernel_matrix.results import document
 from kernel_matrix.results.document import Column
 from kernel_matrix.results.evidence import ObjectEvidence
 from kernel_matrix.shared import wire
-from kernel_matrix.shared.compatibility import Compatibility, Need
-from kernel_matrix.shared.costs import Cost
+from kernel_matrix.shared.bpf.compatibility import Compatibility, Need
+from kernel_matrix.shared.bpf.costs import Cost
 from kernel_matrix.shared.errors import ManifestError
 from kernel_matrix.shared.project import Project
 from tests.projects import below

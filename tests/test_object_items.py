@@ -8,14 +8,16 @@ from pathlib import Path
 import pytest
 
 from kernel_matrix.guest.bpf import kernel_modules, leaks
-from kernel_matrix.guest.bpf.foreign import environment, least, playing, targets
+from kernel_matrix.guest.bpf.foreign import environment, least
 from kernel_matrix.guest.bpf.foreign.configuring import Foreign
+from kernel_matrix.guest.bpf.foreign.hooks import targets
 from kernel_matrix.guest.bpf.foreign.loading import LoadedObject
+from kernel_matrix.guest.bpf.foreign.scenarios import playing
 from kernel_matrix.guest.bpf.foreign.trial import Trial
 from kernel_matrix.guest.bpf.steps import Program
-from kernel_matrix.guest.pytest import objects
-from kernel_matrix.shared import bpf_elf
-from kernel_matrix.shared.object_table import ObjectSettings
+from kernel_matrix.guest.pytest.items import objects
+from kernel_matrix.shared.bpf import bpf_elf
+from kernel_matrix.shared.bpf.object_table import ObjectSettings
 from tests.test_bpf_elf import compiled
 
 __all__ = ["compiled"]
@@ -33,12 +35,15 @@ from pathlib import Path
 
 from kernel_matrix.guest.bpf.foreign.undeclared import Undeclared
 from kernel_matrix.guest.bpf.step_error import StepError
-from kernel_matrix.guest.pytest import marks, objects
-from kernel_matrix.shared.features import GuestFacts
-from kernel_matrix.shared.object_table import Expected, ObjectTable
-from kernel_matrix.shared.scenario import Scenario
+from kernel_matrix.guest.pytest import marks
+from kernel_matrix.guest.pytest.items import objects
+from kernel_matrix.shared.outcomes.features import GuestFacts
+from kernel_matrix.shared.bpf.object_table import Expected, ObjectTable
+from kernel_matrix.shared.bpf.scenario import Scenario
 from kernel_matrix.guest.bpf import leaks
-from kernel_matrix.guest.bpf.foreign import environment, least, playing, targets
+from kernel_matrix.guest.bpf.foreign import environment, least
+from kernel_matrix.guest.bpf.foreign.scenarios import playing
+from kernel_matrix.guest.bpf.foreign.hooks import targets
 
 ANSWERS = json.loads(Path("answers.json").read_text())
 EXPECTED = [Expected(**{**entry, "one_of": tuple(entry.get("one_of", ()))}) for entry in ANSWERS.pop("expected", [])]

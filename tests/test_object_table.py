@@ -12,14 +12,14 @@ from hypothesis import strategies as st
 
 from kernel_matrix.config import manifest
 from kernel_matrix.config import project as configuration
-from kernel_matrix.diagnose import sections
+from kernel_matrix.diagnose.data import sections
 from kernel_matrix.guest.bpf.foreign.configuring import encoded
-from kernel_matrix.guest.pytest import objects
+from kernel_matrix.guest.pytest.items import objects
 from kernel_matrix.objects import section_names
-from kernel_matrix.plan import objects as plan_objects
+from kernel_matrix.plan.bpf import objects as plan_objects
 from kernel_matrix.relay import payload
+from kernel_matrix.shared.bpf.object_table import Expected, ObjectSettings, ObjectTable
 from kernel_matrix.shared.errors import ManifestError
-from kernel_matrix.shared.object_table import Expected, ObjectSettings, ObjectTable
 from kernel_matrix.shared.project import Project
 from tests.projects import HERE, below
 

@@ -14,9 +14,10 @@ import pytest
 
 from kernel_matrix.guest.bpf import leaks
 from kernel_matrix.guest.bpf.foreign import environment
-from kernel_matrix.guest.pytest import own_commands
-from kernel_matrix.guest.system import child, netns
-from kernel_matrix.shared import expect
+from kernel_matrix.guest.pytest.items import own_commands
+from kernel_matrix.guest.system import child
+from kernel_matrix.guest.system.network import netns
+from kernel_matrix.shared.outcomes import expect
 from kernel_matrix.shared.project import Command
 from tests.test_command import runs
 
@@ -30,7 +31,8 @@ CONFTEST = """
 import contextlib, json, os
 from pathlib import Path
 
-from kernel_matrix.guest.pytest import marks, objects, own_commands
+from kernel_matrix.guest.pytest import marks
+from kernel_matrix.guest.pytest.items import objects, own_commands
 from kernel_matrix.shared.project import Command
 
 

@@ -87,7 +87,8 @@ def test_the_engine_is_carried_beside_the_project(project: Path) -> None:
     assert len(set(engine)) == len(engine)
     beside = {"__init__.py", "plugin.py", "config/__init__.py", "config/options.py"}
     assert {name for name in engine if name.partition("/")[0] not in {"arch", "guest", "shared", "diagnose"}} == beside
-    assert {"guest/agent.py", "guest/pytest/plugin.py", "shared/protocol.py", "diagnose/__init__.py"} <= set(engine)
+    carried = {"guest/agent.py", "guest/pytest/plugin.py", "shared/channel/protocol.py", "diagnose/__init__.py"}
+    assert carried <= set(engine)
     assert all(name.endswith((".py", ".h")) for name in engine)
     assert all(name.rpartition(".")[2].isidentifier() for name in payload.guest_modules())
     assert not any("bcc_headers" in name for name in payload.guest_modules())

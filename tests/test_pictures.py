@@ -6,8 +6,8 @@ import pytest
 
 from kernel_matrix.report import pictures
 from kernel_matrix.results.document import Column
-from kernel_matrix.shared.cells import Cell, Outcome
-from kernel_matrix.shared.costs import Cost
+from kernel_matrix.shared.bpf.costs import Cost
+from kernel_matrix.shared.outcomes.cells import Cell, Outcome
 from tests import result_sets
 
 

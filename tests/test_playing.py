@@ -11,12 +11,12 @@ from typing import Any
 
 import pytest
 
-from kernel_matrix.guest.bpf.foreign import playing, stimulus
-from kernel_matrix.guest.bpf.foreign.playing import State
+from kernel_matrix.guest.bpf.foreign.scenarios import playing, stimulus
+from kernel_matrix.guest.bpf.foreign.scenarios.playing import State
 from kernel_matrix.guest.bpf.steps import XdpFlags
-from kernel_matrix.shared import values
-from kernel_matrix.shared.object_types import ObjectTypes
-from kernel_matrix.shared.scenario import INTERFACE, PID, Check, Scenario, Step
+from kernel_matrix.shared.bpf import values
+from kernel_matrix.shared.bpf.object_types import ObjectTypes
+from kernel_matrix.shared.bpf.scenario import INTERFACE, PID, Check, Scenario, Step
 from tests.test_c_values import types
 
 __all__ = ["types"]

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kernel_matrix.relay import preamble
-from kernel_matrix.shared import frames
+from kernel_matrix.shared.channel import frames
 
 BOOTSTRAP = b"'serve(io, id=\\'gw3-worker\\')'\n"
 

@@ -9,8 +9,8 @@ from typing import Any, cast
 import pytest
 from rich.console import Console
 
-from kernel_matrix.session.progress import DONE, WAITING, ProgressPlugin
-from kernel_matrix.shared.expect import OUTCOME_PROPERTY
+from kernel_matrix.session.display.progress import DONE, WAITING, ProgressPlugin
+from kernel_matrix.shared.outcomes.expect import OUTCOME_PROPERTY
 
 KERNELS = ("6.1", "6.12-rt")
 

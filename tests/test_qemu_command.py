@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from kernel_matrix.relay import qemu_command
+from kernel_matrix.relay.saved import qemu_command
 
 #: parts of what virtme-ng 1.42 runs
 WORDS = [

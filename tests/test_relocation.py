@@ -20,10 +20,10 @@ from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
 from kernel_matrix.objects import object_file
-from kernel_matrix.objects.btf_ext import RelocationKind as K
 from kernel_matrix.objects.object_file import ObjectFile
-from kernel_matrix.objects.relocation import RefusedError, Resolution, Resolver
-from kernel_matrix.shared.btf import Btf
+from kernel_matrix.objects.types.btf_ext import RelocationKind as K
+from kernel_matrix.objects.types.relocation import RefusedError, Resolution, Resolver
+from kernel_matrix.shared.bpf.btf import Btf
 from tests import core_source
 
 #: what libbpf 1.1 writes into the instructions of `core_source.LOCAL` (its log of bpf_object__load with the kernel's

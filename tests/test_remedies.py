@@ -16,9 +16,9 @@ import pytest
 
 from kernel_matrix.diagnose import Cause, Diagnosis, Remedy, Situation, diagnose
 from kernel_matrix.diagnose.situation import CAPABILITIES
-from kernel_matrix.shared import capabilities, capability_table
-from kernel_matrix.shared.capabilities import OK, Caps
-from kernel_matrix.shared.capability_table import USERS, Context
+from kernel_matrix.shared.outcomes import capabilities, capability_table
+from kernel_matrix.shared.outcomes.capabilities import OK, Caps
+from kernel_matrix.shared.outcomes.capability_table import USERS, Context
 from tests.projects import HERE
 
 _TABLES = capability_table.read(HERE.capabilities.read_text())

@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 from kernel_matrix.report import html_page, page_data
 from kernel_matrix.results.changes import Change, Kind
 from kernel_matrix.results.document import Document
-from kernel_matrix.shared.cells import Cell, Outcome
-from kernel_matrix.shared.expect import rerun
+from kernel_matrix.shared.outcomes.cells import Cell, Outcome
+from kernel_matrix.shared.outcomes.expect import rerun
 from tests import result_sets
 
 HOSTILE = "</script><script>alert(1)</script><!-- \x1b[31m&amp;\x00 \u2028 🐛 \ud83d '\" <img src=x onerror=alert(1)>"

@@ -24,8 +24,8 @@ from selenium.webdriver.support.wait import WebDriverWait
 from kernel_matrix.report import html_page
 from kernel_matrix.results.document import Document
 from kernel_matrix.shared import hints
-from kernel_matrix.shared.cells import Cell, Outcome
-from kernel_matrix.shared.expect import rerun
+from kernel_matrix.shared.outcomes.cells import Cell, Outcome
+from kernel_matrix.shared.outcomes.expect import rerun
 from tests import result_sets
 
 DESKTOP, PHONE = (1440, 900), (375, 800)

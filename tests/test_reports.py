@@ -8,7 +8,7 @@ from typing import ClassVar
 import pytest
 
 from kernel_matrix.session import reports
-from kernel_matrix.shared.cells import Outcome
+from kernel_matrix.shared.outcomes.cells import Outcome
 from kernel_matrix.vm.ending import End, Ending
 
 pytest_plugins = ["pytester"]

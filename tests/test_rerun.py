@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from kernel_matrix.commands import rerun
+from kernel_matrix.commands.in_guests import rerun
 from kernel_matrix.guest.pytest.plugin import repeated
 from kernel_matrix.plan import selection
-from kernel_matrix.shared import expect
 from kernel_matrix.shared.errors import HarnessError, ManifestError
+from kernel_matrix.shared.outcomes import expect
 from tests.projects import HERE, below
 
 KERNELS = ("6.1", "6.1+lockdown_integrity", "6.12")

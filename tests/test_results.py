@@ -9,11 +9,12 @@ from pathlib import Path
 
 import pytest
 
-from kernel_matrix.report import junit, run_folder
+from kernel_matrix.report import run_folder
+from kernel_matrix.report.formats import junit
 from kernel_matrix.results import matrix
 from kernel_matrix.shared import wire
-from kernel_matrix.shared.cells import Cell, Outcome
 from kernel_matrix.shared.errors import HarnessError, ManifestError
+from kernel_matrix.shared.outcomes.cells import Cell, Outcome
 from kernel_matrix.vm.guests import GuestRecord
 from tests.result_sets import read_cells
 

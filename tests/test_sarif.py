@@ -12,11 +12,11 @@ import jsonschema
 import pytest
 from hypothesis import given, settings
 
-from kernel_matrix.report import sarif
-from kernel_matrix.report.sarif import Place
+from kernel_matrix.report.formats import sarif
+from kernel_matrix.report.formats.sarif import Place
 from kernel_matrix.results.document import VERSION, Document
 from kernel_matrix.results.evidence import ObjectEvidence, ProgramSource
-from kernel_matrix.shared.cells import Cell, Outcome
+from kernel_matrix.shared.outcomes.cells import Cell, Outcome
 from tests.test_document import documents
 
 #: as OASIS publishes it; the package has nothing else that is used here

@@ -9,14 +9,15 @@ from pathlib import Path
 import pytest
 
 from kernel_matrix.config import project as configuration
-from kernel_matrix.guest.pytest import attached, notation
-from kernel_matrix.guest.system import frames
+from kernel_matrix.guest.pytest.items import attached, notation
+from kernel_matrix.guest.system.network import frames
 from kernel_matrix.objects import build
-from kernel_matrix.plan import scenarios, selection
+from kernel_matrix.plan import selection
+from kernel_matrix.plan.bpf import scenarios
+from kernel_matrix.shared.bpf.object_table import ObjectTable
+from kernel_matrix.shared.bpf.scenario import Check, Scenario, Step
 from kernel_matrix.shared.errors import ManifestError
-from kernel_matrix.shared.object_table import ObjectTable
 from kernel_matrix.shared.project import Project
-from kernel_matrix.shared.scenario import Check, Scenario, Step
 from tests.foreign_cases import CASES
 
 TABLE = """

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from xdist.workermanage import WorkerController
 
 from kernel_matrix.session.scheduler import Fresh, KernelScheduling
-from kernel_matrix.shared.division import Piece, WorkerId
+from kernel_matrix.shared.channel.division import Piece, WorkerId
 
 
 @dataclass(eq=False)

@@ -17,17 +17,18 @@ from kernel_matrix.results import document
 from kernel_matrix.results.evidence import ObjectEvidence, ProgramSource
 from kernel_matrix.session import events
 from kernel_matrix.session.controller import ControllerPlugin
+from kernel_matrix.session.display.output import Outputs
 from kernel_matrix.session.nodes import worker_of
-from kernel_matrix.session.output import Outputs
 from kernel_matrix.session.scheduler import KernelScheduling
 from kernel_matrix.session.workers import WorkersPlugin
-from kernel_matrix.shared import compiled, pytest_internals, wire
-from kernel_matrix.shared.cells import BOOT, Cell, Outcome
-from kernel_matrix.shared.division import WorkerId
-from kernel_matrix.shared.expect import Decision
-from kernel_matrix.shared.features import GuestFacts
-from kernel_matrix.shared.protocol import COMPILED, DESELECTED
-from kernel_matrix.shared.worker_input import WorkerInput
+from kernel_matrix.shared import pytest_internals, wire
+from kernel_matrix.shared.bpf import compiled
+from kernel_matrix.shared.channel.division import WorkerId
+from kernel_matrix.shared.channel.protocol import COMPILED, DESELECTED
+from kernel_matrix.shared.channel.worker_input import WorkerInput
+from kernel_matrix.shared.outcomes.cells import BOOT, Cell, Outcome
+from kernel_matrix.shared.outcomes.expect import Decision
+from kernel_matrix.shared.outcomes.features import GuestFacts
 from kernel_matrix.vm.ending import End, Ending
 from kernel_matrix.vm.guests import Guests
 from tests.result_sets import read_cells

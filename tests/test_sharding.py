@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from kernel_matrix.plan import selection, sharding
 from kernel_matrix.plan.sharding import Part, Shard, Unit
 from kernel_matrix.results.document import VERSION, Document
-from kernel_matrix.shared.cells import Cell, Outcome
 from kernel_matrix.shared.errors import ManifestError
+from kernel_matrix.shared.outcomes.cells import Cell, Outcome
 from tests.projects import HERE, ROOT, below
 
 KERNELS = ("5.10", "6.1", "6.1+locked", "7.3")

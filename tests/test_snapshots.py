@@ -16,9 +16,9 @@ import pytest
 from kernel_matrix.images import KernelImage, RootImage
 from kernel_matrix.plan import preparation, provisioning
 from kernel_matrix.plan.guest_list import ListedGuest, RunRequest
-from kernel_matrix.relay import snapshots
 from kernel_matrix.relay.job import Job
-from kernel_matrix.relay.snapshots import Hello
+from kernel_matrix.relay.saved import snapshots
+from kernel_matrix.relay.saved.snapshots import Hello
 from kernel_matrix.report.run_folder import RunDirectory
 from kernel_matrix.shared import conclusions, marker
 from kernel_matrix.vm.boot_spec import Accelerator, BootSpec

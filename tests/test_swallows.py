@@ -36,11 +36,11 @@ ALLOWED = {
     (".github/actions/kernel-matrix/action.yml", "continue-on-error"): "what has no image is a red cell of the run",
     ("harness/kernel_matrix/guest/bpf/library.py", "libbpf_strerror() unchecked"): "it writes a text for any number",
     (
-        "harness/kernel_matrix/guest/bpf/bcc_compiler.py",
+        "harness/kernel_matrix/guest/bpf/loader_support/bcc_compiler.py",
         "libbpf_set_print() unchecked",
     ): "it returns the printer before",
     (
-        "harness/kernel_matrix/guest/system/privilege.py",
+        "harness/kernel_matrix/guest/system/processes/privilege.py",
         "except Exception",
     ): "pickling fails in any way; the text goes on",
     (

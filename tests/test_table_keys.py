@@ -11,7 +11,8 @@ from kernel_matrix.config import keys, manifest
 from kernel_matrix.config import project as configuration
 from kernel_matrix.images import rootfs
 from kernel_matrix.objects import build
-from kernel_matrix.plan import objects, provisioning, selection
+from kernel_matrix.plan import provisioning, selection
+from kernel_matrix.plan.bpf import objects
 from kernel_matrix.plan.guest_list import RunRequest, list_guests
 from kernel_matrix.relay import payload
 from kernel_matrix.shared.errors import BuildError, ManifestError

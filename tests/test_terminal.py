@@ -15,13 +15,13 @@ from pathlib import Path
 import pytest
 
 from kernel_matrix.guest.system import terminal as guest
-from kernel_matrix.shared.frames import Begin
+from kernel_matrix.shared.channel.frames import Begin
 
 ROOT = Path(__file__).parents[1]
 #: runs a command at the other end of the descriptor that is its first argument
 CLIENT = """
 import sys
-from kernel_matrix.commands import terminal
+from kernel_matrix.commands.in_guests import terminal
 end = int(sys.argv.pop(1))
 exit(terminal.run_command(end, end, sys.argv[1:]))
 """

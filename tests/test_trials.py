@@ -12,8 +12,9 @@ import pytest
 
 from kernel_matrix.guest.bpf import leaks
 from kernel_matrix.guest.pytest import plugin, trials
-from kernel_matrix.shared import frames, mutants
-from kernel_matrix.shared.mutants import Begin, Result, Trial
+from kernel_matrix.shared.channel import frames
+from kernel_matrix.shared.outcomes import mutants
+from kernel_matrix.shared.outcomes.mutants import Begin, Result, Trial
 
 pytest_plugins = ["pytester"]
 

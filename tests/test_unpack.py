@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kernel_matrix.images import unpack
+from kernel_matrix.images.packages import unpack
 from kernel_matrix.shared.errors import ImageError
 
 RELEASE = "7.3.1+deb13-amd64"

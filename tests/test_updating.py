@@ -11,9 +11,9 @@ import pytest
 
 from kernel_matrix import images
 from kernel_matrix.config import manifest
-from kernel_matrix.images import archive, lock, unpack
 from kernel_matrix.images import image as kernel_images
-from kernel_matrix.images.archive import Package, Suite
+from kernel_matrix.images.packages import archive, lock, unpack
+from kernel_matrix.images.packages.archive import Package, Suite
 from kernel_matrix.images.providers import debian
 from kernel_matrix.shared.errors import ImageError, NotInArchive
 

@@ -11,7 +11,8 @@ import msgspec
 import pytest
 
 from kernel_matrix import diagnose, results
-from kernel_matrix.shared import capability_table, cells, compatibility, costs, expect, object_table
+from kernel_matrix.shared.bpf import compatibility, costs, object_table
+from kernel_matrix.shared.outcomes import capability_table, cells, expect
 
 _MODULES = [
     *(importlib.import_module(f"{room.__name__}.{module.name}") for room in (diagnose, results)

@@ -6,7 +6,8 @@ import errno
 
 import pytest
 
-from kernel_matrix.diagnose import Cause, Situation, diagnose, verifier_lines
+from kernel_matrix.diagnose import Cause, Situation, diagnose
+from kernel_matrix.diagnose.data import verifier_lines
 from kernel_matrix.diagnose.situation import CAPABILITIES
 
 _MAY_NOT = "programs of type kprobe may not call the helper"

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from kernel_matrix.relay.job import Job
 from kernel_matrix.relay.payload import Payload
 from kernel_matrix.shared import wire
-from kernel_matrix.shared.protocol import HEADERS_DISK
+from kernel_matrix.shared.channel.protocol import HEADERS_DISK
 from kernel_matrix.vm.boot_spec import AGENT, Accelerator, BootSpec, Memory, Sockets, qemu_value, vng_command
 from tests.fake_guest import BOOT, JOB
 

@@ -13,10 +13,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kernel_matrix.shared import worker_input
-from kernel_matrix.shared.features import GuestFacts
+from kernel_matrix.shared.channel import worker_input
+from kernel_matrix.shared.channel.worker_input import WORKER_KEY, WorkerInput
+from kernel_matrix.shared.outcomes.features import GuestFacts
 from kernel_matrix.shared.project import Command, Program
-from kernel_matrix.shared.worker_input import WORKER_KEY, WorkerInput
 
 pytest_plugins = ["pytester"]
 
@@ -80,8 +80,8 @@ def test_the_order_in_which_a_set_was_made_is_no_part_of_it(given_facts: GuestFa
 
 
 _PROGRAM = """
-from kernel_matrix.shared import worker_input
-from kernel_matrix.shared.features import GuestFacts
+from kernel_matrix.shared.channel import worker_input
+from kernel_matrix.shared.outcomes.features import GuestFacts
 names = frozenset(f"feature_{number}" for number in range(40))
 print(list(names) == sorted(names), worker_input.encode_facts(GuestFacts("6.1", names, names, {"6.1": names})))
 """

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
 from kernel_matrix.ci import command_line
-from kernel_matrix.commands import guest_commands
+from kernel_matrix.commands.in_guests import guest_commands
 from kernel_matrix.commands.mutation import parser as mutants
 from kernel_matrix.config import project
 from kernel_matrix.shared import hints

@@ -66,7 +66,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 
 def _configure_worker(config: pytest.Config, worker: dict[str, Any]) -> None:
-    from kernel_matrix.shared import worker_input
+    from kernel_matrix.shared.channel import worker_input
 
     if worker_input.WORKER_KEY not in worker:
         return
@@ -83,7 +83,7 @@ def _configure_worker(config: pytest.Config, worker: dict[str, Any]) -> None:
 
         config.pluginmanager.register(KeepPlugin(channel.send))
     if work.command:
-        from kernel_matrix.guest.pytest.command import CommandPlugin
+        from kernel_matrix.guest.pytest.items.command import CommandPlugin
 
         config.pluginmanager.register(CommandPlugin(work.facts, list(work.command), work.timeout, channel.send))
     plugin.register(config, work.facts, work.arguments, work.begins, channel.send if channel is not None else None)

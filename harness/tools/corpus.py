@@ -17,9 +17,9 @@ from typing import IO
 import msgspec
 import tomli_w
 
-from kernel_matrix.images import archive, unpack
-from kernel_matrix.images.archive import Package, Suite
 from kernel_matrix.images.cache import building, cache_dir, digest, disk_errors, locked, working
+from kernel_matrix.images.packages import archive, unpack
+from kernel_matrix.images.packages.archive import Package, Suite
 from kernel_matrix.shared import atomic
 from kernel_matrix.shared.errors import HarnessError, ImageError
 

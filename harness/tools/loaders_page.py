@@ -16,7 +16,7 @@ import generated_page
 from kernel_matrix.config import manifest, project
 from kernel_matrix.results import baseline
 from kernel_matrix.results.baseline import Expectation
-from kernel_matrix.shared.expect import loader_of
+from kernel_matrix.shared.outcomes.expect import loader_of
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGE = ROOT / "docs" / "loaders.md"

@@ -13,7 +13,7 @@ from rich.console import Console
 from kernel_matrix.config import manifest, project
 from kernel_matrix.report import terminal
 from kernel_matrix.results import baseline, matrix
-from kernel_matrix.shared.cells import Cell
+from kernel_matrix.shared.outcomes.cells import Cell
 
 ROOT = Path(__file__).resolve().parents[2]
 PICTURE = ROOT / "docs" / "matrix.svg"

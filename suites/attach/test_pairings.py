@@ -13,7 +13,8 @@ from contextlib import ExitStack, contextmanager
 
 import pytest
 
-from kernel_matrix.guest.bpf import bpf_calls, steps
+from kernel_matrix.guest.bpf import steps
+from kernel_matrix.guest.bpf.calls import bpf_calls
 from kernel_matrix.guest.pytest.marks import requires
 from kernel_matrix.guest.pytest.refusal import Refused
 from suites.attach.conftest import Interfaces

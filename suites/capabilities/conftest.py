@@ -13,8 +13,8 @@ from kernel_matrix.guest.probes.capability_table import Part
 from kernel_matrix.guest.pytest.marks import GUEST_FACTS
 from kernel_matrix.guest.pytest.refusal import refused
 from kernel_matrix.guest.system import processors
-from kernel_matrix.shared.capability_table import Table
-from kernel_matrix.shared.features import GuestFacts
+from kernel_matrix.shared.outcomes.capability_table import Table
+from kernel_matrix.shared.outcomes.features import GuestFacts
 
 __all__ = ["refused"]
 

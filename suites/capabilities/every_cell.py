@@ -12,8 +12,8 @@ from kernel_matrix.guest.probes import users
 from kernel_matrix.guest.probes.capability_place import Resources
 from kernel_matrix.guest.probes.capability_table import SETTINGS, derived, setting
 from kernel_matrix.guest.pytest.marks import requires
-from kernel_matrix.shared.capability_table import USERS, Context, Table
-from kernel_matrix.shared.features import GuestFacts
+from kernel_matrix.shared.outcomes.capability_table import USERS, Context, Table
+from kernel_matrix.shared.outcomes.features import GuestFacts
 
 _WHO = [pytest.param(name, marks=requires("bpf_token")) if name == users.TOKEN else name for name in USERS]
 

@@ -11,9 +11,9 @@ from kernel_matrix.guest.probes.capability_table import SETTINGS, Part, tried
 from kernel_matrix.guest.probes.users import TOKEN
 from kernel_matrix.guest.pytest.fixtures import Record
 from kernel_matrix.guest.pytest.marks import requires
-from kernel_matrix.shared import capability_table
-from kernel_matrix.shared.capability_table import USERS, Table
-from kernel_matrix.shared.features import GuestFacts
+from kernel_matrix.shared.outcomes import capability_table
+from kernel_matrix.shared.outcomes.capability_table import USERS, Table
+from kernel_matrix.shared.outcomes.features import GuestFacts
 from suites.capabilities.conftest import Measured
 
 _WHO = [pytest.param(name, marks=requires("bpf_token")) if name == TOKEN else name for name in USERS]

@@ -13,15 +13,15 @@ from pyroute2 import IPRoute
 
 from kernel_matrix.diagnose import Cause, Diagnosis
 from kernel_matrix.guest.bpf import steps
+from kernel_matrix.guest.bpf.calls.instructions import MAX_INSNS, copy, leave
+from kernel_matrix.guest.bpf.calls.verifier import count_only, verified
 from kernel_matrix.guest.bpf.diagnosis import trying
-from kernel_matrix.guest.bpf.instructions import MAX_INSNS, copy, leave
-from kernel_matrix.guest.bpf.verifier import count_only, verified
 from kernel_matrix.guest.pytest.fixtures import Sysctl
 from kernel_matrix.guest.pytest.marks import GUEST_FACTS, requires
 from kernel_matrix.guest.system.mounts import without
-from kernel_matrix.guest.system.netns import namespace
-from kernel_matrix.guest.system.privilege import NOBODY, Cap, run_as
-from kernel_matrix.shared.features import GuestFacts
+from kernel_matrix.guest.system.network.netns import namespace
+from kernel_matrix.guest.system.processes.privilege import NOBODY, Cap, run_as
+from kernel_matrix.shared.outcomes.features import GuestFacts
 from suites.diagnosis.conftest import attach, diagnosed, load, without_bpf
 
 _ALL = frozenset(Cap)

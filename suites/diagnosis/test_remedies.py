@@ -17,15 +17,16 @@ from pathlib import Path
 import pytest
 
 from kernel_matrix.diagnose import Diagnosis, Remedy
-from kernel_matrix.guest.bpf import bpf_calls, perf, steps
+from kernel_matrix.guest.bpf import steps
+from kernel_matrix.guest.bpf.calls import bpf_calls, perf
 from kernel_matrix.guest.bpf.diagnosis import machine
 from kernel_matrix.guest.bpf.step_error import StepError
 from kernel_matrix.guest.pytest.fixtures import Sysctl
 from kernel_matrix.guest.pytest.marks import GUEST_FACTS, requires
 from kernel_matrix.guest.system.mounts import mount
-from kernel_matrix.guest.system.netns import namespace
-from kernel_matrix.guest.system.privilege import NOBODY, Cap, run_as
-from kernel_matrix.shared.features import GuestFacts
+from kernel_matrix.guest.system.network.netns import namespace
+from kernel_matrix.guest.system.processes.privilege import NOBODY, Cap, run_as
+from kernel_matrix.shared.outcomes.features import GuestFacts
 from suites.diagnosis.conftest import diagnosed
 
 _ARRAY, _DEVMAP = (steps.MapSpec(kind, 4, 4, 1) for kind in ("array", "devmap"))

@@ -15,7 +15,8 @@ from pathlib import Path
 
 import pytest
 
-from kernel_matrix.guest.bpf import bpf_calls, steps
+from kernel_matrix.guest.bpf import steps
+from kernel_matrix.guest.bpf.calls import bpf_calls
 from kernel_matrix.guest.pytest.refusal import Refused
 from kernel_matrix.guest.system.mounts import BPFFS, with_bpffs, without
 

@@ -6,7 +6,7 @@ import pytest
 
 from kernel_matrix.guest.probes.features import PROBES
 from kernel_matrix.guest.pytest.marks import GUEST_FACTS
-from kernel_matrix.shared.features import GuestFacts
+from kernel_matrix.shared.outcomes.features import GuestFacts
 
 
 @pytest.fixture

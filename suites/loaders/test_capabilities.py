@@ -25,16 +25,16 @@ from pathlib import Path
 import pytest
 
 from kernel_matrix.guest.bpf import loaders
-from kernel_matrix.guest.bpf.loader_program import ProgramLoader
+from kernel_matrix.guest.bpf.loader_support.loader_program import ProgramLoader
 from kernel_matrix.guest.bpf.loaders import Loader
 from kernel_matrix.guest.bpf.step_error import StepError
 from kernel_matrix.guest.bpf.steps import XdpFlags, object_path
 from kernel_matrix.guest.pytest.fixtures import Observed
 from kernel_matrix.guest.pytest.marks import GUEST_FACTS
-from kernel_matrix.guest.system.netns import Veth
-from kernel_matrix.guest.system.privilege import NOBODY, Cap, run_as
-from kernel_matrix.shared import capabilities, capability_table
-from kernel_matrix.shared.capability_table import Context, Table
+from kernel_matrix.guest.system.network.netns import Veth
+from kernel_matrix.guest.system.processes.privilege import NOBODY, Cap, run_as
+from kernel_matrix.shared.outcomes import capabilities, capability_table
+from kernel_matrix.shared.outcomes.capability_table import Context, Table
 from suites.loaders.conftest import in_words
 
 #: object -> its program, and its path in the capability table: one that reads no file

@@ -16,14 +16,14 @@ from pathlib import Path
 
 import pytest
 
-from kernel_matrix.guest.bpf.loader_program import ProgramLoader
+from kernel_matrix.guest.bpf.loader_support.loader_program import ProgramLoader
 from kernel_matrix.guest.bpf.loaders import Loader
 from kernel_matrix.guest.bpf.steps import XdpFlags, object_path, xdp_id
 from kernel_matrix.guest.pytest.marks import with_loaders
 from kernel_matrix.guest.pytest.refusal import Refused
-from kernel_matrix.guest.system import execs
-from kernel_matrix.guest.system.netns import Namespace, loopback, namespace
-from kernel_matrix.guest.system.privilege import NOBODY, Cap
+from kernel_matrix.guest.system.network.netns import Namespace, loopback, namespace
+from kernel_matrix.guest.system.processes import execs
+from kernel_matrix.guest.system.processes.privilege import NOBODY, Cap
 from kernel_matrix.shared.project import loader_program
 
 pytestmark = with_loaders("aya")

@@ -7,7 +7,7 @@ import signal
 
 import pytest
 
-from kernel_matrix.guest.bpf.loader_program import LoaderLost, ProgramLoader
+from kernel_matrix.guest.bpf.loader_support.loader_program import LoaderLost, ProgramLoader
 from kernel_matrix.guest.pytest.marks import with_loaders
 from kernel_matrix.guest.system.deadline import wait_until
 from suites.loaders.conftest import FIXTURE, seen

@@ -7,9 +7,10 @@ import os
 import socket
 import struct
 
-from kernel_matrix.guest.bpf import bpf_calls, steps
+from kernel_matrix.guest.bpf import steps
+from kernel_matrix.guest.bpf.calls import bpf_calls
 from kernel_matrix.guest.pytest.marks import requires
-from kernel_matrix.guest.system import calls
+from kernel_matrix.guest.system.processes import calls
 from suites.sockets.conftest import Call, Monitor, Peer, Script, State, Totals, run_script
 from suites.sockets.test_calls import DATAGRAM, INET
 

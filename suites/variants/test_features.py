@@ -10,7 +10,7 @@ import pytest
 
 from kernel_matrix.guest.probes.features import PROBES
 from kernel_matrix.guest.pytest.marks import GUEST_FACTS, boots_with
-from kernel_matrix.shared.features import GuestFacts
+from kernel_matrix.shared.outcomes.features import GuestFacts
 
 
 @boots_with("lsm_bpf", "lockdown_integrity")

@@ -15,11 +15,12 @@ from pathlib import Path
 import pytest
 
 from kernel_matrix.diagnose import Cause
-from kernel_matrix.guest.bpf import bpf_calls, steps
+from kernel_matrix.guest.bpf import steps
+from kernel_matrix.guest.bpf.calls import bpf_calls
+from kernel_matrix.guest.bpf.calls.instructions import add, call, copy, leave, mov
+from kernel_matrix.guest.bpf.calls.verifier import verified
 from kernel_matrix.guest.bpf.diagnosis import machine
-from kernel_matrix.guest.bpf.instructions import add, call, copy, leave, mov
 from kernel_matrix.guest.bpf.step_error import Stage, StepError
-from kernel_matrix.guest.bpf.verifier import verified
 from kernel_matrix.guest.pytest.marks import boots_with
 from kernel_matrix.guest.pytest.refusal import Refused
 

@@ -13,7 +13,7 @@ import pytest
 from kernel_matrix.guest.bpf import steps
 from kernel_matrix.guest.bpf.diagnosis import machine
 from kernel_matrix.guest.pytest.marks import GUEST_FACTS, boots_with
-from kernel_matrix.shared.features import GuestFacts
+from kernel_matrix.shared.outcomes.features import GuestFacts
 
 _COUNTER = steps.MapSpec("array", key=4, value=8, entries=1)
 _CALLS = 10

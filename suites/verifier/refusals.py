@@ -10,7 +10,7 @@ import errno
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from kernel_matrix.guest.bpf.instructions import (
+from kernel_matrix.guest.bpf.calls.instructions import (
     add,
     call,
     copy,

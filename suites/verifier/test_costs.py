@@ -10,9 +10,9 @@ from dataclasses import asdict
 import pytest
 
 from kernel_matrix.guest.bpf import costing, steps
-from kernel_matrix.guest.bpf.instructions import MAX_INSNS
+from kernel_matrix.guest.bpf.calls.instructions import MAX_INSNS
 from kernel_matrix.guest.pytest.fixtures import Record
-from kernel_matrix.shared.costs import COSTS, Cost
+from kernel_matrix.shared.bpf.costs import COSTS, Cost
 
 _OBJECTS = ("xdp_packet_counter", "kprobe_execve", "tracepoint_network")
 

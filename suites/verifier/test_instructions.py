@@ -6,8 +6,8 @@ import errno
 
 import pytest
 
-from kernel_matrix.guest.bpf.instructions import leave, load
-from kernel_matrix.guest.bpf.verifier import Log, verified
+from kernel_matrix.guest.bpf.calls.instructions import leave, load
+from kernel_matrix.guest.bpf.calls.verifier import Log, verified
 from kernel_matrix.guest.pytest.marks import refused_without
 from kernel_matrix.guest.pytest.refusal import Refused
 from suites.verifier.refusals import REFUSALS, Program, Refusal, with_first_value

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from kernel_matrix.config.manifest import Kernel, Manifest
 from kernel_matrix.images import KernelImage, image
-from kernel_matrix.images.archive import Package
+from kernel_matrix.images.packages.archive import Package
 from kernel_matrix.shared.errors import ImageError
 
 

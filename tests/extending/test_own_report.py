@@ -10,8 +10,8 @@ from kernel_matrix.config import project
 from kernel_matrix.report import reports
 from kernel_matrix.report.run_folder import RunDirectory, RunFacts
 from kernel_matrix.results.matrix import Matrix
-from kernel_matrix.shared.cells import Cell, Outcome
 from kernel_matrix.shared.errors import ManifestError
+from kernel_matrix.shared.outcomes.cells import Cell, Outcome
 from kernel_matrix.shared.project import Project
 
 HERE = Path(__file__).parent

@@ -18,9 +18,10 @@ from pathlib import Path
 
 import pytest
 
-from kernel_matrix.shared import expect, wire
-from kernel_matrix.shared.cells import Cell, Outcome
-from kernel_matrix.shared.division import WorkerId
+from kernel_matrix.shared import wire
+from kernel_matrix.shared.channel.division import WorkerId
+from kernel_matrix.shared.outcomes import expect
+from kernel_matrix.shared.outcomes.cells import Cell, Outcome
 from kernel_matrix.vm.ending import STARTED
 from kernel_matrix.vm.ending import Started as GuestStarted
 from kernel_matrix.vm.qmp import Monitor

@@ -12,7 +12,7 @@ import pytest
 
 from kernel_matrix.results import document
 from kernel_matrix.results.document import Document
-from kernel_matrix.shared.cells import Cell
+from kernel_matrix.shared.outcomes.cells import Cell
 from tests import foreign_cases
 from tests.projects import HERE
 

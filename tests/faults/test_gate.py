@@ -13,7 +13,7 @@ import pytest
 from kernel_matrix.results import baseline, document
 from kernel_matrix.results.baseline import Expectation
 from kernel_matrix.results.changes import Kind
-from kernel_matrix.shared.cells import Outcome
+from kernel_matrix.shared.outcomes.cells import Outcome
 
 ROOT = Path(__file__).resolve().parents[2]
 CASE = "tests/faults/cases/case_gate.py"

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from kernel_matrix.shared.cells import Outcome
+from kernel_matrix.shared.outcomes.cells import Outcome
 from tests.processes import gone
 from tests.result_sets import read_cells
 

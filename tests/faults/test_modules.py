@@ -10,7 +10,7 @@ import pytest
 
 from kernel_matrix.objects import build
 from kernel_matrix.results import document
-from kernel_matrix.shared.cells import Cell
+from kernel_matrix.shared.outcomes.cells import Cell
 
 SOURCE = """
 #include <linux/bpf.h>

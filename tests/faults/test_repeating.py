@@ -6,7 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from kernel_matrix.shared.cells import Outcome
+from kernel_matrix.shared.outcomes.cells import Outcome
 from tests.result_sets import read_cells
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -11,7 +11,7 @@ import sys
 import time
 from pathlib import Path
 
-from kernel_matrix.shared.cells import Outcome
+from kernel_matrix.shared.outcomes.cells import Outcome
 from tests.processes import gone
 from tests.result_sets import read_cells
 

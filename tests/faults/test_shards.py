@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from kernel_matrix.results import document
-from kernel_matrix.shared.cells import Outcome
+from kernel_matrix.shared.outcomes.cells import Outcome
 
 ROOT = Path(__file__).resolve().parents[2]
 #: one loader: what is joined are files' cells

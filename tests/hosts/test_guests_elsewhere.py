@@ -25,7 +25,7 @@ import pytest
 from kernel_matrix.report.run_folder import RunRecord
 from kernel_matrix.results import document
 from kernel_matrix.shared import wire
-from kernel_matrix.shared.cells import Cell, Outcome
+from kernel_matrix.shared.outcomes.cells import Cell, Outcome
 from tests.result_sets import read_cells
 
 ROOT = Path(__file__).resolve().parents[2]

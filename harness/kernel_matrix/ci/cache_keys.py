@@ -13,7 +13,8 @@ from pathlib import Path
 from kernel_matrix import images
 from kernel_matrix.config.manifest import Kernel, Manifest
 from kernel_matrix.images.cache import digest
-from kernel_matrix.relay import accelerator, snapshots
+from kernel_matrix.relay import accelerator
+from kernel_matrix.relay.saved import snapshots
 from kernel_matrix.vm.boot_spec import Accelerator, BootSpec
 
 _KVM = Path("/dev/kvm")

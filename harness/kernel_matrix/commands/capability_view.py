@@ -10,9 +10,10 @@ from rich.table import Table as RichTable
 
 from kernel_matrix.config import manifest
 from kernel_matrix.results import document
-from kernel_matrix.shared import atomic, capability_table, hints
-from kernel_matrix.shared.capability_table import FACTS, Context, Lines, Table
+from kernel_matrix.shared import atomic, hints
 from kernel_matrix.shared.errors import HarnessError, ManifestError
+from kernel_matrix.shared.outcomes import capability_table
+from kernel_matrix.shared.outcomes.capability_table import FACTS, Context, Lines, Table
 from kernel_matrix.shared.project import Project
 
 

@@ -11,15 +11,17 @@ from kernel_matrix import images
 from kernel_matrix.config import manifest
 from kernel_matrix.config.manifest import Kernel, Manifest
 from kernel_matrix.images import KernelImage, vmlinux
-from kernel_matrix.objects import build, compatibility, kernel_types
-from kernel_matrix.objects.kernel_types import KernelTypes
+from kernel_matrix.objects import build
+from kernel_matrix.objects.needed import compatibility
+from kernel_matrix.objects.types import kernel_types
+from kernel_matrix.objects.types.kernel_types import KernelTypes
 from kernel_matrix.report import compatibility_page
 from kernel_matrix.results import document
 from kernel_matrix.results.document import Document
 from kernel_matrix.results.text import reason
 from kernel_matrix.shared import atomic
-from kernel_matrix.shared.btf import BtfError
-from kernel_matrix.shared.compatibility import Compatibility, KernelColumn, Measurement
+from kernel_matrix.shared.bpf.btf import BtfError
+from kernel_matrix.shared.bpf.compatibility import Compatibility, KernelColumn, Measurement
 from kernel_matrix.shared.errors import HarnessError
 from kernel_matrix.shared.project import Project
 

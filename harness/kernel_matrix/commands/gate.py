@@ -13,7 +13,7 @@ from kernel_matrix.config import project as projects
 from kernel_matrix.objects import build
 from kernel_matrix.results import document
 from kernel_matrix.results.findings import findings
-from kernel_matrix.shared.cells import Cell
+from kernel_matrix.shared.outcomes.cells import Cell
 from kernel_matrix.shared.project import ROOT_VARIABLE, Project
 
 #: runs the matrix with these arguments of pytest

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from kernel_matrix.config import project as projects
 from kernel_matrix.objects import build
-from kernel_matrix.shared import bpf_elf
+from kernel_matrix.shared.bpf import bpf_elf
 from kernel_matrix.shared.errors import ManifestError, reraise
 
 #: folders without objects of the project
@@ -139,7 +139,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-# from kernel_matrix.guest.pytest.attached import Attach, Traffic
+# from kernel_matrix.guest.pytest.items.attached import Attach, Traffic
 
 
 def test_the_kernel_shows_its_types() -> None:

@@ -7,7 +7,8 @@ from pathlib import Path
 
 from kernel_matrix import images
 from kernel_matrix.config.manifest import Kernel, Manifest
-from kernel_matrix.relay import accelerator, snapshots
+from kernel_matrix.relay import accelerator
+from kernel_matrix.relay.saved import snapshots
 from kernel_matrix.results import baseline
 from kernel_matrix.shared import conclusions, marker
 from kernel_matrix.shared.conclusions import KVM

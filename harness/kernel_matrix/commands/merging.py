@@ -26,9 +26,9 @@ from kernel_matrix.results.changes import Change
 from kernel_matrix.results.document import Document
 from kernel_matrix.results.evidence import Digest
 from kernel_matrix.shared import wire
-from kernel_matrix.shared.cells import Outcome
 from kernel_matrix.shared.errors import HarnessError, ManifestError
-from kernel_matrix.shared.features import VARIANT, plain_kernel
+from kernel_matrix.shared.outcomes.cells import Outcome
+from kernel_matrix.shared.outcomes.features import VARIANT, plain_kernel
 from kernel_matrix.shared.project import Project
 
 #: the status of a run that Ctrl-C ended

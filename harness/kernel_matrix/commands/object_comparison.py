@@ -13,8 +13,8 @@ from kernel_matrix.objects import build
 from kernel_matrix.report import compatibility_page
 from kernel_matrix.results import comparison, document
 from kernel_matrix.results.baseline import Expectation
-from kernel_matrix.shared.compatibility import Compatibility, Need
-from kernel_matrix.shared.costs import COMPARED, Cost
+from kernel_matrix.shared.bpf.compatibility import Compatibility, Need
+from kernel_matrix.shared.bpf.costs import COMPARED, Cost
 from kernel_matrix.shared.errors import ManifestError
 from kernel_matrix.shared.project import Project
 

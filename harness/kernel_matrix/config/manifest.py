@@ -15,7 +15,7 @@ import msgspec
 
 from kernel_matrix.results.comparison import Scope
 from kernel_matrix.shared.errors import ManifestError
-from kernel_matrix.shared.features import VARIANT, Feature, parse_features
+from kernel_matrix.shared.outcomes.features import VARIANT, Feature, parse_features
 from kernel_matrix.shared.project import GuestNeeds, Project
 
 #: groups of kernels; ``full`` is all tiers

@@ -7,8 +7,8 @@ from typing import Annotated, Literal
 
 import msgspec
 
+from kernel_matrix.shared.bpf.object_table import Expected, ObjectSettings, ObjectTable
 from kernel_matrix.shared.errors import ManifestError
-from kernel_matrix.shared.object_table import Expected, ObjectSettings, ObjectTable
 
 _Name = Annotated[str, msgspec.Meta(min_length=1)]
 _Count = Annotated[int, msgspec.Meta(ge=1)]

@@ -11,9 +11,9 @@ from typing import Annotated, Any, Literal
 
 import msgspec
 
-from kernel_matrix.shared import scenario
+from kernel_matrix.shared.bpf import scenario
+from kernel_matrix.shared.bpf.scenario import Check, Step
 from kernel_matrix.shared.errors import ManifestError
-from kernel_matrix.shared.scenario import Check, Step
 
 _Name = Annotated[str, msgspec.Meta(min_length=1)]
 _Count = Annotated[int, msgspec.Meta(ge=1)]

@@ -5,8 +5,8 @@ from __future__ import annotations
 import errno
 import re
 
+from kernel_matrix.diagnose.data.sections import TRAMPOLINES
 from kernel_matrix.diagnose.needs import PERF_HOOKS
-from kernel_matrix.diagnose.sections import TRAMPOLINES
 from kernel_matrix.diagnose.situation import ENOTSUPP, Cause, Diagnosis, Rule, Situation, advise, symbol
 
 #: hook -> the program types that it accepts

@@ -5,7 +5,8 @@ from __future__ import annotations
 import errno
 import re
 
-from kernel_matrix.diagnose import helpers, maps, verifier_lines
+from kernel_matrix.diagnose import maps
+from kernel_matrix.diagnose.data import helpers, verifier_lines
 from kernel_matrix.diagnose.remedy import Remedy
 from kernel_matrix.diagnose.situation import (
     CALLBACKS,

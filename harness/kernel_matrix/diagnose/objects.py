@@ -5,7 +5,8 @@ from __future__ import annotations
 import errno
 import re
 
-from kernel_matrix.diagnose import maps, sections
+from kernel_matrix.diagnose import maps
+from kernel_matrix.diagnose.data import sections
 from kernel_matrix.diagnose.situation import (
     ENOTSUPP,
     Cause,

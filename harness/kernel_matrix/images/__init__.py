@@ -14,8 +14,8 @@ from kernel_matrix.images.kernels import (
     unlocked,
 )
 from kernel_matrix.images.modules import Modules, needed_folder
+from kernel_matrix.images.packages.updating import update_lock
 from kernel_matrix.images.rootfs import RootImage, cached_root, root_image, root_key
-from kernel_matrix.images.updating import update_lock
 
 __all__ = [
     "KernelImage",

@@ -8,8 +8,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from kernel_matrix.config.manifest import Manifest
-from kernel_matrix.images import unpack, vmlinux
+from kernel_matrix.images import vmlinux
 from kernel_matrix.images.cache import building, cache_dir, digest, disk_errors, locked, run, used
+from kernel_matrix.images.packages import unpack
 from kernel_matrix.shared import wire
 
 #: part of the cache's key: the version of this module's output

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-from kernel_matrix.images import unpack
 from kernel_matrix.images.cache import building, cache_dir, digest, disk_errors, locked, used, working
+from kernel_matrix.images.packages import unpack
 
 #: part of the cache's key: the version of this module's output
 _FORMAT = "1"

@@ -15,9 +15,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from kernel_matrix.config.manifest import Manifest, Root
-from kernel_matrix.images import mirror
-from kernel_matrix.images.archive import keyring
 from kernel_matrix.images.cache import building, cache_dir, digest, disk_errors, locked, run, used, working
+from kernel_matrix.images.packages import mirror
+from kernel_matrix.images.packages.archive import keyring
 from kernel_matrix.shared.errors import ImageError
 from kernel_matrix.shared.project import CARRIED, HOME
 from kernel_matrix.vm.boot_spec import AGENT

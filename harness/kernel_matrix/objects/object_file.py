@@ -18,9 +18,9 @@ from elftools.elf.elffile import ELFFile
 from elftools.elf.relocation import RelocationSection
 from elftools.elf.sections import Section, Symbol, SymbolTableSection
 
-from kernel_matrix.objects import btf_ext
-from kernel_matrix.objects.btf_ext import Extension, SourceLine
-from kernel_matrix.shared.btf import Btf, Kind
+from kernel_matrix.objects.types import btf_ext
+from kernel_matrix.objects.types.btf_ext import Extension, SourceLine
+from kernel_matrix.shared.bpf.btf import Btf, Kind
 from kernel_matrix.shared.errors import ManifestError
 
 #: the section of functions that programs call

@@ -8,10 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from kernel_matrix.guest.pytest import marks, objects, own_commands
+from kernel_matrix.guest.pytest import marks
+from kernel_matrix.guest.pytest.items import objects, own_commands
 from kernel_matrix.plan.selection import COMMANDS, LOADERS, NAMES, OBJECTS, SELECTED
-from kernel_matrix.shared.features import VARIANT
-from kernel_matrix.shared.object_table import ObjectTable
+from kernel_matrix.shared.bpf.object_table import ObjectTable
+from kernel_matrix.shared.outcomes.features import VARIANT
 from kernel_matrix.shared.project import Command
 
 #: parameters have the same ids as in the guests

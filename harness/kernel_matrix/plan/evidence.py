@@ -17,8 +17,8 @@ from kernel_matrix.shared.errors import ManifestError
 from kernel_matrix.shared.project import Project
 
 if TYPE_CHECKING:
-    from kernel_matrix.objects.btf_ext import SourceLine
     from kernel_matrix.objects.object_file import Function
+    from kernel_matrix.objects.types.btf_ext import SourceLine
 
 #: the files of a project that say what runs where, beside its table
 _IMAGES = ("kernels.toml", "kernels.lock.toml", "features.toml", "rootfs.toml", "variants.toml")

@@ -13,12 +13,13 @@ from typing import Literal
 
 from kernel_matrix import images
 from kernel_matrix.config import manifest
-from kernel_matrix.plan import objects, selection, sharding
+from kernel_matrix.plan import selection, sharding
+from kernel_matrix.plan.bpf import objects
 from kernel_matrix.plan.sharding import Part, Shard, Unit
 from kernel_matrix.relay import payload
 from kernel_matrix.shared.errors import ManifestError
-from kernel_matrix.shared.expect import kernel_of_argument
-from kernel_matrix.shared.features import VARIANT, plain_kernel
+from kernel_matrix.shared.outcomes.expect import kernel_of_argument
+from kernel_matrix.shared.outcomes.features import VARIANT, plain_kernel
 from kernel_matrix.shared.project import Project
 
 

@@ -14,21 +14,23 @@ from kernel_matrix import images
 from kernel_matrix.config import manifest, options
 from kernel_matrix.images import RootImage
 from kernel_matrix.objects import build
-from kernel_matrix.plan import compiling, evidence, provisioning
+from kernel_matrix.plan import evidence, provisioning
+from kernel_matrix.plan.bpf import compiling
 from kernel_matrix.plan.guest_list import GuestList, RunRequest, list_guests, pieces
 from kernel_matrix.plan.sharding import Part, Unit
-from kernel_matrix.relay import accelerator, client, payload, snapshots
+from kernel_matrix.relay import accelerator, client, payload
 from kernel_matrix.relay.job import Job
+from kernel_matrix.relay.saved import snapshots
 from kernel_matrix.report.run_folder import KernelFacts, RunDirectory, RunFacts, notes
 from kernel_matrix.results import baseline
 from kernel_matrix.results.baseline import Expectation
 from kernel_matrix.results.comparison import Scope
 from kernel_matrix.results.evidence import ObjectEvidence
 from kernel_matrix.shared import wire
-from kernel_matrix.shared.division import WorkerId
+from kernel_matrix.shared.bpf.object_table import ObjectTable
+from kernel_matrix.shared.channel.division import WorkerId
 from kernel_matrix.shared.errors import ImageError
-from kernel_matrix.shared.features import VARIANT, GuestFacts
-from kernel_matrix.shared.object_table import ObjectTable
+from kernel_matrix.shared.outcomes.features import VARIANT, GuestFacts
 from kernel_matrix.shared.project import Command, Program, Project
 from kernel_matrix.vm import slots
 from kernel_matrix.vm.boot_spec import Accelerator, BootSpec

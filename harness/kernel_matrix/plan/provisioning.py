@@ -14,7 +14,7 @@ from kernel_matrix.plan import selection
 from kernel_matrix.plan.guest_list import GuestList, ListedGuest, RunRequest
 from kernel_matrix.relay import payload
 from kernel_matrix.shared.errors import ImageError, ManifestError, NotInArchive, ToolMissing
-from kernel_matrix.shared.features import plain_kernel
+from kernel_matrix.shared.outcomes.features import plain_kernel
 from kernel_matrix.shared.project import COMPILING_LOADERS, MEMORY_MIB, Project
 
 #: memory of a guest that a carried folder may take: it is there twice while it is unpacked
@@ -113,7 +113,7 @@ def with_needs_of_objects(
     if not project.object_files:
         return list(guests)
     # it reads objects and kernels with elftools, which takes longer to import than to plan a run without objects
-    from kernel_matrix.plan import kernel_modules
+    from kernel_matrix.plan.bpf import kernel_modules
 
     needs: dict[str, kernel_modules.Needs] = {}
     for guest in guests:

@@ -21,11 +21,11 @@ import msgspec
 
 from kernel_matrix.results.document import Document
 from kernel_matrix.shared import atomic, wire
-from kernel_matrix.shared.cells import Cell
-from kernel_matrix.shared.division import Piece
+from kernel_matrix.shared.channel.division import Piece
 from kernel_matrix.shared.errors import ManifestError
-from kernel_matrix.shared.expect import kernel_of_argument
-from kernel_matrix.shared.features import plain_kernel
+from kernel_matrix.shared.outcomes.cells import Cell
+from kernel_matrix.shared.outcomes.expect import kernel_of_argument
+from kernel_matrix.shared.outcomes.features import plain_kernel
 
 #: the file's name in a shard's run folder
 NAME = "shard.json"

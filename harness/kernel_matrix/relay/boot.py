@@ -18,10 +18,11 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from kernel_matrix.relay import hang, memory_files, qemu_command, snapshots
+from kernel_matrix.relay import hang
 from kernel_matrix.relay.job import Job
 from kernel_matrix.relay.machine import BootError, Machine, Tick
-from kernel_matrix.relay.snapshots import Hello, Snapshot
+from kernel_matrix.relay.saved import memory_files, qemu_command, snapshots
+from kernel_matrix.relay.saved.snapshots import Hello, Snapshot
 from kernel_matrix.shared.errors import of_system
 from kernel_matrix.vm import boot_spec
 from kernel_matrix.vm.process_guard import GuardedGroup

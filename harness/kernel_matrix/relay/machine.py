@@ -11,9 +11,10 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from kernel_matrix.relay import memory_files, pace, preamble
+from kernel_matrix.relay import pace, preamble
 from kernel_matrix.relay.job import Job
-from kernel_matrix.relay.snapshots import Hello
+from kernel_matrix.relay.saved import memory_files
+from kernel_matrix.relay.saved.snapshots import Hello
 from kernel_matrix.vm import boot_spec
 from kernel_matrix.vm.process_guard import GuardedGroup
 from kernel_matrix.vm.qmp import Monitor

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from kernel_matrix.shared import compiled
+from kernel_matrix.shared.bpf import compiled
 from kernel_matrix.shared.errors import reraise
 from kernel_matrix.shared.project import (
     ARRIVED,

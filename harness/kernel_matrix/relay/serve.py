@@ -30,8 +30,9 @@ from kernel_matrix.relay import pace, payload, preamble
 from kernel_matrix.relay.boot import Boots, Preamble, Running
 from kernel_matrix.relay.job import Job
 from kernel_matrix.relay.machine import BootError
-from kernel_matrix.shared import console, wire
-from kernel_matrix.shared.compiled import COMPILER_VARIABLE
+from kernel_matrix.shared import wire
+from kernel_matrix.shared.bpf.compiled import COMPILER_VARIABLE
+from kernel_matrix.shared.channel import console
 from kernel_matrix.shared.project import ENGINE, HOME, ROOT_VARIABLE
 from kernel_matrix.vm import slots
 from kernel_matrix.vm.ending import ENDING, STARTED, End, Ending, Started

@@ -31,9 +31,9 @@ from kernel_matrix.remote.hosted import Machine
 from kernel_matrix.remote.hosts import Connection, Host, HostGone, Say
 from kernel_matrix.report.run_folder import KernelFacts, RunDirectory
 from kernel_matrix.shared import atomic, pytest_internals, wire
-from kernel_matrix.shared.division import WorkerId
+from kernel_matrix.shared.channel.division import WorkerId
 from kernel_matrix.shared.errors import HarnessError, ManifestError
-from kernel_matrix.shared.features import plain_kernel
+from kernel_matrix.shared.outcomes.features import plain_kernel
 from kernel_matrix.shared.project import Project
 from kernel_matrix.vm.ending import STARTED
 

@@ -21,7 +21,7 @@ from execnet import HostNotFound
 from kernel_matrix.plan.preparation import PlannedGuest
 from kernel_matrix.plan.sharding import Unit
 from kernel_matrix.remote import hosted
-from kernel_matrix.shared.division import WorkerId
+from kernel_matrix.shared.channel.division import WorkerId
 from kernel_matrix.shared.errors import HarnessError, ManifestError
 
 Say = Callable[[str], None]

@@ -16,8 +16,8 @@ import msgspec
 from kernel_matrix.report.html_page import environment
 from kernel_matrix.report.markdown import escape
 from kernel_matrix.results.text import first_line, plain
-from kernel_matrix.shared.cells import Outcome
-from kernel_matrix.shared.compatibility import Answer, Compatibility, Need, Requirement, State, moved
+from kernel_matrix.shared.bpf.compatibility import Answer, Compatibility, Need, Requirement, State, moved
+from kernel_matrix.shared.outcomes.cells import Outcome
 
 if TYPE_CHECKING:
     import jinja2

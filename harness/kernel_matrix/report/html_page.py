@@ -23,8 +23,8 @@ from kernel_matrix.results.changes import Kind
 from kernel_matrix.results.document import Document
 from kernel_matrix.results.findings import Difference, Finding, by_file, differences, findings, unchanged
 from kernel_matrix.results.text import first_line, plain
-from kernel_matrix.shared.cells import Cell, Outcome
-from kernel_matrix.shared.features import VARIANT, plain_kernel
+from kernel_matrix.shared.outcomes.cells import Cell, Outcome
+from kernel_matrix.shared.outcomes.features import VARIANT, plain_kernel
 
 if TYPE_CHECKING:
     import jinja2

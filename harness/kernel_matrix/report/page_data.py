@@ -10,9 +10,9 @@ from typing import Any
 from kernel_matrix.results.document import Document
 from kernel_matrix.results.findings import by_file
 from kernel_matrix.results.text import capped, first_line, plain
-from kernel_matrix.shared import expect
-from kernel_matrix.shared.cells import Cell, Outcome
-from kernel_matrix.shared.features import plain_kernel
+from kernel_matrix.shared.outcomes import expect
+from kernel_matrix.shared.outcomes.cells import Cell, Outcome
+from kernel_matrix.shared.outcomes.features import plain_kernel
 
 #: characters of one text, and of all texts together; after that, only the beginning of a text is written
 _TEXT, _TEXTS = 100_000, 16_000_000

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 from kernel_matrix.results.changes import Kind
 from kernel_matrix.results.document import Document
-from kernel_matrix.shared.cells import Cell
-from kernel_matrix.shared.costs import Cost
+from kernel_matrix.shared.bpf.costs import Cost
+from kernel_matrix.shared.outcomes.cells import Cell
 
 _SLOWEST = 10
 

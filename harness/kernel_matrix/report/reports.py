@@ -36,7 +36,7 @@ class Junit:
 
     def render(self, document: Document, _: Consoles) -> bytes:
         """As in `Report`."""
-        from kernel_matrix.report import junit
+        from kernel_matrix.report.formats import junit
 
         return junit.junit(document.cells)
 
@@ -73,7 +73,7 @@ class Sarif:
 
     def render(self, document: Document, _: Consoles) -> bytes:
         """As in `Report`."""
-        from kernel_matrix.report import sarif
+        from kernel_matrix.report.formats import sarif
 
         return sarif.sarif(document)
 
@@ -85,7 +85,7 @@ class Statement:
 
     def render(self, document: Document, _: Consoles) -> bytes | None:
         """As in `Report`; a run without objects has none."""
-        from kernel_matrix.report import statement
+        from kernel_matrix.report.formats import statement
 
         return statement.statement(document)
 
@@ -95,7 +95,8 @@ BUILT_IN: tuple[Report, ...] = (Junit(), Markdown(), Html(), Sarif(), Statement(
 
 def prepare() -> None:
     """Import what renders the reports, and compile the page's template: a run has time for it while guests start."""
-    from kernel_matrix.report import html_page, junit, markdown, sarif, statement  # noqa: F401
+    from kernel_matrix.report import html_page
+    from kernel_matrix.report.formats import junit, sarif, statement  # noqa: F401
 
     html_page.prepare()
 

@@ -22,11 +22,11 @@ from kernel_matrix.results import document, matrix
 from kernel_matrix.results.document import Column, Document
 from kernel_matrix.results.evidence import Digest, ObjectEvidence
 from kernel_matrix.shared import atomic, marker, wire
-from kernel_matrix.shared.cells import Cell, Outcome
-from kernel_matrix.shared.costs import COSTS
-from kernel_matrix.shared.division import MARK
+from kernel_matrix.shared.bpf.costs import COSTS
+from kernel_matrix.shared.channel.division import MARK
 from kernel_matrix.shared.errors import HarnessError, ManifestError
-from kernel_matrix.shared.features import plain_kernel
+from kernel_matrix.shared.outcomes.cells import Cell, Outcome
+from kernel_matrix.shared.outcomes.features import plain_kernel
 from kernel_matrix.vm.guests import GuestRecord
 
 #: bytes of the end of a console that go into the report

@@ -11,8 +11,8 @@ from rich.text import Text
 
 from kernel_matrix.results.findings import by_file, by_kernel, findings
 from kernel_matrix.results.matrix import Matrix
-from kernel_matrix.shared import expect
-from kernel_matrix.shared.cells import Cell, Outcome
+from kernel_matrix.shared.outcomes import expect
+from kernel_matrix.shared.outcomes.cells import Cell, Outcome
 
 #: columns of the table where the output is no terminal: for the tests, and for each kernel
 _LOG_WIDTH = (56, 26)

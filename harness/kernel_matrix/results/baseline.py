@@ -16,9 +16,9 @@ import msgspec
 
 from kernel_matrix.results.document import Document
 from kernel_matrix.shared import atomic
-from kernel_matrix.shared.cells import IMAGE, Outcome
-from kernel_matrix.shared.costs import COMPARED, Cost
+from kernel_matrix.shared.bpf.costs import COMPARED, Cost
 from kernel_matrix.shared.errors import ManifestError
+from kernel_matrix.shared.outcomes.cells import IMAGE, Outcome
 
 _T = TypeVar("_T")
 

@@ -10,10 +10,10 @@ from kernel_matrix.results.baseline import Expectation, of_document
 from kernel_matrix.results.changes import Change, Kind
 from kernel_matrix.results.document import Document
 from kernel_matrix.shared import hints
-from kernel_matrix.shared.cells import Outcome
-from kernel_matrix.shared.costs import COMPARED, Cost
-from kernel_matrix.shared.expect import loader_of
-from kernel_matrix.shared.features import plain_kernel
+from kernel_matrix.shared.bpf.costs import COMPARED, Cost
+from kernel_matrix.shared.outcomes.cells import Outcome
+from kernel_matrix.shared.outcomes.expect import loader_of
+from kernel_matrix.shared.outcomes.features import plain_kernel
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,9 +15,9 @@ import msgspec
 from kernel_matrix.results.changes import Change
 from kernel_matrix.results.evidence import Digest, ObjectEvidence
 from kernel_matrix.shared import wire
-from kernel_matrix.shared.cells import Cell
-from kernel_matrix.shared.costs import COSTS, Cost
+from kernel_matrix.shared.bpf.costs import COSTS, Cost
 from kernel_matrix.shared.errors import HarnessError
+from kernel_matrix.shared.outcomes.cells import Cell
 
 #: grows when a reader of an older version would misread this one
 VERSION = 1

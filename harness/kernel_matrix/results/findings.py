@@ -9,7 +9,7 @@ from itertools import takewhile
 from kernel_matrix.results.changes import Change
 from kernel_matrix.results.document import Document
 from kernel_matrix.results.text import reason
-from kernel_matrix.shared.cells import Cell, Outcome
+from kernel_matrix.shared.outcomes.cells import Cell, Outcome
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,8 +7,8 @@ from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 
 from kernel_matrix.results.changes import Change
-from kernel_matrix.shared.cells import IMAGE, Cell, Outcome
-from kernel_matrix.shared.features import VARIANT
+from kernel_matrix.shared.outcomes.cells import IMAGE, Cell, Outcome
+from kernel_matrix.shared.outcomes.features import VARIANT
 
 
 @dataclass(frozen=True, slots=True)

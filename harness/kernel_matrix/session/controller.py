@@ -15,7 +15,8 @@ from dataclasses import replace
 import pytest
 from xdist.dsession import Interrupted
 
-from kernel_matrix.plan import compiling, preparation, sharding
+from kernel_matrix.plan import preparation, sharding
+from kernel_matrix.plan.bpf import compiling
 from kernel_matrix.remote import guest_hosts
 from kernel_matrix.report import reports as run_reports
 from kernel_matrix.report import run_folder
@@ -23,15 +24,16 @@ from kernel_matrix.results import comparison, matrix
 from kernel_matrix.results.changes import Change
 from kernel_matrix.results.evidence import ObjectEvidence
 from kernel_matrix.session import events, reports
+from kernel_matrix.session.display.output import Outputs
 from kernel_matrix.session.nodes import kernel_of, worker_of
-from kernel_matrix.session.output import Outputs
 from kernel_matrix.session.scheduler import KernelScheduling
-from kernel_matrix.shared import expect, pytest_internals
-from kernel_matrix.shared.cells import IMAGE, Cell, Outcome
-from kernel_matrix.shared.division import WorkerId
+from kernel_matrix.shared import pytest_internals
+from kernel_matrix.shared.channel.division import WorkerId
+from kernel_matrix.shared.channel.protocol import COMPILED, FACTS, PCAP
+from kernel_matrix.shared.channel.worker_input import WORKER_KEY
 from kernel_matrix.shared.errors import HarnessError, of_system
-from kernel_matrix.shared.protocol import COMPILED, FACTS, PCAP
-from kernel_matrix.shared.worker_input import WORKER_KEY
+from kernel_matrix.shared.outcomes import expect
+from kernel_matrix.shared.outcomes.cells import IMAGE, Cell, Outcome
 from kernel_matrix.vm.ending import Ending
 from kernel_matrix.vm.guests import Guests, summary
 

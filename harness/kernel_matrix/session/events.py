@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 import pytest
 
-from kernel_matrix.shared.division import WorkerId
-from kernel_matrix.shared.expect import Decision
+from kernel_matrix.shared.channel.division import WorkerId
+from kernel_matrix.shared.outcomes.expect import Decision
 from kernel_matrix.vm.ending import Ending
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from xdist.workermanage import WorkerController
 
-from kernel_matrix.shared.division import WorkerId
+from kernel_matrix.shared.channel.division import WorkerId
 
 
 def kernel_of(node: WorkerController) -> str:

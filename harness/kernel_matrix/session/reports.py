@@ -7,9 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from kernel_matrix.shared import console, expect, pytest_internals
-from kernel_matrix.shared.cells import Outcome
-from kernel_matrix.shared.protocol import DIAGNOSIS, KERNEL_LOG, OBSERVED, STACKS, VERIFIER
+from kernel_matrix.shared import pytest_internals
+from kernel_matrix.shared.channel import console
+from kernel_matrix.shared.channel.protocol import DIAGNOSIS, KERNEL_LOG, OBSERVED, STACKS, VERIFIER
+from kernel_matrix.shared.outcomes import expect
+from kernel_matrix.shared.outcomes.cells import Outcome
 from kernel_matrix.vm.ending import End, Ending
 
 #: outcomes that a guest's end gives to the test that ran in it

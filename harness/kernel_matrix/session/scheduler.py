@@ -3,7 +3,7 @@
 xdist's own schedulers share one list between workers, or (``--dist each``) wait for all workers and end the session
 with a KeyError when one dies in its last test. Here a kernel starts when its own guest has collected, and a guest
 that replaces a dead one continues after the test that killed the dead one. A kernel has more than one guest where the
-machine has free slots (`kernel_matrix.shared.division`): no test is ever sent to two of them.
+machine has free slots (`kernel_matrix.shared.channel.division`): no test is ever sent to two of them.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable, Sequence
 
 from xdist.workermanage import WorkerController
 
-from kernel_matrix.shared.division import Piece, WorkerId
+from kernel_matrix.shared.channel.division import Piece, WorkerId
 
 #: tests that a node has at a time: the one it runs, the next one (a node does not start a test before it knows the
 #: next one), and one more so that it never waits for the controller; not more, as a node still runs them after -x
@@ -24,7 +24,7 @@ _AHEAD = 3
 class Fresh(enum.StrEnum):
     """How long one guest is used."""
 
-    #: for all of its kernel's tests that it is sent (`kernel_matrix.shared.division`)
+    #: for all of its kernel's tests that it is sent (`kernel_matrix.shared.channel.division`)
     KERNEL = "kernel"
     #: for the tests of one file
     FILE = "file"

@@ -9,20 +9,23 @@ import pytest
 
 from kernel_matrix.config import options
 from kernel_matrix.config.project import load
-from kernel_matrix.plan import guest_list, objects, preparation, sharding
+from kernel_matrix.plan import guest_list, preparation, sharding
+from kernel_matrix.plan.bpf import objects
 from kernel_matrix.remote import guest_hosts
 from kernel_matrix.report import reports, run_folder
 from kernel_matrix.report.timeline import Timeline
 from kernel_matrix.results import matrix
-from kernel_matrix.session import events, output, progress, timeline
+from kernel_matrix.session import events
 from kernel_matrix.session.controller import ControllerPlugin
+from kernel_matrix.session.display import output, progress, timeline
 from kernel_matrix.session.keeping import KeepingPlugin
 from kernel_matrix.session.nodes import worker_of
 from kernel_matrix.session.scheduler import Fresh, KernelScheduling
 from kernel_matrix.session.workers import WorkersPlugin
-from kernel_matrix.shared import expect, hints
-from kernel_matrix.shared.division import WorkerId
+from kernel_matrix.shared import hints
+from kernel_matrix.shared.channel.division import WorkerId
 from kernel_matrix.shared.errors import ManifestError
+from kernel_matrix.shared.outcomes import expect
 from kernel_matrix.shared.project import Project
 from kernel_matrix.vm import debugging
 from kernel_matrix.vm.guests import Guests

@@ -1,7 +1,7 @@
 """The life of guests: each is an xdist worker, whose "python" is its relay.
 
 What a worker is sent, what happens to it when its guest has run everything or has died, and which kernel gets another
-guest when a slot is free (`kernel_matrix.shared.division`). Not here: the tests' reports
+guest when a slot is free (`kernel_matrix.shared.channel.division`). Not here: the tests' reports
 (`kernel_matrix.session.controller`).
 """
 
@@ -21,16 +21,18 @@ from kernel_matrix.plan.sharding import Unit
 from kernel_matrix.remote import guest_hosts
 from kernel_matrix.report import run_folder
 from kernel_matrix.session import events, reports
+from kernel_matrix.session.display.output import Outputs
 from kernel_matrix.session.nodes import kernel_of, worker_of
-from kernel_matrix.session.output import Outputs
 from kernel_matrix.session.scheduler import KernelScheduling
-from kernel_matrix.shared import division, expect, pytest_internals, wire, worker_input
-from kernel_matrix.shared.cells import BOOT, Outcome
-from kernel_matrix.shared.division import WorkerId
+from kernel_matrix.shared import pytest_internals, wire
+from kernel_matrix.shared.channel import division, worker_input
+from kernel_matrix.shared.channel.division import WorkerId
+from kernel_matrix.shared.channel.protocol import DESELECTED, SPENT
+from kernel_matrix.shared.channel.worker_input import WORKER_KEY, WorkerInput
 from kernel_matrix.shared.errors import HarnessError
+from kernel_matrix.shared.outcomes import expect
+from kernel_matrix.shared.outcomes.cells import BOOT, Outcome
 from kernel_matrix.shared.project import COMPILING_LOADERS
-from kernel_matrix.shared.protocol import DESELECTED, SPENT
-from kernel_matrix.shared.worker_input import WORKER_KEY, WorkerInput
 from kernel_matrix.vm.ending import End, Ending
 from kernel_matrix.vm.guests import Guests
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from kernel_matrix.shared.object_table import ObjectTable
+from kernel_matrix.shared.bpf.object_table import ObjectTable
 
 #: a guest's folder with the project, and below it the engine
 HOME = Path("/harness")

@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from kernel_matrix.arch import CURRENT
+from kernel_matrix.shared.channel.protocol import ENTER_NAME, HEADERS_DISK
 from kernel_matrix.shared.project import MEMORY_MIB
-from kernel_matrix.shared.protocol import ENTER_NAME, HEADERS_DISK
 
 #: name of the port for the channel to the guest, which finds it in /sys/class/virtio-ports/*/name
 PORT_NAME = "harness"

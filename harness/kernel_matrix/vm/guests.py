@@ -9,7 +9,7 @@ from pathlib import Path
 from statistics import median
 
 from kernel_matrix.shared import wire
-from kernel_matrix.shared.division import WorkerId
+from kernel_matrix.shared.channel.division import WorkerId
 from kernel_matrix.vm.ending import STARTED, Started
 from kernel_matrix.vm.process_guard import cpu_seconds
 

@@ -7,7 +7,7 @@ from dataclasses import asdict
 from kernel_matrix.guest.bpf import costing, steps
 from kernel_matrix.guest.pytest.fixtures import Record
 from kernel_matrix.guest.pytest.marks import requires
-from kernel_matrix.shared.costs import COSTS
+from kernel_matrix.shared.bpf.costs import COSTS
 
 
 def test_costs(record: Record) -> None:

@@ -12,7 +12,7 @@ import pytest
 
 from kernel_matrix.config import options
 from kernel_matrix.guest.pytest import plugin
-from kernel_matrix.shared import worker_input
+from kernel_matrix.shared.channel import worker_input
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

@@ -21,16 +21,17 @@ from kernel_matrix.commands.bench.report import Report, Row, Start, Whole, markd
 from kernel_matrix.plan import preparation
 from kernel_matrix.plan.guest_list import RunRequest
 from kernel_matrix.plan.preparation import Plan, PlannedGuest
-from kernel_matrix.relay import snapshots
 from kernel_matrix.relay.job import Job
+from kernel_matrix.relay.saved import snapshots
 from kernel_matrix.report import run_folder
 from kernel_matrix.report.run_folder import RunRecord
 from kernel_matrix.results import document, matrix
-from kernel_matrix.shared import atomic, console, wire
-from kernel_matrix.shared.cells import Outcome
-from kernel_matrix.shared.console import Phases
+from kernel_matrix.shared import atomic, wire
+from kernel_matrix.shared.channel import console
+from kernel_matrix.shared.channel.console import Phases
 from kernel_matrix.shared.errors import HarnessError, ManifestError
-from kernel_matrix.shared.features import VARIANT
+from kernel_matrix.shared.outcomes.cells import Outcome
+from kernel_matrix.shared.outcomes.features import VARIANT
 from kernel_matrix.shared.project import Project
 
 #: what the panicking file finds: the kernel panics between two tests

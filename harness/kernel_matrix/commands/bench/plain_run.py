@@ -18,10 +18,10 @@ from pathlib import Path
 import kernel_matrix
 from kernel_matrix.plan.preparation import Plan
 from kernel_matrix.relay.job import Job
-from kernel_matrix.shared import worker_input
-from kernel_matrix.shared.console import START_MARK
+from kernel_matrix.shared.channel import worker_input
+from kernel_matrix.shared.channel.console import START_MARK
 from kernel_matrix.shared.errors import HarnessError
-from kernel_matrix.shared.features import GuestFacts
+from kernel_matrix.shared.outcomes.features import GuestFacts
 from kernel_matrix.shared.project import HOME, ROOT_VARIABLE
 from kernel_matrix.vm import boot_spec
 from kernel_matrix.vm.process_guard import GuardedGroup, cpu_seconds

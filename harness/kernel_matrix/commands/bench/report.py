@@ -8,7 +8,7 @@ from statistics import median
 
 from kernel_matrix.commands.bench import edit_loop
 from kernel_matrix.commands.bench.edit_loop import Loop
-from kernel_matrix.shared.console import Phases
+from kernel_matrix.shared.channel.console import Phases
 
 
 @dataclass(frozen=True, slots=True)

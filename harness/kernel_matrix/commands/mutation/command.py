@@ -8,29 +8,22 @@ from pathlib import Path
 from rich.console import Console
 
 from kernel_matrix import images
-from kernel_matrix.commands.mutation import (
-    compiling,
-    generated,
-    mistakes,
-    outcomes,
-    record,
-    sampling,
-    table,
-)
-from kernel_matrix.commands.mutation.cache import Cache
-from kernel_matrix.commands.mutation.compiling import Objects
+from kernel_matrix.commands.mutation import outcomes, record, sampling, table
 from kernel_matrix.commands.mutation.guests import Target
-from kernel_matrix.commands.mutation.mistakes import Equivalent
-from kernel_matrix.commands.mutation.mutant import Mutant
+from kernel_matrix.commands.mutation.making import compiling, generated, mistakes
+from kernel_matrix.commands.mutation.making.cache import Cache
+from kernel_matrix.commands.mutation.making.compiling import Objects
+from kernel_matrix.commands.mutation.making.mistakes import Equivalent
+from kernel_matrix.commands.mutation.making.mutant import Mutant
 from kernel_matrix.commands.mutation.outcomes import Complaint, Fate, Outcome
 from kernel_matrix.commands.mutation.parser import Options
 from kernel_matrix.commands.mutation.running import Kernel, Try
 from kernel_matrix.plan import preparation
 from kernel_matrix.plan.guest_list import RunRequest
 from kernel_matrix.report.run_folder import RunDirectory
-from kernel_matrix.shared import expect
 from kernel_matrix.shared.errors import HarnessError, ManifestError
-from kernel_matrix.shared.features import VARIANT
+from kernel_matrix.shared.outcomes import expect
+from kernel_matrix.shared.outcomes.features import VARIANT
 from kernel_matrix.shared.project import Project
 
 #: seconds without a sign of life, which a guest gives every second, after which it counts as hung

@@ -12,11 +12,13 @@ from kernel_matrix.config import options
 from kernel_matrix.plan.preparation import Plan, PlannedGuest
 from kernel_matrix.relay import client
 from kernel_matrix.relay.client import Relay
-from kernel_matrix.shared import frames, mutants, wire, worker_input
+from kernel_matrix.shared import wire
+from kernel_matrix.shared.channel import frames, worker_input
+from kernel_matrix.shared.channel.worker_input import WorkerInput
 from kernel_matrix.shared.errors import HarnessError
-from kernel_matrix.shared.mutants import Begin, Result, Trial
+from kernel_matrix.shared.outcomes import mutants
+from kernel_matrix.shared.outcomes.mutants import Begin, Result, Trial
 from kernel_matrix.shared.project import Project
-from kernel_matrix.shared.worker_input import WorkerInput
 from kernel_matrix.vm.ending import Ending
 
 #: what the agent runs instead of execnet's worker; to the relay it is a bootstrap line

@@ -6,8 +6,8 @@ import enum
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
-from kernel_matrix.shared import expect
-from kernel_matrix.shared.mutants import Result
+from kernel_matrix.shared.outcomes import expect
+from kernel_matrix.shared.outcomes.mutants import Result
 
 
 class Fate(enum.StrEnum):

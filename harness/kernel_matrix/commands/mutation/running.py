@@ -12,11 +12,11 @@ from typing import TypeVar
 
 from kernel_matrix.commands.mutation import outcomes
 from kernel_matrix.commands.mutation.guests import GuestLost, Target, Warm, valid
-from kernel_matrix.commands.mutation.mutant import Mutant
+from kernel_matrix.commands.mutation.making.mutant import Mutant
 from kernel_matrix.commands.mutation.outcomes import Outcome
-from kernel_matrix.shared.division import WorkerId
+from kernel_matrix.shared.channel.division import WorkerId
 from kernel_matrix.shared.errors import HarnessError
-from kernel_matrix.shared.mutants import Result, Trial
+from kernel_matrix.shared.outcomes.mutants import Result, Trial
 
 _T = TypeVar("_T")
 #: seconds that the tests of a program may take before anything is known of them

@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Sequence
 
-from kernel_matrix.commands.mutation.mutant import Mutant
+from kernel_matrix.commands.mutation.making.mutant import Mutant
 from kernel_matrix.shared.errors import ManifestError
 
 

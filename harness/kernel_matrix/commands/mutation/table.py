@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from rich.table import Table
 
-from kernel_matrix.commands.mutation.mutant import Mutant
+from kernel_matrix.commands.mutation.making.mutant import Mutant
 from kernel_matrix.commands.mutation.outcomes import Complaint, Fate, Outcome
 
 

@@ -8,11 +8,11 @@ from ctypes import c_uint32
 from pathlib import Path
 
 from kernel_matrix.guest.bpf import steps
-from kernel_matrix.guest.bpf.instructions import leave, mov
+from kernel_matrix.guest.bpf.calls.instructions import leave, mov
+from kernel_matrix.guest.bpf.calls.verifier import STATISTICS, Log, verified
 from kernel_matrix.guest.bpf.library import libbpf
 from kernel_matrix.guest.bpf.step_error import StepError
-from kernel_matrix.guest.bpf.verifier import STATISTICS, Log, verified
-from kernel_matrix.shared.costs import Cost, Statistics, statistics
+from kernel_matrix.shared.bpf.costs import Cost, Statistics, statistics
 
 #: bytes for the statistics, which are a few lines for a program
 _LOG_BYTES = 1 << 16

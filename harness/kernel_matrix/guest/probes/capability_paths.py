@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 
-from kernel_matrix.guest.bpf import bpf_calls, classifier, perf
+from kernel_matrix.guest.bpf.calls import bpf_calls, classifier, perf
 from kernel_matrix.guest.probes.capability_place import Place
 
 #: index of the loopback interface in every network namespace: linux, LOOPBACK_IFINDEX

@@ -6,10 +6,11 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from kernel_matrix.guest.bpf import bpf_calls, steps
-from kernel_matrix.guest.bpf.struct_ops import StructOps
+from kernel_matrix.guest.bpf import steps
+from kernel_matrix.guest.bpf.calls import bpf_calls
+from kernel_matrix.guest.bpf.calls.struct_ops import StructOps
 from kernel_matrix.guest.bpf.undo import Calls, Undo
-from kernel_matrix.shared.capability_table import ATTACH, BOTH, LOAD
+from kernel_matrix.shared.outcomes.capability_table import ATTACH, BOTH, LOAD
 from kernel_matrix.shared.project import Program
 
 BPF_SYSCTL, PERF_SYSCTL = "unprivileged_bpf_disabled", "perf_event_paranoid"

@@ -12,11 +12,12 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
-from kernel_matrix.guest.bpf import bpf_calls, perf, steps, struct_ops
+from kernel_matrix.guest.bpf import steps
+from kernel_matrix.guest.bpf.calls import bpf_calls, perf, struct_ops
 from kernel_matrix.guest.bpf.loaders.libbpf import possible_cpus
 from kernel_matrix.guest.probes.capability_paths import TRACEPOINT, Attach, paths
 from kernel_matrix.guest.probes.capability_place import BPF_SYSCTL, PERF_SYSCTL, Place, Probe
-from kernel_matrix.shared.capability_table import ATTACH, BOTH, LOAD
+from kernel_matrix.shared.outcomes.capability_table import ATTACH, BOTH, LOAD
 from kernel_matrix.shared.project import Program
 
 _PAGE = 4096

@@ -10,18 +10,19 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from kernel_matrix.guest.bpf import bpf_calls, classifier, library, perf, steps
+from kernel_matrix.guest.bpf import library, steps
 from kernel_matrix.guest.bpf.btf import Btf
-from kernel_matrix.guest.bpf.struct_ops import StructOps
+from kernel_matrix.guest.bpf.calls import bpf_calls, classifier, perf
+from kernel_matrix.guest.bpf.calls.struct_ops import StructOps
 from kernel_matrix.guest.probes import capability_probes, users
 from kernel_matrix.guest.probes.capability_paths import CGROUP_HOOKS, LOOPBACK, TRACEPOINT
 from kernel_matrix.guest.probes.capability_place import BPF_SYSCTL, PERF_SYSCTL, Probe, Resources
 from kernel_matrix.guest.probes.capability_probes import FIXTURES, MAPS
 from kernel_matrix.guest.system.cgroups import cgroup
-from kernel_matrix.guest.system.netns import namespace
-from kernel_matrix.shared import capabilities, capability_table
-from kernel_matrix.shared.capability_table import Context, Lines, Table
-from kernel_matrix.shared.features import GuestFacts
+from kernel_matrix.guest.system.network.netns import namespace
+from kernel_matrix.shared.outcomes import capabilities, capability_table
+from kernel_matrix.shared.outcomes.capability_table import Context, Lines, Table
+from kernel_matrix.shared.outcomes.features import GuestFacts
 from kernel_matrix.shared.project import Program
 
 _SYSCTLS = Path("/proc/sys/kernel")
@@ -149,7 +150,7 @@ def who(features: Collection[str]) -> tuple[str, ...]:
 def tried(person: str, assignment: str, facts: GuestFacts) -> list[Probe]:
     """Return the probes that a user runs under a setting with every set: those that the setting can affect.
 
-    A token affects only probes that take one. Other results are derived (kernel_matrix.shared.capability_table):
+    A token affects only probes that take one. Other results are derived (`shared.outcomes.capability_table`):
     loading and attaching by one process, except with a token, which a program keeps after loading; and attaching a
     shipped program under a sysctl, which has the results of its type.
     """

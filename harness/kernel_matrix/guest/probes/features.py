@@ -19,13 +19,21 @@ from collections.abc import Callable, Collection
 from contextlib import ExitStack, suppress
 from pathlib import Path
 
-from kernel_matrix.guest.bpf import bpf_calls, instructions, steps
+from kernel_matrix.guest.bpf import steps
 from kernel_matrix.guest.bpf.btf import Btf
-from kernel_matrix.guest.bpf.verifier import verified
-from kernel_matrix.guest.system import execs
+from kernel_matrix.guest.bpf.calls import bpf_calls, instructions
+from kernel_matrix.guest.bpf.calls.verifier import verified
 from kernel_matrix.guest.system.deadline import wait_until
-from kernel_matrix.guest.system.preemption import beside, urgent
-from kernel_matrix.guest.system.privilege import NOBODY, Cap, ChildError, run_as, with_only, without_capabilities
+from kernel_matrix.guest.system.processes import execs
+from kernel_matrix.guest.system.processes.preemption import beside, urgent
+from kernel_matrix.guest.system.processes.privilege import (
+    NOBODY,
+    Cap,
+    ChildError,
+    run_as,
+    with_only,
+    without_capabilities,
+)
 
 #: the loopback interface of the current network namespace
 _LO = "lo"

@@ -17,16 +17,17 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TypeVar
 
-from kernel_matrix.guest.bpf import bpf_calls, steps
+from kernel_matrix.guest.bpf import steps
+from kernel_matrix.guest.bpf.calls import bpf_calls
 from kernel_matrix.guest.bpf.step_error import errno_name
 from kernel_matrix.guest.bpf.undo import Calls
 from kernel_matrix.guest.probes import capability_probes
 from kernel_matrix.guest.probes.capability_place import Place, Probe, Resources
 from kernel_matrix.guest.system.deadline import limit
-from kernel_matrix.guest.system.privilege import NOBODY, Cap, capability_sets, run_as, set_capabilities
-from kernel_matrix.shared import capabilities
-from kernel_matrix.shared.capabilities import Caps
-from kernel_matrix.shared.capability_table import USERS
+from kernel_matrix.guest.system.processes.privilege import NOBODY, Cap, capability_sets, run_as, set_capabilities
+from kernel_matrix.shared.outcomes import capabilities
+from kernel_matrix.shared.outcomes.capabilities import Caps
+from kernel_matrix.shared.outcomes.capability_table import USERS
 
 ROOT, NOBODY_NAME, USERNS, TOKEN = USERS
 

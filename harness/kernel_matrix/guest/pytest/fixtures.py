@@ -12,7 +12,7 @@ import pytest
 from kernel_matrix.guest.bpf import leaks, loaders
 from kernel_matrix.guest.bpf.loaders import Loader
 from kernel_matrix.guest.pytest import spent
-from kernel_matrix.shared.protocol import FACTS, OBSERVED
+from kernel_matrix.shared.channel.protocol import FACTS, OBSERVED
 
 #: name, and facts as JSON values
 Record = Callable[[str, object], None]

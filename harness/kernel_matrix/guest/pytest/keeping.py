@@ -14,8 +14,8 @@ import pytest
 
 from kernel_matrix.guest import agent
 from kernel_matrix.guest.system import terminal
-from kernel_matrix.shared import frames
-from kernel_matrix.shared.protocol import ENTER_NAME
+from kernel_matrix.shared.channel import frames
+from kernel_matrix.shared.channel.protocol import ENTER_NAME
 
 #: folder in which `ip netns` looks for names
 _NAMES = Path("/run/netns")

@@ -17,7 +17,7 @@ from types import FrameType
 import pytest
 
 from kernel_matrix.guest.system.deadline import limit
-from kernel_matrix.shared.protocol import STACKS
+from kernel_matrix.shared.channel.protocol import STACKS
 
 #: the default limit is the smaller one: seconds on the reference machine, or this part of the guest's silence limit
 DEFAULT_SECONDS, PART_OF_SILENCE = 10.0, 0.5

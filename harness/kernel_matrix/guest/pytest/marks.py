@@ -16,7 +16,7 @@ import pytest
 
 from kernel_matrix.guest.bpf.step_error import Stage, StepError, errno_name
 from kernel_matrix.guest.bpf.steps import object_path
-from kernel_matrix.shared.features import VARIANT, GuestFacts, plain_kernel
+from kernel_matrix.shared.outcomes.features import VARIANT, GuestFacts, plain_kernel
 
 #: the manifest's facts about this guest's kernel
 GUEST_FACTS = pytest.StashKey[GuestFacts]()

@@ -15,13 +15,13 @@ from kernel_matrix.guest.pytest import marks, spent
 from kernel_matrix.guest.pytest.marks import GUEST_FACTS
 from kernel_matrix.guest.system import alive, deadline
 from kernel_matrix.guest.system.kernel_log import Excerpt, KernelLog
-from kernel_matrix.shared import compiled
-from kernel_matrix.shared.cells import GUEST
-from kernel_matrix.shared.expect import kernel_of_argument
-from kernel_matrix.shared.features import GuestFacts
+from kernel_matrix.shared.bpf import compiled
+from kernel_matrix.shared.channel.protocol import COMPILED, DESELECTED, DIAGNOSIS, KERNEL_LOG, VERIFIER
+from kernel_matrix.shared.channel.worker_input import WORKER_KEY
+from kernel_matrix.shared.outcomes.cells import GUEST
+from kernel_matrix.shared.outcomes.expect import kernel_of_argument
+from kernel_matrix.shared.outcomes.features import GuestFacts
 from kernel_matrix.shared.project import SOURCES_VARIABLE
-from kernel_matrix.shared.protocol import COMPILED, DESELECTED, DIAGNOSIS, KERNEL_LOG, VERIFIER
-from kernel_matrix.shared.worker_input import WORKER_KEY
 
 #: the name under which the plugin is registered
 NAME = "matrix-guest"
@@ -239,7 +239,8 @@ def register(
     ``arguments``: the files with its tests; empty: those of the command line. ``begins``: the file or folder whose
     tests it runs first; empty: in the order of collection. ``beat``: sends a heartbeat to the host.
     """
-    from kernel_matrix.guest.pytest import attached, fixtures, objects, own_commands
+    from kernel_matrix.guest.pytest import fixtures
+    from kernel_matrix.guest.pytest.items import attached, objects, own_commands
     from kernel_matrix.guest.pytest.limits import LimitPlugin
 
     config.stash[GUEST_FACTS] = facts

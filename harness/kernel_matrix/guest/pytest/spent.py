@@ -10,7 +10,7 @@ from collections.abc import Collection, Generator
 
 import pytest
 
-from kernel_matrix.shared.protocol import SPENT
+from kernel_matrix.shared.channel.protocol import SPENT
 
 #: the name under which the plugin is registered
 NAME = "matrix-spent"

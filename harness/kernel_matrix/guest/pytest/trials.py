@@ -29,9 +29,10 @@ from kernel_matrix.guest.bpf.step_error import StepError, errno_name
 from kernel_matrix.guest.bpf.steps import object_path
 from kernel_matrix.guest.pytest import plugin
 from kernel_matrix.guest.system.deadline import SPEED
-from kernel_matrix.shared import frames, mutants
-from kernel_matrix.shared.mutants import Result, Trial
-from kernel_matrix.shared.worker_input import WORKER_KEY
+from kernel_matrix.shared.channel import frames
+from kernel_matrix.shared.channel.worker_input import WORKER_KEY
+from kernel_matrix.shared.outcomes import mutants
+from kernel_matrix.shared.outcomes.mutants import Result, Trial
 
 _CHUNK = 1 << 16
 #: the steps before an object is in the kernel

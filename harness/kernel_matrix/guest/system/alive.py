@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from kernel_matrix.guest.system.deadline import declared
-from kernel_matrix.shared.frames import BEAT
+from kernel_matrix.shared.channel.frames import BEAT
 
 _beats: list[Callable[[bytes], None]] = []
 

@@ -7,7 +7,7 @@ import os
 from pathlib import Path
 
 from kernel_matrix.guest.system.mounts import mount
-from kernel_matrix.shared.protocol import HEADERS_DISK
+from kernel_matrix.shared.channel.protocol import HEADERS_DISK
 
 #: on a tmpfs: the guest's root is read-only
 _FOLDER = Path("/run/harness/headers")

@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from kernel_matrix.shared.console import START_MARK
+from kernel_matrix.shared.channel.console import START_MARK
 
 KMSG = Path("/dev/kmsg")
 #: a record: "level,sequence,microseconds,flags;text" (kernel, Documentation/ABI/testing/dev-kmsg)

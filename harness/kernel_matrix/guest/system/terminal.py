@@ -15,9 +15,9 @@ from collections.abc import Iterator
 
 from kernel_matrix.guest import agent
 from kernel_matrix.guest.system import child
-from kernel_matrix.shared import frames
+from kernel_matrix.shared.channel import frames
+from kernel_matrix.shared.channel.frames import Begin, Reader
 from kernel_matrix.shared.errors import ignoring
-from kernel_matrix.shared.frames import Begin, Reader
 
 _CHUNK = 1 << 16
 #: chunks of output to read after the command has ended: more than any pipe or terminal holds
@@ -231,7 +231,7 @@ def _write(descriptor: int, data: bytes) -> None:
 
 
 def main() -> None:
-    """Serve one command on standard input and output, as the agent's worker (kernel_matrix.commands.shell)."""
+    """Serve one command on standard input and output, as the agent's worker (`commands.in_guests.shell`)."""
     child.carried()
     agent.read_exactly(0, len(frames.PREAMBLE))
     # the relay drops the first byte, the answer to a bootstrap line

@@ -14,8 +14,8 @@ import msgspec.inspect
 
 from kernel_matrix.config.manifest import KERNEL_KEYS, Kernel, Manifest
 from kernel_matrix.images import modules
-from kernel_matrix.images.archive import Package
 from kernel_matrix.images.image import KernelImage
+from kernel_matrix.images.packages.archive import Package
 from kernel_matrix.images.providers.debian import Debian
 from kernel_matrix.images.providers.path import OwnFiles
 from kernel_matrix.shared import named

@@ -8,12 +8,13 @@ from pathlib import Path
 
 from kernel_matrix.arch import CURRENT
 from kernel_matrix.config.manifest import Kernel, Manifest
-from kernel_matrix.images import headers, modules, unpack
+from kernel_matrix.images import headers, modules
 from kernel_matrix.images import image as images
-from kernel_matrix.images import lock as locks
-from kernel_matrix.images.archive import Package, Suite, find_deb
 from kernel_matrix.images.cache import working
 from kernel_matrix.images.image import KernelImage
+from kernel_matrix.images.packages import lock as locks
+from kernel_matrix.images.packages import unpack
+from kernel_matrix.images.packages.archive import Package, Suite, find_deb
 from kernel_matrix.shared.errors import ImageError, NotInArchive, NotWholeInArchive
 
 _suites: dict[str, Suite] = {}

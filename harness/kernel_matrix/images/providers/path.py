@@ -7,11 +7,12 @@ from pathlib import Path, PurePosixPath
 
 from kernel_matrix.arch import CURRENT
 from kernel_matrix.config.manifest import Kernel, Manifest
-from kernel_matrix.images import headers, unpack
+from kernel_matrix.images import headers
 from kernel_matrix.images import image as images
 from kernel_matrix.images import modules as module_files
-from kernel_matrix.images.archive import Package
 from kernel_matrix.images.image import KernelImage
+from kernel_matrix.images.packages import unpack
+from kernel_matrix.images.packages.archive import Package
 from kernel_matrix.shared.errors import ImageError, ManifestError
 
 

@@ -14,14 +14,15 @@ from pathlib import Path
 from kernel_matrix.diagnose import Diagnosis
 from kernel_matrix.guest.bpf import steps
 from kernel_matrix.guest.bpf.diagnosis import machine
-from kernel_matrix.guest.bpf.foreign import environment, targets
+from kernel_matrix.guest.bpf.foreign import environment
 from kernel_matrix.guest.bpf.foreign.configuring import Foreign
-from kernel_matrix.guest.bpf.foreign.place import Place
+from kernel_matrix.guest.bpf.foreign.hooks import targets
+from kernel_matrix.guest.bpf.foreign.hooks.place import Place
 from kernel_matrix.guest.bpf.foreign.trial import Trial
 from kernel_matrix.guest.bpf.foreign.undeclared import Undeclared
 from kernel_matrix.guest.bpf.step_error import StepError, errno_name
-from kernel_matrix.shared import bpf_elf
-from kernel_matrix.shared.object_table import ObjectSettings
+from kernel_matrix.shared.bpf import bpf_elf
+from kernel_matrix.shared.bpf.object_table import ObjectSettings
 
 
 @dataclass(frozen=True, slots=True)

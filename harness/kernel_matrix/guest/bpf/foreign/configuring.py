@@ -9,15 +9,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from kernel_matrix.diagnose import sections
+from kernel_matrix.diagnose.data import sections
 from kernel_matrix.guest.bpf import steps
 from kernel_matrix.guest.bpf.foreign.undeclared import Undeclared, setting
 from kernel_matrix.guest.bpf.library import captured_messages, libbpf, types_of_section
 from kernel_matrix.guest.bpf.step_error import StepError
 from kernel_matrix.guest.bpf.undo import Undo
-from kernel_matrix.shared.bpf_elf import BpfFile
+from kernel_matrix.shared.bpf.bpf_elf import BpfFile
+from kernel_matrix.shared.bpf.object_table import ObjectSettings
 from kernel_matrix.shared.errors import ManifestError
-from kernel_matrix.shared.object_table import ObjectSettings
 
 #: maps that have no entries of their own: the kernel demands 0, or libbpf sets the number
 _WITHOUT_ENTRIES = frozenset({

@@ -8,11 +8,11 @@ from contextlib import ExitStack, contextmanager
 from kernel_matrix.diagnose.situation import needed
 from kernel_matrix.guest.bpf import steps
 from kernel_matrix.guest.bpf.diagnosis import machine
-from kernel_matrix.guest.bpf.foreign import targets
-from kernel_matrix.guest.bpf.foreign.place import Place
+from kernel_matrix.guest.bpf.foreign.hooks import targets
+from kernel_matrix.guest.bpf.foreign.hooks.place import Place
 from kernel_matrix.guest.bpf.foreign.trial import Trial
 from kernel_matrix.guest.bpf.step_error import StepError
-from kernel_matrix.guest.system.privilege import Cap, only_effective
+from kernel_matrix.guest.system.processes.privilege import Cap, only_effective
 
 _PREFIX = "CAP_"
 

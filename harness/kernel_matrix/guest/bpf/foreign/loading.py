@@ -18,7 +18,7 @@ from kernel_matrix.guest.bpf.foreign.undeclared import Undeclared
 from kernel_matrix.guest.bpf.library import captured_messages, libbpf
 from kernel_matrix.guest.bpf.step_error import Stage, StepError
 from kernel_matrix.guest.bpf.steps import Program
-from kernel_matrix.shared.costs import Cost
+from kernel_matrix.shared.bpf.costs import Cost
 
 #: the stages before the programs are loaded, by what libbpf says of them
 _STAGES: dict[Stage, re.Pattern[str]] = {

@@ -7,9 +7,9 @@ from collections.abc import Collection, Iterator
 from pathlib import Path
 
 from kernel_matrix.guest.bpf.diagnosis import kernel_names
-from kernel_matrix.shared import bpf_elf
-from kernel_matrix.shared.bpf_elf import BpfFile
-from kernel_matrix.shared.object_table import ObjectSettings
+from kernel_matrix.shared.bpf import bpf_elf
+from kernel_matrix.shared.bpf.bpf_elf import BpfFile
+from kernel_matrix.shared.bpf.object_table import ObjectSettings
 
 _MODULES = Path("/lib/modules")
 #: sections that name a function of the kernel, without their suffixes

@@ -7,14 +7,14 @@ from collections.abc import Collection, Generator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
-from kernel_matrix.diagnose.sections import TRAMPOLINES
-from kernel_matrix.guest.bpf.foreign import targets
+from kernel_matrix.diagnose.data.sections import TRAMPOLINES
 from kernel_matrix.guest.bpf.foreign.configuring import Foreign
+from kernel_matrix.guest.bpf.foreign.hooks import targets
+from kernel_matrix.guest.bpf.foreign.hooks.place import Place
 from kernel_matrix.guest.bpf.foreign.loading import LoadedObject, loaded
-from kernel_matrix.guest.bpf.foreign.place import Place
 from kernel_matrix.guest.bpf.foreign.undeclared import Undeclared
 from kernel_matrix.guest.bpf.step_error import StepError
-from kernel_matrix.guest.system.privilege import Cap, only_effective
+from kernel_matrix.guest.system.processes.privilege import Cap, only_effective
 
 _Refusal = StepError | Undeclared
 #: Sections of programs that are attached once for each time that they are loaded. Of a replacement the kernel forgets

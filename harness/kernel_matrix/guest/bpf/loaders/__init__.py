@@ -14,7 +14,7 @@ from typing import Protocol, TypeVar
 
 from kernel_matrix.guest.bpf.btf import Layout
 from kernel_matrix.guest.bpf.steps import XdpFlags
-from kernel_matrix.shared.compiled import Compiled
+from kernel_matrix.shared.bpf.compiled import Compiled
 
 _R = TypeVar("_R")
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from kernel_matrix.guest.bpf.loader_program import ProgramLoader
+from kernel_matrix.guest.bpf.loader_support.loader_program import ProgramLoader
 
 
 def create() -> ProgramLoader:

@@ -3,7 +3,7 @@
 The object that was compiled on the host is opened, too, and never loaded: it says which programs and maps the source
 has, where its sections attach, and how its structs are laid out. bcc makes everything else anew.
 
-Compiling takes far longer than everything else. So what bcc has compiled (`kernel_matrix.guest.bpf.bcc_compiler`) is a
+Compiling takes far longer than everything else. So what bcc has compiled (`loader_support.bcc_compiler`) is a
 value, kept by the host under the name of all that decides it. A guest compiles what it did not get. Either way bcc's
 own library then makes the maps, loads the value's instructions, and attaches.
 """
@@ -22,14 +22,15 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import kernel_matrix
-from kernel_matrix.guest.bpf import bcc_compiler, loaders
+from kernel_matrix.guest.bpf import loaders
 from kernel_matrix.guest.bpf.btf import Btf, Layout
 from kernel_matrix.guest.bpf.library import captured_messages, libbpf
+from kernel_matrix.guest.bpf.loader_support import bcc_compiler
 from kernel_matrix.guest.bpf.loaders.libbpf import possible_cpus
 from kernel_matrix.guest.bpf.step_error import Stage, StepError
 from kernel_matrix.guest.bpf.steps import MapSpec, XdpFlags, iterate, kind_of, spec_of, type_numbers
-from kernel_matrix.shared import compiled
-from kernel_matrix.shared.compiled import COMPILER_VARIABLE, Compiled
+from kernel_matrix.shared.bpf import compiled
+from kernel_matrix.shared.bpf.compiled import COMPILER_VARIABLE, Compiled
 from kernel_matrix.shared.project import build_folder, sources_folder
 
 _R = TypeVar("_R")
