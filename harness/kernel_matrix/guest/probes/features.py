@@ -297,9 +297,9 @@ def _big_tcp() -> bool:
 def _tracepoint_preempted() -> bool:
     """Wake up, every half of a millisecond, on a processor on which a program takes its time.
 
-    With the feature it is still inside; without, it has ended before.
+    With the feature it is still inside, and ends soon after; without, it has ended before.
     """
-    program, asked, inside = "probe_preempted", 0x70726F62, 1
+    program, asked, inside, number = "probe_preempted", 0x70726F62, 1, 4
 
     def ask() -> None:
         with suppress(ProcessLookupError):
@@ -308,11 +308,13 @@ def _tracepoint_preempted() -> bool:
     with (
         steps.loaded(steps.object_path("engine/probe_preempted"), program) as probe,
         steps.tracepoint(probe.programs[program], "syscalls", "sys_enter_getpgid"),
-        mmap.mmap(probe.maps["probe_pr.bss"], mmap.PAGESIZE, prot=mmap.PROT_READ) as stage,
+        mmap.mmap(probe.maps["probe_pr.bss"], mmap.PAGESIZE) as variables,
         urgent(),
         beside(ask),
     ):
-        return wait_until(lambda: stage[0], "the program's beginning") == inside
+        stage = wait_until(lambda: variables[0], "the program's beginning")
+        variables[number] = 1
+        return stage == inside
 
 
 PROBES: dict[str, Callable[[], bool]] = {

@@ -5,14 +5,16 @@
 
 /* the argument of the getpgid() that it is made for */
 #define ASKED 0x70726f62
-/* some tens of milliseconds under emulation, some milliseconds without: many ticks of a timer of half a millisecond */
-#define ROUNDS 400
+/* under emulation far longer than a timer's interrupt may be late on a busy machine */
+#define ROUNDS 4000
 #define BYTES  32768
 
 char LICENSE[] SEC("license") = "GPL";
 
 /* 1: inside of the program, 2: at its end */
 volatile __u32 stage;
+/* set by whoever preempts it */
+volatile __u32 preempted;
 char block[2][BYTES];
 
 /* what kernel/trace/trace_syscalls.c gives a program at the beginning of a call, perf_call_bpf_enter() */
@@ -30,7 +32,7 @@ int probe_preempted(struct entered *ctx)
 	if (ctx->args[0] != ASKED)
 		return 0;
 	stage = 1;
-	for (i = 0; i < ROUNDS; i++)
+	for (i = 0; i < ROUNDS && !preempted; i++)
 		bpf_probe_read_kernel(block[0], BYTES, block[1]);
 	stage = 2;
 	return 0;
