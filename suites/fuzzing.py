@@ -18,8 +18,8 @@ from hypothesis.internal.conjecture.engine import ConjectureRunner
 from hypothesis.internal.constants_ast import Constants
 from hypothesis.strategies import SearchStrategy
 
-from kernel_matrix.guest.system.alive import working
 from kernel_matrix.guest.system.deadline import limit
+from kernel_matrix.guest.system.upkeep.alive import working
 
 _T = TypeVar("_T")
 #: seconds on the reference machine: what a test may take without ``--fuzz``, with the shrinking of a failure

@@ -14,12 +14,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from kernel_matrix.guest.bpf import costing
 from kernel_matrix.guest.bpf.leaks import program_ids
 from kernel_matrix.guest.bpf.library import libbpf
 from kernel_matrix.guest.bpf.steps import iterate, open_object
-
-#: linux/bpf.h, struct bpf_prog_info: which of its 64-bit words is recursion_misses; older kernels leave it as it is
-_MISSES = 208 // 8
 
 
 def _bpftool(*arguments: str) -> str:
@@ -57,19 +55,15 @@ def runs_skipped() -> int:
 
     This reads no map: a program is skipped, too, while a task is preempted in bpf(2) on a map (7.1 and before).
     """
-    total, info = 0, (ctypes.c_uint64 * (_MISSES + 1))()
+    total = 0
     for number in program_ids():
         fd = libbpf().bpf_prog_get_fd_by_id(number)
         if fd == -errno.ENOENT:
             # unloaded meanwhile
             continue
         assert fd >= 0, os.strerror(-fd)
-        ctypes.memset(info, 0, ctypes.sizeof(info))
-        size = ctypes.c_uint32(ctypes.sizeof(info))
-        result = libbpf().bpf_obj_get_info_by_fd(fd, ctypes.byref(info), ctypes.byref(size))
+        total += costing.runs_skipped(fd)
         os.close(fd)
-        assert result == 0, os.strerror(-result)
-        total += info[_MISSES]
     return total
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-from kernel_matrix.guest.system.kernel_log import KernelLog
+from kernel_matrix.guest.system.upkeep.kernel_log import KernelLog
 
 
 class FakeLog(KernelLog):

@@ -22,7 +22,7 @@ from kernel_matrix.guest.bpf.loader_support import bcc_compiler
 from kernel_matrix.guest.bpf.loaders import bcc
 from kernel_matrix.guest.bpf.steps import MapSpec
 from kernel_matrix.guest.pytest import plugin
-from kernel_matrix.guest.system import alive
+from kernel_matrix.guest.system.upkeep import alive
 from kernel_matrix.plan.bpf import compiling
 from kernel_matrix.relay import payload
 from kernel_matrix.shared.bpf import compiled

@@ -130,7 +130,7 @@ def test_the_guest_writes_values_and_nothing_else(tmp_path: Path) -> None:
         from dataclasses import replace
         from kernel_matrix.guest.bpf.loader_support import compile_ahead
         from kernel_matrix.guest.bpf.step_error import StepError
-        from kernel_matrix.guest.system.alive import working
+        from kernel_matrix.guest.system.upkeep.alive import working
         from tests.test_compiled import VALUE
 
         def compiled_anew(path):

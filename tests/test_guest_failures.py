@@ -23,8 +23,7 @@ from kernel_matrix.guest.bpf.step_error import StepError
 from kernel_matrix.guest.probes import users
 from kernel_matrix.guest.pytest import capture
 from kernel_matrix.guest.pytest.plugin import GuestPlugin
-from kernel_matrix.guest.system import deadline
-from kernel_matrix.guest.system.processes import execs, privilege
+from kernel_matrix.guest.system import deadline, execs, privilege
 from kernel_matrix.shared import project
 
 

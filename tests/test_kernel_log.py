@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kernel_matrix.guest.system.kernel_log import KernelLog, excerpt
+from kernel_matrix.guest.system.upkeep.kernel_log import KernelLog, excerpt
 
 
 def record(sequence: int, text: str = "line") -> str:

@@ -20,7 +20,7 @@ from kernel_matrix.guest.bpf.foreign.trial import Trial
 from kernel_matrix.guest.bpf.foreign.undeclared import Undeclared
 from kernel_matrix.guest.bpf.step_error import StepError
 from kernel_matrix.guest.bpf.steps import Program
-from kernel_matrix.guest.system.processes.privilege import Cap
+from kernel_matrix.guest.system.privilege import Cap
 from kernel_matrix.shared.bpf.bpf_elf import BpfFile
 from kernel_matrix.shared.bpf.object_table import ObjectSettings
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from kernel_matrix.guest.bpf.step_error import Credentials
-from kernel_matrix.guest.system.processes.privilege import Cap, only_effective
+from kernel_matrix.guest.system.privilege import Cap, only_effective
 
 
 @pytest.mark.parametrize("wanted", [(), (Cap.BPF,), (Cap.NET_ADMIN, Cap.PERFMON)])

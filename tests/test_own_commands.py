@@ -15,8 +15,8 @@ import pytest
 from kernel_matrix.guest.bpf import leaks
 from kernel_matrix.guest.bpf.foreign import environment
 from kernel_matrix.guest.pytest.items import own_commands
-from kernel_matrix.guest.system import child
-from kernel_matrix.guest.system.network import netns
+from kernel_matrix.guest.system import netns
+from kernel_matrix.guest.system.upkeep import child
 from kernel_matrix.shared.outcomes import expect
 from kernel_matrix.shared.project import Command
 from tests.test_command import runs

@@ -56,9 +56,13 @@ class Obj:
         self.variables: dict[str, Any] = {}
         self.ring = Events([], ordered=True)
         self.last: Callable[[], object] = list
+        self.unseen: dict[str, int] = {}
 
     def detach(self) -> None:
         self.last()
+
+    def skipped(self) -> dict[str, int]:
+        return self.unseen
 
     def map(self, name: str) -> View:
         return self.maps[name]
@@ -219,6 +223,14 @@ def test_what_holds_too_early_is_red(obj: Obj, play: Callable[..., list[str]]) -
 
     obj.last = late
     assert play(Check("variable", "total", "value", 10), steps=STEPS) == ["total: expected 10, is 11"]
+
+
+def test_skipped_runs_are_named_where_something_is_wrong(obj: Obj, play: Callable[..., list[str]]) -> None:
+    obj.unseen = {"on_read": 2, "on_write": 1}
+    assert play(Check("variable", "total", "value", 10), steps=STEPS) == []
+    wrong, skipped = play(Check("variable", "total", "added", 9), steps=STEPS)
+    assert wrong == "total: expected 9 more, is 10 more"
+    assert "has not run on_read 2 times, on_write 1 times (recursion_misses)" in skipped
 
 
 class Growing(dict[str, int]):

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from kernel_matrix.guest.system import processors
+from kernel_matrix.guest.system.upkeep import processors
 
 
 def test_all_but_the_first_are_offline_and_come_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 
 from kernel_matrix.config import project as configuration
-from kernel_matrix.guest.pytest.items import attached, notation
-from kernel_matrix.guest.system.network import frames
+from kernel_matrix.guest.pytest import attached
+from kernel_matrix.guest.pytest.items import notation
+from kernel_matrix.guest.system import frames
 from kernel_matrix.objects import build
 from kernel_matrix.plan import selection
 from kernel_matrix.plan.bpf import scenarios

@@ -40,7 +40,7 @@ ALLOWED = {
         "libbpf_set_print() unchecked",
     ): "it returns the printer before",
     (
-        "harness/kernel_matrix/guest/system/processes/privilege.py",
+        "harness/kernel_matrix/guest/system/privilege.py",
         "except Exception",
     ): "pickling fails in any way; the text goes on",
     (

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from kernel_matrix.guest.system import terminal as guest
+from kernel_matrix.guest.system.upkeep import terminal as guest
 from kernel_matrix.shared.channel.frames import Begin
 
 ROOT = Path(__file__).parents[1]

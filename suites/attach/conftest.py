@@ -11,7 +11,7 @@ from pyroute2 import IPRoute
 
 from kernel_matrix.guest.bpf import steps
 from kernel_matrix.guest.pytest.refusal import refused
-from kernel_matrix.guest.system.network.netns import namespace
+from kernel_matrix.guest.system.netns import namespace
 
 __all__ = ["refused"]
 

@@ -12,7 +12,7 @@ from kernel_matrix.guest.probes.capability_place import Resources
 from kernel_matrix.guest.probes.capability_table import Part
 from kernel_matrix.guest.pytest.marks import GUEST_FACTS
 from kernel_matrix.guest.pytest.refusal import refused
-from kernel_matrix.guest.system import processors
+from kernel_matrix.guest.system.upkeep import processors
 from kernel_matrix.shared.outcomes.capability_table import Table
 from kernel_matrix.shared.outcomes.features import GuestFacts
 

@@ -18,7 +18,7 @@ from kernel_matrix.guest.probes.capability_place import BPF_SYSCTL, PERF_SYSCTL,
 from kernel_matrix.guest.probes.capability_table import derived, differences, setting, tried, value, who
 from kernel_matrix.guest.pytest.marks import spoils_guest
 from kernel_matrix.guest.pytest.refusal import Refused
-from kernel_matrix.guest.system.processes.privilege import NOBODY, Cap, run_as
+from kernel_matrix.guest.system.privilege import NOBODY, Cap, run_as
 from kernel_matrix.shared.outcomes import capabilities, capability_table
 from kernel_matrix.shared.outcomes.capability_table import Context, Table
 from kernel_matrix.shared.outcomes.features import GuestFacts

@@ -19,8 +19,8 @@ from kernel_matrix.guest.bpf.diagnosis import trying
 from kernel_matrix.guest.pytest.fixtures import Sysctl
 from kernel_matrix.guest.pytest.marks import GUEST_FACTS, requires
 from kernel_matrix.guest.system.mounts import without
-from kernel_matrix.guest.system.network.netns import namespace
-from kernel_matrix.guest.system.processes.privilege import NOBODY, Cap, run_as
+from kernel_matrix.guest.system.netns import namespace
+from kernel_matrix.guest.system.privilege import NOBODY, Cap, run_as
 from kernel_matrix.shared.outcomes.features import GuestFacts
 from suites.diagnosis.conftest import attach, diagnosed, load, without_bpf
 

@@ -18,7 +18,7 @@ from kernel_matrix.guest.bpf import steps
 from kernel_matrix.guest.bpf.calls.instructions import leave, mov
 from kernel_matrix.guest.bpf.calls.verifier import verified
 from kernel_matrix.guest.pytest.marks import refused_without
-from kernel_matrix.guest.system.processes.privilege import Cap, run_as
+from kernel_matrix.guest.system.privilege import Cap, run_as
 
 _CAPS = frozenset(Cap) - {Cap.SYS_RESOURCE}
 _PAGE = mmap.PAGESIZE

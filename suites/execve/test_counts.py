@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from kernel_matrix.guest.system.processes import execs
+from kernel_matrix.guest.system import execs
 from suites.execve.conftest import Losses, Monitor
 from suites.execve.test_events import TRUE, run
 

@@ -17,8 +17,8 @@ from pathlib import Path
 import pytest
 
 from kernel_matrix.guest.pytest.marks import requires
+from kernel_matrix.guest.system import execs
 from kernel_matrix.guest.system.deadline import wait_until
-from kernel_matrix.guest.system.processes import execs
 from suites.execve.conftest import Entry, ExecEvent, Monitor
 
 TRUE = Path("/bin/true")

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from kernel_matrix.guest.system.processes import execs
+from kernel_matrix.guest.system import execs
 from suites.execve.conftest import Monitor
 from suites.execve.test_events import TRUE, expected, only, run
 from suites.large_pids import FIRST, large_pids

@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 from kernel_matrix.guest.bpf.loaders import Loader
 from kernel_matrix.guest.bpf.steps import object_path
-from kernel_matrix.guest.system.processes import execs
+from kernel_matrix.guest.system import execs
 from suites.execve.conftest import Losses, Monitor
 from suites.execve.test_counts import PAGE, RECORD, failing
 from suites.kernel_account import skipped

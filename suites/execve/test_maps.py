@@ -7,7 +7,7 @@ import pytest
 from kernel_matrix.guest.bpf.loaders import Loader
 from kernel_matrix.guest.bpf.steps import object_path
 from kernel_matrix.guest.pytest.marks import with_loaders
-from kernel_matrix.guest.system.processes import execs
+from kernel_matrix.guest.system import execs
 from suites.execve.conftest import PROGRAMS, Monitor
 from suites.execve.test_events import TRUE, run
 from suites.kernel_account import Table, clocks_read, flags_of_updates, maps_of, plain_additions

@@ -20,7 +20,7 @@ from kernel_matrix.guest.bpf.step_error import StepError, errno_name
 from kernel_matrix.guest.bpf.steps import object_path
 from kernel_matrix.guest.pytest.refusal import refused
 from kernel_matrix.guest.system.deadline import declared, limit
-from kernel_matrix.guest.system.network.netns import Veth, veth
+from kernel_matrix.guest.system.netns import Veth, veth
 from kernel_matrix.shared.project import build_folder
 from suites.kernel_account import shown
 

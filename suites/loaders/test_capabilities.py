@@ -31,8 +31,8 @@ from kernel_matrix.guest.bpf.step_error import StepError
 from kernel_matrix.guest.bpf.steps import XdpFlags, object_path
 from kernel_matrix.guest.pytest.fixtures import Observed
 from kernel_matrix.guest.pytest.marks import GUEST_FACTS
-from kernel_matrix.guest.system.network.netns import Veth
-from kernel_matrix.guest.system.processes.privilege import NOBODY, Cap, run_as
+from kernel_matrix.guest.system.netns import Veth
+from kernel_matrix.guest.system.privilege import NOBODY, Cap, run_as
 from kernel_matrix.shared.outcomes import capabilities, capability_table
 from kernel_matrix.shared.outcomes.capability_table import Context, Table
 from suites.loaders.conftest import in_words

@@ -21,9 +21,9 @@ from kernel_matrix.guest.bpf.loaders import Loader
 from kernel_matrix.guest.bpf.steps import XdpFlags, object_path, xdp_id
 from kernel_matrix.guest.pytest.marks import with_loaders
 from kernel_matrix.guest.pytest.refusal import Refused
-from kernel_matrix.guest.system.network.netns import Namespace, loopback, namespace
-from kernel_matrix.guest.system.processes import execs
-from kernel_matrix.guest.system.processes.privilege import NOBODY, Cap
+from kernel_matrix.guest.system import execs
+from kernel_matrix.guest.system.netns import Namespace, loopback, namespace
+from kernel_matrix.guest.system.privilege import NOBODY, Cap
 from kernel_matrix.shared.project import loader_program
 
 pytestmark = with_loaders("aya")

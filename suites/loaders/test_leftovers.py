@@ -13,7 +13,7 @@ from kernel_matrix.guest.bpf.steps import XdpFlags, xdp_detach, xdp_id
 from kernel_matrix.guest.pytest.fixtures import Observed
 from kernel_matrix.guest.pytest.marks import not_with
 from kernel_matrix.guest.system.deadline import wait_until
-from kernel_matrix.guest.system.network.netns import Veth
+from kernel_matrix.guest.system.netns import Veth
 from suites.loaders.conftest import END, FIXTURE, holding, seen
 from suites.loaders.test_paths import XDP_BY_LINK
 

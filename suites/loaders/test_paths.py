@@ -8,7 +8,7 @@ from kernel_matrix.guest.bpf.loaders import Loader, Object
 from kernel_matrix.guest.bpf.steps import XdpFlags, xdp_id
 from kernel_matrix.guest.pytest.fixtures import Observed
 from kernel_matrix.guest.pytest.marks import GUEST_FACTS
-from kernel_matrix.guest.system.network.netns import Veth
+from kernel_matrix.guest.system.netns import Veth
 from suites.loaders.conftest import Seen, seen
 
 #: the loaders that put XDP programs onto interfaces with a bpf_link; the others send netlink messages.

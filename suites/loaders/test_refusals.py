@@ -16,7 +16,7 @@ from kernel_matrix.guest.bpf.steps import XdpFlags, object_path, xdp_id
 from kernel_matrix.guest.pytest.fixtures import Observed
 from kernel_matrix.guest.pytest.marks import not_with
 from kernel_matrix.guest.pytest.refusal import Refused
-from kernel_matrix.guest.system.network.netns import Veth
+from kernel_matrix.guest.system.netns import Veth
 from suites.loaders.conftest import FIXTURE, in_words, seen
 from suites.loaders.test_paths import XDP_BY_LINK
 

@@ -15,7 +15,7 @@ from kernel_matrix.guest.bpf import steps
 from kernel_matrix.guest.pytest.fixtures import Sysctl
 from kernel_matrix.guest.pytest.marks import refused_without, requires
 from kernel_matrix.guest.pytest.refusal import Refused
-from kernel_matrix.guest.system.processes.privilege import NOBODY, Cap, run_as
+from kernel_matrix.guest.system.privilege import NOBODY, Cap, run_as
 from suites.permissions.conftest import Load
 
 _ALL = frozenset(Cap)

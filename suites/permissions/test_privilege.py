@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from kernel_matrix.guest.system.processes.privilege import (
+from kernel_matrix.guest.system.privilege import (
     NOBODY,
     Cap,
     ChildError,

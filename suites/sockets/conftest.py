@@ -18,8 +18,8 @@ import pytest
 
 from kernel_matrix.guest.bpf.loaders import Loader, Object
 from kernel_matrix.guest.bpf.steps import object_path
-from kernel_matrix.guest.system.network.netns import namespace
-from kernel_matrix.guest.system.processes.privilege import Cap, run_as
+from kernel_matrix.guest.system.netns import namespace
+from kernel_matrix.guest.system.privilege import Cap, run_as
 from suites.kernel_account import runs_skipped, skipped
 
 

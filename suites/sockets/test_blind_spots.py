@@ -11,9 +11,9 @@ from collections.abc import Callable
 import pytest
 
 from kernel_matrix.guest.pytest.marks import requires
+from kernel_matrix.guest.system import calls, execs
 from kernel_matrix.guest.system.deadline import wait_until
-from kernel_matrix.guest.system.processes import calls, execs
-from kernel_matrix.guest.system.processes.preemption import beside, urgent
+from kernel_matrix.guest.system.preemption import beside, urgent
 from suites.kernel_account import runs_skipped, skipped
 from suites.sockets.conftest import Call, Monitor, Script, Totals, run_script
 from suites.sockets.test_calls import INET, pair, server_of

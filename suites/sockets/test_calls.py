@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
+from kernel_matrix.guest.system import calls
 from kernel_matrix.guest.system.deadline import limit
-from kernel_matrix.guest.system.processes import calls
 from suites.sockets.conftest import Call, Kind, Monitor, Peer, Script, State, Totals
 
 INET, INET6, UNIX = socket.AF_INET, socket.AF_INET6, socket.AF_UNIX

@@ -10,7 +10,7 @@ import struct
 from kernel_matrix.guest.bpf import steps
 from kernel_matrix.guest.bpf.calls import bpf_calls
 from kernel_matrix.guest.pytest.marks import requires
-from kernel_matrix.guest.system.processes import calls
+from kernel_matrix.guest.system import calls
 from suites.sockets.conftest import Call, Monitor, Peer, Script, State, Totals, run_script
 from suites.sockets.test_calls import DATAGRAM, INET
 

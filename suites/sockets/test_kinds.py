@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from kernel_matrix.guest.pytest.marks import with_loaders
-from kernel_matrix.guest.system.processes import calls, execs
+from kernel_matrix.guest.system import calls, execs
 from suites.large_pids import FIRST, large_pids
 from suites.sockets.conftest import Call, Monitor, Peer, Script, Totals, run_script
 from suites.sockets.test_calls import DATAGRAM, INET, STREAM, UNIX, server_of

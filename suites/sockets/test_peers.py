@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 import pytest
 
-from kernel_matrix.guest.system.processes import calls
+from kernel_matrix.guest.system import calls
 from suites.sockets import raw
 from suites.sockets.conftest import Call, Monitor, Peer, Script, run_script
 from suites.sockets.test_calls import DATAGRAM, INET, INET6, RECEIVES, SENDS, STREAM, UNIX, pair, server_of

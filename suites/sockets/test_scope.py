@@ -18,8 +18,8 @@ from pathlib import Path
 import pytest
 
 from kernel_matrix.guest.bpf.loaders import Loader
+from kernel_matrix.guest.system import calls
 from kernel_matrix.guest.system.deadline import limit
-from kernel_matrix.guest.system.processes import calls
 from suites.reader import wait_inside
 from suites.sockets.conftest import Call, Monitor, Script, State, Totals, monitoring, run_script
 

@@ -17,7 +17,7 @@ import pytest
 from kernel_matrix.guest.bpf.calls.instructions import COMPLEXITY_LIMIT, MAX_INSNS, add, copy, jump_if, leave, mov
 from kernel_matrix.guest.bpf.calls.verifier import STATISTICS, Log, count_only, verified
 from kernel_matrix.guest.pytest.refusal import Refused
-from kernel_matrix.guest.system.processes.privilege import NOBODY, Cap, run_as
+from kernel_matrix.guest.system.privilege import NOBODY, Cap, run_as
 
 
 def _load(code: bytes, log: Log | None = None) -> str:

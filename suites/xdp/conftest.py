@@ -14,7 +14,7 @@ from kernel_matrix.guest.bpf.steps import XdpFlags, object_path
 from kernel_matrix.guest.pytest.marks import not_with, requires_object
 from kernel_matrix.guest.pytest.refusal import refused
 from kernel_matrix.guest.system.deadline import wait_until
-from kernel_matrix.guest.system.network.netns import Interface, Veth, veth
+from kernel_matrix.guest.system.netns import Interface, Veth, veth
 
 __all__ = ["refused"]
 

@@ -17,9 +17,9 @@ from scapy.packet import Raw
 from kernel_matrix.guest.bpf.loaders import Loader, Object
 from kernel_matrix.guest.bpf.steps import XdpFlags
 from kernel_matrix.guest.pytest.marks import refused_by
+from kernel_matrix.guest.system import netns, traffic
 from kernel_matrix.guest.system.deadline import limit
-from kernel_matrix.guest.system.network import netns, traffic
-from kernel_matrix.guest.system.network.netns import Interface, Veth
+from kernel_matrix.guest.system.netns import Interface, Veth
 from suites.xdp.conftest import PROGRAM, Attached, Counters, attached
 
 ETHER = {"src": "02:00:00:00:00:01", "dst": "02:00:00:00:00:02"}

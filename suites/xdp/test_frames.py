@@ -8,8 +8,8 @@ from scapy.layers.inet6 import IPv6
 from scapy.layers.l2 import ARP, LLC, Dot1Q, Dot3, Ether
 from scapy.packet import Packet, Raw
 
-from kernel_matrix.guest.system.network import traffic
-from kernel_matrix.guest.system.network.netns import Veth
+from kernel_matrix.guest.system import traffic
+from kernel_matrix.guest.system.netns import Veth
 from suites.xdp.conftest import Attached, Counters
 
 #: a locally administered destination that is nobody's: the stack takes the frame for another host's and drops it

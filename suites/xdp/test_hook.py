@@ -21,8 +21,8 @@ from kernel_matrix.guest.bpf.loaders import Loader, Object
 from kernel_matrix.guest.bpf.steps import XdpFlags
 from kernel_matrix.guest.pytest.marks import refused_without, with_loaders
 from kernel_matrix.guest.pytest.refusal import Refused
-from kernel_matrix.guest.system.network import netns, traffic
-from kernel_matrix.guest.system.network.netns import Interface, Veth
+from kernel_matrix.guest.system import netns, traffic
+from kernel_matrix.guest.system.netns import Interface, Veth
 from suites.kernel_account import Table, helpers_called, maps_of
 from suites.xdp.conftest import PROGRAM, Attached, Counters, attached
 from suites.xdp.test_counting import FRAME, LENGTH, XDP_PASS, counted

@@ -139,7 +139,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-# from kernel_matrix.guest.pytest.items.attached import Attach, Traffic
+# from kernel_matrix.guest.pytest.attached import Attach, Traffic
 
 
 def test_the_kernel_shows_its_types() -> None:

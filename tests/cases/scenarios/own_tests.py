@@ -6,8 +6,8 @@ import errno
 
 import pytest
 
-from kernel_matrix.guest.pytest.items.attached import Attach, Traffic, Veth
-from kernel_matrix.guest.system.network import traffic as frames
+from kernel_matrix.guest.pytest.attached import Attach, Traffic, Veth
+from kernel_matrix.guest.system import traffic as frames
 
 FRAME = "Ether()/IP()/UDP(dport=53)/Raw(b'x' * 20)"
 

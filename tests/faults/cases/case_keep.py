@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from kernel_matrix.guest.system.network.netns import Veth, veth
+from kernel_matrix.guest.system.netns import Veth, veth
 
 
 @pytest.fixture

@@ -9,9 +9,9 @@ import pytest
 from scapy.layers.inet import IP, UDP
 from scapy.layers.l2 import Dot1Q, Ether
 
+from kernel_matrix.guest.system import traffic
 from kernel_matrix.guest.system.deadline import wait_until
-from kernel_matrix.guest.system.network import traffic
-from kernel_matrix.guest.system.network.netns import Veth, veth
+from kernel_matrix.guest.system.netns import Veth, veth
 
 
 @pytest.fixture

@@ -26,7 +26,7 @@ from kernel_matrix.vm import debugging
 from kernel_matrix.vm.ending import Ending
 
 #: what the agent runs instead of execnet's worker; to the relay it is a bootstrap line
-_BOOTSTRAP = "from kernel_matrix.guest.system import terminal; terminal.main()"
+_BOOTSTRAP = "from kernel_matrix.guest.system.upkeep import terminal; terminal.main()"
 #: seconds without a heartbeat, which the guest sends every second, after which it counts as hung
 _SILENCE = 60.0
 

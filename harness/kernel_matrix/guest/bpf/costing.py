@@ -1,4 +1,4 @@
-"""Measure the programs of an object on the running kernel: the verifier's statistics and the programs' sizes."""
+"""Measure programs on the running kernel: the verifier's statistics, their sizes, runs that the kernel has skipped."""
 
 from __future__ import annotations
 
@@ -64,14 +64,30 @@ def reference() -> Statistics:
 
 
 def sizes(fd: int) -> tuple[int, int]:
-    """Return a program's size in bytes as translated by the kernel, and as machine code (struct bpf_prog_info)."""
-    info = (c_uint32 * 6)()
-    length = c_uint32(ctypes.sizeof(info))
-    result = libbpf().bpf_obj_get_info_by_fd(fd, ctypes.byref(info), ctypes.byref(length))
+    """Return a program's size in bytes as translated by the kernel, and as machine code."""
+    info = _information(fd, 24)
+    # type, id, tag of eight bytes, jited_prog_len, xlated_prog_len
+    return int.from_bytes(info[20:24], "little"), int.from_bytes(info[16:20], "little")
+
+
+def runs_skipped(fd: int) -> int:
+    """Return how often the kernel has not run a program where it should (recursion_misses); 0 before 5.12.
+
+    Where another runs on the same processor (kernel/trace/bpf_trace.c, trace_call_bpf(); counted since 6.7,
+    dd8657894c11, "bpf: Count missed stats in trace_call_bpf"); since 7.2, of the tracepoints of system calls,
+    where the same program is inside, or was preempted (57918341dd19, "bpf: Add sleepable support for classic tracepoint
+    programs").
+    """
+    return int.from_bytes(_information(fd, 216)[208:], "little")
+
+
+def _information(fd: int, size: int) -> bytes:
+    """Return the first bytes of a program's struct bpf_prog_info (linux/bpf.h), 0 where the kernel writes less."""
+    info, length = ctypes.create_string_buffer(size), c_uint32(size)
+    result = libbpf().bpf_obj_get_info_by_fd(fd, info, ctypes.byref(length))
     if result < 0:
         raise StepError(-result, "lookup", "program")
-    # type, id, tag of eight bytes, jited_prog_len, xlated_prog_len
-    return info[5], info[4]
+    return info.raw
 
 
 def _cost(fd: int, stats: Statistics, unit: float) -> Cost:

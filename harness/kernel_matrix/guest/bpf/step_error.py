@@ -14,7 +14,7 @@ from typing import Literal
 
 from kernel_matrix.diagnose.situation import MapFacts
 from kernel_matrix.guest.bpf.library import LIBBPF_ERRORS, strerror
-from kernel_matrix.guest.system.processes.privilege import Cap
+from kernel_matrix.guest.system.privilege import Cap
 
 #: the steps that can be refused separately
 Stage = Literal[

@@ -19,7 +19,7 @@ from kernel_matrix.guest.probes.capability_paths import CGROUP_HOOKS, LOOPBACK, 
 from kernel_matrix.guest.probes.capability_place import BPF_SYSCTL, PERF_SYSCTL, Probe, Resources
 from kernel_matrix.guest.probes.capability_probes import FIXTURES, MAPS
 from kernel_matrix.guest.system.cgroups import cgroup
-from kernel_matrix.guest.system.network.netns import namespace
+from kernel_matrix.guest.system.netns import namespace
 from kernel_matrix.shared.outcomes import capabilities, capability_table
 from kernel_matrix.shared.outcomes.capability_table import Context, Lines, Table
 from kernel_matrix.shared.outcomes.features import GuestFacts

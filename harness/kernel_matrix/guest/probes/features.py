@@ -23,10 +23,10 @@ from kernel_matrix.guest.bpf import steps
 from kernel_matrix.guest.bpf.btf import Btf
 from kernel_matrix.guest.bpf.calls import bpf_calls, instructions
 from kernel_matrix.guest.bpf.calls.verifier import verified
+from kernel_matrix.guest.system import execs
 from kernel_matrix.guest.system.deadline import wait_until
-from kernel_matrix.guest.system.processes import execs
-from kernel_matrix.guest.system.processes.preemption import beside, urgent
-from kernel_matrix.guest.system.processes.privilege import (
+from kernel_matrix.guest.system.preemption import beside, urgent
+from kernel_matrix.guest.system.privilege import (
     NOBODY,
     Cap,
     ChildError,

@@ -24,7 +24,7 @@ from kernel_matrix.guest.bpf.undo import Calls
 from kernel_matrix.guest.probes import capability_probes
 from kernel_matrix.guest.probes.capability_place import Place, Probe, Resources
 from kernel_matrix.guest.system.deadline import limit
-from kernel_matrix.guest.system.processes.privilege import NOBODY, Cap, capability_sets, run_as, set_capabilities
+from kernel_matrix.guest.system.privilege import NOBODY, Cap, capability_sets, run_as, set_capabilities
 from kernel_matrix.shared.outcomes import capabilities
 from kernel_matrix.shared.outcomes.capabilities import Caps
 from kernel_matrix.shared.outcomes.capability_table import USERS

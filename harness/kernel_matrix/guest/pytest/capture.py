@@ -19,8 +19,8 @@ from typing import Any
 import pytest
 from scapy.utils import RawPcapWriter
 
-from kernel_matrix.guest.system.network import netns, traffic
-from kernel_matrix.guest.system.network.netns import Interface, Veth
+from kernel_matrix.guest.system import netns, traffic
+from kernel_matrix.guest.system.netns import Interface, Veth
 from kernel_matrix.shared.channel.protocol import PCAP
 
 #: linux/if_packet.h: sll_pkttype of a frame that this end sends

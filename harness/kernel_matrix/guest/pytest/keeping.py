@@ -13,7 +13,7 @@ from typing import NoReturn
 import pytest
 
 from kernel_matrix.guest import agent
-from kernel_matrix.guest.system import terminal
+from kernel_matrix.guest.system.upkeep import terminal
 from kernel_matrix.shared.channel import frames
 from kernel_matrix.shared.channel.protocol import ENTER_NAME
 

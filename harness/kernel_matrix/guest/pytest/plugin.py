@@ -13,8 +13,9 @@ import pytest
 
 from kernel_matrix.guest.pytest import marks, spent
 from kernel_matrix.guest.pytest.marks import GUEST_FACTS
-from kernel_matrix.guest.system import alive, deadline
-from kernel_matrix.guest.system.kernel_log import Excerpt, KernelLog
+from kernel_matrix.guest.system import deadline
+from kernel_matrix.guest.system.upkeep import alive
+from kernel_matrix.guest.system.upkeep.kernel_log import Excerpt, KernelLog
 from kernel_matrix.shared.bpf import compiled
 from kernel_matrix.shared.channel.protocol import COMPILED, DESELECTED, DIAGNOSIS, KERNEL_LOG, VERIFIER
 from kernel_matrix.shared.channel.worker_input import WORKER_KEY
@@ -239,8 +240,8 @@ def register(
     ``arguments``: the files with its tests; empty: those of the command line. ``begins``: the file or folder whose
     tests it runs first; empty: in the order of collection. ``beat``: sends a heartbeat to the host.
     """
-    from kernel_matrix.guest.pytest import fixtures
-    from kernel_matrix.guest.pytest.items import attached, objects, own_commands
+    from kernel_matrix.guest.pytest import attached, fixtures
+    from kernel_matrix.guest.pytest.items import objects, own_commands
     from kernel_matrix.guest.pytest.limits import LimitPlugin
 
     config.stash[GUEST_FACTS] = facts

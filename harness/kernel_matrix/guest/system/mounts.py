@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TypeVar
 
-from kernel_matrix.guest.system.processes.privilege import Cap, run_as
+from kernel_matrix.guest.system.privilege import Cap, run_as
 
 _T = TypeVar("_T")
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from kernel_matrix.guest.bpf.library import libbpf
 from kernel_matrix.guest.bpf.step_error import Credentials
-from kernel_matrix.guest.system.processes.privilege import run_as
+from kernel_matrix.guest.system.privilege import run_as
 
 #: the permission bits that a stage needs: of the file that it names, and of the file's folder
 _MODES = {"pin": (0, os.W_OK | os.X_OK), "open": (os.R_OK | os.W_OK, os.X_OK), "read": (os.R_OK, os.X_OK)}

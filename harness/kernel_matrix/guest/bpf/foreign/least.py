@@ -12,7 +12,7 @@ from kernel_matrix.guest.bpf.foreign.hooks import targets
 from kernel_matrix.guest.bpf.foreign.hooks.place import Place
 from kernel_matrix.guest.bpf.foreign.trial import Trial
 from kernel_matrix.guest.bpf.step_error import StepError
-from kernel_matrix.guest.system.processes.privilege import Cap, only_effective
+from kernel_matrix.guest.system.privilege import Cap, only_effective
 
 _PREFIX = "CAP_"
 

@@ -14,7 +14,7 @@ from kernel_matrix.guest.bpf.foreign.hooks.place import Place
 from kernel_matrix.guest.bpf.foreign.loading import LoadedObject, loaded
 from kernel_matrix.guest.bpf.foreign.undeclared import Undeclared
 from kernel_matrix.guest.bpf.step_error import StepError
-from kernel_matrix.guest.system.processes.privilege import Cap, only_effective
+from kernel_matrix.guest.system.privilege import Cap, only_effective
 
 _Refusal = StepError | Undeclared
 #: Sections of programs that are attached once for each time that they are loaded. Of a replacement the kernel forgets

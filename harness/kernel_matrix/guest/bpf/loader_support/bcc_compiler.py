@@ -24,8 +24,8 @@ from typing import Any
 from kernel_matrix.guest.bpf.library import captured_messages, libbpf
 from kernel_matrix.guest.bpf.step_error import StepError
 from kernel_matrix.guest.bpf.steps import MapSpec
-from kernel_matrix.guest.system.alive import working
-from kernel_matrix.guest.system.kernel_headers import kernel_headers
+from kernel_matrix.guest.system.upkeep.alive import working
+from kernel_matrix.guest.system.upkeep.kernel_headers import kernel_headers
 from kernel_matrix.shared.bpf.compiled import Compiled, with_numbers
 
 HEADERS = Path(__file__).parent.parent / "loaders" / "bcc_headers"

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from kernel_matrix.guest.bpf.loaders import bcc
 from kernel_matrix.guest.bpf.step_error import StepError
 from kernel_matrix.guest.bpf.steps import object_path
-from kernel_matrix.guest.system import alive
+from kernel_matrix.guest.system.upkeep import alive
 from kernel_matrix.shared.bpf import compiled
 
 

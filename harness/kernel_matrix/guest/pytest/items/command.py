@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from kernel_matrix.guest.pytest.marks import boots_with, timeout
-from kernel_matrix.guest.system import child
+from kernel_matrix.guest.system.upkeep import child
 from kernel_matrix.shared.outcomes.features import GuestFacts
 from kernel_matrix.shared.project import CARRIED, HOME
 

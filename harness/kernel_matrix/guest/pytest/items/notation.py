@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from kernel_matrix.guest.system.network import frames
+from kernel_matrix.guest.system import frames
 
 
 def frame_error(notation: str) -> str:

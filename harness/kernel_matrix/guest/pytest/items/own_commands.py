@@ -12,9 +12,9 @@ from kernel_matrix.guest.bpf import leaks
 from kernel_matrix.guest.bpf.foreign import environment
 from kernel_matrix.guest.pytest import marks, spent
 from kernel_matrix.guest.pytest.items import command, objects
-from kernel_matrix.guest.system import alive, child
+from kernel_matrix.guest.system import netns
 from kernel_matrix.guest.system.deadline import limit
-from kernel_matrix.guest.system.network import netns
+from kernel_matrix.guest.system.upkeep import alive, child
 from kernel_matrix.shared.channel.protocol import OBSERVED
 from kernel_matrix.shared.outcomes.features import plain_kernel
 from kernel_matrix.shared.project import HOME, Command

@@ -17,7 +17,7 @@ from kernel_matrix.guest.bpf.foreign.hooks.attaching import Attaching
 from kernel_matrix.guest.bpf.library import libbpf
 from kernel_matrix.guest.bpf.step_error import StepError
 from kernel_matrix.guest.bpf.steps import XdpFlags
-from kernel_matrix.guest.system.network.netns import Interface
+from kernel_matrix.guest.system.netns import Interface
 
 # linux/netfilter.h
 _NFPROTO_IPV4, _NF_INET_LOCAL_OUT = 2, 3

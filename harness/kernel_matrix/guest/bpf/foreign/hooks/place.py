@@ -8,8 +8,7 @@ from contextlib import ExitStack, contextmanager, nullcontext
 from pathlib import Path
 
 from kernel_matrix.guest.bpf.step_error import StepError
-from kernel_matrix.guest.system import cgroups
-from kernel_matrix.guest.system.network import netns
+from kernel_matrix.guest.system import cgroups, netns
 
 #: an interface's name in its namespace
 _NETKIT = "netkit0"

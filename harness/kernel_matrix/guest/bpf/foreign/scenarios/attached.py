@@ -8,7 +8,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
-from kernel_matrix.guest.bpf import steps
+from kernel_matrix.guest.bpf import costing, steps
 from kernel_matrix.guest.bpf.foreign.configuring import Foreign
 from kernel_matrix.guest.bpf.foreign.hooks import targets
 from kernel_matrix.guest.bpf.foreign.hooks.place import Place
@@ -44,6 +44,11 @@ class Attached:
     def attach(self, program: str, xdp: XdpFlags) -> str:
         """Attach a program; return where, in words. Raises StepError, Undeclared."""
         return targets.attach(self._foreign, self._obj, program, self.place, self._links, xdp)
+
+    def skipped(self) -> dict[str, int]:
+        """Return how often the kernel has not run a program of the object (`costing.runs_skipped`); 0 is left out."""
+        counts = {name: costing.runs_skipped(program.fd) for name, program in self._obj.programs.items()}
+        return {name: count for name, count in counts.items() if count}
 
     def detach(self) -> None:
         """Detach all programs; maps and events stay, and change no more."""

@@ -18,6 +18,9 @@ from kernel_matrix.shared.bpf import values
 from kernel_matrix.shared.bpf.object_types import replaced
 from kernel_matrix.shared.bpf.scenario import INTERFACE, PID, Check, Scenario, shown
 
+#: what a program was not run for, its maps and events cannot have
+_SKIPPED = "the kernel has not run {} (recursion_misses), because it was preempted, or another ran, on that processor"
+
 
 def play(scenario: Scenario, foreign: Foreign, pins: Path, place: Place) -> list[str]:
     """Return a line for each check that does not hold, with the expected and the actual value.
@@ -42,7 +45,10 @@ def play(scenario: Scenario, foreign: Foreign, pins: Path, place: Place) -> list
         with suppress(TimeoutError):
             wait_until(lambda: not wrong(), scenario.name, scenario.within)
         obj.detach()
-        return wrong()
+        lines = wrong()
+        if lines and (skipped := obj.skipped()):
+            lines.append(_SKIPPED.format(", ".join(f"{name} {count} times" for name, count in skipped.items())))
+        return lines
 
 
 class State:

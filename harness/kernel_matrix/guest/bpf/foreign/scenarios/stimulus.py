@@ -10,9 +10,9 @@ import socket
 
 from kernel_matrix.guest.bpf.foreign.hooks.place import Place
 from kernel_matrix.guest.bpf.step_error import errno_name
-from kernel_matrix.guest.system import child
-from kernel_matrix.guest.system.network import frames
-from kernel_matrix.guest.system.processes.execs import Child, in_child
+from kernel_matrix.guest.system import frames
+from kernel_matrix.guest.system.execs import Child, in_child
+from kernel_matrix.guest.system.upkeep import child
 from kernel_matrix.shared.bpf.scenario import Step
 
 #: how a connect without an errno is named

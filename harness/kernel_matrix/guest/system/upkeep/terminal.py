@@ -14,7 +14,7 @@ import termios
 from collections.abc import Iterator
 
 from kernel_matrix.guest import agent
-from kernel_matrix.guest.system import child
+from kernel_matrix.guest.system.upkeep import child
 from kernel_matrix.shared.channel import frames
 from kernel_matrix.shared.channel.frames import Begin, Reader
 from kernel_matrix.shared.errors import ignoring

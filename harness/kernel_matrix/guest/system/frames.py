@@ -12,9 +12,9 @@ from typing import Any
 
 from scapy.packet import Packet
 
+from kernel_matrix.guest.system import traffic
 from kernel_matrix.guest.system.deadline import declared, limit, wait_until
-from kernel_matrix.guest.system.network import traffic
-from kernel_matrix.guest.system.network.netns import Veth
+from kernel_matrix.guest.system.netns import Veth
 
 #: where the layers are that most frames have; the others are in scapy.all, which takes seconds to import in a guest
 _LAYERS = ("scapy.packet", "scapy.layers.l2", "scapy.layers.inet", "scapy.layers.inet6")

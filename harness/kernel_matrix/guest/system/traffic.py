@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from scapy.packet import Packet
 
 from kernel_matrix.guest.system.deadline import wait_until
-from kernel_matrix.guest.system.network.netns import Interface
+from kernel_matrix.guest.system.netns import Interface
 
 #: ETH_P_ALL of linux/if_ether.h
 ALL = 0x0003

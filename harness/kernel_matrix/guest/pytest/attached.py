@@ -18,8 +18,8 @@ from kernel_matrix.guest.bpf.foreign.scenarios.attached import attached as attac
 from kernel_matrix.guest.bpf.foreign.scenarios.reading import Events, MapView
 from kernel_matrix.guest.bpf.steps import XdpFlags
 from kernel_matrix.guest.pytest.marks import GUEST_FACTS
-from kernel_matrix.guest.system.network.netns import Veth
-from kernel_matrix.guest.system.processes.execs import Child
+from kernel_matrix.guest.system.execs import Child
+from kernel_matrix.guest.system.netns import Veth
 from kernel_matrix.shared.bpf import bpf_elf
 from kernel_matrix.shared.bpf.object_table import ObjectTable
 from kernel_matrix.shared.project import build_folder
@@ -53,7 +53,7 @@ class Traffic:
         Raises TimeoutError when one was lost on the way, FrameError for a notation that scapy cannot build.
         """
         # takes seconds to import in a guest
-        from kernel_matrix.guest.system.network import frames
+        from kernel_matrix.guest.system import frames
 
         pair = self._place.veth
         data = frames.built(frame, pair.near.mac, pair.far.mac) if isinstance(frame, str) else frame

@@ -9,7 +9,7 @@ import warnings
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
 
-from kernel_matrix.guest.system.processes.privilege import ChildError
+from kernel_matrix.guest.system.privilege import ChildError
 
 #: the exit status of a child whose action has raised an exception
 _FAILED = 254
