@@ -11,7 +11,7 @@ from typing import Any, cast
 
 import pytest
 
-from kernel_matrix.commands.mutation import command, outcomes, record, running, sampling, table
+from kernel_matrix.commands.mutation import command, noticing, outcomes, record, running, sampling, table
 from kernel_matrix.commands.mutation.guests import GuestLost
 from kernel_matrix.commands.mutation.making import code, compiling, generated, mistakes
 from kernel_matrix.commands.mutation.making.cache import Cache, Compiled
@@ -90,7 +90,7 @@ def test_the_lists_of_this_project_fit_its_programs() -> None:
     # a list that fits is one whose every text occurs once; at least 60 mistakes are held against the suites
     assert len(listed) >= 60
     assert {mutant.program for mutant in listed} == set(HERE.mutation.tests)
-    assert {path.stem for path in folder.glob("*.toml")} <= {*HERE.mutation.tests, "equivalent"}
+    assert {path.stem for path in folder.glob("*.toml")} <= {*HERE.mutation.tests, "equivalent", "idle"}
 
 
 def test_the_equivalent_mutants_of_this_project_exist() -> None:
@@ -495,3 +495,102 @@ def test_a_guest_lost_twice_in_a_test_is_killed_by_it() -> None:
     assert isinstance(outcome, Outcome)
     assert (outcome.fate, outcome.by) == (Fate.KILLED, "guest lost in test_a.py::test_b")
     assert [trial.first[:1] for trial in warm.trials] == [(), ("test_a.py::test_b",), ("test_a.py::test_b",)]
+
+
+# -- which tests notice a mutant
+
+
+def test_the_tests_of_a_folder_and_of_a_file_are_functions(tmp_path: Path) -> None:
+    (tmp_path / "suites").mkdir()
+    (tmp_path / "suites/test_b.py").write_text(
+        "def test_x(): ...\ndef helper(): ...\nclass A:\n    def test_y(self): ...\n"
+    )
+    (tmp_path / "suites/helper.py").write_text("def test_z(): ...\n")
+    (tmp_path / "test_a.py").write_text("def test_v(): ...\n")
+    assert noticing.functions_in(tmp_path, ["suites", "test_a.py"]) == ("suites/test_b.py::test_x", "test_a.py::test_v")
+
+
+def test_a_record_of_mutants_names_the_functions_that_killed() -> None:
+    killed = {"p/a": Outcome(Fate.KILLED, "t.py::test_x[libbpf-1]"), "p/b": Outcome(Fate.SURVIVED, "t.py::test_y")}
+    assert noticing.killers({"6.1": killed}) == {"t.py::test_x"}
+
+
+def test_each_test_notices_a_mutant_or_says_why_not() -> None:
+    tests = ["killing", "noticing", "idle", "silent", "wrongly idle"]
+    noticed = {"noticing": "p/a on 6.1", "wrongly idle": "p/b on 6.1"}
+    assert list(noticing.complaints(tests, ["killing"], noticed, ["idle", "gone", "wrongly idle"])) == [
+        "silent: notices no mutant, and idle.toml does not say why",
+        "idle.toml: gone: there is no such test",
+        "idle.toml: wrongly idle: it notices a mutant: p/b on 6.1",
+    ]
+
+
+def test_the_records_of_tests_of_this_project_hold() -> None:
+    """Which tests are in none of them is what `mutants --tests` finds out."""
+    tests = noticing.functions_in(HERE.root, [path for paths in HERE.mutation.tests.values() for path in paths])
+    idle = mistakes.idle_tests(HERE.root / HERE.mutation.mistakes)
+    killing, noticed = noticing.killers(record.read(HERE.mutants)), noticing.read(HERE.mutant_tests)
+    assert [line for line in noticing.complaints(tests, killing, noticed, idle) if line.startswith("idle.toml")] == []
+    assert sorted(set(noticed) - set(tests)) == []
+
+
+def test_what_tests_noticed_is_read_as_it_was_written(tmp_path: Path) -> None:
+    path = tmp_path / "baselines/mutant_tests.json"
+    assert noticing.read(path) == {}
+    noticing.write(path, {"t.py::b": "p/b on 6.1", "t.py::a": "p/a on 6.1"})
+    assert noticing.read(path) == {"t.py::a": "p/a on 6.1", "t.py::b": "p/b on 6.1"}
+    path.write_text("{")
+    with pytest.raises(ManifestError, match=r"mutant_tests\.json"):
+        noticing.read(path)
+
+
+def test_an_idle_test_needs_a_reason(tmp_path: Path) -> None:
+    assert mistakes.idle_tests(tmp_path) == {}
+    (tmp_path / "idle.toml").write_text('["t.py::test_x"]\nbecause = " "\n')
+    with pytest.raises(ManifestError, match="why is it there"):
+        mistakes.idle_tests(tmp_path)
+
+
+class Failing:
+    """A warm guest whose trials fail with what is set, and pass with the program's own object."""
+
+    def __init__(self, *results: Result) -> None:
+        self.results = list(results)
+        self.trials: list[tuple[bytes, Trial]] = []
+        self.cleared: set[str] = set()
+
+    def try_object(self, data: bytes, trial: Trial) -> Result:
+        self.trials.append((data, trial))
+        return Result(tests=1) if data == b"program" else self.results.pop(0)
+
+
+def noticed_by(warm: Failing, *tests: str) -> list[str]:
+    """Return the functions among these that notice a mutant in the guest."""
+    project = SimpleNamespace(mutation=SimpleNamespace(tests={"p": ("suites",)}))
+    target = SimpleNamespace(guest=SimpleNamespace(kernel="6.1", ending_path=Path("ending")), project=project)
+    kernel = Kernel(cast("Any", target), print)
+    kernel._seconds, kernel._programs = {"p": 1.0}, {"p": b"program"}
+    return kernel._noticing(cast("Any", warm), running.Try(mutant(), b"mutant"), tests)
+
+
+def test_every_failed_function_has_noticed() -> None:
+    """To the end of the trial; each is seen to pass without the mutant."""
+    warm = Failing(Result((("t.py::a[6.1-1]", ""), ("t.py::a[6.1-2]", ""), ("t.py::b[6.1]", "")), tests=4))
+    assert noticed_by(warm, "t.py::a", "t.py::b", "t.py::c") == ["t.py::a", "t.py::b"]
+    (_, first), *passed = warm.trials
+    assert (first.tests, first.stops) == (("t.py::a", "t.py::b", "t.py::c"), False)
+    assert [(data, trial.tests) for data, trial in passed] == [
+        (b"program", ("t.py::a[6.1-1]",)),
+        (b"program", ("t.py::a[6.1-2]",)),
+        (b"program", ("t.py::b[6.1]",)),
+    ]
+
+
+def test_what_a_limit_has_decided_is_noticed_if_it_happens_again() -> None:
+    warm = Failing(Result((("t.py::a[6.1]", ""), ("t.py::b[6.1]", "")), tests=2, late=True), Result(tests=2))
+    assert noticed_by(warm, "t.py::a", "t.py::b") == []
+    assert [(trial.tests, trial.limits) for _, trial in warm.trials][1] == (("t.py::a", "t.py::b"), 1.0)
+
+
+def test_nothing_notices_what_the_verifier_refuses() -> None:
+    assert noticed_by(Failing(Result((("t.py::a[6.1]", ""),), refused="EACCES", tests=1)), "t.py::a") == []

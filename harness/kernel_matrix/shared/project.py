@@ -65,7 +65,8 @@ class Bench:
 class Mutation:
     """The mutants of the project's programs (`mutants`)."""
 
-    #: folder with the list of mistakes, NAME.toml for the program NAME, and equivalent.toml, relative; empty: no list
+    #: folder with the list of mistakes, NAME.toml for the program NAME, equivalent.toml and idle.toml, relative;
+    #: empty: no list
     mistakes: str = ""
     #: program -> the files and folders of the tests that it is held against; the programs that have mutants
     tests: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
@@ -198,6 +199,11 @@ class Project:
     def mutants(self) -> Path:
         """The recorded outcomes of the mutants."""
         return self.baselines / "mutants.json"
+
+    @property
+    def mutant_tests(self) -> Path:
+        """A mutant for each test that has noticed one and is not among the recorded outcomes."""
+        return self.baselines / "mutant_tests.json"
 
     @property
     def object_files(self) -> tuple[str, ...]:

@@ -8,7 +8,7 @@ from pathlib import Path
 from rich.console import Console
 
 from kernel_matrix import images
-from kernel_matrix.commands.mutation import outcomes, record, sampling, table
+from kernel_matrix.commands.mutation import noticing, outcomes, record, sampling, table
 from kernel_matrix.commands.mutation.guests import Target
 from kernel_matrix.commands.mutation.making import compiling, generated, mistakes
 from kernel_matrix.commands.mutation.making.cache import Cache
@@ -76,6 +76,10 @@ def run(project: Project, chosen: Options, say: Callable[[str], None]) -> int:
         kernel = Kernel(Target(project, plan, guest), say)
         red = kernel.check_programs(objects.programs) if objects.to_try else {}
         silent += [f"{guest.kernel}: {program}: {why}" for program, why in red.items()]
+        if chosen.tests:
+            tried = [mutant for mutant in mutants if mutant.program not in red]
+            _notice(project, kernel, guest.kernel, tried, objects, writes=chosen.update)
+            continue
         judged = [
             mutant for mutant in mutants if mutant.program not in red and not (chosen.new and mutant.id in before)
         ]
@@ -87,7 +91,40 @@ def run(project: Project, chosen: Options, say: Callable[[str], None]) -> int:
         complaints += wrong
     if silent:
         raise HarnessError("; ".join(silent))
+    if chosen.tests:
+        return _say_idle(project, chosen.programs or tuple(project.mutation.tests), say)
     return int(bool(complaints))
+
+
+def _notice(
+    project: Project, kernel: Kernel, name: str, mutants: Sequence[Mutant], objects: Objects, *, writes: bool
+) -> None:
+    """Find mutants that the tests notice of which no record says so; with ``writes`` record them."""
+    noticed = dict(noticing.read(project.mutant_tests))
+    named = noticing.killers(record.read(project.mutants)) | noticed.keys()
+    tests = {
+        program: set(noticing.functions_in(project.root, paths)) - named
+        for program, paths in project.mutation.tests.items()
+    }
+
+    def keep(test: str, mutant: str) -> None:
+        noticed[test] = f"{mutant} on {name}"
+        if writes:
+            noticing.write(project.mutant_tests, noticed)
+
+    kernel.notice([Try(one, objects.to_try[one.id]) for one in mutants if one.id in objects.to_try], tests, keep)
+
+
+def _say_idle(project: Project, programs: Sequence[str], say: Callable[[str], None]) -> int:
+    """Print what the records leave open of the tests of these programs; return the exit status."""
+    paths = [path for name in programs for path in project.mutation.tests[name]]
+    idle = mistakes.idle_tests(project.root / project.mutation.mistakes) if project.mutation.mistakes else {}
+    own = [test for test in idle if any(Path(test.partition("::")[0]).is_relative_to(path) for path in paths)]
+    tests, killing = noticing.functions_in(project.root, paths), noticing.killers(record.read(project.mutants))
+    lines = list(noticing.complaints(tests, killing, noticing.read(project.mutant_tests), own))
+    for line in lines:
+        say(line)
+    return int(bool(lines))
 
 
 class _Keeper:

@@ -22,6 +22,7 @@ class Options:
     guests: int | None = None
     update: bool = False
     new: bool = False
+    tests: bool = False
 
 
 class Commands(Protocol):
@@ -43,6 +44,11 @@ def add(commands: Commands) -> None:
     parser.add_argument("--guests", type=int, metavar="N", help="how many guests run at once")
     parser.add_argument("--new", action="store_true", help="only those that the record does not have")
     parser.add_argument("--update", action="store_true", help="write each outcome to the record as soon as it is known")
+    parser.add_argument(
+        "--tests",
+        action="store_true",
+        help="only the tests that the records do not name, each mutant to the end: which of them notice any",
+    )
     parser.set_defaults(run=_run)
 
 
@@ -57,6 +63,7 @@ def _run(arguments: argparse.Namespace) -> int:
         arguments.guests,
         arguments.update,
         arguments.new,
+        arguments.tests,
     )
     from kernel_matrix.commands.mutation import command
 

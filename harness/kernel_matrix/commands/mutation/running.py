@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections import Counter, deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from typing import TypeVar
@@ -13,6 +13,7 @@ from typing import TypeVar
 from kernel_matrix.commands.mutation import outcomes
 from kernel_matrix.commands.mutation.guests import GuestLost, Target, Warm, valid
 from kernel_matrix.commands.mutation.making.mutant import Mutant
+from kernel_matrix.commands.mutation.noticing import function
 from kernel_matrix.commands.mutation.outcomes import Outcome
 from kernel_matrix.shared.channel.division import WorkerId
 from kernel_matrix.shared.errors import HarnessError
@@ -106,6 +107,48 @@ class Kernel:
 
         self._in_guests(serve, len(work))
         return results
+
+    def notice(
+        self, work: Sequence[Try], tests: Mapping[str, Collection[str]], keep: Callable[[str, str], object]
+    ) -> None:
+        """Try the mutants with these test functions of their programs, to the end; keep each that notices one.
+
+        A function that has noticed a mutant is not run with another one. Raises HarnessError.
+        """
+        waiting = deque(work)
+        left = {program: set(names) for program, names in tests.items()}
+
+        def serve(warm: Warm) -> None:
+            while (item := self._next(waiting)) is not None:
+                with self._lock:
+                    names = tuple(sorted(left[item.mutant.program]))
+                for test in self._noticing(warm, item, names) if names else ():
+                    with self._lock:
+                        if test in left[item.mutant.program]:
+                            left[item.mutant.program].remove(test)
+                            keep(test, item.mutant.id)
+                with self._lock:
+                    self._done += 1
+                    count = sum(map(len, left.values()))
+                    self._say(f"[{self._done}/{len(work)}] {self._kernel} {item.mutant.id}: {count} tests are left")
+
+        self._in_guests(serve, len(work))
+
+    def _noticing(self, warm: Warm, item: Try, tests: tuple[str, ...]) -> list[str]:
+        """Return the test functions that fail with a mutant, and pass without it in the same guest."""
+        program = item.mutant.program
+        seconds = self._seconds[program] * _TIMES + _SECONDS
+        trial = replace(self._trial(program, (), seconds, stops=False), tests=tests, limits=_PART_OF_LIMITS)
+        result = self._tried(warm, item.data, trial, 2)
+        if isinstance(result, Result) and result.late and result.failed:
+            # what a limit has decided is tried again with whole ones
+            failed = tuple(dict.fromkeys(function(test) for test, _ in result.failed))
+            result = self._tried(warm, item.data, replace(trial, tests=failed, limits=1.0), 2)
+        if isinstance(result, Outcome) or result.refused:
+            return []
+        for test, _ in result.failed:
+            self._clear(warm, program, test)
+        return list(dict.fromkeys(function(test) for test, _ in result.failed))
 
     def _outcome(self, warm: Warm, item: Try) -> Outcome:
         """Try a mutant; what a limit of time has decided, or a lost guest, counts only if it happens again."""

@@ -86,7 +86,9 @@ def _refusal(error: BaseException | None) -> str:
 
 
 def in_order(items: Sequence[pytest.Item], tests: Collection[str], first: Sequence[str]) -> list[pytest.Item]:
-    """Return the items of these files, folders and node ids: those named first, with the rest of their files behind.
+    """Return the items of these files, folders, test functions and node ids, in the order of their files.
+
+    Those named first come first, with the rest of their files behind.
 
     Files stay together, because fixtures of theirs load the object.
     """
@@ -104,7 +106,7 @@ def in_order(items: Sequence[pytest.Item], tests: Collection[str], first: Sequen
 
 def _is_chosen(nodeid: str, tests: Collection[str]) -> bool:
     file = PurePosixPath(nodeid.partition("::")[0])
-    return nodeid in tests or any(file.is_relative_to(test) for test in tests)
+    return bool({nodeid, nodeid.partition("[")[0]} & set(tests)) or any(file.is_relative_to(test) for test in tests)
 
 
 @dataclass(frozen=True, slots=True)

@@ -55,7 +55,7 @@ class Trial:
 
     #: the object's name: ``packets`` is build/packets.bpf.o
     object: str
-    #: files, folders and node ids of the tests
+    #: files, folders, test functions and node ids of the tests
     tests: tuple[str, ...]
     #: node ids that run before the others, with the rest of their files
     first: tuple[str, ...]

@@ -15,6 +15,11 @@
     because = "..."
     without = "runts"       # equivalent only on kernels without this feature; default: on all
     with = "counted"        # equivalent only on kernels with this feature; default: on all
+
+``idle.toml`` has the tests that notice no mutant, each with the reason why it is there::
+
+    ["suites/xdp/test_x.py::test_y"]
+    because = "..."
 """
 
 from __future__ import annotations
@@ -29,7 +34,7 @@ import msgspec
 from kernel_matrix.commands.mutation.making.mutant import Mutant
 from kernel_matrix.shared.errors import ManifestError
 
-EQUIVALENT = "equivalent.toml"
+EQUIVALENT, IDLE = "equivalent.toml", "idle.toml"
 _T = TypeVar("_T")
 
 
@@ -58,6 +63,23 @@ class Equivalent(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         """Whether no test can notice it on a kernel with these features."""
         lacks = not self.without or self.without not in features
         return lacks and (not self.having or self.having in features)
+
+
+class Idle(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """An entry of the list of tests that notice no mutant."""
+
+    #: why the test is there
+    because: str
+
+
+def idle_tests(folder: Path) -> Mapping[str, Idle]:
+    """Return the tests that are declared to notice no mutant; raises ManifestError."""
+    path = folder / IDLE
+    entries = _entries(path, Idle) if path.is_file() else {}
+    for name, entry in entries.items():
+        if not entry.because.strip():
+            raise ManifestError(f"{path}: {name}: because: why is it there?")
+    return entries
 
 
 def read(folder: Path, program: str, sources: Path) -> tuple[Mutant, ...]:
