@@ -18,7 +18,7 @@
 
 ``idle.toml`` has the tests that notice no mutant, each with the reason why it is there::
 
-    ["suites/xdp/test_x.py::test_y"]
+    ["tests/test_x.py::test_y"]
     because = "..."
 """
 
