@@ -62,8 +62,10 @@ def runs_skipped() -> int:
             # unloaded meanwhile
             continue
         assert fd >= 0, os.strerror(-fd)
-        total += costing.runs_skipped(fd)
-        os.close(fd)
+        try:
+            total += costing.runs_skipped(fd)
+        finally:
+            os.close(fd)
     return total
 
 

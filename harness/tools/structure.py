@@ -28,15 +28,19 @@ def room(module: str) -> str:
     return ".".join(parts[: 2 if parts[:1] == ["guest"] else 1]) or "(front door)"
 
 
+def packages_of(graph: grimp.ImportGraph) -> set[str]:
+    """Return the modules that have others inside."""
+    return {module for module in graph.modules if graph.find_children(module)}
+
+
 def largest(graph: grimp.ImportGraph) -> int:
     """Return how many modules the largest package has, beside the packages inside of it."""
-    packages = {module for module in graph.modules if graph.find_children(module)}
-    return max(Counter(module.rpartition(".")[0] for module in graph.modules - packages).values())
+    return max(Counter(module.rpartition(".")[0] for module in graph.modules - packages_of(graph)).values())
 
 
 def measure(graph: grimp.ImportGraph) -> Rooms:
     """Return the rooms of this project."""
-    packages = {module for module in graph.modules if graph.find_children(module)}
+    packages = packages_of(graph)
     # the module of a package is in its room, too
     home = {module: room(f"{module}.x" if module in packages else module) for module in graph.modules - {ENGINE}}
     rooms: dict[str, set[str]] = {name: set() for name in home.values()}

@@ -10,14 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from kernel_matrix.guest.system.privilege import (
-    NOBODY,
-    Cap,
-    ChildError,
-    run_as,
-    with_only,
-    without_capabilities,
-)
+from kernel_matrix.guest.system.privilege import NOBODY, Cap, ChildError, run_as, with_only, without_capabilities
 
 
 def _status() -> dict[str, str]:

@@ -52,13 +52,13 @@ class Watched:
             and fd in {None, event.fd}
         ]
 
-    def sent(self, program: subprocess.Popen[bytes], fd: int | None = None) -> int:
+    def sent(self, program: subprocess.Popen[bytes]) -> int:
         """Return how many bytes a program has sent."""
-        return sum(event.bytes for event in self.of(program, Kind.SEND, fd=fd))
+        return sum(event.bytes for event in self.of(program, Kind.SEND))
 
-    def received(self, program: subprocess.Popen[bytes], fd: int | None = None) -> int:
+    def received(self, program: subprocess.Popen[bytes]) -> int:
         """Return how many bytes a program has received."""
-        return sum(event.bytes for event in self.of(program, Kind.RECEIVE, fd=fd))
+        return sum(event.bytes for event in self.of(program, Kind.RECEIVE))
 
     def add_up(self) -> bool:
         """Whether the monitor's totals are the sums of these events."""

@@ -168,7 +168,7 @@ def test_the_volume_of_iperf3_agrees_with_the_monitor(monitor: Monitor, tmp_path
                 for stream in streams:
                     moved = watched.of(program, kind, fd=stream["socket"])
                     assert _accounts_for(stream["bytes"] + _COOKIE, moved), [event.bytes for event in moved]
-            # each thread ends its last write
+            # it ends when so much is in its account
             assert sent["end"]["sum_sent"]["bytes"] >= 4 << 20
             assert watched.add_up()
 

@@ -26,14 +26,7 @@ from kernel_matrix.guest.bpf.calls.verifier import verified
 from kernel_matrix.guest.system import execs
 from kernel_matrix.guest.system.deadline import wait_until
 from kernel_matrix.guest.system.preemption import beside, urgent
-from kernel_matrix.guest.system.privilege import (
-    NOBODY,
-    Cap,
-    ChildError,
-    run_as,
-    with_only,
-    without_capabilities,
-)
+from kernel_matrix.guest.system.privilege import NOBODY, Cap, ChildError, run_as, with_only, without_capabilities
 
 #: the loopback interface of the current network namespace
 _LO = "lo"

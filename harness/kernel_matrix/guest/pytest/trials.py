@@ -106,7 +106,8 @@ def in_order(items: Sequence[pytest.Item], tests: Collection[str], first: Sequen
 
 def _is_chosen(nodeid: str, tests: Collection[str]) -> bool:
     file = PurePosixPath(nodeid.partition("::")[0])
-    return bool({nodeid, nodeid.partition("[")[0]} & set(tests)) or any(file.is_relative_to(test) for test in tests)
+    named = nodeid in tests or nodeid.partition("[")[0] in tests
+    return named or any(file.is_relative_to(test) for test in tests)
 
 
 @dataclass(frozen=True, slots=True)

@@ -37,11 +37,8 @@ class Child:
     status: int
 
 
-def in_child(action: Callable[[], object], *, uid: int = 0, gid: int = 0) -> Child:
-    """Fork, change to that user, call the action; the child exits with the errno of its OSError.
-
-    An exec that works never returns: then the status is the new program's.
-    """
+def forked(action: Callable[[], object]) -> int:
+    """Fork; return the child's pid. It calls the action, and exits with 0, its OSError's errno, or 254."""
     with warnings.catch_warnings():
         # execnet has a thread of its own, whose locks the child does not take
         warnings.simplefilter("ignore", DeprecationWarning)
@@ -49,10 +46,6 @@ def in_child(action: Callable[[], object], *, uid: int = 0, gid: int = 0) -> Chi
     if pid == 0:
         status = 0
         try:
-            if uid or gid:
-                os.setgroups([])
-                os.setresgid(gid, gid, gid)
-                os.setresuid(uid, uid, uid)
             action()
         except OSError as error:
             status = error.errno or 255
@@ -61,6 +54,23 @@ def in_child(action: Callable[[], object], *, uid: int = 0, gid: int = 0) -> Chi
             status = 254
         finally:
             os._exit(status)
+    return pid
+
+
+def in_child(action: Callable[[], object], *, uid: int = 0, gid: int = 0) -> Child:
+    """Fork, change to that user, call the action; the child exits with the errno of its OSError.
+
+    An exec that works never returns: then the status is the new program's.
+    """
+
+    def act() -> None:
+        if uid or gid:
+            os.setgroups([])
+            os.setresgid(gid, gid, gid)
+            os.setresuid(uid, uid, uid)
+        action()
+
+    pid = forked(act)
     try:
         ended = wait_until(lambda: _reaped(pid), f"the end of child {pid}", seconds=20)
     except TimeoutError:

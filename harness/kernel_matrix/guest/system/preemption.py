@@ -4,15 +4,11 @@ from __future__ import annotations
 
 import os
 import signal
-import traceback
-import warnings
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
 
+from kernel_matrix.guest.system.execs import forked
 from kernel_matrix.guest.system.privilege import ChildError
-
-#: the exit status of a child whose action has raised an exception
-_FAILED = 254
 
 
 @contextmanager
@@ -34,24 +30,16 @@ def beside(action: Callable[[], object]) -> Generator[None]:
 
     Raises ChildError when it has failed before.
     """
-    with warnings.catch_warnings():
-        # execnet has a thread of its own, whose locks the child does not take
-        warnings.simplefilter("ignore", DeprecationWarning)
-        pid = os.fork()
-    if pid == 0:
-        status = _FAILED
-        try:
-            os.sched_setscheduler(0, os.SCHED_OTHER, os.sched_param(0))
-            action()
-            status = 0
-        except BaseException:  # noqa: BLE001 - the child must end here whatever happens
-            traceback.print_exc()
-        finally:
-            os._exit(status)
+
+    def act() -> None:
+        os.sched_setscheduler(0, os.SCHED_OTHER, os.sched_param(0))
+        action()
+
+    pid = forked(act)
     try:
         yield
     finally:
         os.kill(pid, signal.SIGKILL)
         status = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
-    if status == _FAILED:
-        raise ChildError("a process beside this one has failed", status)
+    if status > 0:
+        raise ChildError(f"a process beside this one has failed: exit status {status}", status)

@@ -72,14 +72,12 @@ class Idle(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     because: str
 
 
+_A = TypeVar("_A", Equivalent, Idle)
+
+
 def idle_tests(folder: Path) -> Mapping[str, Idle]:
     """Return the tests that are declared to notice no mutant; raises ManifestError."""
-    path = folder / IDLE
-    entries = _entries(path, Idle) if path.is_file() else {}
-    for name, entry in entries.items():
-        if not entry.because.strip():
-            raise ManifestError(f"{path}: {name}: because: why is it there?")
-    return entries
+    return _argued(folder / IDLE, Idle, "why is it there?")
 
 
 def read(folder: Path, program: str, sources: Path) -> tuple[Mutant, ...]:
@@ -108,11 +106,15 @@ def _mutants(path: Path, program: str, sources: Path) -> Iterator[Mutant]:
 
 def equivalents(folder: Path) -> Mapping[str, Equivalent]:
     """Return the mutants that are declared equivalent, by their ids; raises ManifestError."""
-    path = folder / EQUIVALENT
-    entries = _entries(path, Equivalent) if path.is_file() else {}
+    return _argued(folder / EQUIVALENT, Equivalent, "why can no test notice it?")
+
+
+def _argued(path: Path, kind: type[_A], question: str) -> Mapping[str, _A]:
+    """Return the entries of a file, each of which has an answer to the question; none where there is no file."""
+    entries = _entries(path, kind) if path.is_file() else {}
     for name, entry in entries.items():
         if not entry.because.strip():
-            raise ManifestError(f"{path}: {name}: because: why can no test notice it?")
+            raise ManifestError(f"{path}: {name}: because: {question}")
     return entries
 
 
