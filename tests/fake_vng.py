@@ -109,11 +109,16 @@ def answer_wakes(port: socket.socket, memory: mmap.mmap | None, marks_file: Path
         port.sendall(b"awake\n")
 
 
+def exactly(stream: socket.SocketIO, size: object) -> bytes:
+    data = bytearray()
+    while len(data) < int(str(size)):
+        data += stream.read(int(str(size)) - len(data)) or b""
+    return bytes(data)
+
+
 def receive_payload(stream: socket.SocketIO) -> dict[str, object]:
     header: dict[str, object] = json.loads(stream.readline())
-    size = int(str(header["bytes"]))
-    while size:
-        size -= len(stream.read(min(size, 65536)) or b"")
+    exactly(stream, header["bytes"])
     os.environ.update(header["environment"])  # type: ignore[call-overload]
     return header
 
@@ -142,7 +147,7 @@ def serve(mode: str) -> None:
     if header.get("rehearse", "no") != "no":
         if header["rehearse"] == {}:
             port.sendall(b"prepared\n")
-        receive_payload(stream)
+        header = receive_payload(stream)
     if mode in {"silent", "starved", "masked", "frozen", "stopped"}:
         signal.pause()
     if mode == "vanishes":
@@ -151,7 +156,7 @@ def serve(mode: str) -> None:
         print("[    9.0] BUG: kernel NULL pointer dereference, address: 0", flush=True)
         print("[    9.1] Kernel panic - not syncing: Fatal exception", flush=True)
         return
-    bootstrap = stream.readline()
+    bootstrap = exactly(stream, header["bootstrap"])
     os.dup2(port.fileno(), 0)
     os.dup2(port.fileno(), 1)
     exec(eval(bootstrap.decode()), {"__name__": "__main__"})

@@ -100,11 +100,8 @@ ANSWER = b"1" + struct.pack("!bii", 4, 1, 16) + b"collectionfinish"
 SHARED = b'{"bytes": 0, "environment": {}, "rehearse": null}\n'
 PREPARE = SHARED.replace(b"null", b"{}")
 #: and execnet's bootstrap line behind the second
-CONVERSATION = (
-    b'{"bytes": 0, "environment": {}}\n'
-    + repr(f"import os, signal; os.write(1, {ANSWER!r}); signal.pause()").encode()
-    + b"\n"
-)
+BOOTSTRAP = repr(f"import os, signal; os.write(1, {ANSWER!r}); signal.pause()").encode() + b"\n"
+CONVERSATION = b'{"bytes": 0, "environment": {}, "bootstrap": %d}\n%s' % (len(BOOTSTRAP), BOOTSTRAP)
 
 
 def preamble(rest: bytes, prepare: bytes | None = None, shared: bytes = SHARED) -> Preamble:

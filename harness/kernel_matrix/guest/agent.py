@@ -7,7 +7,8 @@ It is part of the root image and therefore small and self-contained. The protoco
    "environment": {name: value}, "rehearse": null or {"pytest": [argument, ...], "modules": [name, ...]}}``, and a tar
    of the engine and of the files that all tests of the project share, unpacked into a tmpfs at /harness
 3. if "rehearse" is not null, guest to host: one line, ``prepared``
-4. host to guest, one line of JSON: ``{"bytes": size, "environment": {name: value}}``, and a tar of the rest
+4. host to guest, one line of JSON: ``{"bytes": size, "environment": {name: value}, "bootstrap": size of execnet's
+   bootstrap line}``, and a tar of the rest
 5. from here on execnet's own protocol: its bootstrap line, answered by one byte, then its messages.
 
 With the argument ``--prepare`` it does in advance, before 1, what every copy of a saved guest would have to do: imports
@@ -277,10 +278,11 @@ def main() -> None:
         rehearse_project(header["rehearse"]["pytest"], header["rehearse"]["modules"])
         freeze_imported()
         write_all(port, b"prepared\n")
-    take(port)
+    header = take(port)
     os.environ.update(json.loads(Path(LIMITS).read_text()))
     random.seed(os.urandom(32))
-    bootstrap = read_line(port)
+    # 60 kB: read as a line, byte by byte, it takes an emulated guest most of a second
+    bootstrap = bytes(read_exactly(port, header["bootstrap"]))
     os.dup2(port, 0)
     os.dup2(port, 1)
     os.close(port)

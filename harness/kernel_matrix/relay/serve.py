@@ -65,6 +65,8 @@ class Relay:
         self._process: subprocess.Popen[bytes] | None = None
         self._channel: socket.socket | None = None
         self._to_guest = bytearray()
+        #: length of execnet's bootstrap line, with which that begins
+        self._bootstrap = 0
         self._preamble_end = 0
         self._from_guest = bytearray()
         self._last_sent = b""
@@ -106,6 +108,7 @@ class Relay:
                 raise Over(End.RELEASED, "the controller went away")
             line += chunk
         self._to_guest += preamble.without_name(line)
+        self._bootstrap = len(self._to_guest)
         os.write(1, b"1")
 
     @contextlib.contextmanager
@@ -148,7 +151,7 @@ class Relay:
 
     def _rest(self) -> bytes:
         """Return the agent's second part: the rest of the project."""
-        return self._part(self._packed.rest)
+        return self._part(self._packed.rest, bootstrap=self._bootstrap)
 
     def _part(self, tar: bytes, **more: object) -> bytes:
         """Return a header and the tar; nothing in it depends on the machine, as it names a saved worker."""
