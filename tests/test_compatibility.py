@@ -27,6 +27,7 @@ from kernel_matrix.shared.bpf.compatibility import (
     KernelColumn,
     Measurement,
     Need,
+    Played,
     Requirement,
     State,
     moved,
@@ -353,6 +354,10 @@ RUN = document(
     Cell("new", "build/x.bpf.o::fixed::capabilities", Outcome.PASS, observed=(("needs", "BPF+PERFMON"),)),
     Cell("new", "build/y.bpf.o::fixed::load", Outcome.FAIL),
     Cell("new", "build/x.bpf.o::no_program::load", Outcome.FAIL),
+    Cell("old", "build/x.bpf.o::scenario::datagrams", Outcome.FAIL, detail="ports[53]: expected 1, is 0"),
+    Cell("new", "build/x.bpf.o::scenario::datagrams", Outcome.PASS),
+    Cell("new", "build/x.bpf.o::scenario::streams", Outcome.PASS),
+    Cell("new", "build/y.bpf.o::scenario::of another", Outcome.PASS),
 )
 
 
@@ -371,6 +376,17 @@ def test_only_what_a_run_measured_is_called_measured() -> None:
     assert pages.status(with_run, "fixed", "old") == "measured: load ✓; attach ✗ EACCES at attach"
     assert pages.status(with_run, "fixed", "new").endswith("capabilities ✓; needs: BPF+PERFMON")
     assert pages.status(with_run, "hook", "new").startswith("not measured; ")
+
+
+def test_scenarios_are_on_the_page_with_their_kernels() -> None:
+    (table,) = [one for one in pages.tables(measured()) if one.title == "What it does"]
+    names = [column.partition(" ")[0] for column in table.head]
+    rows = {row[0]: dict(zip(names[1:], row[1:], strict=True)) for row in table.rows}
+    assert {name: (row["old"], row["new"]) for name, row in rows.items()} == {
+        "datagrams": ("✗ ports[53]: expected 1, is 0", "✓"),
+        "streams": ("not measured", "✓"),
+    }
+    assert not [one for one in pages.tables(page()) if one.title == "What it does"]
 
 
 def test_a_program_that_reads_another_field_is_no_success() -> None:
@@ -422,6 +438,9 @@ def test_the_badge_claims_what_was_measured_of_every_program() -> None:
     assert pages.working(all_pass) == ("old", "new")
     one_refused = (*every[:-1], replace(every[-1], outcome=Outcome.REFUSED))
     assert pages.working(replace(page(), measured=one_refused)) == ("old",)
+    failed = Played("datagrams", "new", Outcome.FAIL)
+    assert pages.working(replace(all_pass, played=(failed, Played("datagrams", "old", Outcome.PASS)))) == ("old",)
+    assert pages.working(replace(page(), played=(failed,))) is None
     for shown, text in ((page(), "not measured"), (all_pass, "old, new"), (measured(), "none")):
         assert ET.fromstring(pages.badge(shown)).get("aria-label") == f"works on kernels: {text}"
 

@@ -20,8 +20,9 @@ from kernel_matrix.results import document
 from kernel_matrix.results.document import Document
 from kernel_matrix.results.text import reason
 from kernel_matrix.shared import atomic
+from kernel_matrix.shared.bpf import scenario
 from kernel_matrix.shared.bpf.btf import BtfError
-from kernel_matrix.shared.bpf.compatibility import Compatibility, KernelColumn, Measurement
+from kernel_matrix.shared.bpf.compatibility import Compatibility, KernelColumn, Measurement, Played
 from kernel_matrix.shared.errors import HarnessError
 from kernel_matrix.shared.project import Project
 
@@ -104,17 +105,23 @@ def measured(page: Compatibility, run: Document, folder: Path) -> Compatibility:
         raise HarnessError(f"{folder}: no object of this run has the sha256 {page.sha256} of {page.object}")
     names = {(one.name, kernel) for one in same for kernel in one.kernels}
     programs = {program.name for program in page.programs}
-    cells = []
+    cells: list[Measurement] = []
+    played: list[Played] = []
     for cell in run.cells:
         file, _, rest = cell.test.partition("::")
         program, _, step = rest.partition("::")
-        if (file, cell.kernel) in names and program in programs:
-            why = "" if cell.outcome.traits.done else reason(cell.detail)
+        if (file, cell.kernel) not in names:
+            continue
+        why = "" if cell.outcome.traits.done else reason(cell.detail)
+        if program in programs:
             cells.append(Measurement(program, cell.kernel, step, cell.outcome, why, cell.observed))
+        elif program == scenario.NODE:
+            played.append(Played(step, cell.kernel, cell.outcome, why))
     columns = {column.kernel: column.release for column in run.columns}
     known = {kernel.name for kernel in page.kernels}
+    ran = dict.fromkeys([*(one.kernel for one in cells), *(one.kernel for one in played)])
     more = [KernelColumn(name, columns.get(name, ""), "a column of the run only: its types were not read")
-            for name in dict.fromkeys(one.kernel for one in cells) if name not in known]  # fmt: skip
+            for name in ran if name not in known]  # fmt: skip
     kernels = sorted([*page.kernels, *more], key=lambda column: _age(column.release or column.name))
-    source = f"the run of {run.started} in {folder}" if cells else ""
-    return replace(page, kernels=tuple(kernels), measured=tuple(cells), run=source)
+    source = f"the run of {run.started} in {folder}" if cells or played else ""
+    return replace(page, kernels=tuple(kernels), measured=tuple(cells), played=tuple(played), run=source)

@@ -16,7 +16,7 @@ import msgspec
 from kernel_matrix.report.html_page import environment
 from kernel_matrix.report.markdown import escape
 from kernel_matrix.results.text import first_line, plain
-from kernel_matrix.shared.bpf.compatibility import Answer, Compatibility, Need, Requirement, State, moved
+from kernel_matrix.shared.bpf.compatibility import Answer, Compatibility, Need, Played, Requirement, State, moved
 from kernel_matrix.shared.outcomes.cells import Outcome
 
 if TYPE_CHECKING:
@@ -80,6 +80,7 @@ def tables(page: Compatibility) -> tuple[Table, ...]:
     parts = (
         _programs(page),
         _kernels(page),
+        _scenarios(page),
         _answers(page, "What moved", "Fields that are elsewhere, of another size, or missing on some kernels. CO-RE "
                  "finds those at a relocation; a fixed offset reads whatever is there.", places),
         _answers(page, "What a kernel lacks", "By the kernel's own types and configuration.", missing),
@@ -113,6 +114,20 @@ def _kernels(page: Compatibility) -> Table:
     names = [kernel.name for kernel in page.kernels]
     rows = tuple((program.name, *(status(page, program.name, name) for name in names)) for program in page.programs)
     return Table("On each kernel", "", ("program", *(_head(page))), rows)
+
+
+def _scenarios(page: Compatibility) -> Table:
+    played = {(one.scenario, one.kernel): one for one in page.played}
+    rows = tuple(
+        (name, *(_played(played.get((name, kernel.name))) for kernel in page.kernels))
+        for name in dict.fromkeys(one.scenario for one in page.played)
+    )
+    text = "Whether it does what the project declares, not only whether it loads. Measured."
+    return Table("What it does", text, ("scenario", *_head(page)), rows)
+
+
+def _played(one: Played | None) -> str:
+    return NOT_MEASURED if one is None else f"{one.outcome.sign} {one.reason}".strip()
 
 
 def _head(page: Compatibility) -> tuple[str, ...]:
@@ -183,7 +198,8 @@ def _needs(page: Compatibility) -> Table:
 def working(page: Compatibility) -> tuple[str, ...] | None:
     """Return the kernels on which every program was measured to load and attach; None: nothing was measured.
 
-    A step of which a run has no cell, as in a run that only loads, is not demanded.
+    A step of which a run has no cell, as in a run that only loads, is not demanded; nor is a scenario that was not
+    played on a kernel, but none may have failed there.
     """
     steps = {one.step for one in page.measured} & set(_STEPS)
     if not steps or not page.programs:
@@ -193,7 +209,10 @@ def working(page: Compatibility) -> tuple[str, ...] | None:
     for one in page.measured:
         if one.outcome is Outcome.PASS:
             passed.setdefault(one.kernel, set()).add((one.program, one.step))
-    return tuple(kernel.name for kernel in page.kernels if wanted <= passed.get(kernel.name, set()))
+    failed = {one.kernel for one in page.played if one.outcome is not Outcome.PASS}
+    return tuple(
+        kernel.name for kernel in page.kernels if wanted <= passed.get(kernel.name, set()) and kernel.name not in failed
+    )
 
 
 def badge(page: Compatibility) -> str:

@@ -123,6 +123,17 @@ class Measurement:
 
 
 @dataclass(frozen=True, slots=True)
+class Played:
+    """What a scenario of the object came to on a kernel: whether it did what is declared."""
+
+    scenario: str
+    kernel: str
+    outcome: Outcome
+    #: the first line of the reason
+    reason: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class Compatibility:
     """Everything that is known about an object on some kernels."""
 
@@ -138,6 +149,8 @@ class Compatibility:
     #: what is measured, and by which run; empty: nothing was
     measured: tuple[Measurement, ...] = ()
     run: str = ""
+    #: the project's scenarios of it, by that run
+    played: tuple[Played, ...] = ()
     #: what a reader should know, a line each
     notes: tuple[str, ...] = field(default=())
 

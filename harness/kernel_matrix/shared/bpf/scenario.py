@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+#: the node below an object that its scenarios are below: ``x.bpf.o::scenario::NAME``
+NODE = "scenario"
 #: the names that stand for numbers that only a run knows: the last process of the scenario, and the interface's index
 PID, INTERFACE = "$pid", "$ifindex"
 

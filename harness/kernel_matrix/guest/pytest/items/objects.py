@@ -22,7 +22,7 @@ from kernel_matrix.guest.bpf.foreign.undeclared import Undeclared
 from kernel_matrix.guest.bpf.step_error import StepError, errno_name
 from kernel_matrix.guest.pytest import marks, spent
 from kernel_matrix.guest.pytest.marks import GUEST_FACTS, REFUSED_PROPERTY
-from kernel_matrix.shared.bpf import bpf_elf
+from kernel_matrix.shared.bpf import bpf_elf, scenario
 from kernel_matrix.shared.bpf.costs import COSTS
 from kernel_matrix.shared.bpf.object_table import Expected, ObjectTable
 from kernel_matrix.shared.bpf.scenario import Scenario
@@ -39,8 +39,6 @@ _ACTS = ("load", "attach", "capabilities", "cost")
 #: what a refusal to attach does not concern, and the stages of such a refusal
 _LOADING, _ATTACHING = frozenset({"load", "cost"}), frozenset({"attach", "read"})
 
-#: the node that stands for an object's scenarios
-SCENARIO = "scenario"
 
 #: the kernels that items are collected for: in a guest its own
 KERNELS = pytest.StashKey[tuple[str, ...]]()
@@ -72,7 +70,7 @@ class ObjectFile(pytest.File):
             ProgramNode.from_parent(self, name=name) for name in self.file.programs or (WHOLE,)
         ]
         if self.table.scenarios_of(self.nodeid):
-            nodes.append(ScenarioNode.from_parent(self, name=SCENARIO))
+            nodes.append(ScenarioNode.from_parent(self, name=scenario.NODE))
         tests = [plain(item.nodeid) for node in nodes for item in node.collect()]
         for entry in self.table.expected:
             if unmatched(entry, self.nodeid, tests):
@@ -150,9 +148,9 @@ class ScenarioNode(pytest.Collector):
         """Yield an item for each, for this guest's kernel."""
         parent = self.parent
         assert isinstance(parent, ObjectFile)
-        for scenario in parent.table.scenarios_of(parent.nodeid):
-            for name in identities(scenario.name, self.config.stash[KERNELS], getattr(self.config.option, "repeat", 1)):
-                item = ScenarioItem.from_parent(self, name=name, act=SCENARIO, scenario=scenario)
+        for one in parent.table.scenarios_of(parent.nodeid):
+            for name in identities(one.name, self.config.stash[KERNELS], getattr(self.config.option, "repeat", 1)):
+                item = ScenarioItem.from_parent(self, name=name, act=scenario.NODE, scenario=one)
                 item.declare(parent.facts)
                 yield item
 
