@@ -81,7 +81,7 @@ class _Loads:
 
 def _trial(tmp_path: Path) -> Trial:
     file = BpfFile({"first": "xdp", "second": "tc", "later": "?tc", "replacing": "?freplace/f", "entry": "fentry.s/f"})
-    return Trial(Foreign(tmp_path, "x.bpf.o", file, ObjectSettings()), tmp_path)
+    return Trial(Foreign(tmp_path, "x.bpf.o", file, ObjectSettings(), Place()), tmp_path)
 
 
 def test_programs_loaded_whole_share_the_answers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

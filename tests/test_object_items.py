@@ -11,6 +11,7 @@ from kernel_matrix.guest.bpf import kernel_modules, leaks
 from kernel_matrix.guest.bpf.foreign import environment, least
 from kernel_matrix.guest.bpf.foreign.configuring import Foreign
 from kernel_matrix.guest.bpf.foreign.hooks import targets
+from kernel_matrix.guest.bpf.foreign.hooks.place import Place
 from kernel_matrix.guest.bpf.foreign.loading import LoadedObject
 from kernel_matrix.guest.bpf.foreign.scenarios import playing
 from kernel_matrix.guest.bpf.foreign.trial import Trial
@@ -285,7 +286,7 @@ def test_a_scenario_without_its_refusal_is_red(run: Run) -> None:
 
 def test_an_optional_program_is_not_in_the_whole(tmp_path: Path, compiled: Path) -> None:
     """One of SEC("?xdp") is loaded alone, also when its capabilities are measured."""
-    tried = Trial(Foreign(compiled, "x.bpf.o", bpf_elf.read(compiled), ObjectSettings()), tmp_path)
+    tried = Trial(Foreign(compiled, "x.bpf.o", bpf_elf.read(compiled), ObjectSettings(), Place()), tmp_path)
     assert not tried.is_in_whole("here")
     tried._whole = LoadedObject({"here": Program("here", 1)}, {}, {})
     assert tried.is_in_whole("here")

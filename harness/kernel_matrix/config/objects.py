@@ -28,6 +28,7 @@ class Object(msgspec.Struct, frozen=True, forbid_unknown_fields=True, rename="ke
     sections: dict[str, _Name] = {}
     targets: dict[str, _Name] = {}
     replaces: dict[str, _Name] = {}
+    device_bound: tuple[_Name, ...] = ()
 
 
 class _Refused(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -67,6 +68,7 @@ def _settings(entry: Object) -> ObjectSettings:
         entry.sections,
         entry.targets,
         entry.replaces,
+        entry.device_bound,
     )
 
 

@@ -78,6 +78,7 @@ _FUNCTIONS: dict[Any, dict[str, list[Any]]] = {
         "bpf_program__set_log_buf": [c_void_p, c_char_p, c_size_t],
         "bpf_program__type": [c_void_p],
         "bpf_program__expected_attach_type": [c_void_p],
+        "bpf_program__set_flags": [c_void_p, c_uint32],
         "bpf_program__pin": [c_void_p, c_char_p],
         "bpf_map__fd": [c_void_p],
         "bpf_map__set_autocreate": [c_void_p, c_bool],
@@ -135,6 +136,7 @@ _FUNCTIONS: dict[Any, dict[str, list[Any]]] = {
         "libbpf_version_string": [],
     },
     c_uint32: {
+        "bpf_program__flags": [c_void_p],
         "bpf_map__key_size": [c_void_p],
         "bpf_map__value_size": [c_void_p],
         "bpf_map__max_entries": [c_void_p],
@@ -143,6 +145,7 @@ _FUNCTIONS: dict[Any, dict[str, list[Any]]] = {
     c_size_t: {"bpf_program__insn_cnt": [c_void_p]},
     None: {
         "bpf_object__close": [c_void_p],
+        "bpf_program__set_ifindex": [c_void_p, c_uint32],
         "btf__free": [c_void_p],
         "ring_buffer__free": [c_void_p],
         "perf_buffer__free": [c_void_p],

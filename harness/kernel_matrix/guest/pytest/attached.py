@@ -105,7 +105,7 @@ def attached(request: pytest.FixtureRequest, object_place: Place) -> Iterator[At
             name = str(file.relative_to(build_folder().parent))
             settings, read = table.of(name), bpf_elf.read(file)
             stack.enter_context(kernel_modules.loaded(name, settings.modules or modules.needed(read, settings)))
-            foreign = Foreign(file, file.name, read, settings)
+            foreign = Foreign(file, file.name, read, settings, object_place)
             mode = XdpFlags[xdp.upper()]
             return stack.enter_context(attached_object(foreign, pins, object_place, programs, mode))
 

@@ -51,7 +51,7 @@ def attempts(path: Path, settings: ObjectSettings | None = None) -> Iterator[Att
     """Load and attach each program of an object in turn; one refusal of the object itself is one attempt."""
     file = bpf_elf.read(path)
     with environment.bpffs() as pins, closing(Place()) as place:
-        trial = Trial(Foreign(path, path.name, file, settings or ObjectSettings()), pins)
+        trial = Trial(Foreign(path, path.name, file, settings or ObjectSettings(), place), pins)
         with closing(trial):
             try:
                 kinds = steps.kinds(path)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import ctypes
 import os
+from collections.abc import Generator
+from contextlib import contextmanager
 from ctypes import c_bool, c_size_t
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +13,7 @@ from typing import Any
 
 from kernel_matrix.diagnose.data import sections
 from kernel_matrix.guest.bpf import steps
+from kernel_matrix.guest.bpf.foreign.hooks.place import Place
 from kernel_matrix.guest.bpf.foreign.undeclared import Undeclared, setting
 from kernel_matrix.guest.bpf.library import captured_messages, libbpf, types_of_section
 from kernel_matrix.guest.bpf.step_error import StepError
@@ -28,6 +31,8 @@ _MAPS_OF_MAPS = frozenset({"array_of_maps", "hash_of_maps"})
 #: sections that name a function of the kernel behind a slash, without which libbpf cannot load
 _NAMING = frozenset({"fentry", "fexit", "fmod_ret", "tp_btf", "lsm", "lsm_cgroup", "iter", "struct_ops"})
 _UNSPECIFIED = "unspec"
+#: linux/bpf.h: the program runs for one device, and in its driver
+_BPF_F_XDP_DEV_BOUND_ONLY = 1 << 6
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +44,8 @@ class Foreign:
     name: str
     file: BpfFile
     settings: ObjectSettings
+    #: has the interface of programs that are loaded for one
+    place: Place
 
     def section(self, program: str) -> str:
         """Return a program's section, as the table or the file has it, without the sign of one not loaded of itself."""
@@ -63,6 +70,7 @@ def configure(foreign: Foreign, pointer: int, programs: dict[str, int], undo: Un
     _check(foreign, {"max-entries": settings.max_entries, "inner-maps": settings.inner_maps}, set(maps), "map")
     named = {"sections": settings.sections, "targets": settings.targets, "replaces": settings.replaces}
     _check(foreign, named, set(programs), "program")
+    _check(foreign, {"device-bound": dict.fromkeys(settings.device_bound)}, set(programs), "program")
     _check(foreign, {"variables": settings.variables}, set(foreign.file.variables), "variable")
     lib = libbpf()
     for name, entries in settings.max_entries.items():
@@ -125,6 +133,24 @@ def check_declared(foreign: Foreign, pointer: int, programs: dict[str, int]) -> 
                 f"map {name} ({kind}) has no max_entries: its loader sets it",
                 foreign.line("max-entries", name, "1024  # as its loader does"),
             )
+
+
+@contextmanager
+def bound(foreign: Foreign, programs: dict[str, int]) -> Generator[None]:
+    """Load these programs in the block, those that the table declares so for the interface of the place.
+
+    The kernel looks for that in the namespace of who loads (bpf_prog_dev_bound_init()).
+    """
+    lib = libbpf()
+    if not (own := programs.keys() & set(foreign.settings.device_bound)):
+        yield
+        return
+    with foreign.place.in_namespace() as near:
+        for name in own:
+            lib.bpf_program__set_ifindex(programs[name], near.index)
+            flags = lib.bpf_program__flags(programs[name]) | _BPF_F_XDP_DEV_BOUND_ONLY
+            steps.checked(lib.bpf_program__set_flags(programs[name], flags), "open", name)
+        yield
 
 
 def set_target(foreign: Foreign, name: str, program: int, replaced: int = 0) -> None:

@@ -14,7 +14,7 @@ from kernel_matrix.diagnose.situation import MapFacts
 from kernel_matrix.guest.bpf import costing, steps
 from kernel_matrix.guest.bpf.foreign import configuring
 from kernel_matrix.guest.bpf.foreign.configuring import Foreign
-from kernel_matrix.guest.bpf.foreign.undeclared import Undeclared
+from kernel_matrix.guest.bpf.foreign.undeclared import Undeclared, listing
 from kernel_matrix.guest.bpf.library import captured_messages, libbpf
 from kernel_matrix.guest.bpf.step_error import Stage, StepError
 from kernel_matrix.guest.bpf.steps import Program
@@ -25,6 +25,8 @@ _STAGES: dict[Stage, re.Pattern[str]] = {
     "map_create": re.compile(r"^libbpf: map '([^']+)': failed to create( inner map)?", re.MULTILINE),
     "pin": re.compile(r"^libbpf: map '([^']+)': (?:failed to auto-pin|couldn't reuse)", re.MULTILINE),
 }
+#: kernel/bpf/verifier.c: a kfunc of XDP metadata, in a program that is bound to no device
+_FOR_A_DEVICE = "metadata kfuncs require device-bound program"
 _REFUSED = re.compile(r"^libbpf: prog '([^']+)': (?:BPF program load failed|failed to load)", re.MULTILINE)
 
 
@@ -72,7 +74,8 @@ def loaded(foreign: Foreign, pins: Path | None, *only: str, explain: bool = Fals
             configuring.set_target(foreign, name, program, replaced)
         logs = {} if explain else {name: costing.keep_statistics(name, program) for name, program in chosen.items()}
         with captured_messages() as messages:
-            result = lib.bpf_object__load(pointer)
+            with configuring.bound(foreign, chosen):
+                result = lib.bpf_object__load(pointer)
             if result < 0:
                 raise _refusal(-result, foreign, pointer, pointers, only[0] if len(only) == 1 else "", messages())
         programs = {name: Program(name, program) for name, program in chosen.items()}
@@ -96,6 +99,11 @@ def _refusal(number: int, foreign: Foreign, pointer: int, programs: dict[str, in
         attach_type = libbpf().bpf_program__expected_attach_type(programs[program])
         error.attach_type = libbpf().libbpf_bpf_attach_type_str(attach_type).decode()
     error.blamed = named is not None
+    if _FOR_A_DEVICE in log and program not in foreign.settings.device_bound:
+        raise Undeclared(
+            f"{program} reads what a device says of a frame: its loader loads it for one interface",
+            listing(foreign.name, "device-bound", program),
+        )
     return error
 
 

@@ -15,3 +15,8 @@ class Undeclared(Exception):
 def setting(name: str, key: str, of: str, example: str) -> str:
     """Return the line of the table by which a setting of an object is declared."""
     return f'object."{name}".{key}.{of} = {example}'
+
+
+def listing(name: str, key: str, of: str) -> str:
+    """Return the line by which a setting that is a list is declared."""
+    return f'object."{name}".{key} = ["{of}"]'

@@ -98,7 +98,7 @@ class ObjectFile(pytest.File):
         self._stack.enter_context(kernel_modules.loaded(self.nodeid, wanted))
         self.place = Place()
         self._stack.callback(self.place.close)
-        self.trial = Trial(Foreign(self.path, self.path.name, self.file, settings), self.pins)
+        self.trial = Trial(Foreign(self.path, self.path.name, self.file, settings, self.place), self.pins)
         self._stack.callback(self.trial.close)
 
     def teardown(self) -> None:

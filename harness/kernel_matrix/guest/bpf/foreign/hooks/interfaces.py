@@ -40,16 +40,21 @@ def _undo_there(own: place.Place, undo: ExitStack) -> None:
 
 
 def xdp(at: Attaching) -> str:
-    """Attach by netlink: natively, then generically, or in the one mode that is asked for, which stays."""
+    """Attach by netlink: natively, then generically, or in the one mode that is asked for, which stays.
+
+    A program that is bound to a device runs in its driver alone (dev_xdp_attach()).
+    """
+    bound = at.program.name in at.foreign.settings.device_bound
+    modes = (XdpFlags.NATIVE,) if bound else (XdpFlags.NATIVE, XdpFlags.GENERIC)
     with _there(at) as (near, undo):
         if at.xdp is not None:
             steps.xdp_attach(at.program.fd, near.index, at.xdp)
             undo.callback(steps.xdp_detach, near.index, at.xdp)
             return str(at.xdp.name).lower()
-        for mode in (XdpFlags.NATIVE, XdpFlags.GENERIC):
+        for mode in modes:
             steps.xdp_attach(at.program.fd, near.index, mode)
             steps.xdp_detach(near.index, mode)
-    return "native, generic"
+    return ", ".join(str(mode.name).lower() for mode in modes)
 
 
 def xdp_in_map(at: Attaching) -> str:
