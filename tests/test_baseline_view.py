@@ -13,6 +13,7 @@ from kernel_matrix.results.document import VERSION, Column, Document
 from kernel_matrix.shared import wire
 from kernel_matrix.shared.bpf.costs import Cost
 from kernel_matrix.shared.errors import HarnessError, ManifestError
+from kernel_matrix.shared.outcomes import proposals
 from kernel_matrix.shared.outcomes.cells import Cell, Outcome
 from kernel_matrix.shared.project import Project
 from tests.projects import below
@@ -43,6 +44,20 @@ def test_a_first_baseline_is_written_and_then_nothing_differs(project: Project) 
     assert answer.status == 0
     assert "1 kernels recorded in baselines/matrix/: review the difference" in answer.lines
     assert baseline_view.differences(project, results, []).lines == ("no difference",)
+
+
+def test_undeclared_cells_propose_what_to_add(project: Project) -> None:
+    """Below the table of the file that the project has."""
+    results = run(project, "first", x="pass", y="undeclared", z="undeclared")
+    whole = document.read(results)
+    line = proposals.setting("x.bpf.o", "max-entries", "tasks", proposals.ENTRIES)
+    cells = tuple(replace(cell, detail=proposals.text("no entries", line)) for cell in whole.cells)
+    wire.write(results / document.NAME, replace(whole, cells=cells))
+    asked = "2 cells are undeclared; for kernel-matrix.toml, with your loader's values:"
+    proposed = ['[object."x.bpf.o"]', "max-entries.tasks = 1024  # as its loader does"]
+    assert list(baseline_view.update(project, results, []).lines)[-4:-1] == [asked, *proposed]
+    own = replace(project, table="pyproject.toml")
+    assert '[tool.kernel-matrix.object."x.bpf.o"]' in baseline_view.update(own, results, []).lines
 
 
 def test_a_deleted_baseline_gates(project: Project) -> None:

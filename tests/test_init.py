@@ -13,7 +13,9 @@ import pytest
 from kernel_matrix.commands import init
 from kernel_matrix.config import project as projects
 from kernel_matrix.shared.errors import ManifestError
+from tests import core_source
 from tests.projects import ROOT
+from tests.test_proposals import SOURCE
 
 #: the first bytes of an ELF file of BPF, and of one of another machine
 OBJECT = b"\x7fELF\x02\x01" + bytes(12) + (247).to_bytes(2, "little")
@@ -113,6 +115,21 @@ def test_every_comment_of_the_table_is_a_valid_line(folder: Path) -> None:
     assert read.object_table.expected
     assert read.object_table.capabilities
     assert read.object_table.scenarios
+
+
+def test_what_an_object_lacks_is_in_the_table(tmp_path: Path) -> None:
+    """Behind a comment's sign: the values are its loader's."""
+    (tmp_path / "build").mkdir()
+    core_source.compiled(tmp_path / "build", "x.bpf", SOURCE)
+    text = init.table(tmp_path, init.look(tmp_path))
+    lines = [line.removeprefix("# ") for line in text.splitlines() if line.startswith("# ")]
+    start = lines.index('[object."x.bpf.o"]')
+    assert lines[start + 3 : start + 5] == [
+        "max-entries.neither = 1024  # as its loader does",
+        "max-entries.tasks = 1024  # as its loader does",
+    ]
+    settings = "\n".join(line for line in lines if "=" in line or line.startswith("["))
+    assert tomllib.loads(settings)["object"]["x.bpf.o"]["sections"]["flows"] == "SECTION"
 
 
 def test_the_comments_of_the_example_are_a_test_that_types(folder: Path) -> None:

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from kernel_matrix.config import manifest
+from kernel_matrix.config.project import OWN_FILE, TABLE
 from kernel_matrix.results import baseline, comparison, document
 from kernel_matrix.results.baseline import Expectation
 from kernel_matrix.results.changes import Change
 from kernel_matrix.shared.errors import HarnessError, ManifestError
+from kernel_matrix.shared.outcomes import proposals
+from kernel_matrix.shared.outcomes.cells import Outcome
 from kernel_matrix.shared.project import Project
 
 #: names the project's baseline in place of a result set
@@ -71,10 +74,21 @@ def update(project: Project, results: Path, names: Sequence[str]) -> CommandOutp
         status = status or int(bool(red))
         baseline.write(project.matrix_baselines, kernel, entry)
         count += 1
+    lines += _proposed(project, run, columns)
     return CommandOutput(
         (*lines, f"{count} kernels recorded in {project.relative(project.matrix_baselines)}/: review the difference"),
         status,
     )
+
+
+def _proposed(project: Project, run: document.Document, kernels: Collection[str]) -> list[str]:
+    """Return what the undeclared cells of these kernels want in the table."""
+    cells = [cell for cell in run.cells if cell.outcome is Outcome.UNDECLARED and cell.kernel in kernels]
+    above = "" if project.table == OWN_FILE else TABLE
+    tables = proposals.tables(proposals.of_texts(cell.detail for cell in cells), above)
+    if not tables:
+        return []
+    return [f"{len(cells)} cells are undeclared; for {project.table}, with your loader's values:", *tables]
 
 
 def compare(project: Project, first: str, second: str) -> CommandOutput:

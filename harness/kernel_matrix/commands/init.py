@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 from collections.abc import Iterator
@@ -10,8 +11,10 @@ from pathlib import Path
 
 from kernel_matrix.config import project as projects
 from kernel_matrix.objects import build
+from kernel_matrix.objects.needed import declarations
 from kernel_matrix.shared.bpf import bpf_elf
 from kernel_matrix.shared.errors import ManifestError, reraise
+from kernel_matrix.shared.outcomes import proposals
 
 #: folders without objects of the project
 _LEFT_OUT = frozenset({"node_modules", "venv", "results", "deps", "incremental"})
@@ -83,6 +86,8 @@ def patterns(folder: Path, objects: tuple[str, ...]) -> list[str]:
 
 def table(folder: Path, seen: Seen) -> str:
     """Return the text of kernel-matrix.toml."""
+    lines = [line for name in seen.objects for line in _declared(folder, name)]
+    only_its_loader = "".join(f"# {line}\n" if line else "#\n" for line in proposals.tables(lines)) or _SETTINGS
     named = ", ".join(f'"{pattern}"' for pattern in patterns(folder, seen.objects) or ["build/*.bpf.o"])
     built = _built(seen.builds)
     listed = "".join(f"#   {name}\n" for name in seen.objects)
@@ -105,11 +110,7 @@ tests = ["{_TEST.parent}"]
 # kernels = ["5.10", "6.1", "6.12"]
 
 # What only the objects' own loader knows. A cell that is `undeclared` prints the line to add.
-# [object."x.bpf.o"]
-# max-entries = {{ tasks = 1024 }}
-# variables = {{ slots = 16 }}
-# sections = {{ flows = "tc" }}
-
+{only_its_loader}
 # What is not expected to pass.
 # [[expect]]
 # cells = "*/x.bpf.o::on_frags::*"
@@ -123,6 +124,19 @@ tests = ["{_TEST.parent}"]
 # do = [{{ send = "Ether()/IP()/UDP(dport=53)", times = 3 }}]
 # then = [{{ map = "packets", key = 17, value = 3 }}]
 """
+
+
+_SETTINGS = """# [object."x.bpf.o"]
+# max-entries = { tasks = 1024 }
+# variables = { slots = 16 }
+# sections = { flows = "tc" }
+"""
+
+
+def _declared(folder: Path, name: str) -> Iterator[str]:
+    """Yield what the table lacks for an object; nothing of one that cannot be read, which a run says."""
+    with contextlib.suppress(ManifestError):
+        yield from declarations.proposed((folder / name).read_bytes(), name)
 
 
 def _built(commands: tuple[str, ...]) -> str:

@@ -17,6 +17,8 @@ from kernel_matrix.shared.errors import ManifestError
 from kernel_matrix.shared.project import ROOT_VARIABLE, Bench, Mutation, Program, Project
 
 OWN_FILE = "kernel-matrix.toml"
+#: the table in pyproject.toml
+TABLE = "tool.kernel-matrix"
 #: the environment variable with the objects of a run of objects that no table names, a list as JSON
 OBJECTS_VARIABLE = "KERNEL_MATRIX_OBJECTS"
 PYPROJECT = "pyproject.toml"

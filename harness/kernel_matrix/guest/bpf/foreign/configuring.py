@@ -14,13 +14,14 @@ from typing import Any
 from kernel_matrix.diagnose.data import sections
 from kernel_matrix.guest.bpf import steps
 from kernel_matrix.guest.bpf.foreign.hooks.place import Place
-from kernel_matrix.guest.bpf.foreign.undeclared import Undeclared, setting
+from kernel_matrix.guest.bpf.foreign.undeclared import Undeclared
 from kernel_matrix.guest.bpf.library import captured_messages, libbpf, types_of_section
 from kernel_matrix.guest.bpf.step_error import StepError
 from kernel_matrix.guest.bpf.undo import Undo
 from kernel_matrix.shared.bpf.bpf_elf import BpfFile
 from kernel_matrix.shared.bpf.object_table import ObjectSettings
 from kernel_matrix.shared.errors import ManifestError
+from kernel_matrix.shared.outcomes import proposals
 
 #: maps that have no entries of their own: the kernel demands 0, or libbpf sets the number
 _WITHOUT_ENTRIES = frozenset({
@@ -28,8 +29,6 @@ _WITHOUT_ENTRIES = frozenset({
     "percpu_cgroup_storage",
 })  # fmt: skip
 _MAPS_OF_MAPS = frozenset({"array_of_maps", "hash_of_maps"})
-#: sections that name a function of the kernel behind a slash, without which libbpf cannot load
-_NAMING = frozenset({"fentry", "fexit", "fmod_ret", "tp_btf", "lsm", "lsm_cgroup", "iter", "struct_ops"})
 _UNSPECIFIED = "unspec"
 #: linux/bpf.h: the program runs for one device, and in its driver
 _BPF_F_XDP_DEV_BOUND_ONLY = 1 << 6
@@ -53,7 +52,7 @@ class Foreign:
 
     def line(self, key: str, of: str, example: str) -> str:
         """Return the line of the table by which a setting is declared."""
-        return setting(self.name, key, of, example)
+        return proposals.setting(self.name, key, of, example)
 
 
 def maps_of(pointer: int) -> dict[str, int]:
@@ -112,9 +111,9 @@ def check_declared(foreign: Foreign, pointer: int, programs: dict[str, int]) -> 
                 )
             near = sections.near(section)
             why = f"libbpf knows no section {section}" + (f" (did you mean {near}?)" if near else "")
-            raise Undeclared(why, foreign.line("sections", name, f'"{near}"' if near else '"SECTION"  # such as "tc"'))
+            raise Undeclared(why, foreign.line("sections", name, proposals.section(near)))
         kind, _, target = section.partition("/")
-        if kind.partition(".")[0] in _NAMING and not target and name not in foreign.settings.targets:
+        if kind.partition(".")[0] in proposals.NAMING and not target and name not in foreign.settings.targets:
             why = f"the section {section} of {name} does not name the kernel's function that its loader chooses"
             raise Undeclared(why, foreign.line("targets", name, '"FUNCTION"'))
     for name, map_pointer in maps_of(pointer).items():
@@ -131,7 +130,7 @@ def check_declared(foreign: Foreign, pointer: int, programs: dict[str, int]) -> 
         if kind not in _WITHOUT_ENTRIES and not lib.bpf_map__max_entries(map_pointer):
             raise Undeclared(
                 f"map {name} ({kind}) has no max_entries: its loader sets it",
-                foreign.line("max-entries", name, "1024  # as its loader does"),
+                foreign.line("max-entries", name, proposals.ENTRIES),
             )
 
 
@@ -157,7 +156,7 @@ def set_target(foreign: Foreign, name: str, program: int, replaced: int = 0) -> 
     """Name the function that a program is attached to where its section does not, or the program that it replaces."""
     kind, _, function = foreign.section(name).partition("/")
     function = foreign.settings.targets.get(name, function)
-    if replaced or (kind.partition(".")[0] in _NAMING and name in foreign.settings.targets):
+    if replaced or (kind.partition(".")[0] in proposals.NAMING and name in foreign.settings.targets):
         with captured_messages() as messages:
             result = libbpf().bpf_program__set_attach_target(program, replaced, function.encode())
             if result < 0:

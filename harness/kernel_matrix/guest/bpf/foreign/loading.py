@@ -14,11 +14,12 @@ from kernel_matrix.diagnose.situation import MapFacts
 from kernel_matrix.guest.bpf import costing, steps
 from kernel_matrix.guest.bpf.foreign import configuring
 from kernel_matrix.guest.bpf.foreign.configuring import Foreign
-from kernel_matrix.guest.bpf.foreign.undeclared import Undeclared, listing
+from kernel_matrix.guest.bpf.foreign.undeclared import Undeclared
 from kernel_matrix.guest.bpf.library import captured_messages, libbpf
 from kernel_matrix.guest.bpf.step_error import Stage, StepError
 from kernel_matrix.guest.bpf.steps import Program
 from kernel_matrix.shared.bpf.costs import Cost
+from kernel_matrix.shared.outcomes import proposals
 
 #: the stages before the programs are loaded, by what libbpf says of them
 _STAGES: dict[Stage, re.Pattern[str]] = {
@@ -102,7 +103,7 @@ def _refusal(number: int, foreign: Foreign, pointer: int, programs: dict[str, in
     if _FOR_A_DEVICE in log and program not in foreign.settings.device_bound:
         raise Undeclared(
             f"{program} reads what a device says of a frame: its loader loads it for one interface",
-            listing(foreign.name, "device-bound", program),
+            proposals.listing(foreign.name, "device-bound", program),
         )
     return error
 

@@ -14,6 +14,7 @@ from kernel_matrix.guest.bpf.diagnosis import machine
 from kernel_matrix.guest.bpf.foreign.hooks.attaching import Attaching
 from kernel_matrix.guest.bpf.library import libbpf
 from kernel_matrix.guest.bpf.step_error import StepError
+from kernel_matrix.shared.outcomes.proposals import CHOSEN
 
 #: sections of probes in user space, whose target is made here where they name none
 _USER = frozenset({"uprobe", "uretprobe", "usdt"})
@@ -29,9 +30,9 @@ def by_section(at: Attaching) -> str:
     if at.hook in _USER or at.hook.removesuffix(".multi") in _USER:
         return _user(at)
     pointer = at.program.pointer
-    if at.hook in _NAMED:
+    if at.hook in CHOSEN:
         if not at.target:
-            raise at.undeclared(f"its section {at.section} does not say where its loader attaches it", _NAMED[at.hook])
+            raise at.undeclared(f"its section {at.section} does not say where its loader attaches it", CHOSEN[at.hook])
         if at.program.name in at.foreign.settings.targets:
             return _named(at)
         if at.hook in {"tp", "tracepoint"} and "/" not in at.target:
@@ -57,14 +58,6 @@ def _never_called(at: Attaching) -> StepError | None:
     if steps.kind_of(at.program.pointer) != "lsm" or "bpf" in (machine.active_lsms() or ("bpf",)):
         return None
     return StepError(0, "attach", f"{at.program.name}: bpf is not an active security module", kind="lsm")
-
-
-#: sections that name where they attach -> an example of it
-_NAMED = {
-    "kprobe": "FUNCTION", "kretprobe": "FUNCTION", "ksyscall": "CALL", "kretsyscall": "CALL", "tp": "CATEGORY:NAME",
-    "tracepoint": "CATEGORY:NAME", "raw_tp": "NAME", "raw_tracepoint": "NAME", "kprobe.multi": "PATTERN",
-    "kretprobe.multi": "PATTERN",
-}  # fmt: skip
 
 
 def _named(at: Attaching) -> str:
