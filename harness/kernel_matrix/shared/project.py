@@ -25,6 +25,8 @@ KERNEL_CONFIG = ".kernel-config"
 MODULES, NEEDED = ".kernel-modules", "needed.json"
 #: below its project: the same folder as it arrives
 ARRIVED = ".carried"
+#: the loader that needs no program beside the tests
+IN_PROCESS_LOADER = "libbpf"
 #: the loaders that compile in a guest, for which they need the headers of its kernel
 COMPILING_LOADERS = frozenset({"bcc"})
 #: a guest's file with the environment variables that follow from its speed; its agent writes it when it wakes

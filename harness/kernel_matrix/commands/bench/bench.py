@@ -32,7 +32,7 @@ from kernel_matrix.shared.channel.console import Phases
 from kernel_matrix.shared.errors import HarnessError, ManifestError
 from kernel_matrix.shared.outcomes.cells import Outcome
 from kernel_matrix.shared.outcomes.features import VARIANT
-from kernel_matrix.shared.project import Project
+from kernel_matrix.shared.project import IN_PROCESS_LOADER, Project
 
 #: what the panicking file finds: the kernel panics between two tests
 _PANICKED = {"test_before": Outcome.PASS, "test_panic": Outcome.CRASH, "test_after": Outcome.PASS}
@@ -143,7 +143,9 @@ def _gaps(run: _Run) -> list[float]:
 
 
 def _whole(project: Project, jobs: Mapping[PlannedGuest, Job], named: Sequence[str], plan: Plan) -> Whole:
-    warm = _warm(project.root, *(word for kernel in named for word in ("--kernel", kernel)))
+    # the plain way has no other loader's program
+    one_loader = ["--loader", IN_PROCESS_LOADER] if IN_PROCESS_LOADER in project.all_loaders else []
+    warm = _warm(project.root, *(word for kernel in named for word in ("--kernel", kernel)), *one_loader)
     if unfit := [guest for guest in warm.record.guests if guest.how != "restored"]:
         raise HarnessError(f"kernel {unfit[0].kernel}: its guest was not restored ({unfit[0].note})")
     # the same tests: a kernel's other command lines are boots of their own, of the files that ask for them

@@ -13,6 +13,7 @@ from kernel_matrix.guest.bpf import leaks, loaders
 from kernel_matrix.guest.bpf.loaders import Loader
 from kernel_matrix.guest.pytest import spent
 from kernel_matrix.shared.channel.protocol import FACTS, OBSERVED
+from kernel_matrix.shared.project import IN_PROCESS_LOADER
 
 #: name, and facts as JSON values
 Record = Callable[[str, object], None]
@@ -35,7 +36,7 @@ def loader(request: pytest.FixtureRequest) -> Iterator[Loader]:
 
     It is the same for all tests of a file, so that a loader with a process of its own starts it once.
     """
-    with closing(loaders.create(getattr(request, "param", "libbpf"))) as created:
+    with closing(loaders.create(getattr(request, "param", IN_PROCESS_LOADER))) as created:
         yield created
 
 
