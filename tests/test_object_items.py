@@ -34,7 +34,7 @@ import contextlib, errno, json, os
 from dataclasses import replace
 from pathlib import Path
 
-from kernel_matrix.guest.bpf.foreign.undeclared import Undeclared
+from kernel_matrix.guest.bpf.foreign.undeclared import NoTarget, Undeclared
 from kernel_matrix.guest.bpf.step_error import StepError
 from kernel_matrix.guest.pytest import marks
 from kernel_matrix.guest.pytest.items import objects
@@ -74,6 +74,8 @@ def raise_for(program, stage):
     answer = ANSWERS.get(f"{program}::{stage}")
     if answer == "undeclared":
         raise Undeclared("its loader knows", 'object."x.bpf.o".targets.p = "X"')
+    if answer == "no target":
+        raise NoTarget("no guest has it", "x.bpf.o", program)
     if answer:
         raise StepError(getattr(errno, answer), stage, program)
 
@@ -202,6 +204,16 @@ def test_an_expectation_holds_where_it_says(run: Run, condition: str, outcome: s
     assert _short(outcomes)["first::attach[6.1]"] == outcome
     # what is refused at attach is loaded
     assert _short(outcomes)["first::load[6.1]"] == "passed"
+
+
+def test_a_target_that_no_guest_has_may_be_declared_so(run: Run) -> None:
+    """What only the loader knows may not: that is a line to add, and no kernel's affair."""
+    outcomes = run('{"first::attach": "no target"}')
+    assert _short(outcomes)["first::attach[6.1]"] == "undeclared"
+    (text,) = [outcome[2] for name, outcome in outcomes.items() if name.endswith("first::attach[6.1]")]
+    assert 'add to the table: [[expect]] cells = "*/x.bpf.o::first::*", optional = true' in text
+    declared = run('{"first::attach": "no target", "expected": [{"cells": "*", "optional": true}]}')
+    assert _short(declared)["first::attach[6.1]"] == "refused"
 
 
 def test_an_optional_program_may_be_refused(run: Run) -> None:

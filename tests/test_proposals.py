@@ -86,6 +86,15 @@ def test_texts_of_cells_become_one_table_for_each_object() -> None:
     assert proposals.tables([]) == []
 
 
+def test_what_no_guest_has_is_proposed_as_not_expected() -> None:
+    lines = [proposals.optional("*/a.o::on::*"), proposals.setting("b.o", "targets", "on", '"f"')]
+    for above in ("", "tool.kernel-matrix"):
+        read = tomllib.loads("\n".join(proposals.tables([*lines, *lines], above)))
+        own = read["tool"]["kernel-matrix"] if above else read
+        assert own["expect"] == [{"cells": "*/a.o::on::*", "optional": True}]
+        assert own["object"] == {"b.o": {"targets": {"on": "f"}}}
+
+
 KEYS = sorted(name.replace("_", "-") for name in Object.__struct_fields__)
 
 

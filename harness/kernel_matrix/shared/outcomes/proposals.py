@@ -20,6 +20,7 @@ CHOSEN = {
 #: the example of a map's number of entries
 ENTRIES = "1024  # as its loader does"
 _BARE = re.compile(r"[A-Za-z0-9_-]+")
+_EXPECT = re.compile(r"\[\[expect\]\] (?P<fields>.*)")
 _LINE = re.compile(r'object\."(?P<object>[^"]+)"\.(?P<key>[\w-]+)(?P<of>\.\S+)? = (?P<value>.*)')
 
 
@@ -38,6 +39,11 @@ def section(near: str = "") -> str:
     return f'"{near}"' if near else '"SECTION"  # such as "tc"'
 
 
+def optional(cells: str) -> str:
+    """Return the line by which nobody expects that some cells pass."""
+    return f'[[expect]] cells = "{cells}", optional = true'
+
+
 def text(why: str, line: str) -> str:
     """Return the text of a cell that is undeclared."""
     return f"{why}\n{_MARK}{line}"
@@ -51,12 +57,15 @@ def of_texts(texts: Iterable[str]) -> Iterator[str]:
 
 
 def tables(lines: Iterable[str], above: str = "") -> list[str]:
-    """Return such lines as tables of TOML, one for each object, each setting once.
+    """Return such lines as tables of TOML, one for each object, each setting once, and then what is not expected.
 
     ``above``: the table that they are in, such as ``tool.kernel-matrix``.
     """
     objects: dict[str, dict[str, str]] = {}
+    expected: dict[str, None] = {}
     for line in lines:
+        if match := _EXPECT.fullmatch(line):
+            expected[match["fields"]] = None
         if (match := _LINE.fullmatch(line)) is None:
             continue
         settings = objects.setdefault(match["object"], {})
@@ -69,4 +78,6 @@ def tables(lines: Iterable[str], above: str = "") -> list[str]:
     for name, settings in sorted(objects.items()):
         head = f'{above}.object."{name}"'.removeprefix(".")
         made += ["", f"[{head}]", *(f"{key} = {value}" for key, value in sorted(settings.items()))]
+    for fields in expected:
+        made += ["", f"[[{f'{above}.expect'.removeprefix('.')}]]", *fields.split(", ")]
     return made[1:]

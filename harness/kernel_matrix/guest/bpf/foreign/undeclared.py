@@ -12,3 +12,10 @@ class Undeclared(Exception):
         super().__init__(proposals.text(why, line))
         self.why = why
         self.line = line
+
+
+class NoTarget(Undeclared):
+    """No guest has what the program is attached to, whatever the table says; it may say that nobody expects it."""
+
+    def __init__(self, why: str, name: str, program: str) -> None:
+        super().__init__(why, proposals.optional(f"*/{name}::{program}::*"))

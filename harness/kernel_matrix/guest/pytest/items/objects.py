@@ -18,7 +18,7 @@ from kernel_matrix.guest.bpf.foreign.configuring import Foreign
 from kernel_matrix.guest.bpf.foreign.hooks import targets
 from kernel_matrix.guest.bpf.foreign.hooks.place import Place
 from kernel_matrix.guest.bpf.foreign.trial import Trial
-from kernel_matrix.guest.bpf.foreign.undeclared import Undeclared
+from kernel_matrix.guest.bpf.foreign.undeclared import NoTarget, Undeclared
 from kernel_matrix.guest.bpf.step_error import StepError, errno_name
 from kernel_matrix.guest.pytest import marks, spent
 from kernel_matrix.guest.pytest.marks import GUEST_FACTS, REFUSED_PROPERTY
@@ -229,7 +229,7 @@ class ProgramItem(pytest.Item):
         for entry in self._expected:
             if isinstance(error, StepError) and (entry.stage, entry.errno) == (error.stage, errno_name(error.errno)):
                 return True
-            if entry.optional and isinstance(error, StepError):
+            if entry.optional and isinstance(error, StepError | NoTarget):
                 return True
             if entry.one_of and isinstance(error, StepError) and (other := self._attached(entry.one_of)):
                 self._observe("instead", other)

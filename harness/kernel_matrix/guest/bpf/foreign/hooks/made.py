@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import ctypes
+import errno
 import os
 import socket
 from ctypes import c_uint32
 from functools import partial
+from pathlib import Path
 
 from kernel_matrix.guest.bpf import steps, structs
 from kernel_matrix.guest.bpf.calls import bpf_calls, perf
 from kernel_matrix.guest.bpf.foreign.hooks.attaching import Attaching
-from kernel_matrix.guest.bpf.foreign.undeclared import Undeclared
+from kernel_matrix.guest.bpf.foreign.undeclared import NoTarget, Undeclared
 from kernel_matrix.guest.bpf.library import libbpf
 from kernel_matrix.guest.bpf.step_error import StepError
+from kernel_matrix.shared.bpf import bpf_elf
+from kernel_matrix.shared.bpf.btf import Btf, Kind
 
 #: asm-generic/socket.h
 _SO_ATTACH_REUSEPORT_EBPF = 52
@@ -25,6 +29,9 @@ _ITERATED = {
     "bpf_sk_storage_map": {"sk_storage"},
     "sockmap": {"sockmap", "sockhash"},
 }
+#: structs of operations that are for one device, which their loader names in them -> that device.
+#: drivers/hid/bpf/hid_bpf_struct_ops.c, hid_bpf_reg()
+_OF_A_DEVICE = {"hid_bpf_ops": "an input device (HID) whose number hid_id could be"}
 _CHUNK = 1 << 16
 
 
@@ -133,10 +140,27 @@ def struct_ops(at: Attaching) -> str:
     if not own:
         raise at.undeclared("no struct of the object has it as a member: its loader sets it", "STRUCT")
     for name in own:
-        at.link(f"struct_ops {name}", partial(libbpf().bpf_map__attach_struct_ops, at.obj.maps[name]))
+        try:
+            at.link(f"struct_ops {name}", partial(libbpf().bpf_map__attach_struct_ops, at.obj.maps[name]))
+        except StepError as error:
+            if error.errno == errno.EINVAL and (device := _OF_A_DEVICE.get(_struct(at.foreign.path, name))):
+                raise NoTarget(f"no guest has {device}", at.foreign.name, at.program.name) from error
+            raise
     return f"struct_ops {', '.join(own)}"
 
 
 def no_device(at: Attaching) -> str:
     """Say that there is no such device; raises Undeclared."""
-    raise at.undeclared("no guest has a device of infrared light", "DEVICE")
+    raise NoTarget("no guest has a device of infrared light", at.foreign.name, at.program.name)
+
+
+def _struct(path: Path, variable: str) -> str:
+    """Return the name of the struct that a variable with operations is."""
+    types = Btf(bpf_elf.section(path, ".BTF"))
+    for section in bpf_elf.STRUCT_SECTIONS:
+        number = types.find(section, Kind.DATASEC)
+        for own in types.variables(types.type(number)) if number else ():
+            declared = types.type(own.type)
+            if declared.name == variable:
+                return types.plain(declared.value)[1].name
+    return ""
