@@ -61,7 +61,9 @@ def run(project: Project, kernels: Sequence[str], counts: Counts, say: Callable[
     record = run_folder.RunDirectory.create(project.results)
     plan = preparation.prepare(
         project,
-        RunRequest(tuple(kernels), arguments=project.tests, guests=1, locked=False, silence=None),
+        RunRequest(
+            tuple(kernels), arguments=project.tests, guests=1, locked=False, silence=None, loaders=_loaders(project)
+        ),
         record,
         say=say,
     )
@@ -143,9 +145,8 @@ def _gaps(run: _Run) -> list[float]:
 
 
 def _whole(project: Project, jobs: Mapping[PlannedGuest, Job], named: Sequence[str], plan: Plan) -> Whole:
-    # the plain way has no other loader's program
-    one_loader = ["--loader", IN_PROCESS_LOADER] if IN_PROCESS_LOADER in project.all_loaders else []
-    warm = _warm(project.root, *(word for kernel in named for word in ("--kernel", kernel)), *one_loader)
+    options = [("--kernel", kernel) for kernel in named] + [("--loader", loader) for loader in _loaders(project)]
+    warm = _warm(project.root, *(word for option in options for word in option))
     if unfit := [guest for guest in warm.record.guests if guest.how != "restored"]:
         raise HarnessError(f"kernel {unfit[0].kernel}: its guest was not restored ({unfit[0].note})")
     # the same tests: a kernel's other command lines are boots of their own, of the files that ask for them
@@ -160,6 +161,11 @@ def _whole(project: Project, jobs: Mapping[PlannedGuest, Job], named: Sequence[s
         memory_mib=warm.memory_mib,
         summaries=tuple(f"{kernel}: {run.summary}" for kernel, run in plain.items()),
     )
+
+
+def _loaders(project: Project) -> tuple[str, ...]:
+    """Return the loaders of the project that the plain way has: it brings no other loader's program."""
+    return tuple(loader for loader in project.all_loaders if loader == IN_PROCESS_LOADER)
 
 
 def _warm(project: Path, *arguments: str, panics: str = "") -> _Run:
