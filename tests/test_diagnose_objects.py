@@ -127,6 +127,7 @@ OBJECT_CASES: list[tuple[Situation, Cause, str]] = [
     (_map(errno.E2BIG, "hash", key=600), Cause.MAP_TOO_LARGE, "the key of map m is 600 bytes"),
     (_map(errno.ENOMEM, "array", entries=1 << 30), Cause.MAP_TOO_LARGE, "has no memory for map m"),
     (_map(errno.EINVAL, "hash", entries=0), Cause.UNDECLARED, "map m (hash) has no max_entries"),
+    (_map(errno.EINVAL, "stack_trace", value=0), Cause.UNDECLARED, "map m (stack_trace) has no size of its values"),
     (_map(errno.EINVAL, "hash"), Cause.UNKNOWN, "refuses its sizes or flags: hash, 1 entries, key 4 bytes"),
     # what alloc_check() of each type demands, in its file below kernel/bpf
     (_of("lpm_trie", key=8), Cause.MAP, "lpm_trie is made with the flag BPF_F_NO_PREALLOC only, and m is lpm_trie"),

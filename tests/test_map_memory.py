@@ -43,6 +43,8 @@ def test_each_map_takes_what_its_type_does(
     of_stacks = 10 * (1016 + 32 + 8)
     expected = of_hash + of_per_cpu + of_stacks + 4096 + of_later
     assert map_memory.of_object(file, ObjectSettings(max_entries=later)) == expected
+    larger = ObjectSettings(max_entries=later, value_sizes={"stacks": 2032})
+    assert map_memory.of_object(file, larger) == expected + 10 * 1016
 
 
 @pytest.mark.parametrize(

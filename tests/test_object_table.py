@@ -31,6 +31,7 @@ capabilities = ["CAP_BPF"]
 modules = ["nf_conntrack"]
 variables = { slots = 1, pair = [1, 2], on = true }
 max-entries = { tasks = 1024, each_cpu = "cpus" }
+value-sizes = { stacks = 1016 }
 inner-maps = { outer = "like" }
 sections = { flows = "tc" }
 targets = { on_write = "/bin/sh:main" }
@@ -68,6 +69,7 @@ def test_the_table_is_read(tmp_path: Path) -> None:
         {"flows": "tc"},
         {"on_write": "/bin/sh:main"},
         {"mine": "other.bpf.o:entry"},
+        value_sizes={"stacks": 1016},
     )
     assert read.object_table.expected == (
         Expected("out/x.bpf.o::flows::*", ("5.10",), "", "load", "EINVAL"),
@@ -82,6 +84,7 @@ def test_the_table_is_read(tmp_path: Path) -> None:
         ('objects = ["../x.o"]', "not a path below the project"),
         ('[object."x.o"]\nmax-entries = { a = 0 }', ">= 1"),
         ('[object."x.o"]\nmax-entries = { a = "many" }', "many"),
+        ('[object."x.o"]\nvalue-sizes = { a = 0 }', ">= 1"),
         ('[object."x.o"]\nsize = 1', "size"),
         ('[[expect]]\ncells = "a"', "one of refused, optional, one-of and known-issue"),
         ('[[expect]]\ncells = "a"\noptional = true\nknown-issue = "x"', "one of refused, optional"),
@@ -176,6 +179,8 @@ settings = st.builds(
     mapped,
     mapped,
     mapped,
+    value_sizes=st.dictionaries(names, st.integers(1), max_size=3),
+    device_bound=st.lists(names, max_size=2).map(tuple),
 )
 expectations = st.builds(
     Expected, names, st.lists(names, max_size=2).map(tuple), names, names, names, st.booleans(), known_issue=names

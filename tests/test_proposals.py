@@ -27,6 +27,10 @@ struct { int (*type)[24]; int (*map_flags)[1]; int *key, *value; } own SEC(".map
 struct { int (*type)[12]; int (*max_entries)[4]; int *key, *value; } outer SEC(".maps");
 struct { int (*type)[12]; int (*max_entries)[4]; int *key; struct inner *values[]; } complete SEC(".maps");
 struct { int (*type)[13]; int *key; } neither SEC(".maps");
+struct { int (*type)[7]; int (*max_entries)[9]; int (*key_size)[4]; } stacks SEC(".maps");
+struct { int (*type)[2]; int (*max_entries)[9]; int (*key_size)[4]; int (*value_size)[4]; } sized SEC(".maps");
+struct { int (*type)[5]; int (*max_entries)[9]; int *key; } keys SEC(".maps");
+struct { int (*type)[27]; int (*max_entries)[4096]; } ring SEC(".maps");
 SEC("xdp") int plain(void *ctx) { return 2; }
 SEC("tc_ingress") int flows(void *ctx) { return 0; }
 SEC("of_nobody") int nobody(void *ctx) { return 0; }
@@ -58,6 +62,8 @@ def test_what_a_file_lacks_is_proposed_and_nothing_else(tmp_path: Path) -> None:
         'targets.slash = "CATEGORY:NAME"',
         'targets.sleeping = "FUNCTION"',
         'targets.typed = "FUNCTION"',
+        "value-sizes.keys = 8  # as its loader does",
+        "value-sizes.stacks = 1016  # 127 frames",
     ]
 
 

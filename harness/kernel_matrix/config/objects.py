@@ -28,6 +28,7 @@ class Object(msgspec.Struct, frozen=True, forbid_unknown_fields=True, rename="ke
     sections: dict[str, _Name] = {}
     targets: dict[str, _Name] = {}
     replaces: dict[str, _Name] = {}
+    value_sizes: dict[str, _Count] = {}
     device_bound: tuple[_Name, ...] = ()
 
 
@@ -68,6 +69,7 @@ def _settings(entry: Object) -> ObjectSettings:
         entry.sections,
         entry.targets,
         entry.replaces,
+        entry.value_sizes,
         entry.device_bound,
     )
 

@@ -46,6 +46,11 @@ _KEY_OF_FOUR = frozenset({
     "array", "percpu_array", "prog_array", "perf_event_array", "cgroup_array", "array_of_maps", "devmap", "cpumap",
     "xskmap", "sockmap", "reuseport_sockarray", "stack_trace",
 }) | _STORAGES  # fmt: skip
+#: maps whose values are the object's own
+OF_ANY_VALUE = frozenset({
+    "hash", "array", "percpu_hash", "percpu_array", "lru_hash", "lru_percpu_hash", "lpm_trie", "queue", "stack",
+    "bloom_filter", "stack_trace",
+}) | _STORAGES  # fmt: skip
 _OF_FDS = frozenset({"prog_array", "perf_event_array", "cgroup_array", "array_of_maps", "hash_of_maps"})
 
 
@@ -142,6 +147,12 @@ def _described_wrongly(at: Situation, refused: MapFacts) -> Diagnosis:
             Cause.UNDECLARED,
             f"map {refused.name} ({refused.type}) has no max_entries: its loader sets it",
             "declare max-entries of the map in the table",
+        )
+    if not refused.value and refused.type in OF_ANY_VALUE:
+        return advise(
+            Cause.UNDECLARED,
+            f"map {refused.name} ({refused.type}) has no size of its values: its loader sets it",
+            "declare value-sizes of the map in the table",
         )
     return advise(
         Cause.UNKNOWN,

@@ -7,6 +7,7 @@ __u16 pair[2] = { 1, 2 };
 struct inner { __uint(type, BPF_MAP_TYPE_ARRAY); __uint(max_entries, 4); __type(key, __u32); __type(value, __u64); } like SEC(".maps");
 struct { __uint(type, BPF_MAP_TYPE_HASH_OF_MAPS); __uint(max_entries, 4); __type(key, __u32); __type(value, __u32); } outer SEC(".maps");
 struct { __uint(type, BPF_MAP_TYPE_HASH); __type(key, __u64); __type(value, __u64); } tasks SEC(".maps");
+struct { __uint(type, BPF_MAP_TYPE_STACK_TRACE); __uint(max_entries, 8); __type(key, __u32); } stacks SEC(".maps");
 SEC("tc_ingress") int flows(struct __sk_buff *skb)
 {
 	__u64 key = pair[1], one = 1;

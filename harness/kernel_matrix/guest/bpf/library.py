@@ -88,6 +88,7 @@ _FUNCTIONS: dict[Any, dict[str, list[Any]]] = {
         "bpf_map__is_internal": [c_void_p],
         "bpf_map__type": [c_void_p],
         "bpf_map__set_max_entries": [c_void_p, c_uint32],
+        "bpf_map__set_value_size": [c_void_p, c_uint32],
         "bpf_map_create": [c_int, c_char_p, c_uint32, c_uint32, c_uint32, c_void_p],
         "bpf_map_lookup_elem": [c_int, c_void_p, c_void_p],
         "bpf_map_update_elem": [c_int, c_void_p, c_void_p, c_uint64],

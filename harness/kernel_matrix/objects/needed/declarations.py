@@ -13,6 +13,10 @@ from kernel_matrix.shared.outcomes import proposals
 #: linux/bpf.h, enum bpf_map_type: PERF_EVENT_ARRAY, (PERCPU_)CGROUP_STORAGE, SK_STORAGE, STRUCT_OPS, INODE_STORAGE,
 #: TASK_STORAGE, CGRP_STORAGE have no entries of their own
 _WITHOUT_ENTRIES = frozenset({4, 19, 21, 24, 26, 28, 29, 32})
+#: STACK_TRACE, and the others whose values are the object's own: HASH, ARRAY, PERCPU_HASH, PERCPU_ARRAY, LRU_HASH,
+#: LRU_PERCPU_HASH, LPM_TRIE, QUEUE, STACK, SK_STORAGE, INODE_STORAGE, TASK_STORAGE, BLOOM_FILTER, CGRP_STORAGE
+_STACKS = 7
+_OF_ANY_VALUE = frozenset({_STACKS, 1, 2, 5, 6, 9, 10, 11, 22, 23, 24, 28, 29, 30, 32})
 #: ARRAY_OF_MAPS, HASH_OF_MAPS
 _MAPS_OF_MAPS = frozenset({12, 13})
 
@@ -33,6 +37,8 @@ def proposed(data: bytes, path: str) -> Iterator[str]:
             yield proposals.setting(name, "inner-maps", own, '"MAP"')
         if kind not in _WITHOUT_ENTRIES and not entries:
             yield proposals.setting(name, "max-entries", own, proposals.ENTRIES)
+        if kind in _OF_ANY_VALUE and not parts.keys() & {"value", "value_size"}:
+            yield proposals.setting(name, "value-sizes", own, proposals.value_size(stacks=kind == _STACKS))
 
 
 def _of_program(name: str, program: str, section: str) -> Iterator[str]:

@@ -52,7 +52,7 @@ def _definitions(types: Btf, settings: ObjectSettings) -> Iterator[tuple[int, in
             _number(types, parts, "type"),
             _CPUS if isinstance(entries, str) else entries,
             _size(types, parts, "key"),
-            _size(types, parts, "value"),
+            settings.value_sizes.get(name) or _size(types, parts, "value"),
         )
 
 

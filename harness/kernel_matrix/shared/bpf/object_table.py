@@ -32,6 +32,8 @@ class ObjectSettings:
     targets: Mapping[str, str] = field(default_factory=dict)
     #: freplace program -> the program that it replaces a function of, ``OBJECT:PROGRAM`` or ``PROGRAM`` of the same one
     replaces: Mapping[str, str] = field(default_factory=dict)
+    #: map -> the bytes of its values
+    value_sizes: Mapping[str, int] = field(default_factory=dict)
     #: XDP programs that are loaded for the interface that they are attached to
     device_bound: tuple[str, ...] = ()
 

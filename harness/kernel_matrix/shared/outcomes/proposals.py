@@ -34,6 +34,11 @@ def listing(name: str, key: str, of: str) -> str:
     return f'object."{name}".{key} = ["{of}"]'
 
 
+def value_size(*, stacks: bool) -> str:
+    """Return the example of the bytes of a map's values: of stacks, those of 127 frames (PERF_MAX_STACK_DEPTH)."""
+    return "1016  # 127 frames" if stacks else "8  # as its loader does"
+
+
 def section(near: str = "") -> str:
     """Return the example of a program's section; ``near``: one that its own resembles, empty for none."""
     return f'"{near}"' if near else '"SECTION"  # such as "tc"'

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from kernel_matrix.diagnose import maps as rules
 from kernel_matrix.diagnose.data import sections
 from kernel_matrix.guest.bpf import steps
 from kernel_matrix.guest.bpf.foreign.hooks.place import Place
@@ -28,6 +29,7 @@ _WITHOUT_ENTRIES = frozenset({
     "sk_storage", "inode_storage", "task_storage", "cgrp_storage", "perf_event_array", "struct_ops", "cgroup_storage",
     "percpu_cgroup_storage",
 })  # fmt: skip
+_STACKS = "stack_trace"
 _MAPS_OF_MAPS = frozenset({"array_of_maps", "hash_of_maps"})
 _UNSPECIFIED = "unspec"
 #: linux/bpf.h: the program runs for one device, and in its driver
@@ -66,7 +68,10 @@ def maps_of(pointer: int) -> dict[str, int]:
 def configure(foreign: Foreign, pointer: int, programs: dict[str, int], undo: Undo) -> None:
     """Set what the table declares; raises ManifestError for a name that the object lacks."""
     maps, settings = maps_of(pointer), foreign.settings
-    _check(foreign, {"max-entries": settings.max_entries, "inner-maps": settings.inner_maps}, set(maps), "map")
+    of_maps = {
+        "max-entries": settings.max_entries, "value-sizes": settings.value_sizes, "inner-maps": settings.inner_maps
+    }  # fmt: skip
+    _check(foreign, of_maps, set(maps), "map")
     named = {"sections": settings.sections, "targets": settings.targets, "replaces": settings.replaces}
     _check(foreign, named, set(programs), "program")
     _check(foreign, {"device-bound": dict.fromkeys(settings.device_bound)}, set(programs), "program")
@@ -75,6 +80,8 @@ def configure(foreign: Foreign, pointer: int, programs: dict[str, int], undo: Un
     for name, entries in settings.max_entries.items():
         count = os.cpu_count() or 1 if entries == "cpus" else int(entries)
         steps.checked(lib.bpf_map__set_max_entries(maps[name], count), "open", f"max_entries of {name}")
+    for name, size in settings.value_sizes.items():
+        steps.checked(lib.bpf_map__set_value_size(maps[name], size), "open", f"value size of {name}")
     for name, like in settings.inner_maps.items():
         _check(foreign, {"inner-maps": {like: ""}}, set(maps), "map")
         fd = steps.create_map(steps.spec_of(maps[like]))
@@ -131,6 +138,11 @@ def check_declared(foreign: Foreign, pointer: int, programs: dict[str, int]) -> 
             raise Undeclared(
                 f"map {name} ({kind}) has no max_entries: its loader sets it",
                 foreign.line("max-entries", name, proposals.ENTRIES),
+            )
+        if kind in rules.OF_ANY_VALUE and not lib.bpf_map__value_size(map_pointer):
+            raise Undeclared(
+                f"map {name} ({kind}) has no size of its values: its loader sets it",
+                foreign.line("value-sizes", name, proposals.value_size(stacks=kind == _STACKS)),
             )
 
 
