@@ -211,7 +211,7 @@ def test_a_target_that_no_guest_has_may_be_declared_so(run: Run) -> None:
     outcomes = run('{"first::attach": "no target"}')
     assert _short(outcomes)["first::attach[6.1]"] == "undeclared"
     (text,) = [outcome[2] for name, outcome in outcomes.items() if name.endswith("first::attach[6.1]")]
-    assert 'add to the table: [[expect]] cells = "*/x.bpf.o::first::*", optional = true' in text
+    assert 'add to the table: [[expect]] cells = "*/x.bpf.o::first::attach", optional = true' in text
     declared = run('{"first::attach": "no target", "expected": [{"cells": "*", "optional": true}]}')
     assert _short(declared)["first::attach[6.1]"] == "refused"
 

@@ -18,4 +18,4 @@ class NoTarget(Undeclared):
     """No guest has what the program is attached to, whatever the table says; it may say that nobody expects it."""
 
     def __init__(self, why: str, name: str, program: str) -> None:
-        super().__init__(why, proposals.optional(f"*/{name}::{program}::*"))
+        super().__init__(why, proposals.optional(f"*/{name}::{program}::attach"))
