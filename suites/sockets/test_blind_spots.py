@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import mmap
 import os
 import socket
@@ -15,6 +16,7 @@ from kernel_matrix.guest.system import calls, execs
 from kernel_matrix.guest.system.deadline import wait_until
 from kernel_matrix.guest.system.preemption import beside, urgent
 from suites.kernel_account import runs_skipped, skipped
+from suites.sockets import raw
 from suites.sockets.conftest import Call, Monitor, Script, Totals, run_script
 from suites.sockets.test_calls import INET, pair, server_of
 
@@ -35,6 +37,40 @@ def test_a_socket_that_goes_without_a_close_is_not_seen(end: str, monitor: Monit
         left, right = pair()
         ENDS[end](left.fileno())
         assert right.fileno() >= 0
+
+    run_script(script)
+    assert monitor.events() == []
+    assert monitor.totals() == Totals()
+
+
+def test_a_number_behind_the_descriptors_is_no_socket(monitor: Monitor) -> None:
+    """A process has 64 descriptors to begin with, and in memory those of another one follow: here all are sockets.
+
+    include/linux/fdtable.h, struct files_struct.
+    """
+    processes, behind = 24, range(64, 768)
+
+    def wrong(more: int) -> bool:
+        """Whether a number is a descriptor after all, for this process or one of ``more`` that are there, too."""
+        found = False
+        if more:
+            child = os.fork()
+            if child == 0:
+                os._exit(wrong(more - 1))
+            found = os.waitpid(child, 0)[1] != 0
+        return found or {raw.call(Call.WRITE, fd, 0, 0) for fd in behind} != {-errno.EBADF}
+
+    def script(_: Script) -> None:
+        left, _right = pair()
+        child = os.fork()
+        if child == 0:
+            # without the descriptors of the monitor, for which the table of this process has grown
+            os.dup2(left.fileno(), 3)
+            os.closerange(4, 4096)
+            for fd in range(4, 64):
+                os.dup2(3, fd)
+            os._exit(wrong(processes))
+        assert os.waitpid(child, 0)[1] == 0
 
     run_script(script)
     assert monitor.events() == []

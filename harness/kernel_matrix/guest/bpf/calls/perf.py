@@ -85,6 +85,16 @@ def tracepoint_event(number: int, undo: Undo) -> int:
     return _open(_PerfAttr(type=_TYPE_TRACEPOINT, config=number), -1, 0, undo, f"tracepoint {number}")
 
 
+def counter(number: int, undo: Undo) -> int:
+    """Open a perf event that counts how often this process passes a tracepoint; return its fd, for `count`."""
+    return _open(_PerfAttr(type=_TYPE_TRACEPOINT, config=number), 0, -1, undo, f"tracepoint {number}")
+
+
+def count(event: int) -> int:
+    """Read what a `counter` has counted."""
+    return int.from_bytes(os.read(event, 8), "little")
+
+
 def tracepoint_number(name: str) -> int:
     """Read a tracepoint's number (``syscalls/sys_enter_connect``) from tracefs."""
     fd = _opened(f"{TRACEFS}/events/{name}/id", os.O_RDONLY, f"tracepoint {name.replace('/', ':')}")
