@@ -21,6 +21,7 @@ from elftools.elf.sections import Section, Symbol, SymbolTableSection
 from kernel_matrix.objects.types import btf_ext
 from kernel_matrix.objects.types.btf_ext import Extension, SourceLine
 from kernel_matrix.shared.bpf.btf import Btf, Kind
+from kernel_matrix.shared.bpf.object_types import declared_number, map_definitions
 from kernel_matrix.shared.errors import ManifestError
 
 #: the section of functions that programs call
@@ -208,7 +209,7 @@ def _maps(
     for section in (".maps", ".maps.extern"):
         for name, parts in map_definitions(types, section):
             if "type" in parts:
-                yield name, declared_number(types, parts["type"])
+                yield name, declared_number(types, parts, "type")
     for data in elf.iter_sections():
         if data.name.startswith((".data", ".rodata", ".bss")) and data["sh_size"]:
             yield data.name, _ARRAY
@@ -218,29 +219,11 @@ def _maps(
 _ARRAY = 2
 
 
-def map_definitions(types: Btf, section: str = ".maps") -> Iterator[tuple[str, Mapping[str, int]]]:
-    """Yield the maps that a section of the BTF defines, each with its parts and the numbers of their types."""
-    number = types.find(section, Kind.DATASEC)
-    for variable in types.variables(types.type(number)) if number else ():
-        declared = types.type(variable.type)
-        _, definition = types.plain(declared.value)
-        yield declared.name, {member.name: member.type for member in types.members(definition)}
-
-
-def declared_number(types: Btf, number: int) -> int:
-    """Return the number that ``__uint(name, number)`` declares: the length of an array that is pointed at."""
-    _, pointer = types.plain(number)
-    _, btf_type = types.plain(pointer.value)
-    return types.array(btf_type).length if btf_type.kind is Kind.ARRAY else 0
-
-
 def _externs(symbols: list[Symbol], types: Btf | None) -> Iterator[Extern]:
     """Yield what the sections .kconfig and .ksyms of the BTF declare."""
     weak = {symbol.name for symbol in symbols if symbol["st_info"]["bind"] == "STB_WEAK"}
     if types is None:
         return
     for section in (".kconfig", ".ksyms"):
-        number = types.find(section, Kind.DATASEC)
-        for variable in types.variables(types.type(number)) if number else ():
-            declared = types.type(variable.type)
+        for declared in types.declared(section):
             yield Extern(declared.name, section, declared.kind is Kind.FUNC, declared.name in weak)

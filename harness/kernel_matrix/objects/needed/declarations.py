@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from kernel_matrix.objects import object_file, section_names
+from kernel_matrix.shared.bpf.object_types import declared_number, map_definitions
 from kernel_matrix.shared.outcomes import proposals
 
 #: linux/bpf.h, enum bpf_map_type: PERF_EVENT_ARRAY, (PERCPU_)CGROUP_STORAGE, SK_STORAGE, STRUCT_OPS, INODE_STORAGE,
@@ -29,10 +30,8 @@ def proposed(data: bytes, path: str) -> Iterator[str]:
         yield from _of_program(name, program.name, program.section.lstrip("?"))
     if file.btf is None:
         return
-    for own, parts in object_file.map_definitions(file.btf):
-        kind, entries = (
-            object_file.declared_number(file.btf, parts[key]) if key in parts else 0 for key in ("type", "max_entries")
-        )
+    for own, parts in map_definitions(file.btf):
+        kind, entries = (declared_number(file.btf, parts, key) for key in ("type", "max_entries"))
         if kind in _MAPS_OF_MAPS and "values" not in parts:
             yield proposals.setting(name, "inner-maps", own, '"MAP"')
         if kind not in _WITHOUT_ENTRIES and not entries:

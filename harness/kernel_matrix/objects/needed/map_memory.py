@@ -7,9 +7,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 
-from kernel_matrix.objects.object_file import ObjectFile, declared_number, map_definitions
+from kernel_matrix.objects.object_file import ObjectFile
 from kernel_matrix.shared.bpf.btf import Btf, BtfError
 from kernel_matrix.shared.bpf.object_table import ObjectSettings
+from kernel_matrix.shared.bpf.object_types import declared_number, map_definitions
 from kernel_matrix.shared.project import MEMORY_MIB
 
 #: enum bpf_map_type
@@ -47,9 +48,9 @@ def of_guest(maps: int) -> int:
 def _definitions(types: Btf, settings: ObjectSettings) -> Iterator[tuple[int, int, int, int]]:
     """Yield the number of the type, the entries and the bytes of key and value of each map in the object's BTF."""
     for name, parts in map_definitions(types):
-        entries = settings.max_entries.get(name) or _number(types, parts, "max_entries")
+        entries = settings.max_entries.get(name) or declared_number(types, parts, "max_entries")
         yield (
-            _number(types, parts, "type"),
+            declared_number(types, parts, "type"),
             _CPUS if isinstance(entries, str) else entries,
             _size(types, parts, "key"),
             settings.value_sizes.get(name) or _size(types, parts, "value"),
@@ -71,14 +72,10 @@ def _rounded(size: int) -> int:
     return (size + 7) & ~7
 
 
-def _number(types: Btf, parts: Mapping[str, int], name: str) -> int:
-    return declared_number(types, parts[name]) if name in parts else 0
-
-
 def _size(types: Btf, parts: Mapping[str, int], name: str) -> int:
     """Return the bytes that ``__type(name, type)`` or ``__uint(name_size, number)`` declares; 0 for neither."""
     if name not in parts:
-        return _number(types, parts, f"{name}_size")
+        return declared_number(types, parts, f"{name}_size")
     _, pointer = types.plain(parts[name])
     try:
         return types.size(pointer.value)

@@ -76,9 +76,8 @@ def _types(file: ObjectFile, btf: Btf) -> Iterator[str]:
 def _registered(btf: Btf) -> Iterator[str]:
     """Yield the types of the structs of operations."""
     for section in STRUCT_SECTIONS:
-        number = btf.find(section, Kind.DATASEC)
-        for variable in btf.variables(btf.type(number)) if number else ():
-            _, of_variable = btf.plain(btf.type(variable.type).value)
+        for declared in btf.declared(section):
+            _, of_variable = btf.plain(declared.value)
             yield f"type {_STRUCT_OPS}{essential(of_variable.name)}"
 
 

@@ -224,6 +224,12 @@ class Btf:
         """Return the variables of a section."""
         return tuple(Variable(*words) for words in self._each("III", of))
 
+    def declared(self, section: str) -> Iterator[Type]:
+        """Yield the variables of a section, as the types that name them; none where there is no such section."""
+        number = self.find(section, Kind.DATASEC)
+        for variable in self.variables(self.type(number)) if number else ():
+            yield self.type(variable.type)
+
     def _each(self, words: str, of: Type) -> Iterator[tuple[int, ...]]:
         layout = struct.Struct(self.order + words)
         return (layout.unpack_from(self._types, of.data + number * layout.size) for number in range(of.count))

@@ -111,23 +111,28 @@ def read(path: Path) -> ObjectTypes:
 
 def _maps(types: Btf) -> Iterator[MapType]:
     """Yield the maps that the section .maps declares (libbpf.c, parse_btf_map_def())."""
-    number = types.find(".maps", Kind.DATASEC)
-    for variable in types.variables(types.type(number)) if number else ():
-        declared = types.type(variable.type)
-        _, definition = types.plain(declared.value)
-        parts = {member.name: member.type for member in types.members(definition)}
+    for name, parts in map_definitions(types):
         if "type" in parts:
             yield MapType(
-                declared.name,
-                _number(types, parts["type"]),
+                name,
+                declared_number(types, parts, "type"),
                 _pointed(types, parts.get("key", 0)),
                 _pointed(types, parts.get("value", 0)),
             )
 
 
-def _number(types: Btf, number: int) -> int:
-    """Return the number that ``__uint(name, number)`` declares: the length of an array that is pointed at."""
-    _, btf_type = types.plain(_pointed(types, number))
+def map_definitions(types: Btf, section: str = ".maps") -> Iterator[tuple[str, Mapping[str, int]]]:
+    """Yield the maps that a section of the BTF defines, each with its parts and the numbers of their types."""
+    for declared in types.declared(section):
+        _, definition = types.plain(declared.value)
+        yield declared.name, {member.name: member.type for member in types.members(definition)}
+
+
+def declared_number(types: Btf, parts: Mapping[str, int], name: str) -> int:
+    """Return the number that ``__uint(name, number)`` declares: the length of an array that is pointed at; 0: none."""
+    if name not in parts:
+        return 0
+    _, btf_type = types.plain(_pointed(types, parts[name]))
     return types.array(btf_type).length if btf_type.kind is Kind.ARRAY else 0
 
 

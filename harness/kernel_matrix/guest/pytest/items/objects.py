@@ -39,7 +39,6 @@ _ACTS = ("load", "attach", "capabilities", "cost")
 #: what a refusal to attach does not concern, and the stages of such a refusal
 _LOADING, _ATTACHING = frozenset({"load", "cost"}), frozenset({"attach", "read"})
 
-
 #: the kernels that items are collected for: in a guest its own
 KERNELS = pytest.StashKey[tuple[str, ...]]()
 #: what the project's table says of objects, on a host that only collects

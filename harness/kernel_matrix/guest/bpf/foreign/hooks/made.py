@@ -17,7 +17,7 @@ from kernel_matrix.guest.bpf.foreign.undeclared import NoTarget, Undeclared
 from kernel_matrix.guest.bpf.library import libbpf
 from kernel_matrix.guest.bpf.step_error import StepError
 from kernel_matrix.shared.bpf import bpf_elf
-from kernel_matrix.shared.bpf.btf import Btf, Kind
+from kernel_matrix.shared.bpf.btf import Btf
 
 #: asm-generic/socket.h
 _SO_ATTACH_REUSEPORT_EBPF = 52
@@ -158,9 +158,7 @@ def _struct(path: Path, variable: str) -> str:
     """Return the name of the struct that a variable with operations is."""
     types = Btf(bpf_elf.section(path, ".BTF"))
     for section in bpf_elf.STRUCT_SECTIONS:
-        number = types.find(section, Kind.DATASEC)
-        for own in types.variables(types.type(number)) if number else ():
-            declared = types.type(own.type)
+        for declared in types.declared(section):
             if declared.name == variable:
                 return types.plain(declared.value)[1].name
     return ""
