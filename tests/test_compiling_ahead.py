@@ -72,6 +72,24 @@ def test_what_guests_compile_is_kept_and_noted(tmp_path: Path, cache: Path) -> N
     assert "['a', 'deep/b']" in ast.literal_eval((tmp_path / "6.1.started").read_text())
 
 
+def test_what_the_compiler_refuses_has_its_reason(tmp_path: Path, cache: Path) -> None:
+    """The guest has done its work: how it ended says nothing."""
+    refused = compiled.Refused("a", "a.bpf.c:3: error: no member").as_text()
+    one = guest(tmp_path, "6.1", f"{refused}\n{text('b' * 16, 'b.bpf.o')}\n", objects=("a", "b"))
+    assert compiling.ahead((one,), tmp_path, lambda _: None) == (
+        "6.1: bcc does not compile a, and tests that load it with bcc fail: a.bpf.c:3: error: no member",
+        "6.1: bcc compiled b.bpf.o in 150.5 s, and later guests get it",
+    )
+    assert {path.name for path in cache.iterdir() if not path.name.startswith(".")} == {"b" * 16}
+
+
+@pytest.mark.parametrize("line", ["{", "{}", '{"object": 1, "reason": ""}', '{"object": "a"}', '{"a": 1}'])
+def test_a_damaged_refusal_is_noted(tmp_path: Path, line: str) -> None:
+    notes = compiling.ahead((guest(tmp_path, "6.1", f"{line}\n"),), tmp_path, lambda _: None)
+    assert notes[0].startswith("6.1: what a loader did not compile is not known: ")
+    assert notes[1].startswith("6.1: not compiled ahead")
+
+
 @pytest.mark.parametrize("output", ["", "\n", "damaged\n", "x" * 200_000, text("a" * 16)[:-8]])
 def test_what_does_not_come_is_noted_and_nothing_is_kept(tmp_path: Path, cache: Path, output: str) -> None:
     one = guest(tmp_path, "6.1", output)
@@ -110,21 +128,21 @@ def test_only_what_tests_with_the_loader_name_is_compiled(tmp_path: Path) -> Non
     files = {
         "suites/one/conftest.py": "def counter(loader: Loader): path = object_path('x', \"counter\")\n",
         "suites/one/test_a.py": 'A = "other"\n',
-        "suites/two/test_b.py": 'def test_b(loader): object_path("deep/b")\n',
+        "suites/two/test_b.py": 'def test_b(loader): object_path("deep/b"), steps.loaded(steps.object_path("own"))\n',
         "suites/two/test_c.py": 'def test_c(): object_path("unused")\n',
     }
     for name, content in files.items():
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_text(content)
     project = below(tmp_path, tests=("suites",))
-    every = ["counter", "other", "deep/b", "unused", "b", "deep"]
+    every = ["counter", "other", "deep/b", "unused", "own", "b", "deep"]
     assert selection.loaded_objects(project, (), every) == {"counter", "other", "deep/b"}
     assert selection.loaded_objects(project, ("suites/two",), every) == {"deep/b"}
     assert selection.loaded_objects(project, ("suites/two/test_c.py",), every) == frozenset()
 
 
-def test_the_guest_writes_values_and_nothing_else(tmp_path: Path) -> None:
-    """A compiler that prints, and a source that does not compile, leave no trace between the lines."""
+def test_the_guest_writes_results_and_nothing_else(tmp_path: Path) -> None:
+    """What a compiler prints leaves no trace between the lines."""
     program = textwrap.dedent("""
         import os, sys
         from dataclasses import replace
@@ -137,7 +155,7 @@ def test_the_guest_writes_values_and_nothing_else(tmp_path: Path) -> None:
             os.write(1, b"compiler\\n")
             print("python", flush=True)
             if path.name == "bad.bpf.o":
-                raise StepError(0, "open", "bad: no")
+                raise StepError(0, "open", "bad: no", "note: x\\n  c:1: error: y\\n  c:2: error: z\\n")
             return replace(VALUE, name=path.name)
 
         compile_ahead.bcc.compiled_anew = compiled_anew
@@ -146,7 +164,8 @@ def test_the_guest_writes_values_and_nothing_else(tmp_path: Path) -> None:
     done = subprocess.run(
         [sys.executable, "-c", program], capture_output=True, text=True, check=True, cwd=Path(__file__).parents[1]
     )
-    names = [compiled.decode(compiled.of_text(line)).name for line in done.stdout.splitlines()]
-    assert names == ["a.bpf.o", "b.bpf.o"]
+    first, refused, last = done.stdout.splitlines()
+    assert [compiled.decode(compiled.of_text(line)).name for line in (first, last)] == ["a.bpf.o", "b.bpf.o"]
+    assert compiled.Refused.of_text(refused) == compiled.Refused("bad", "c:1: error: y")
     assert "not compiled: " in done.stderr
     assert done.stderr.count("compiler\n") == 3

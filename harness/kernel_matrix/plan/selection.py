@@ -27,6 +27,8 @@ from kernel_matrix.shared.project import Project
 _MARK = "boots_with"
 #: a parameter with the name of the fixture
 _LOADER = re.compile(r"\bloader\b\s*[:,)]")
+#: the engine's own way of loading an object
+_IN_PROCESS = re.compile(r"\bsteps\.loaded\(\s*(?:steps\.)?object_path\([^()]*\)")
 #: for the collecting pytest: the guests' names, the file for those that have a test, the table's loaders and commands
 NAMES, SELECTED, LOADERS = "HARNESS_GUEST_NAMES", "HARNESS_GUESTS_FOUND", "HARNESS_LOADERS"
 COMMANDS = "HARNESS_COMMANDS"
@@ -143,8 +145,11 @@ def loads(project: Project, arguments: Sequence[str]) -> bool:
 
 
 def loaded_objects(project: Project, arguments: Sequence[str], objects: Iterable[str]) -> frozenset[str]:
-    """Return which of these objects the test files that name the fixture of the loader name, too."""
-    texts = [text for text in _texts(project, arguments) if _LOADER.search(text)]
+    """Return which of these objects the test files that name the fixture of the loader name, too.
+
+    Not those that such a file loads with libbpf whatever the loader is.
+    """
+    texts = [_IN_PROCESS.sub("", text) for text in _texts(project, arguments) if _LOADER.search(text)]
     return frozenset(name for name in objects if any(f'"{name}"' in text for text in texts))
 
 

@@ -72,7 +72,7 @@ def start(config: pytest.Config) -> None:
             worker="always" if config.option.fresh != Fresh.KERNEL else "whole" if _takes_all(config) else "again",
             rehearsed=not config.option.command,
             baseline=config.option.baseline,
-            with_cache=any(getattr(config.option, name, False) for name in _READING_THE_CACHE),
+            with_cache=any(_cache_option(config, name) for name in _READING_THE_CACHE),
             options=_narrowing(config),
             words=_words(config, project),
             whole=_takes_all(config),
@@ -186,7 +186,7 @@ def _takes_all(config: pytest.Config) -> bool:
         option.command,
         option.keyword,
         option.markexpr,
-        option.lf,
+        _cache_option(config, "lf"),
         option.deselect,
         option.ignore,
         option.ignore_glob,
@@ -195,15 +195,19 @@ def _takes_all(config: pytest.Config) -> bool:
     return not any(options) and config.args_source is not config.ArgsSource.ARGS
 
 
+def _cache_option(config: pytest.Config, name: str) -> bool:
+    """Return an option that reads pytest's cache: it does not exist with ``-p no:cacheprovider``."""
+    return bool(getattr(config.option, name, False))
+
+
 def _may_divide(config: pytest.Config) -> bool:
     """Whether more guests of a kernel than its first one may pay off.
 
     Single tests are over sooner than another guest boots, and a user who wants to look at a guest has to know which.
     """
     option = config.option
-    chosen = (
-        _narrowing(config) or option.deselect or option.stepwise or any("::" in argument for argument in config.args)
-    )
+    single_tests = any("::" in argument for argument in config.args)
+    chosen = _narrowing(config) or option.deselect or _cache_option(config, "stepwise") or single_tests
     return not (chosen or option.cold or option.command or option.keep_guest)
 
 
@@ -212,4 +216,4 @@ def _narrowing(config: pytest.Config) -> tuple[str, ...]:
     option = config.option
     options = [("-k", option.keyword), ("-m", option.markexpr)]
     narrowing = [word for name, value in options if value for word in (name, value)]
-    return (*narrowing, *(["--lf"] if option.lf else []))
+    return (*narrowing, *(["--lf"] if _cache_option(config, "lf") else []))

@@ -85,7 +85,18 @@ def _keep_lines(kernel: str, waiting: bytearray, left: set[str], note: Callable[
     *lines, rest = waiting.split(b"\n")
     waiting[:] = rest
     for line in filter(None, lines):
-        note(f"{kernel}: {keep(line.decode(errors='replace'), left)}")
+        text = line.decode(errors="replace")
+        note(f"{kernel}: {_refused(text, left) if text.startswith('{') else keep(text, left)}")
+
+
+def _refused(text: str, left: set[str]) -> str:
+    """Return a line about what a guest could not compile; that object is removed from ``left``."""
+    try:
+        refused = compiled.Refused.of_text(text)
+    except ValueError as error:
+        return f"what a loader did not compile is not known: {error}"
+    left.discard(refused.object)
+    return f"bcc does not compile {refused.object}, and tests that load it with bcc fail: {refused.reason}"
 
 
 def keep(text: str, left: set[str] | None = None) -> str:

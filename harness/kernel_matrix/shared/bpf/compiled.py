@@ -55,6 +55,30 @@ class Compiled:
     programs: Mapping[str, bytes]
 
 
+@dataclass(frozen=True, slots=True)
+class Refused:
+    """A source that a loader does not compile. It is not kept: what was missing may be there the next time."""
+
+    #: the object, as a test names it, and the loader's reason: one line
+    object: str
+    reason: str
+
+    def as_text(self) -> str:
+        """Return it as a line; that of a compiled source has no braces."""
+        return json.dumps(asdict(self))
+
+    @classmethod
+    def of_text(cls, text: str) -> Refused:
+        """Read the result of `as_text`; raises ValueError for anything else."""
+        try:
+            refused = cls(**json.loads(text))
+        except TypeError as error:
+            raise ValueError(f"not of this version: {error}") from error
+        if not isinstance(refused.object, str) or not isinstance(refused.reason, str):
+            raise ValueError("not of this version: no texts")
+        return refused
+
+
 def encode(compiled: Compiled) -> bytes:
     """Return the value as bytes that start with the digest of what follows."""
     fields = asdict(compiled)

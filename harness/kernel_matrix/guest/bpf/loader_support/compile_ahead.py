@@ -14,9 +14,9 @@ from kernel_matrix.shared.bpf import compiled
 
 
 def main(objects: Sequence[str]) -> None:
-    """Compile the sources of these objects; write a line to the host for each that compiles.
+    """Compile the sources of these objects; write a line to the host for each.
 
-    An empty line is a sign of life. What does not compile is on the console, and red in the tests that load it.
+    An empty line is a sign of life. What a compiler prints is on the console.
     """
     # what compilers print must not get between the lines
     host = os.fdopen(os.dup(1), "w")
@@ -31,6 +31,14 @@ def main(objects: Sequence[str]) -> None:
         try:
             made = bcc.compiled_anew(object_path(name))
         except StepError as error:
-            print(f"not compiled: {error}", file=sys.stderr)
+            print(f"not compiled: {error}\n{error.log}", file=sys.stderr)
+            write(compiled.Refused(name, _reason(error)).as_text())
             continue
         write(compiled.as_text(made))
+
+
+def _reason(error: StepError) -> str:
+    """Return the compiler's first error as one line, or what the loader says where it has none."""
+    lines = [line.strip() for line in error.log.splitlines() if line.strip()]
+    errors = [line for line in lines if "error:" in line]
+    return next(iter((*errors, *lines)), str(error.strerror))
