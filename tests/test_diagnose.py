@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kernel_matrix.diagnose import Cause, Diagnosis, Remedy, Situation, diagnose, last_line
-from kernel_matrix.diagnose.situation import CAPABILITIES, ENOTSUPP, needed
+from kernel_matrix.diagnose.situation import CAPABILITIES, ENOTSUPP, MapFacts, needed
 from tests.test_diagnose_objects import OBJECT_CASES
 
 _ALL = sum(1 << number for number in CAPABILITIES.values())
@@ -22,6 +22,7 @@ def _without(*names: str) -> int:
 
 
 _LOAD = Situation("load", errno.EPERM, kind="kprobe", effective=_ALL)
+_GENERIC = Situation("attach", errno.EINVAL, kind="xdp", hook="XDP", path="netlink", effective=_ALL)
 _KPROBE = Situation("attach", errno.ENOENT, kind="kprobe", hook="kprobe", target="sys_execve", effective=_ALL)
 _TRACEPOINT = Situation("attach", errno.ENOENT, kind="tracepoint", hook="tracepoint", target="a:b", effective=_ALL)
 
@@ -158,6 +159,12 @@ _CASES: list[tuple[Situation, Cause, str]] = [
         Cause.NOT_SUPPORTED,
         "may not call the helper bpf_x",
     ),
+    (
+        replace(_GENERIC, map=MapFacts("devices", "devmap_hash", 4, 8, 4)),
+        Cause.NOT_SUPPORTED,
+        "takes no program that uses a devmap_hash whose entries may hold programs: devices",
+    ),
+    (_GENERIC, Cause.UNKNOWN, "attach answered EINVAL"),
     *[
         (Situation("attach", number, hook="XDP", kind=kind, effective=_ALL), Cause.INTERFACE, why)
         for number, why in (

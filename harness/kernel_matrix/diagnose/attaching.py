@@ -245,6 +245,15 @@ _XDP = {
 def _interface(at: Situation) -> Diagnosis | None:
     if at.stage == "attach" and at.hook == "XDP" and at.errno in _XDP and at.kind in {"", "xdp"}:
         return advise(Cause.INTERFACE, *_XDP[at.errno])
+    if at.stage == "attach" and at.hook == "XDP" and at.errno == errno.EINVAL and at.map is not None:
+        # generic_xdp_install(), until 11941f8a8536 ("bpf: cpumap: Implement generic cpumap") and 2ea5eabaf04a ("bpf:
+        # devmap: Implement devmap prog execution for generic XDP")
+        return advise(
+            Cause.NOT_SUPPORTED,
+            f"generic XDP of this kernel takes no program that uses a {at.map.type} whose entries may hold programs: "
+            f"{at.map.name}, with values of {at.map.value} bytes",
+            "attach it in native mode, or declare the map with values of 4 bytes",
+        )
     return None
 
 

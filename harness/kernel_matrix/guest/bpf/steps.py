@@ -42,6 +42,11 @@ class XdpFlags(enum.IntFlag):
     OFFLOAD = 8
     REPLACE = 16
 
+    @property
+    def words(self) -> str:
+        """Its names as they are in a message; empty for none."""
+        return str(self.name or "").lower().replace("|", ", ") if self else ""
+
 
 def checked(result: int, stage: Stage, what: str) -> int:
     """Return libbpf's result; raises StepError when it is an error."""
@@ -375,18 +380,23 @@ def tracepoint(program: Program, category: str, name: str) -> Generator[None]:
         yield
 
 
+def xdp_step(ifindex: int, flags: XdpFlags) -> str:
+    """Return what `StepError.what` says of attaching to an interface, or detaching."""
+    return ", ".join(filter(None, (f"XDP on {ifindex}", flags.words)))
+
+
 def xdp_attach(fd: int, ifindex: int, flags: XdpFlags = XdpFlags.NONE, *, replacing: int | None = None) -> None:
     """Attach a program to an interface by netlink; `replacing` is the fd of the program expected there."""
     opts = None if replacing is None else ctypes.byref(XdpAttachOpts(ctypes.sizeof(XdpAttachOpts), replacing))
     with captured_messages() as messages:
         result = libbpf().bpf_xdp_attach(ifindex, fd, flags, opts)
         if result < 0:
-            raise StepError(-result, "attach", f"XDP on {ifindex}, {flags!r}", messages(), _kind_of_fd(fd))
+            raise StepError(-result, "attach", xdp_step(ifindex, flags), messages(), _kind_of_fd(fd))
 
 
 def xdp_detach(ifindex: int, flags: XdpFlags = XdpFlags.NONE) -> None:
     """Detach any program from an interface by netlink."""
-    checked(libbpf().bpf_xdp_detach(ifindex, flags, None), "detach", f"XDP on {ifindex}, {flags!r}")
+    checked(libbpf().bpf_xdp_detach(ifindex, flags, None), "detach", xdp_step(ifindex, flags))
 
 
 def xdp_id(ifindex: int, mode: XdpFlags = XdpFlags.NONE) -> int:

@@ -89,7 +89,7 @@ def _refusal(number: int, foreign: Foreign, pointer: int, programs: dict[str, in
     for stage, pattern in _STAGES.items():
         if (match := pattern.search(log)) and match[1] in maps:
             error = StepError(number, stage, f"{foreign.path.name} {match[1]}", log)
-            error.map = _facts(foreign, match[1], maps[match[1]], inner=stage == "map_create" and bool(match[2]))
+            error.map = map_facts(foreign, match[1], maps[match[1]], inner=stage == "map_create" and bool(match[2]))
             return error
     named = _REFUSED.search(log)
     program = named[1] if named and named[1] in programs else only
@@ -108,7 +108,7 @@ def _refusal(number: int, foreign: Foreign, pointer: int, programs: dict[str, in
     return error
 
 
-def _facts(foreign: Foreign, name: str, map_pointer: int, *, inner: bool) -> MapFacts:
+def map_facts(foreign: Foreign, name: str, map_pointer: int, *, inner: bool = False) -> MapFacts:
     """Return what a map is made from, or with ``inner`` the one that those in a map of maps are like."""
     users, programs = foreign.file.users(name), len(foreign.file.programs)
     if inner:

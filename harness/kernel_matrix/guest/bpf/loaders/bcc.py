@@ -28,7 +28,7 @@ from kernel_matrix.guest.bpf.library import captured_messages, libbpf
 from kernel_matrix.guest.bpf.loader_support import bcc_compiler
 from kernel_matrix.guest.bpf.loaders.libbpf import possible_cpus
 from kernel_matrix.guest.bpf.step_error import Stage, StepError
-from kernel_matrix.guest.bpf.steps import MapSpec, XdpFlags, iterate, kind_of, spec_of, type_numbers
+from kernel_matrix.guest.bpf.steps import MapSpec, XdpFlags, iterate, kind_of, spec_of, type_numbers, xdp_step
 from kernel_matrix.shared.bpf import compiled
 from kernel_matrix.shared.bpf.compiled import COMPILER_VARIABLE, Compiled
 from kernel_matrix.shared.project import build_folder, sources_folder
@@ -316,7 +316,7 @@ class Object:
 
     def _xdp(self, stage: Stage, ifindex: int, mode: XdpFlags, call: Callable[[bytes], object]) -> None:
         """Make a call for an interface, which bcc takes by its name."""
-        what = f"XDP on {ifindex}, {mode!r}"
+        what = xdp_step(ifindex, mode)
         try:
             interface = socket.if_indextoname(ifindex)
         except OSError as error:

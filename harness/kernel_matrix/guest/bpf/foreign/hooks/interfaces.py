@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import ctypes
+import errno
 import os
 from collections.abc import Generator
 from contextlib import ExitStack, contextmanager
 from functools import partial
 
+from kernel_matrix.diagnose.situation import MapFacts
 from kernel_matrix.guest.bpf import steps, structs
 from kernel_matrix.guest.bpf.calls import bpf_calls
 from kernel_matrix.guest.bpf.calls.instructions import leave, mov
 from kernel_matrix.guest.bpf.calls.verifier import verified
 from kernel_matrix.guest.bpf.foreign.hooks import place
 from kernel_matrix.guest.bpf.foreign.hooks.attaching import Attaching
+from kernel_matrix.guest.bpf.foreign.loading import map_facts
 from kernel_matrix.guest.bpf.library import libbpf
 from kernel_matrix.guest.bpf.step_error import StepError
 from kernel_matrix.guest.bpf.steps import XdpFlags
@@ -48,13 +51,31 @@ def xdp(at: Attaching) -> str:
     modes = (XdpFlags.NATIVE,) if bound else (XdpFlags.NATIVE, XdpFlags.GENERIC)
     with _there(at) as (near, undo):
         if at.xdp is not None:
-            steps.xdp_attach(at.program.fd, near.index, at.xdp)
+            _attach_xdp(at, near, at.xdp)
             undo.callback(steps.xdp_detach, near.index, at.xdp)
             return str(at.xdp.name).lower()
         for mode in modes:
-            steps.xdp_attach(at.program.fd, near.index, mode)
+            _attach_xdp(at, near, mode)
             steps.xdp_detach(near.index, mode)
     return ", ".join(str(mode.name).lower() for mode in modes)
+
+
+def _attach_xdp(at: Attaching, near: Interface, mode: XdpFlags) -> None:
+    """Attach in one mode; the error of the generic one has the map that it may have refused."""
+    try:
+        steps.xdp_attach(at.program.fd, near.index, mode)
+    except StepError as error:
+        if error.errno == errno.EINVAL and mode & XdpFlags.GENERIC:
+            error.map = _map_of_programs(at)
+        raise
+
+
+def _map_of_programs(at: Attaching) -> MapFacts | None:
+    """Return the map of interfaces or processors that the program uses and whose entries may hold programs."""
+    used = at.foreign.file.uses.get(at.program.name, frozenset())
+    facts = (map_facts(at.foreign, name, pointer) for name, pointer in at.obj.maps.items() if name in used)
+    # struct bpf_devmap_val and bpf_cpumap_val of linux/bpf.h: the second field is the program
+    return next((one for one in facts if one.type in {"devmap", "devmap_hash", "cpumap"} and one.value > 4), None)
 
 
 def xdp_in_map(at: Attaching) -> str:
