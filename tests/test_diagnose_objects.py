@@ -362,6 +362,16 @@ OBJECT_CASES: list[tuple[Situation, Cause, str]] = [
         "the record of skb:x, which is 26 bytes",
     ),
     (
+        replace(
+            _ATTACH,
+            errno=errno.EOPNOTSUPP,
+            hook="uprobe",
+            log=_log("usdt: attaching to shared libraries without specific PID is not supported on current kernel"),
+        ),
+        Cause.NOT_SUPPORTED,
+        "a library's USDT probe to one process only",
+    ),
+    (
         replace(_ATTACH, errno=errno.ESRCH, hook="uprobe", log=_log("usdt: failed to find USDT support BPF maps")),
         Cause.OBJECT,
         "include bpf/usdt.bpf.h",

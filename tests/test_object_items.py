@@ -229,9 +229,12 @@ def test_an_optional_program_may_be_refused(run: Run) -> None:
 
 @pytest.mark.parametrize(("second", "outcome"), [("", "refused"), ("EINVAL", "failed")])
 def test_one_of_the_alternatives_must_attach(run: Run, second: str, outcome: str) -> None:
+    """Nothing is declared of what else the pattern matches."""
     entry = '{"cells": "*::attach", "one_of": ["first", "second"]}'
-    outcomes = run(f'{{"first::attach": "ENOENT", "second::attach": "{second}", "expected": [{entry}]}}')
-    assert _short(outcomes)["first::attach[6.1]"] == outcome
+    refused = f'"first::attach": "ENOENT", "second::attach": "{second}", "third::attach": "ENOENT"'
+    outcomes = _short(run(f'{{{refused}, "expected": [{entry}]}}'))
+    assert outcomes["first::attach[6.1]"] == outcome
+    assert outcomes["third::attach[6.1]"] == "failed"
 
 
 def test_a_known_issue_is_strict(run: Run, pytester: pytest.Pytester) -> None:

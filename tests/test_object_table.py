@@ -89,6 +89,7 @@ def test_the_table_is_read(tmp_path: Path) -> None:
         ('[[expect]]\ncells = "a"', "one of refused, optional, one-of and known-issue"),
         ('[[expect]]\ncells = "a"\noptional = true\nknown-issue = "x"', "one of refused, optional"),
         ('[[expect]]\ncells = "a"\nrefused = { stage = "load", errno = "ENONE" }', "no errno ENONE"),
+        ('[[expect]]\ncells = "a"\nrefused = { stage = "open", errno = "LIBBPF_ERRNO__NONE" }', "LIBBPF_ERRNO__NONE"),
         ('[[expect]]\ncells = "a"\nrefused = { stage = "run", errno = "EINVAL" }', "run"),
     ],
 )
@@ -97,6 +98,12 @@ def test_a_wrong_table_is_one_line(tmp_path: Path, text: str, line: str) -> None
         project(tmp_path, text)
     assert line in str(error.value)
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("name", ["EACCES", "EOPNOTSUPP", "ENOTSUPP", "LIBBPF_ERRNO__ENDIAN"])
+def test_every_errno_of_a_refusal_can_be_declared(tmp_path: Path, name: str) -> None:
+    read = project(tmp_path, f'[[expect]]\ncells = "a"\nrefused = {{ stage = "open", errno = "{name}" }}')
+    assert read.object_table.expected == (Expected("a", stage="open", errno=name),)
 
 
 def test_tests_stay_where_the_table_names_them(tmp_path: Path) -> None:
@@ -208,6 +215,8 @@ def test_a_guest_reads_what_the_host_has_written(table: ObjectTable) -> None:
         (Expected("x.o::p::*", kernels=("5.10",)), False),
         (Expected("x.o::p::*", without="tcx"), True),
         (Expected("x.o::p::*", without="fentry"), False),
+        (Expected("x.o::*", one_of=("p", "q")), True),
+        (Expected("x.o::*", one_of=("q", "r")), False),
     ],
 )
 def test_an_expectation_is_about_cells_kernels_and_features(expected: Expected, holds: bool) -> None:
@@ -219,6 +228,8 @@ def test_an_expectation_without_a_cell_is_noticed() -> None:
     assert objects.unmatched(Expected("out/x.o::q::*"), "out/x.o", tests)
     assert not objects.unmatched(Expected("out/x.o::p::*"), "out/x.o", tests)
     assert not objects.unmatched(Expected("out/y.o::q::*"), "out/x.o", tests)
+    assert objects.unmatched(Expected("out/x.o::*", one_of=("p", "q")), "out/x.o", tests)
+    assert not objects.unmatched(Expected("out/x.o::*", one_of=("p",)), "out/x.o", tests)
 
 
 @given(st.integers(1, 8), st.data())

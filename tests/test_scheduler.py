@@ -148,6 +148,15 @@ def test_progress_expects_the_most_of_uncollected_kernels() -> None:
     assert scheduling.expected_tests == 3 + 1
 
 
+def test_progress_expects_few_tests_of_a_variant() -> None:
+    """As many as the variant has on another kernel; none before one has collected."""
+    scheduling, up = make("a", "b", "a+lsm", "b+lsm")
+    up("a", ["1", "2", "3"])
+    assert scheduling.expected_tests == 3 + 3
+    up("a+lsm", ["4"])
+    assert scheduling.expected_tests == 3 + 3 + 1 + 1
+
+
 def test_a_node_has_few_tests_ahead_and_none_after_shutdown() -> None:
     scheduling, up = make("a")
     node = up("a", [f"t{number}" for number in range(9)])

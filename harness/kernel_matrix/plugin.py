@@ -36,11 +36,11 @@ def pytest_configure(config: pytest.Config) -> None:
     worker: dict[str, Any] | None = getattr(config, "workerinput", None)
     if worker is not None:
         _configure_worker(config, worker)
-    elif config.option.matrix and not (config.option.collectonly or config.option.help):
+    elif config.option.matrix and not config.option.help:
         from kernel_matrix.session import starting
 
         try:
-            starting.start(config)
+            (starting.list_only if config.option.collectonly else starting.start)(config)
         except BrokenPipeError:
             # nobody reads the output: the command's affair, which may end quietly
             raise

@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 
 from kernel_matrix.guest.bpf import steps
-from kernel_matrix.guest.bpf.library import LIBBPF_ERRORS
 from kernel_matrix.guest.pytest.marks import refused_without
 from kernel_matrix.guest.pytest.refusal import Refused
 from kernel_matrix.guest.system.mounts import without
+from kernel_matrix.shared.errors import LIBBPF_ERRORS
 
 # enum libbpf_errno of libbpf's libbpf.h
 _LIBELF, _FORMAT, _, _ENDIAN = sorted(LIBBPF_ERRORS)[:4]

@@ -8,14 +8,14 @@ from typing import Annotated, Literal
 import msgspec
 
 from kernel_matrix.shared.bpf.object_table import Expected, ObjectSettings, ObjectTable
-from kernel_matrix.shared.errors import ManifestError
+from kernel_matrix.shared.errors import ERRNO_NAMES, ManifestError
 
 _Name = Annotated[str, msgspec.Meta(min_length=1)]
 _Count = Annotated[int, msgspec.Meta(ge=1)]
 #: the stages that loading and attaching a foreign object can be refused at
 _Stage = Literal["open", "map_create", "pin", "load", "attach", "read"]
-#: internal to the kernel, but reaches user space
-_ENOTSUPP = "ENOTSUPP"
+#: as a refusal's cell has them: an errno with two names has one of them there
+_ERRNOS = frozenset({**errno.errorcode, **ERRNO_NAMES}.values())
 
 
 class Object(msgspec.Struct, frozen=True, forbid_unknown_fields=True, rename="kebab"):
@@ -79,7 +79,7 @@ def _expected(entry: Expect, where: str) -> Expected:
     if sum(declared) != 1:
         raise ManifestError(f"{where}: expect {entry.cells}: one of refused, optional, one-of and known-issue")
     refused = entry.refused
-    if refused is not None and refused.errno != _ENOTSUPP and not hasattr(errno, refused.errno):
+    if refused is not None and refused.errno not in _ERRNOS:
         raise ManifestError(f"{where}: expect {entry.cells}: no errno {refused.errno}")
     return Expected(
         entry.cells,

@@ -155,6 +155,14 @@ def _user(at: Situation) -> Diagnosis | None:
         return advise(
             Cause.OBJECT, "it has not the maps that libbpf uses for USDT", "include bpf/usdt.bpf.h, and attach it again"
         )
+    if "attaching to shared libraries without specific PID is not supported" in at.log:
+        # usdt.c, collect_usdt_targets(): the probe's cookie (5.15) says which of a library's probes it is
+        return advise(
+            Cause.NOT_SUPPORTED,
+            "without cookies of perf events, which this kernel has not, libbpf attaches a library's USDT probe to one "
+            "process only",
+            "attach it for one process (bpf_program__attach_usdt() with its PID), or name a program, not a library",
+        )
     if _word(at) == "usdt" and at.errno == errno.ENOENT:
         return advise(
             Cause.SYMBOL,

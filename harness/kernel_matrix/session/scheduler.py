@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterable, Sequence
 from xdist.workermanage import WorkerController
 
 from kernel_matrix.shared.channel.division import Piece, WorkerId
+from kernel_matrix.shared.outcomes.features import VARIANT
 
 #: tests that a node has at a time: the one it runs, the next one (a node does not start a test before it knows the
 #: next one), and one more so that it never waits for the controller; not more, as a node still runs them after -x
@@ -133,10 +134,17 @@ class KernelScheduling:
 
     @property
     def expected_tests(self) -> int:
-        """How many tests the run has; a kernel without a collection yet counts as many as the longest."""
+        """How many tests the run has.
+
+        A guest without a collection yet counts as many as the longest with the same variant, which is short.
+        """
+        longest: dict[str, int] = {}
+        for guest, collection in self._collections.items():
+            variant = guest.partition(VARIANT)[2]
+            longest[variant] = max(longest.get(variant, 0), len(collection))
+        uncollected = self._todo.keys() - self._collections.keys() - self._given_up
         counts = [len(collection) for collection in self._collections.values()]
-        uncollected = len(self._todo) - len(counts) - len(self._given_up - self._collections.keys())
-        return sum(counts) + uncollected * max(counts, default=0)
+        return sum(counts) + sum(longest.get(guest.partition(VARIANT)[2], 0) for guest in uncollected)
 
     def give_up(self, kernel: str) -> None:
         """Expect no more tests of that kernel: its guest does not boot."""

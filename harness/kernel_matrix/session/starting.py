@@ -9,7 +9,7 @@ import pytest
 
 from kernel_matrix.config import options
 from kernel_matrix.config.project import load
-from kernel_matrix.plan import guest_list, preparation, sharding
+from kernel_matrix.plan import collecting, guest_list, preparation, sharding
 from kernel_matrix.plan.bpf import objects
 from kernel_matrix.remote import guest_hosts
 from kernel_matrix.report import reports, run_folder
@@ -57,34 +57,7 @@ def start(config: pytest.Config) -> None:
     objects.make_first(project, say)
     shard, hosts = _shard(config), _hosts(config)
     run = run_folder.RunDirectory.create(config.option.results or project.results, reports.of(project))
-    plan = hosts.prepare(
-        project,
-        guest_list.RunRequest(
-            kernels=tuple(config.option.kernel),
-            arguments=_selected(config, project),
-            guests=config.option.guests,
-            locked=config.option.locked,
-            silence=config.option.silence or (debugging.PATIENCE if config.option.gdb else None),
-            boot_timeout=config.option.boot_timeout,
-            manifest=config.option.manifest,
-            cold=config.option.cold,
-            ask_again=config.option.ask_again,
-            worker="always" if config.option.fresh != Fresh.KERNEL else "whole" if _takes_all(config) else "again",
-            rehearsed=not config.option.command,
-            baseline=config.option.baseline,
-            with_cache=any(_cache_option(config, name) for name in _READING_THE_CACHE),
-            options=_narrowing(config),
-            words=_words(config, project),
-            whole=_takes_all(config),
-            shard=shard,
-            divided=_may_divide(config),
-            carried=config.option.carry,
-            loaders=_loaders(config, project),
-            required_loaders=tuple(config.option.require_loader),
-        ),
-        run,
-        say,
-    )
+    plan = hosts.prepare(project, _request(config, project, shard), run, say)
     run_timeline.planned = timeline.now()
     if plan.part is not None and not plan.guests:
         _end_empty(plan, plan.part, run)
@@ -111,6 +84,43 @@ def start(config: pytest.Config) -> None:
     config.pluginmanager.register(progress.ProgressPlugin(config, kernels))
     if config.option.keep_guest:
         config.pluginmanager.register(KeepingPlugin(config, plan.folder, show))
+
+
+def list_only(config: pytest.Config) -> None:
+    """Let pytest collect here what the guests would run; raises HarnessError. Nothing is fetched or booted."""
+    project = _project(config)
+    objects.make_first(project, say)
+    request = _request(config, project, _shard(config))
+    guests = {guest.name: guest for guest in guest_list.list_guests(project, request).guests}
+    collecting.register(config, list(guests), project.all_loaders, project.object_table, project.commands)
+    config.pluginmanager.register(collecting.OnlyTheirs(guests, request.loaders), "matrix-listing")
+
+
+def _request(config: pytest.Config, project: Project, shard: sharding.Shard | None) -> guest_list.RunRequest:
+    """Return what the command line asks for; raises ManifestError."""
+    return guest_list.RunRequest(
+        kernels=tuple(config.option.kernel),
+        arguments=_selected(config, project),
+        guests=config.option.guests,
+        locked=config.option.locked,
+        silence=config.option.silence or (debugging.PATIENCE if config.option.gdb else None),
+        boot_timeout=config.option.boot_timeout,
+        manifest=config.option.manifest,
+        cold=config.option.cold,
+        ask_again=config.option.ask_again,
+        worker="always" if config.option.fresh != Fresh.KERNEL else "whole" if _takes_all(config) else "again",
+        rehearsed=not config.option.command,
+        baseline=config.option.baseline,
+        with_cache=any(_cache_option(config, name) for name in _READING_THE_CACHE),
+        options=_narrowing(config),
+        words=_words(config, project),
+        whole=_takes_all(config),
+        shard=shard,
+        divided=_may_divide(config),
+        carried=config.option.carry,
+        loaders=_loaders(config, project),
+        required_loaders=tuple(config.option.require_loader),
+    )
 
 
 def _project(config: pytest.Config) -> Project:

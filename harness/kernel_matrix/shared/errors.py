@@ -7,8 +7,20 @@ possible), 4 usage or a bad manifest.
 from __future__ import annotations
 
 import contextlib
+import errno
 from collections.abc import Iterator
 from typing import NoReturn
+
+#: enum libbpf_errno of libbpf's libbpf.h, which begins at 4000
+LIBBPF_ERRORS = {
+    4000 + number: f"LIBBPF_ERRNO__{name}"
+    for number, name in enumerate(
+        "LIBELF FORMAT KVERSION ENDIAN INTERNAL RELOC LOAD VERIFY PROG2BIG KVER PROGTYPE WRNGPID INVSEQ NLPARSE".split()  # noqa: SIM905
+    )
+}
+#: names of errnos that a refusal may have and Python's `errno` does not name so: 95 has two names, of which the kernel
+#: uses this one; 524 is internal to the kernel, but reaches user space
+ERRNO_NAMES = {errno.EOPNOTSUPP: "EOPNOTSUPP", 524: "ENOTSUPP"} | LIBBPF_ERRORS
 
 
 class HarnessError(Exception):

@@ -11,14 +11,7 @@ from ctypes import POINTER, c_bool, c_char_p, c_int, c_size_t, c_uint32, c_uint6
 from typing import Any
 
 from kernel_matrix.guest.bpf import structs
-
-#: enum libbpf_errno of libbpf's libbpf.h, which begins at 4000
-LIBBPF_ERRORS = {
-    4000 + number: f"LIBBPF_ERRNO__{name}"
-    for number, name in enumerate(
-        "LIBELF FORMAT KVERSION ENDIAN INTERNAL RELOC LOAD VERIFY PROG2BIG KVER PROGTYPE WRNGPID INVSEQ NLPARSE".split()  # noqa: SIM905
-    )
-}
+from kernel_matrix.shared.errors import LIBBPF_ERRORS
 
 _STDERR = 2
 

@@ -13,8 +13,9 @@ from pathlib import Path
 from typing import Literal
 
 from kernel_matrix.diagnose.situation import MapFacts
-from kernel_matrix.guest.bpf.library import LIBBPF_ERRORS, strerror
+from kernel_matrix.guest.bpf.library import strerror
 from kernel_matrix.guest.system.privilege import Cap
+from kernel_matrix.shared.errors import ERRNO_NAMES
 
 #: the steps that can be refused separately
 Stage = Literal[
@@ -40,8 +41,6 @@ _CAPGET_HEADER = struct.pack("=Ii", 0x20080522, 0)
 _CapgetData = c_uint32 * 6
 #: PROC_USER_INIT_INO of linux/proc_ns.h: the number of the initial user namespace on every kernel
 _INITIAL = 0xEFFFFFFD
-#: 95 has two names, of which the kernel uses this one; 524 is internal to the kernel, but reaches user space
-_ERRNO_NAMES = {errno.EOPNOTSUPP: "EOPNOTSUPP", 524: "ENOTSUPP"} | LIBBPF_ERRORS
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,4 +125,4 @@ class StepError(OSError):
 
 def errno_name(number: int | None) -> str:
     """Return the name of an errno for a message: 22 is ``EINVAL``."""
-    return _ERRNO_NAMES.get(number or 0) or errno.errorcode.get(number or 0, f"errno {number}")
+    return ERRNO_NAMES.get(number or 0) or errno.errorcode.get(number or 0, f"errno {number}")

@@ -70,11 +70,12 @@ class Refused:
     @classmethod
     def of_text(cls, text: str) -> Refused:
         """Read the result of `as_text`; raises ValueError for anything else."""
+        fields: dict[str, Any] = json.loads(text)
         try:
-            refused = cls(**json.loads(text))
+            refused = cls(**fields)
         except TypeError as error:
             raise ValueError(f"not of this version: {error}") from error
-        if not isinstance(refused.object, str) or not isinstance(refused.reason, str):
+        if not all(isinstance(field, str) for field in fields.values()):
             raise ValueError("not of this version: no texts")
         return refused
 

@@ -66,6 +66,8 @@ class Expected:
         """Whether it is about this cell; ``kernel`` is the name without a variant."""
         return (
             fnmatchcase(test, self.cells)
+            # of what else the pattern matches, nothing is said
+            and (not self.one_of or test.split("::")[1] in self.one_of)
             and (not self.kernels or kernel in self.kernels)
             and (not self.without or self.without not in features)
         )

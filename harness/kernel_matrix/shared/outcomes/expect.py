@@ -85,7 +85,7 @@ def _failed(phase: Phase) -> Outcome:
 
 
 def split_nodeid(nodeid: str, kernel: str) -> str:
-    """Return a test's name on every kernel: the node id replacement the kernel, the first part of its parameters."""
+    """Return a test's name on every kernel: the node id without the kernel, the first of its parameters."""
     head, _, parameters = nodeid.partition("[")
     for prefix, replacement in ((f"{kernel}]", ""), (f"{kernel}-", "[")):
         if parameters.startswith(prefix):

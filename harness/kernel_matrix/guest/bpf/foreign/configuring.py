@@ -32,6 +32,8 @@ _WITHOUT_ENTRIES = frozenset({
 _STACKS = "stack_trace"
 _MAPS_OF_MAPS = frozenset({"array_of_maps", "hash_of_maps"})
 _UNSPECIFIED = "unspec"
+#: sections of programs that trace a function of the kernel, or of another program
+_TRACING = frozenset({"fentry", "fexit"})
 #: linux/bpf.h: the program runs for one device, and in its driver
 _BPF_F_XDP_DEV_BOUND_ONLY = 1 << 6
 
@@ -51,6 +53,11 @@ class Foreign:
     def section(self, program: str) -> str:
         """Return a program's section, as the table or the file has it, without the sign of one not loaded of itself."""
         return (self.settings.sections.get(program) or self.file.programs.get(program, "")).lstrip("?")
+
+    def traced_program(self, program: str) -> str:
+        """Return ``OBJECT:PROGRAM`` that the table has a program trace; empty: it traces none."""
+        target = self.settings.targets.get(program, "")
+        return target if ":" in target and self.section(program).partition("/")[0] in _TRACING else ""
 
     def line(self, key: str, of: str, example: str) -> str:
         """Return the line of the table by which a setting is declared."""
@@ -164,13 +171,18 @@ def bound(foreign: Foreign, programs: dict[str, int]) -> Generator[None]:
         yield
 
 
-def set_target(foreign: Foreign, name: str, program: int, replaced: int = 0) -> None:
-    """Name the function that a program is attached to where its section does not, or the program that it replaces."""
+def set_target(foreign: Foreign, name: str, program: int, other: int = 0) -> None:
+    """Name the function that a program is attached to where its section does not; ``other``: that of a loaded program.
+
+    A program that traces another one is attached to its first function, which has its name.
+    """
     kind, _, function = foreign.section(name).partition("/")
     function = foreign.settings.targets.get(name, function)
-    if replaced or (kind.partition(".")[0] in proposals.NAMING and name in foreign.settings.targets):
+    if other and kind != "freplace":
+        function = function.rpartition(":")[2]
+    if other or (kind.partition(".")[0] in proposals.NAMING and name in foreign.settings.targets):
         with captured_messages() as messages:
-            result = libbpf().bpf_program__set_attach_target(program, replaced, function.encode())
+            result = libbpf().bpf_program__set_attach_target(program, other, function.encode())
             if result < 0:
                 error = StepError(-result, "load", f"{name} at {function}", messages(), steps.kind_of(program))
                 error.section = foreign.section(name)

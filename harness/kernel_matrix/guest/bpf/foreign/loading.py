@@ -71,8 +71,8 @@ def loaded(foreign: Foreign, pins: Path | None, *only: str, explain: bool = Fals
         chosen = {name: program for name, program in pointers.items() if lib.bpf_program__autoload(program)}
         configuring.check_declared(foreign, pointer, chosen)
         for name, program in chosen.items():
-            replaced = stack.enter_context(_replaced(foreign, name))
-            configuring.set_target(foreign, name, program, replaced)
+            other = stack.enter_context(_other_program(foreign, name))
+            configuring.set_target(foreign, name, program, other)
         logs = {} if explain else {name: costing.keep_statistics(name, program) for name, program in chosen.items()}
         with captured_messages() as messages:
             with configuring.bound(foreign, chosen):
@@ -132,17 +132,18 @@ def _leave_out_tables(foreign: Foreign, pointer: int, programs: frozenset[str]) 
 
 
 @contextmanager
-def _replaced(foreign: Foreign, name: str) -> Generator[int]:
-    """Load the program that a freplace program replaces a function of; yield its fd, 0 for any other program."""
-    if foreign.section(name).partition("/")[0] != "freplace":
-        yield 0
-        return
-    target = foreign.settings.replaces.get(name)
+def _other_program(foreign: Foreign, name: str) -> Generator[int]:
+    """Load the program of which a program replaces or traces a function; yield its fd, 0 for any other program."""
+    replaces = foreign.section(name).partition("/")[0] == "freplace"
+    target = foreign.settings.replaces.get(name) if replaces else foreign.traced_program(name)
     if target is None:
         raise Undeclared(
             f"{name} replaces a function of a program that its loader chooses",
             foreign.line("replaces", name, '"OBJECT:PROGRAM"'),
         )
+    if not target:
+        yield 0
+        return
     file, _, program = target.rpartition(":")
     path = foreign.path if not file else foreign.path.parent / file
     with steps.loaded(path, program) as other:

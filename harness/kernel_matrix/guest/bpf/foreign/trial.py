@@ -18,8 +18,8 @@ from kernel_matrix.guest.system.privilege import Cap, only_effective
 
 _Refusal = StepError | Undeclared
 #: Sections of programs that are attached once for each time that they are loaded. Of a replacement the kernel forgets
-#: its target: bpf_tracing_prog_attach() attaches only TRACING and LSM again. Without bpf_cookie libbpf keeps in a map
-#: where a USDT probe was (usdt.c), and takes the next for a collision.
+#: its target: bpf_tracing_prog_attach() attaches only TRACING and LSM again, and these only to functions of the kernel.
+#: Without bpf_cookie libbpf keeps in a map where a USDT probe was (usdt.c), and takes the next for a collision.
 _ONCE = frozenset({"freplace", "usdt"})
 
 
@@ -96,7 +96,7 @@ class Trial:
             self._attached[program] = error
             raise
         # kernels before "bpf: Allow trampoline re-attach for tracing and lsm programs" (5.13) forget the target, too
-        if self._forgets is None and self._kind(program) in TRAMPOLINES:
+        if self._forgets is None and self._kind(program) in TRAMPOLINES and not self._attached_once(program):
             self._forgets = self._is_forgotten(program, place)
         return where
 
@@ -157,6 +157,7 @@ class Trial:
         """Whether it can be attached once for each time that it is loaded, or is part of a struct."""
         kind = self._kind(program)
         once = kind in _ONCE or (bool(self._forgets) and kind in TRAMPOLINES)
+        once = once or bool(self.foreign.traced_program(program))
         return once or any(program in members for members in self.foreign.file.structs.values())
 
     def _explained(self, error: _Refusal, program: str = "") -> _Refusal:

@@ -136,8 +136,11 @@ def plain(nodeid: str) -> str:
 
 
 def unmatched(entry: Expected, path: str, tests: Iterable[str]) -> bool:
-    """Whether an expectation is about this file, but about none of its cells."""
-    return entry.concerns(path) and not any(Expected(entry.cells).holds(test, "", ()) for test in tests)
+    """Whether an expectation is about this file, but about none of its cells, or none of a program that it names."""
+    if not entry.concerns(path):
+        return False
+    about = [Expected(entry.cells, one_of=(name,)) for name in entry.one_of] or [Expected(entry.cells)]
+    return not all(any(one.holds(test, "", ()) for test in tests) for one in about)
 
 
 class ScenarioNode(pytest.Collector):
