@@ -153,6 +153,9 @@ MANIFEST = manifest.load(HERE.images)
         ('objects = ["out/*.bpf.o"]\n[object."a.bpf.o"]', ""),
         ('objects = ["out/*.bpf.o"]\n[[expect]]\ncells = "out/b.bpf.o::*"\noptional = true', "no object is called so"),
         ('objects = ["out/*.bpf.o"]\n[[expect]]\ncells = "*a.bpf.o::*"\noptional = true', ""),
+        ('objects = ["out/*.bpf.o"]\n[[expect]]\ncells = "*::run::*"\noptional = true', "out/a.bpf.o has no such cell"),
+        ('objects = ["out/*.bpf.o"]\n[[expect]]\ncells = "*"\none-of = ["object", "gone"]', "has no such cell"),
+        ('objects = ["out/*.bpf.o"]\n[[expect]]\ncells = "*"\none-of = ["object"]', ""),
         ('[[expect]]\ncells = "*"\noptional = true\nkernels = ["0.1"]', "unknown kernel '0.1'"),
         (
             'commands = [{ run = "true", known-issue = "r", known-issue-kernels = ["0.1"] }]',
@@ -225,11 +228,10 @@ def test_an_expectation_is_about_cells_kernels_and_features(expected: Expected, 
 
 def test_an_expectation_without_a_cell_is_noticed() -> None:
     tests = ["out/x.o::p::load", "out/x.o::p::attach"]
-    assert objects.unmatched(Expected("out/x.o::q::*"), "out/x.o", tests)
-    assert not objects.unmatched(Expected("out/x.o::p::*"), "out/x.o", tests)
-    assert not objects.unmatched(Expected("out/y.o::q::*"), "out/x.o", tests)
-    assert objects.unmatched(Expected("out/x.o::*", one_of=("p", "q")), "out/x.o", tests)
-    assert not objects.unmatched(Expected("out/x.o::*", one_of=("p",)), "out/x.o", tests)
+    assert not objects.has_cells(Expected("out/x.o::q::*"), tests)
+    assert objects.has_cells(Expected("out/x.o::p::*"), tests)
+    assert not objects.has_cells(Expected("out/x.o::*", one_of=("p", "q")), tests)
+    assert objects.has_cells(Expected("out/x.o::*", one_of=("p",)), tests)
 
 
 @given(st.integers(1, 8), st.data())

@@ -9,7 +9,7 @@ import pytest
 
 from kernel_matrix.config import options
 from kernel_matrix.config.project import load
-from kernel_matrix.plan import collecting, guest_list, preparation, sharding
+from kernel_matrix.plan import guest_list, preparation, sharding
 from kernel_matrix.plan.bpf import objects
 from kernel_matrix.remote import guest_hosts
 from kernel_matrix.report import reports, run_folder
@@ -88,6 +88,8 @@ def start(config: pytest.Config) -> None:
 
 def list_only(config: pytest.Config) -> None:
     """Let pytest collect here what the guests would run; raises HarnessError. Nothing is fetched or booted."""
+    from kernel_matrix.plan import collecting
+
     project = _project(config)
     objects.make_first(project, say)
     request = _request(config, project, _shard(config))

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from kernel_matrix.config.manifest import GROUPS, Manifest
 from kernel_matrix.objects import build
 from kernel_matrix.plan.bpf import scenarios
+from kernel_matrix.shared.bpf import bpf_elf
 from kernel_matrix.shared.errors import ManifestError
 from kernel_matrix.shared.project import Project
 
@@ -43,8 +44,26 @@ def _check_expected(project: Project, kernel_manifest: Manifest) -> None:
                 raise ManifestError(f"{where}: unknown kernel {kernel!r}")
         if entry.without and entry.without not in features:
             raise ManifestError(f"{where}: unknown feature {entry.without!r}")
-        if project.objects and not any(entry.concerns(path) for path in project.object_files):
-            raise ManifestError(f"{where}: no object is called so")
+    if project.objects and project.object_table.expected:
+        _check_cells(project)
+
+
+def _check_cells(project: Project) -> None:
+    """Refuse an expectation that is about no cell of the objects, or of a program that it names."""
+    # importing this takes a tenth of a second
+    from kernel_matrix.guest.pytest.items import objects as items
+
+    table = project.object_table
+    cells = {
+        path: list(items.cells_of(path, bpf_elf.read(project.root / path), table)) for path in project.object_files
+    }
+    for entry in table.expected:
+        files = [path for path in cells if entry.concerns(path)]
+        if not files:
+            raise ManifestError(f"{project.table}: expect {entry.cells}: no object is called so")
+        if not items.has_cells(entry, [cell for path in files for cell in cells[path]]):
+            which = files[0] if len(files) == 1 else "no object"
+            raise ManifestError(f"{project.table}: expect {entry.cells}: {which} has no such cell")
 
 
 def _check_commands(project: Project, kernel_manifest: Manifest) -> None:

@@ -58,6 +58,11 @@ class Expected:
     #: a reference: the cell fails, and what makes it pass is news
     known_issue: str = ""
 
+    @property
+    def file_name(self) -> str:
+        """The name of the file that it is about; one with a wildcard is no file's."""
+        return self.cells.partition("::")[0].rpartition("/")[2]
+
     def concerns(self, path: str) -> bool:
         """Whether it is about cells of the object with this path."""
         return fnmatchcase(path, self.cells.partition("::")[0])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from contextlib import ExitStack
 from dataclasses import asdict
 from pathlib import Path
@@ -23,6 +23,7 @@ from kernel_matrix.guest.bpf.step_error import StepError, errno_name
 from kernel_matrix.guest.pytest import marks, spent
 from kernel_matrix.guest.pytest.marks import GUEST_FACTS, REFUSED_PROPERTY
 from kernel_matrix.shared.bpf import bpf_elf, scenario
+from kernel_matrix.shared.bpf.bpf_elf import BpfFile
 from kernel_matrix.shared.bpf.costs import COSTS
 from kernel_matrix.shared.bpf.object_table import Expected, ObjectTable
 from kernel_matrix.shared.bpf.scenario import Scenario
@@ -70,9 +71,10 @@ class ObjectFile(pytest.File):
         ]
         if self.table.scenarios_of(self.nodeid):
             nodes.append(ScenarioNode.from_parent(self, name=scenario.NODE))
-        tests = [plain(item.nodeid) for node in nodes for item in node.collect()]
+        tests = list(cells_of(self.nodeid, self.file, self.table))
         for entry in self.table.expected:
-            if unmatched(entry, self.nodeid, tests):
+            # one about several files was held against all of them before any guest began, if the table names them
+            if entry.file_name == self.path.name and entry.concerns(self.nodeid) and not has_cells(entry, tests):
                 raise pytest.UsageError(f"expect {entry.cells}: {self.nodeid} has no such cell")
         yield from nodes
 
@@ -113,11 +115,7 @@ class ProgramNode(pytest.Collector):
         """Yield what is done with the program, for this guest's kernel."""
         parent = self.parent
         assert isinstance(parent, ObjectFile)
-        section = parent.file.programs.get(self.name)
-        acts = _ACTS if section is not None else _ACTS[:1]
-        for act in acts:
-            if act == "attach" and section is not None and section.lstrip("?").partition("/")[0] in targets.CALLED:
-                continue
+        for act in _acts(parent.file.programs.get(self.name)):
             for name in identities(act, self.config.stash[KERNELS], getattr(self.config.option, "repeat", 1)):
                 item = ProgramItem.from_parent(self, name=name, act=act)
                 item.declare(parent.facts)
@@ -135,12 +133,26 @@ def plain(nodeid: str) -> str:
     return nodeid.partition("[")[0]
 
 
-def unmatched(entry: Expected, path: str, tests: Iterable[str]) -> bool:
-    """Whether an expectation is about this file, but about none of its cells, or none of a program that it names."""
-    if not entry.concerns(path):
-        return False
+def _acts(section: str | None) -> Iterator[str]:
+    """Yield what is done with a program of this section; None: with an object without programs."""
+    for act in _ACTS if section is not None else _ACTS[:1]:
+        if act != "attach" or section is None or section.lstrip("?").partition("/")[0] not in targets.CALLED:
+            yield act
+
+
+def cells_of(path: str, file: BpfFile, table: ObjectTable) -> Iterator[str]:
+    """Yield the node ids of an object without the kernel, for its path in the project."""
+    for name in file.programs or (WHOLE,):
+        for act in _acts(file.programs.get(name)):
+            yield f"{path}::{name}::{act}"
+    for one in table.scenarios_of(path):
+        yield f"{path}::{scenario.NODE}::{one.name}"
+
+
+def has_cells(entry: Expected, tests: Collection[str]) -> bool:
+    """Whether an expectation is about one of these cells, and about one of each program that it names."""
     about = [Expected(entry.cells, one_of=(name,)) for name in entry.one_of] or [Expected(entry.cells)]
-    return not all(any(one.holds(test, "", ()) for test in tests) for one in about)
+    return all(any(one.holds(test, "", ()) for test in tests) for one in about)
 
 
 class ScenarioNode(pytest.Collector):
