@@ -228,8 +228,14 @@ def hosts(session: nox.Session) -> None:
 
 @nox.session(venv_backend="none")
 def soak(session: nox.Session) -> None:
-    """Restore every core kernel a hundred times, four at once (with VMs)."""
-    run(session, python(session, "build", "matrix"), "-m", "pytest", "tests/soak", "-rP", *session.posargs)
+    """Restore every core kernel a hundred times, then run the matrix in random orders beside busy processes (with VMs).
+
+    With words: only the latter, such as -- --runs 20 --kernel 6.1 suites/xdp.
+    """
+    interpreter = python(session, "build", "matrix")
+    if not session.posargs:
+        run(session, interpreter, "-m", "pytest", "tests/soak", "-rP")
+    run(session, interpreter, "-m", "kernel_matrix", "soak", *session.posargs)
 
 
 @nox.session(name="harness-mutants", venv_backend="none")

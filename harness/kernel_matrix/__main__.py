@@ -12,6 +12,7 @@ import select
 import signal
 import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
@@ -115,6 +116,13 @@ def _bench(arguments: argparse.Namespace) -> int:
     counts = bench.Counts(arguments.runs, arguments.whole, arguments.loop)
     print(bench.run(project.find(), arguments.kernel or ["core"], counts, print).read_text())
     return 0
+
+
+def _soak(arguments: argparse.Namespace) -> int:
+    from kernel_matrix.commands.bench import soak
+
+    asked = soak.Asked(arguments.runs, arguments.seed, arguments.hogs, arguments.pytest)
+    return soak.run(project.find(), asked, partial(print, flush=True))
 
 
 def _diagnose(arguments: argparse.Namespace) -> int:
@@ -236,6 +244,16 @@ def _add_bench(add: Callable[..., argparse.ArgumentParser]) -> None:
         "--loop", type=int, default=3, metavar="N", help="rounds of the edit loop, unchanged and edited (default: 3)"
     )
     bench.set_defaults(run=_bench)
+    soak = add(
+        "soak",
+        help="run the tests many times in random orders, beside processes that compute (takes words of `matrix`)",
+    )
+    soak.add_argument("--runs", type=int, default=5, metavar="N", help="how often (default: 5)")
+    soak.add_argument("--seed", type=int, default=1, metavar="N", help="the order of the first run (default: 1)")
+    soak.add_argument(
+        "--hogs", type=int, default=None, metavar="N", help="processes that compute (default: two for each processor)"
+    )
+    soak.set_defaults(run=_soak, takes_more=True)
 
 
 def _add_results(add: Callable[..., argparse.ArgumentParser]) -> None:

@@ -119,6 +119,13 @@ def add_all(add: Callable[..., object]) -> None:
         help="run each test N times (default: 1); with --fresh test each time in another guest",
     )
     add(
+        "--order",
+        type=int,
+        default=None,
+        metavar="SEED",
+        help="run folders, files and tests in the random order of this seed (default: as they are written)",
+    )
+    add(
         "--keep-guest",
         action="store_true",
         help="stop at the first failure, keep its guest as it is, and print how to enter it",

@@ -203,6 +203,8 @@ def _takes_all(config: pytest.Config) -> bool:
         option.ignore,
         option.ignore_glob,
         option.loader,
+        # the next run has another order, and no use for a worker that is saved for this one
+        option.order is not None,
     )
     return not any(options) and config.args_source is not config.ArgsSource.ARGS
 

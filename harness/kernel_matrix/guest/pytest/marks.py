@@ -8,6 +8,7 @@ anywhere else is a failure. The caller stores a `GuestFacts` in ``config.stash[G
 from __future__ import annotations
 
 import enum
+import hashlib
 from collections.abc import Collection, Generator
 from dataclasses import dataclass
 from typing import NoReturn, get_args
@@ -171,6 +172,8 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     """Deselect other variants' tests; apply the marks; move tests that spoil a guest to the end."""
     _deselect_other_variants(config, items)
     _deselect_other_loaders(config, items)
+    if (seed := getattr(config.option, "order", None)) is not None:
+        items.sort(key=lambda item: shuffled(seed, item.nodeid, _loader(item) or ""))
     items.sort(key=lambda item: item.get_closest_marker("spoils_guest") is not None)
     for item in items:
         if _loader(item) is None and not any(item.get_closest_marker(name) for name in _MARKS):
@@ -179,6 +182,16 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         if facts is None:
             raise pytest.UsageError(f"{item.nodeid}: has marks about kernels, but this run knows no kernel")
         _apply(item, facts)
+
+
+def shuffled(seed: int, nodeid: str, loader: str) -> tuple[bytes, ...]:
+    """Return the key that sorts tests into a seed's order.
+
+    Tests of a folder, a file and a loader stay together: they may share what takes long to set up.
+    """
+    file = nodeid.partition("::")[0]
+    parts = (file.rpartition("/")[0], file, f"{file} {loader}", nodeid)
+    return tuple(hashlib.sha256(f"{seed} {part}".encode()).digest() for part in parts)
 
 
 def _deselect_other_variants(config: pytest.Config, items: list[pytest.Item]) -> None:
