@@ -85,10 +85,9 @@ def _kernel(kernel: str, before: Expectation, now: Expectation, scope: Scope) ->
             yield change
         if all(side.tests.get(test, Outcome.SKIP).traits.done for side in (before, now)):
             yield from _observations(kernel, test, before.observed.get(test, {}), now.observed.get(test, {}), note)
-    # a partial run without costs did not measure them
-    if now.costs or scope.whole:
-        for program in sorted({*before.costs, *now.costs}):
-            yield from _cost(kernel, program, before.costs.get(program), now.costs.get(program), scope, note)
+    # a partial run did not measure the others
+    for program in sorted({*before.costs, *now.costs} if scope.whole else now.costs):
+        yield from _cost(kernel, program, before.costs.get(program), now.costs.get(program), scope, note)
 
 
 def _test(kernel: str, test: str, before: Outcome | None, after: Outcome | None, note: str) -> Change | None:
