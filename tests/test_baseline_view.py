@@ -14,7 +14,7 @@ from kernel_matrix.shared import wire
 from kernel_matrix.shared.bpf.costs import Cost
 from kernel_matrix.shared.errors import HarnessError, ManifestError
 from kernel_matrix.shared.outcomes import proposals
-from kernel_matrix.shared.outcomes.cells import Cell, Outcome
+from kernel_matrix.shared.outcomes.cells import IMAGE, Cell, Outcome
 from kernel_matrix.shared.project import Project
 from tests.projects import below
 
@@ -103,6 +103,16 @@ def test_a_run_without_a_verdict_is_not_recorded(project: Project, status: int) 
     with pytest.raises(HarnessError, match=rf"second: the run ended with status {status}: "):
         baseline_view.update(project, second, [])
     assert set(baseline.read(project.matrix_baselines)["6.1"].tests) == {"a.py::x"}
+
+
+def test_kernels_without_an_image_do_not_keep_the_others_from_the_baseline(project: Project) -> None:
+    second = run(project, "second", y="pass")
+    read = document.read(second)
+    lacking = replace(read.cells[0], kernel="7.1", test=IMAGE, outcome=Outcome.ERROR)
+    wire.write(second / document.NAME, replace(read, exit_status=3, cells=(*read.cells, lacking)))
+    answer = baseline_view.update(project, second, [])
+    assert set(baseline.read(project.matrix_baselines)) == {"6.1"}
+    assert answer.status == 0
 
 
 def test_a_kernel_that_did_not_boot_keeps_its_baseline(project: Project) -> None:

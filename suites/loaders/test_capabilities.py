@@ -6,7 +6,7 @@ difference is the loader's, measured and reviewed as an observation (docs/loader
 
 - The number of a tracepoint is in a file of tracefs, whose folder only root may enter: EACCES, and whoever reads it
   takes CAP_DAC_READ_SEARCH. aya takes the refusal for a machine without tracefs, and has no errno (aya/src/util.rs,
-  find_tracefs_path()).
+  find_tracefs_path()). On 6.16 to 6.18 the folder has the mode 0755, its files have 0440: there aya, too, has EACCES.
 - Until 5.11 maps are charged to RLIMIT_MEMLOCK: 64 KiB, as a login gives them before 5.16. A ring buffer of 256 KiB
   takes more, so whoever loads it raises the limit first, for which setrlimit(2) asks for CAP_SYS_RESOURCE. cilium/ebpf
   raises it before it has looked at the object (rlimit.RemoveMemlock()), and gives up. With aya the map is refused. A

@@ -8,12 +8,12 @@ from pathlib import Path
 
 from kernel_matrix.config import manifest
 from kernel_matrix.config.project import OWN_FILE, TABLE
-from kernel_matrix.results import baseline, comparison, document
+from kernel_matrix.results import baseline, comparison, document, matrix
 from kernel_matrix.results.baseline import Expectation
 from kernel_matrix.results.changes import Change
 from kernel_matrix.shared.errors import HarnessError, ManifestError
 from kernel_matrix.shared.outcomes import proposals
-from kernel_matrix.shared.outcomes.cells import Outcome
+from kernel_matrix.shared.outcomes.cells import IMAGE, Outcome
 from kernel_matrix.shared.project import Project
 
 #: names the project's baseline in place of a result set
@@ -55,7 +55,7 @@ def update(project: Project, results: Path, names: Sequence[str]) -> CommandOutp
     Raises HarnessError when the result set has none of the kernels, was interrupted or has no verdict.
     """
     run = document.read(results)
-    if run.exit_status not in {0, 1}:
+    if run.exit_status not in {0, 1} and not _only_lacks_images(run):
         raise HarnessError(f"{results}: the run ended with status {run.exit_status}: its results are no baseline")
     columns = _columns(run, chosen(project, names))
     if not columns:
@@ -79,6 +79,12 @@ def update(project: Project, results: Path, names: Sequence[str]) -> CommandOutp
         (*lines, f"{count} kernels recorded in {project.relative(project.matrix_baselines)}/: review the difference"),
         status,
     )
+
+
+def _only_lacks_images(run: document.Document) -> bool:
+    """Whether the run has its status because some kernels' images were unavailable: it judged all others."""
+    verdict = matrix.exit_status(matrix.Matrix.of(run.cells, (), ()))
+    return run.exit_status == verdict and any(cell.test != IMAGE for cell in run.cells)
 
 
 def _proposed(project: Project, run: document.Document, kernels: Collection[str]) -> list[str]:

@@ -48,12 +48,13 @@ class Asked:
 
 
 def run(project: Project, asked: Asked, say: Callable[[str], None]) -> int:
-    """Run the matrix again and again; return 1 if an outcome changed, else 0. Raises HarnessError."""
+    """Run the matrix again and again; return 1 if an outcome changed, 2 after Ctrl-C, else 0. Raises HarnessError."""
     if asked.runs < 1 or (asked.hogs or 0) < 0:
         raise ManifestError(
             f"--runs {asked.runs}: at least one" if asked.runs < 1 else f"--hogs {asked.hogs}: 0 or more"
         )
     runs: list[dict[Cell, str]] = []
+    status_without_changes = 0
     try:
         for seed in range(asked.seed, asked.seed + asked.runs):
             began = time.monotonic()
@@ -64,11 +65,12 @@ def run(project: Project, asked: Asked, say: Callable[[str], None]) -> int:
             say(f"run {len(runs)} of {asked.runs}, order {seed}: {counts}; status {status}, {seconds}")
     except KeyboardInterrupt:
         say(f"interrupted in run {len(runs) + 1}")
+        status_without_changes = 2
     found = changed(runs)
     for (kernel, test), outcomes_of_cell in found.items():
         say(f"changed: {kernel} {test}: {' '.join(outcomes_of_cell)}")
     say(summary(runs, len(found)))
-    return 1 if found else 0
+    return 1 if found else status_without_changes
 
 
 def changed(runs: Sequence[Mapping[Cell, str]]) -> dict[Cell, tuple[str, ...]]:
@@ -109,7 +111,8 @@ def _one(project: Project, asked: Asked, seed: int) -> tuple[int, dict[Cell, str
     folder = _last(results)
     if status not in _JUDGED or folder is None or folder == before:
         lines = output.read_text(errors="replace").splitlines()
-        raise HarnessError(f"the matrix ended with status {status}: {lines[-1] if lines else 'no output'} ({output})")
+        failure = ManifestError if status == ManifestError.exit_status else HarnessError
+        raise failure(f"the matrix ended with status {status}: {lines[-1] if lines else 'no output'} ({output})")
     cells = document.read(folder).cells
     return status, {(cell.kernel, cell.test): str(Outcome(cell.outcome)) for cell in cells}
 

@@ -125,8 +125,10 @@ def needed(
 ) -> tuple[Compiling, ...]:
     """Return a guest for each kernel, to compile what the tests' guests would all compile; their jobs go to the folder.
 
-    None where the selection has parts of files: then a guest compiles what a test asks for.
+    None where the selection has parts of files, or no tests: then a guest compiles what is asked for.
     """
+    if not request.rehearsed:
+        return ()
     compilers: dict[str, Compiling] = {}
     for guest, job in jobs:
         arguments = guest.arguments or request.arguments
