@@ -184,7 +184,9 @@ def set_target(foreign: Foreign, name: str, program: int, other: int = 0) -> Non
         with captured_messages() as messages:
             result = libbpf().bpf_program__set_attach_target(program, other, function.encode())
             if result < 0:
-                error = StepError(-result, "load", f"{name} at {function}", messages(), steps.kind_of(program))
+                # libbpf is silent here, and says this where a section names the function
+                log = messages() or f"failed to find kernel BTF type ID of '{function}': {result}\n"
+                error = StepError(-result, "load", f"{name} at {function}", log, steps.kind_of(program))
                 error.section = foreign.section(name)
                 raise error
 
