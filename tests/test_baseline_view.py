@@ -105,7 +105,7 @@ def test_a_run_without_a_verdict_is_not_recorded(project: Project, status: int) 
     assert set(baseline.read(project.matrix_baselines)["6.1"].tests) == {"a.py::x"}
 
 
-def test_kernels_without_an_image_do_not_keep_the_others_from_the_baseline(project: Project) -> None:
+def test_a_kernel_without_an_image_is_no_obstacle_for_others(project: Project) -> None:
     second = run(project, "second", y="pass")
     read = document.read(second)
     lacking = replace(read.cells[0], kernel="7.1", test=IMAGE, outcome=Outcome.ERROR)

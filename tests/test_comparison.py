@@ -145,7 +145,7 @@ def test_a_kernel_with_a_part_of_its_baseline_gates(deleted: str, left: str) -> 
     assert (change.kind, change.kernel, change.gates) == (Kind.NEW, deleted, True)
 
 
-def test_a_partial_run_misses_no_costs_of_what_it_did_not_measure() -> None:
+def test_a_partial_run_misses_no_costs_of_the_others() -> None:
     before = replace(EXPECTED, costs={"trace_execve": COST, "other": COST})
     after = replace(EXPECTED, costs={"trace_execve": replace(COST, instructions=5 * COST.instructions)})
     changes = {whole: compare({"6.1": before}, {"6.1": after}, Scope(whole=whole)) for whole in (True, False)}
