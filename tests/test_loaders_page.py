@@ -75,14 +75,24 @@ between
 <!-- observed: left -->
 On 6.1, 7.3:
 
-| | bcc - |
+| | bcc - (not 7.3) |
 |---|---|
-| x | 6.1: \_\_y_z `__z__` \<a\* |
+| x | \_\_y_z `__z__` \<a\* |
 <!-- end -->
 behind
 """
     assert page == expected
     assert made(page, {"6.1": old}) == made(TEXT, {"6.1": old})
+
+
+def test_a_loader_that_did_not_run_everywhere_says_so_once() -> None:
+    recorded = {
+        "6.1": expectation(aya={"path: xdp": "link"}, bcc={"path: xdp": "netlink"}),
+        "7.3": expectation(aya={"path: xdp": "link"}),
+    }
+    page = made(TEXT, recorded)
+    assert "bcc - (not 7.3)" in page
+    assert "| xdp | link | netlink |" in page
 
 
 def test_an_observation_without_a_table_is_an_error() -> None:

@@ -55,7 +55,7 @@ def page(text: str, observations: Observations, kernels: Sequence[str], loaders:
 def _table(title: str, observations: Observations, kernels: Sequence[str], loaders: Sequence[str]) -> str:
     rows = {name.partition(": ")[2]: of for name, of in observations.items() if name.partition(": ")[0] == title}
     present = [loader for loader in loaders if any(loader in of for of in rows.values())]
-    heads = [f"{loader} {_cell(loader, VERSION, observations, kernels)}" for loader in present]
+    heads = [_head(loader, observations, kernels) for loader in present]
     lines = [f"On {', '.join(kernels)}:", "", f"| | {' | '.join(heads)} |", f"|---|{'---|' * len(present)}"]
     for row in sorted(rows, key=lambda row: row.strip("`").lower()):
         cells = [_cell(loader, f"{title}: {row}", observations, kernels) for loader in present]
@@ -63,10 +63,24 @@ def _table(title: str, observations: Observations, kernels: Sequence[str], loade
     return "\n".join(lines) + "\n"
 
 
+def _head(loader: str, observations: Observations, kernels: Sequence[str]) -> str:
+    """Return a column's head: the loader, its version, and the kernels on which it did not run."""
+    own = _kernels_of(loader, observations, kernels)
+    without = [kernel for kernel in kernels if kernel not in own]
+    head = f"{loader} {_cell(loader, VERSION, observations, kernels)}"
+    return f"{head} (not {_named(without, kernels)})" if without else head
+
+
+def _kernels_of(loader: str, observations: Observations, kernels: Sequence[str]) -> list[str]:
+    ran = {kernel for of in observations.values() for kernel in of.get(loader, {})}
+    return [kernel for kernel in kernels if kernel in ran]
+
+
 def _cell(loader: str, name: str, observations: Observations, kernels: Sequence[str]) -> str:
     # the column says whose words they are
     values = observations.get(name, {}).get(loader, {})
-    return by_kernel({kernel: value.replace(f": {loader}: ", ": ", 1) for kernel, value in values.items()}, kernels)
+    own = _kernels_of(loader, observations, kernels)
+    return by_kernel({kernel: value.replace(f": {loader}: ", ": ", 1) for kernel, value in values.items()}, own)
 
 
 def by_kernel(values: Mapping[str, str], kernels: Sequence[str]) -> str:
@@ -101,10 +115,15 @@ def made() -> str:
     here = project.load(ROOT)
     assert here is not None
     recorded = baseline.read(here.matrix_baselines)
-    # the others are recorded with libbpf alone: a table with gaps would seem to say that loaders differ there
-    names = [kernel.name for kernel in manifest.load(here.images).kernels if kernel.tier == "core"]
-    kernels = [name for name in names if name in recorded and recorded[name].observed]
+    names = [kernel.name for kernel in manifest.load(here.images).kernels if kernel.name in recorded]
+    kernels = sorted((name for name in names if recorded[name].observed), key=_age)
     return page(PAGE.read_text(), collected(recorded, kernels, here.all_loaders), kernels, here.all_loaders)
+
+
+def _age(kernel: str) -> tuple[list[int], str]:
+    """Return the key that sorts kernels by their versions, those of a flavour behind the plain one."""
+    version, _, flavour = kernel.partition("-")
+    return [int(number) for number in version.split(".")], flavour
 
 
 if __name__ == "__main__":
