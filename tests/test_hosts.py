@@ -37,7 +37,7 @@ class Popen(Host):
 
     @property
     def spec(self) -> str:
-        return f"popen//python={self.python}//chdir={self.folder}//execmodel=thread//id={self.identity}"
+        return f"popen//python={self.python}//execmodel=thread//id={self.identity}"
 
 
 @pytest.fixture
@@ -96,7 +96,7 @@ def test_the_specs_are_execnets_and_relays_go_via_machines(monkeypatch: pytest.M
     (host,) = hosts.parse("-p 2 user@a:/a folder", ROOT)
     connection = execnet.XSpec(host.spec)
     assert (connection.ssh or "").endswith(" -p 2 user@a")
-    assert (connection.python, connection.chdir) == ("'/a folder/.nox/harness/bin/python'", "/a folder")
+    assert (connection.python, connection.chdir) == ("'/a folder/.nox/harness/bin/python'", None)
     guest = PlannedGuest("6.1+locked", "", frozenset(), Path("/t/6.1.json"), Path("/t/6.1.ending.json"))
     relay = execnet.XSpec(host.relay(guest, WorkerId("6.1+locked")))
     assert (relay.popen, relay.via, relay.kernel, relay.chdir) == (True, connection.id, "6.1+locked", None)
@@ -162,6 +162,9 @@ def test_a_missing_project_or_environment_is_one_line(tmp_path: Path, group: exe
         Connection(Popen("host-3", "this", tmp_path, f"{sys.executable} -S"), group).ask("machine")
     with pytest.raises(ManifestError, match=r"^this: true does not answer: is the project there, and set up\?$"):
         Connection(Replaced("host-2", "this", tmp_path, "true"), group).ask("machine")
+    with pytest.raises(ManifestError, match=r"^this: /\S+/gone: No such file or directory$"):
+        Connection(Popen("host-4", "this", tmp_path / "gone", sys.executable), group).ask("machine")
+    assert not (tmp_path / "gone").exists()
 
 
 def test_a_missing_project_is_the_same_line_when_early(tmp_path: Path, group: execnet.Group) -> None:

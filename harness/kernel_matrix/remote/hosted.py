@@ -21,15 +21,21 @@ from kernel_matrix.plan.preparation import Prepared
 from kernel_matrix.relay import payload
 from kernel_matrix.report.run_folder import RunDirectory
 from kernel_matrix.shared import hints, wire
-from kernel_matrix.shared.errors import HarnessError, ToolMissing, of_system
+from kernel_matrix.shared.errors import HarnessError, ManifestError, ToolMissing, of_system
 from kernel_matrix.shared.project import Project
 from kernel_matrix.vm import slots
 from kernel_matrix.vm.ending import STARTED
 
-#: what the controller runs here; execnet defines ``channel``
-SOURCE = """
-from kernel_matrix.remote import hosted
-hosted.serve(channel)
+#: what the controller runs here; execnet defines ``channel``, and would make a folder that is not there
+_SOURCE = """
+import os
+try:
+    os.chdir({folder!r})
+except OSError as error:
+    channel.send(({failed!r}, ({status}, f"{{error.filename}}: {{error.strerror}}")))
+else:
+    from kernel_matrix.remote import hosted
+    hosted.serve(channel)
 """
 #: kinds of message: a line for the user, the answer, or why there is none
 SAY, DONE, FAILED = "say", "done", "failed"
@@ -43,6 +49,11 @@ class Machine:
     project: str
     #: guests at once, with or without KVM
     slots: int
+
+
+def source(folder: Path) -> str:
+    """Return what the controller runs to have the service of the project in a folder."""
+    return _SOURCE.format(folder=str(folder), failed=FAILED, status=ManifestError.exit_status)
 
 
 def serve(channel: Any) -> None:  # noqa: ANN401 - execnet's, which both ends have and neither imports here

@@ -54,8 +54,7 @@ class Host:
     def spec(self) -> str:
         """The execnet spec of a connection to it."""
         # a thread for each guest
-        where = f"ssh={_SSH} {self.ssh}//python={shlex.quote(self.python)}//chdir={self.folder}"
-        return f"{where}//execmodel=thread//id={self.identity}"
+        return f"ssh={_SSH} {self.ssh}//python={shlex.quote(self.python)}//execmodel=thread//id={self.identity}"
 
     def relay(self, guest: PlannedGuest, worker: WorkerId) -> str:
         """Return the execnet spec of a guest there."""
@@ -115,7 +114,7 @@ class Connection:
         try:
             with without_interrupt():
                 gateway = group.makegateway(host.spec)
-            self._channel = gateway.remote_exec(hosted.SOURCE)
+            self._channel = gateway.remote_exec(hosted.source(host.folder))
         except HostNotFound as error:
             raise HarnessError(f"{host.name}: ssh cannot connect") from error
         except (OSError, EOFError) as error:
