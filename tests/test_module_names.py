@@ -92,6 +92,8 @@ def test_the_table_names_targets_and_sections_too(file: ObjectFile) -> None:
     names = module_names.of_object(file, settings)
     assert names - NAMES == {"func chosen", "type btf_trace_another", "func declared"}
     assert NAMES - names == {"type btf_trace_raw_event"}
+    # of another program
+    assert module_names.of_object(file, ObjectSettings(targets={"e": "y.bpf.o:entry"})) - NAMES == set()
 
 
 def test_what_the_kernel_has_itself_is_not_missing(file: ObjectFile) -> None:

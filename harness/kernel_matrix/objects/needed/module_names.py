@@ -55,7 +55,8 @@ def _target(section: Section, target: str) -> Iterator[str]:
     if not name or set(name) & set("*?["):
         return
     if section.word in _FUNCTIONS:
-        yield f"func {name}"
+        # the function of another program is in no module
+        yield from () if ":" in name else (f"func {name}",)
     elif section.word in _RAW:
         yield f"type {_RAW_TRACEPOINT}{name}"
     elif section.word in _ITERATORS:
