@@ -244,8 +244,9 @@ def test_a_guest_that_is_killed_or_stopped_from_outside_is_lost(
 def test_the_death_of_a_guest_does_not_affect_its_twin(start: Callable[..., Started], killed: WorkerId) -> None:
     """Two files take long enough for two guests; the replacement of the dead one goes on in its file."""
     # three times, so that the first file is not over when the second guest is there
-    run = start("--kernel", KERNEL, "--loader", "libbpf", "--guests", "2", "--repeat", "3", "suites/execve")
     files = {WorkerId(KERNEL): "test_counts.py", WorkerId(KERNEL, 2): "test_events.py"}
+    both = [f"suites/execve/{file}" for file in files.values()]
+    run = start("--kernel", KERNEL, "--loader", "libbpf", "--guests", "2", "--repeat", "3", *both)
     run.until(lambda: all(f"{file}::" in run.console(str(worker)) for worker, file in files.items()))
     (started,) = (run.results / "latest").glob(f"guests-*/{killed}.*{STARTED}")
     console = run.console(str(killed))
