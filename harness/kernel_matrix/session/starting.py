@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from functools import partial
-from typing import NoReturn
+from typing import Literal, NoReturn
 
 import pytest
 
@@ -110,7 +110,7 @@ def _request(config: pytest.Config, project: Project, shard: sharding.Shard | No
         manifest=config.option.manifest,
         cold=config.option.cold,
         ask_again=config.option.ask_again,
-        worker="always" if config.option.fresh != Fresh.KERNEL else "whole" if _takes_all(config) else "again",
+        worker=_worker(config),
         rehearsed=not config.option.command,
         baseline=config.option.baseline,
         with_cache=any(_cache_option(config, name) for name in _READING_THE_CACHE),
@@ -203,8 +203,6 @@ def _takes_all(config: pytest.Config) -> bool:
         option.ignore,
         option.ignore_glob,
         option.loader,
-        # the next run has another order, and no use for a worker that is saved for this one
-        option.order is not None,
     )
     return not any(options) and config.args_source is not config.ArgsSource.ARGS
 
@@ -212,6 +210,13 @@ def _takes_all(config: pytest.Config) -> bool:
 def _cache_option(config: pytest.Config, name: str) -> bool:
     """Return an option that reads pytest's cache: it does not exist with ``-p no:cacheprovider``."""
     return bool(getattr(config.option, name, False))
+
+
+def _worker(config: pytest.Config) -> Literal["again", "always", "whole"]:
+    """Return when a kernel's worker is saved: in a run of all tests at once, unless the next has another order."""
+    if config.option.fresh != Fresh.KERNEL:
+        return "always"
+    return "whole" if _takes_all(config) and config.option.order is None else "again"
 
 
 def _may_divide(config: pytest.Config) -> bool:
