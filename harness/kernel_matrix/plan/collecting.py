@@ -70,13 +70,9 @@ def pytest_collection_finish(session: pytest.Session) -> None:
             # of an object or a command, which run with no variant
             continue
         guest = item.callspec.params["kernel"]
-        if guest.partition(VARIANT)[2] in _variants(item):
+        if guest.partition(VARIANT)[2] in marks.variants_of(item):
             guests.add(guest)
     Path(os.environ[SELECTED]).write_text(json.dumps(sorted(guests)))
-
-
-def _variants(item: pytest.Item) -> set[str]:
-    return {name for mark in item.iter_markers("boots_with") for name in mark.args}
 
 
 class OnlyTheirs:
@@ -100,7 +96,7 @@ class OnlyTheirs:
             return True
         guest = self._guests[parameters["kernel"]]
         return (
-            guest.name.partition(VARIANT)[2] in (_variants(item) or {""})
-            and parameters.get(marks.LOADER) in {None, *self._loaders}
+            guest.name.partition(VARIANT)[2] in (marks.variants_of(item) or {""})
+            and marks.loader_of(item) in {None, *self._loaders}
             and (not guest.arguments or any(item.nodeid.startswith(file) for file in guest.arguments))
         )

@@ -18,7 +18,6 @@ from pathlib import Path
 
 from kernel_matrix.results import document
 from kernel_matrix.shared.errors import HarnessError, ManifestError
-from kernel_matrix.shared.outcomes.cells import Outcome
 from kernel_matrix.shared.project import Project
 from kernel_matrix.vm.process_guard import GuardedGroup
 
@@ -114,7 +113,7 @@ def _one(project: Project, asked: Asked, seed: int) -> tuple[int, dict[Cell, str
         failure = ManifestError if status == ManifestError.exit_status else HarnessError
         raise failure(f"the matrix ended with status {status}: {lines[-1] if lines else 'no output'} ({output})")
     cells = document.read(folder).cells
-    return status, {(cell.kernel, cell.test): str(Outcome(cell.outcome)) for cell in cells}
+    return status, {(cell.kernel, cell.test): str(cell.outcome) for cell in cells}
 
 
 def _last(results: Path) -> Path | None:
@@ -123,7 +122,7 @@ def _last(results: Path) -> Path | None:
 
 
 def _hogs_of(asked: Asked) -> int:
-    """Return how many processes compute; by default two for each processor: some guests run on one at a time, too."""
+    """Return how many processes compute."""
     return 2 * (os.cpu_count() or 1) if asked.hogs is None else asked.hogs
 
 

@@ -149,7 +149,7 @@ def parametrize_loader(metafunc: pytest.Metafunc, loaders: Collection[str]) -> N
     metafunc.parametrize(LOADER, names, ids=names, indirect=True, scope="module")
 
 
-def _loader(item: pytest.Item) -> str | None:
+def loader_of(item: pytest.Item) -> str | None:
     """Return the loader that the item runs with; None when it loads nothing, or the table names no loaders."""
     specification = getattr(item, "callspec", None)
     name: str | None = None if specification is None else specification.params.get(LOADER)
@@ -173,10 +173,10 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     _deselect_other_variants(config, items)
     _deselect_other_loaders(config, items)
     if (seed := getattr(config.option, "order", None)) is not None:
-        items.sort(key=lambda item: shuffled(seed, item.nodeid, _loader(item) or ""))
+        items.sort(key=lambda item: shuffled(seed, item.nodeid, loader_of(item) or ""))
     items.sort(key=lambda item: item.get_closest_marker("spoils_guest") is not None)
     for item in items:
-        if _loader(item) is None and not any(item.get_closest_marker(name) for name in _MARKS):
+        if loader_of(item) is None and not any(item.get_closest_marker(name) for name in _MARKS):
             continue
         facts = config.stash.get(GUEST_FACTS, None)
         if facts is None:
@@ -206,15 +206,20 @@ def _deselect_other_loaders(config: pytest.Config, items: list[pytest.Item]) -> 
     facts = config.stash.get(GUEST_FACTS, None)
     if facts is None or not facts.loaders:
         return
-    deselected = [item for item in items if _loader(item) not in {None, *facts.loaders}]
+    deselected = [item for item in items if loader_of(item) not in {None, *facts.loaders}]
     if deselected:
         config.hook.pytest_deselected(items=deselected)
         items[:] = [item for item in items if item not in set(deselected)]
 
 
+def variants_of(item: pytest.Item) -> set[str]:
+    """Return the variants that a test's marks name; none: it runs without one."""
+    return {name for mark in item.iter_markers("boots_with") for name in mark.args}
+
+
 def _variants(item: pytest.Item, facts: GuestFacts | None) -> set[str]:
-    """Return the variants that a test's marks name; raises UsageError for one that the manifest lacks."""
-    variants = {name for mark in item.iter_markers("boots_with") for name in mark.args}
+    """Return `variants_of` a test; raises UsageError for one that the manifest lacks."""
+    variants = variants_of(item)
     for name in variants if facts else ():
         _check_known(item, "variant", name, facts.variants if facts else ())
     return variants
@@ -245,13 +250,13 @@ def _skip(item: pytest.Item, facts: GuestFacts) -> list[str]:
     ]
     for mark in item.iter_markers("not_with"):
         _check_loader(item, mark.args[0], facts)
-        if mark.args[0] == _loader(item):
+        if mark.args[0] == loader_of(item):
             reasons.append(f"{mark.args[0]}: {mark.kwargs['reason']}")
     for mark in item.iter_markers("requires_object"):
         reason_file = object_path(mark.args[0]).with_suffix(".unavailable")
         if reason_file.exists():
             reasons.append(reason_file.read_text().strip())
-    if lacking := facts.loaders.get(_loader(item) or "", ""):
+    if lacking := facts.loaders.get(loader_of(item) or "", ""):
         reasons.append(lacking)
     for reason in reasons:
         item.add_marker(pytest.mark.skip(reason=reason))
@@ -271,7 +276,7 @@ def _expect_failure(item: pytest.Item, facts: GuestFacts) -> list[str]:
         if loader is not None:
             _check_loader(item, loader, facts)
         # a defect of a kernel does not depend on its command line
-        if kernel in {facts.kernel, plain_kernel(facts.kernel)} and loader in {None, _loader(item)}:
+        if kernel in {facts.kernel, plain_kernel(facts.kernel)} and loader in {None, loader_of(item)}:
             reasons.append(f"{mark.kwargs['reason']} ({mark.kwargs['ref']})")
             item.add_marker(pytest.mark.xfail(reason=reasons[-1], raises=mark.kwargs["raises"], strict=True))
     return reasons
@@ -307,7 +312,7 @@ def _expect_loaders_refusal(item: pytest.Item, facts: GuestFacts) -> None:
         _check_known(item, "stage", mark.kwargs["stage"], get_args(Stage))
         if without is not None:
             _check_known(item, "feature", without, facts.all_features)
-        if loader != _loader(item) or without in facts.features:
+        if loader != loader_of(item) or without in facts.features:
             continue
         if _EXPECTED_REFUSAL in item.stash:
             raise pytest.UsageError(f"{item.nodeid}: two refusals expected, but a test ends with one")
@@ -316,7 +321,7 @@ def _expect_loaders_refusal(item: pytest.Item, facts: GuestFacts) -> None:
 
 def _check_loader(item: pytest.Item, name: str, facts: GuestFacts) -> None:
     """Refuse a loader that the table does not have; a run with ``--loader`` knows only those it runs."""
-    if _loader(item) is None:
+    if loader_of(item) is None:
         raise pytest.UsageError(f"{item.nodeid}: a mark names the loader {name}, but the test runs with none")
     _check_known(item, "loader", name, facts.all_loaders)
 

@@ -156,9 +156,12 @@ class Trial:
     def _attached_once(self, program: str) -> bool:
         """Whether it can be attached once for each time that it is loaded, or is part of a struct."""
         kind = self._kind(program)
-        once = kind in _ONCE or (bool(self._forgets) and kind in TRAMPOLINES)
-        once = once or bool(self.foreign.traced_program(program))
-        return once or any(program in members for members in self.foreign.file.structs.values())
+        return (
+            kind in _ONCE
+            or (bool(self._forgets) and kind in TRAMPOLINES)
+            or bool(self.foreign.traced_program(program))
+            or any(program in members for members in self.foreign.file.structs.values())
+        )
 
     def _explained(self, error: _Refusal, program: str = "") -> _Refusal:
         """Return the refusal again, with the verifier's log where it was the verifier's."""

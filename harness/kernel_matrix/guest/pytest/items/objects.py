@@ -135,9 +135,11 @@ def plain(nodeid: str) -> str:
 
 def _acts(section: str | None) -> Iterator[str]:
     """Yield what is done with a program of this section; None: with an object without programs."""
-    for act in _ACTS if section is not None else _ACTS[:1]:
-        if act != "attach" or section is None or section.lstrip("?").partition("/")[0] not in targets.CALLED:
-            yield act
+    if section is None:
+        yield from _ACTS[:1]
+        return
+    called = section.lstrip("?").partition("/")[0] in targets.CALLED
+    yield from (act for act in _ACTS if not (called and act == "attach"))
 
 
 def cells_of(path: str, file: BpfFile, table: ObjectTable) -> Iterator[str]:
